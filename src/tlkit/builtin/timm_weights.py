@@ -1,0 +1,146 @@
+"""Making timm networks and getting their weights, without a long wait where there is no network."""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as Timeout
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from huggingface_hub import try_to_load_from_cache
+from safetensors import SafetensorError
+from safetensors.torch import load_file as read_safetensors
+from torch import Tensor, nn
+
+from tlkit.errors import PluginError, WeightsError
+
+#: Seconds until a host counts as out of reach; timm's own loading tries for 45.
+PATIENCE = 6.0
+
+
+class ChannelsFirst(nn.Module):
+    """The feature maps of a network that keeps its channels last, as ``(B, C, h, w)``."""
+
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images ``(B, 3, H, W)`` to maps ``(B, C, h, w)``."""
+        features: Tensor = self.net.forward_features(images)
+        return features.permute(0, 3, 1, 2)
+
+
+def create(name: str, model_args: dict[str, Any], *, pretrained: bool) -> Any:
+    """timm.create_model, with errors that say what to do.
+
+    Raises:
+        WeightsError: there are no such weights, or they can be reached neither here nor on the network.
+        PluginError: timm refuses the name or the arguments.
+    """
+    overlay = None
+    if name.startswith("local-dir:"):
+        _check_folder(Path(name.partition(":")[2]))
+    elif name.startswith("hf-hub:"):
+        _check_hub(name.partition(":")[2].partition("@")[0], name)
+    elif pretrained:
+        overlay = _locate(name)
+    try:
+        return timm.create_model(name, pretrained=pretrained, pretrained_cfg_overlay=overlay, **model_args)
+    except (RuntimeError, SafetensorError, OSError) as error:
+        if pretrained:
+            raise WeightsError(f"backbone {name!r}: its weights could not be loaded: {error}") from error
+        raise PluginError(f"backbone {name!r} could not be made: {error}") from error
+    except (TypeError, ValueError, AssertionError) as error:
+        raise PluginError(f"backbone {name!r} with model_args {model_args}: {error}") from error
+
+
+def load_file(model: nn.Module, path: Path) -> None:
+    """Loads a .safetensors file of this very network; a classifier for other classes is left out.
+
+    Raises:
+        WeightsError: no such file, not safetensors, or weights of another network.
+    """
+    if path.suffix != ".safetensors":
+        raise WeightsError(f"{path}: weights are read from .safetensors files only, since others may run code")
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file")
+    try:
+        state = read_safetensors(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is no sound safetensors file: {error}") from error
+    own = model.state_dict()
+    missing = [key for key in own if key not in state]
+    unknown = [key for key in state if key not in own]
+    shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
+    if missing or unknown or shapes:
+        wrong = [*(f"lacks {key}" for key in missing), *(f"has {key}, unknown here" for key in unknown)]
+        wrong += [f"{key} is {tuple(state[key].shape)}, not {tuple(own[key].shape)}" for key in shapes]
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise WeightsError(f"{path} holds another network's weights: it {'; '.join(wrong[:3])}{more}")
+    model.load_state_dict(state)
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise WeightsError(f"local-dir:{folder}: no such folder")
+    for needed in ("config.json", "model.safetensors"):
+        if not (folder / needed).is_file():
+            raise WeightsError(f"local-dir:{folder}: the folder has no {needed}")
+
+
+def _check_hub(repository: str, name: str) -> None:
+    if not isinstance(try_to_load_from_cache(repository, "config.json"), str):
+        _reach(f"{_hub()}/{repository}", name)
+
+
+def _locate(name: str) -> dict[str, Any] | None:
+    """Where timm is to take the weights from: a file if they were fetched before, else its own choice."""
+    config = timm.models.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        tags = timm.list_pretrained(f"{name.partition('.')[0]}.*")
+        known = f"; there are weights for {', '.join(tags)}" if tags else ""
+        raise WeightsError(f'backbone {name!r} has no pretrained weights: set weights = "none" or a file{known}')
+    if config.hf_hub_id:
+        files = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors"]
+        for file in files:
+            found = try_to_load_from_cache(config.hf_hub_id, file)
+            if isinstance(found, str) and not config.custom_load:
+                return {"file": found}
+        _reach(f"{_hub()}/{config.hf_hub_id}", name)
+    elif config.url and not (Path(torch.hub.get_dir()) / "checkpoints" / Path(config.url).name).is_file():
+        _reach(config.url, name)
+    return None
+
+
+def _hub() -> str:
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+
+
+def _reach(url: str, name: str) -> None:
+    """Raises unless `url`'s host answers, whatever it answers, within `PATIENCE` seconds."""
+
+    def ask() -> None:
+        request = urllib.request.Request(url, method="HEAD")
+        with urllib.request.urlopen(request, timeout=PATIENCE):
+            pass
+
+    # a look-up of the host's name has no time-out of its own, hence the thread
+    pool = ThreadPoolExecutor(1)
+    try:
+        pool.submit(ask).result(PATIENCE)
+    except urllib.error.HTTPError:
+        return
+    except (OSError, Timeout) as error:
+        raise WeightsError(
+            f"backbone {name!r}: its weights are not on this machine, and {url} could not be reached "
+            f"({error or 'no answer'}). Give a file with --set backbone.weights=PATH.safetensors, a folder "
+            "with --set backbone.name=local-dir:PATH, or train from scratch with --set backbone.weights=none"
+        ) from error
+    finally:
+        pool.shutdown(wait=False)

@@ -1,0 +1,256 @@
+"""A factory's keyword-only parameters are its part's options: described, checked and converted.
+
+Strict on purpose: in a recipe, ``"0.5"`` or ``true`` where a number is due is a mistake.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from types import NoneType, SimpleNamespace, UnionType
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError, create_model
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from tlkit.errors import PluginError, close_matches
+
+Factory = Callable[..., Any]
+
+
+class _Required:
+    def __repr__(self) -> str:
+        return "required"
+
+
+#: The default of an option that has none.
+REQUIRED: Final = _Required()
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option of a part.
+
+    Attributes:
+        name: the key in the recipe.
+        type_text: its type, for people.
+        default: what it is when left out, or REQUIRED.
+        doc: what the factory's docstring says about it.
+    """
+
+    name: str
+    type_text: str
+    default: Any
+    doc: str
+
+
+def describe(factory: Factory) -> list[Option]:
+    """The options of a factory, in the order of its signature."""
+    types, docs = _types(factory), _docs(factory)
+    return [
+        Option(name, _text(types[name]), _default(parameter), docs.get(name, ""))
+        for name, parameter in _parameters(factory).items()
+    ]
+
+
+def check(factory: Factory, options: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is wrong with `options`: (option name, message) pairs, empty when all is well."""
+    return _validate(factory, options)[1]
+
+
+def convert(factory: Factory, options: Mapping[str, Any]) -> dict[str, Any]:
+    """`options` as the factory's annotations want them; those left out are left to its defaults.
+
+    Raises:
+        PluginError: an option is unknown, missing or of the wrong type.
+    """
+    values, problems = _validate(factory, options)
+    if problems:
+        raise PluginError("; ".join(f"option {name!r} {message}" for name, message in problems))
+    return values
+
+
+def _validate(factory: Factory, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    parameters, types = _parameters(factory), _types(factory)
+    problems = [(name, _unknown(name, list(parameters))) for name in options if name not in parameters]
+    model = _model(factory, parameters, types)
+    try:
+        checked = model.model_validate({name: options[name] for name in options if name in parameters})
+    except ValidationError as error:
+        found: dict[str, list[ErrorDetails]] = {}
+        for detail in error.errors(include_url=False):
+            found.setdefault(str(detail["loc"][0]), []).append(detail)
+        for name, details in found.items():
+            text = _text(types[name])
+            missing = name not in options
+            message = f"is missing ({text})" if missing else _mistake(text, details, options[name])
+            problems.append((name, message))
+        return {}, problems
+    fields = type(checked).model_fields
+    return {str(fields[key].alias): getattr(checked, key) for key in checked.model_fields_set}, problems
+
+
+def _model(
+    factory: Factory, parameters: Mapping[str, inspect.Parameter], types: Mapping[str, Any]
+) -> type[BaseModel]:
+    # Aliases, because pydantic keeps some names ("schema", "copy") for itself.
+    fields: dict[str, Any] = {}
+    for index, (name, parameter) in enumerate(parameters.items()):
+        default = ... if parameter.default is parameter.empty else None
+        fields[f"option_{index}"] = (_recipe_type(types[name]), Field(default, alias=name))
+    config = ConfigDict(strict=True, arbitrary_types_allowed=True)
+    try:
+        return create_model("Options", __config__=config, **fields)
+    except Exception as error:
+        raise PluginError(f"{_name(factory)}: its options cannot be validated: {error}") from error
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    if not known:
+        return "is unknown: this part has no options"
+    return f"is unknown{close_matches(name, known) or '; known: ' + ', '.join(known)}"
+
+
+def _mistake(type_text: str, details: list[ErrorDetails], value: Any) -> str:
+    """Says what is due and what was found; a broken limit says more than a union's wrong types."""
+    types = {"literal_error", "enum", "none_required", "is_instance_of", "missing"}
+    for detail in details:
+        if not (detail["type"].endswith("_type") or detail["type"] in types):
+            message = detail["msg"].removeprefix("Value error, ")
+            due = message.replace("Input should be", "must be")
+            return message if due == message else f"{due}, not {_found(detail['input'])}"
+    return f"must be {type_text}, not {_found(value)}"
+
+
+def _found(value: Any) -> str:
+    kinds = {str: "string", bool: "boolean", list: "list", dict: "table", float: "number", int: "number"}
+    kind = next((kind for base, kind in kinds.items() if isinstance(value, base)), type(value).__name__)
+    shown = str(value).lower() if isinstance(value, bool) else repr(value)
+    return f"the {kind} {shown if len(shown) <= 60 else shown[:57] + '...'}"
+
+
+def _unbind(factory: Factory) -> tuple[Factory, set[str]]:
+    """What a partial calls in the end, and the keywords that it has settled."""
+    bound: set[str] = set()
+    while isinstance(factory, functools.partial):
+        bound.update(factory.keywords)
+        factory = factory.func
+    return factory, bound
+
+
+def _function(factory: Factory) -> Any:
+    if isinstance(factory, type):
+        return factory.__init__  # type: ignore[misc]
+    return factory if inspect.isroutine(factory) else type(factory).__call__
+
+
+def _parameters(factory: Factory) -> dict[str, inspect.Parameter]:
+    # Not the partial's own signature: there, what follows a settled keyword is keyword-only too.
+    factory, bound = _unbind(factory)
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(_function(factory)).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in bound
+    }
+
+
+def _types(factory: Factory) -> dict[str, Any]:
+    # Only the options' annotations are resolved: the others may name what is imported for type
+    # checkers alone.
+    annotations = {
+        name: Any if parameter.annotation is parameter.empty else parameter.annotation
+        for name, parameter in _parameters(factory).items()
+    }
+    scope = getattr(inspect.unwrap(_function(_unbind(factory)[0])), "__globals__", {})
+    try:
+        return get_type_hints(SimpleNamespace(__annotations__=annotations), scope, include_extras=True)
+    except Exception as error:
+        raise PluginError(f"{_name(factory)}: the type of an option cannot be resolved: {error}") from error
+
+
+def _name(factory: Factory) -> str:
+    factory, _ = _unbind(factory)
+    named = factory if hasattr(factory, "__qualname__") else type(factory)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _default(parameter: inspect.Parameter) -> Any:
+    return REQUIRED if parameter.default is parameter.empty else parameter.default
+
+
+def _docs(factory: Factory) -> dict[str, str]:
+    """The entries of the Google-style ``Args:`` section, each on one line."""
+    factory, _ = _unbind(factory)
+    docs: dict[str, str] = {}
+    for documented in (_function(factory), factory):
+        text = inspect.getdoc(documented) or ""
+        section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", text, re.MULTILINE)
+        lines = inspect.cleandoc("\n" + section[1]) if section else ""
+        for entry in re.split(r"\n(?=\S)", lines):
+            name, colon, doc = entry.partition(":")
+            if colon:
+                docs[name.split("(")[0].strip()] = " ".join(doc.split())
+    return docs
+
+
+def _recipe_type(annotation: Any) -> Any:
+    """The annotation, made to accept what TOML can say: lists for tuples and sets, strings for paths."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation is Path:
+        return Annotated[Path, BeforeValidator(_path)]
+    if origin is Literal:
+        return (
+            annotation if bool in map(type, arguments) else Annotated[annotation, BeforeValidator(_not_bool)]
+        )
+    if origin is Annotated:
+        return Annotated[(_recipe_type(arguments[0]), *annotation.__metadata__)]
+    if origin in (Union, UnionType):
+        # Any string is a path, so paths come last.
+        members = sorted(arguments, key=lambda member: member is Path)
+        union: Any = Union[tuple(_recipe_type(member) for member in members)]  # noqa: UP007
+        return Annotated[union, Field(union_mode="left_to_right")] if Path in arguments else union
+    container: Any = origin or annotation
+    if not isinstance(container, type):
+        return annotation
+    if arguments and container is not Callable:
+        annotation = container.__class_getitem__(tuple(map(_recipe_type, arguments)))
+    lenient = issubclass(container, tuple | set | frozenset | Enum)
+    return Annotated[annotation, Strict(False)] if lenient else annotation
+
+
+def _path(value: Any) -> Any:
+    """A path written in a recipe is relative to that recipe, whose folder its string then carries."""
+    if not isinstance(value, str):
+        return value
+    return getattr(value, "folder", Path.cwd()) / Path(value).expanduser()
+
+
+def _not_bool(value: Any) -> Any:
+    if isinstance(value, bool):  # Python holds True to be 1
+        raise PydanticCustomError("literal_error", "Input should be one of the literals")
+    return value
+
+
+def _text(annotation: Any) -> str:
+    """A type for people: ``"crop" | "pad"``, ``list[int]``, ``path``."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _text(arguments[0])
+    if origin is Literal:
+        return " | ".join(json.dumps(value, default=str) for value in arguments)
+    if origin in (Union, UnionType):
+        return " | ".join(map(_text, arguments))
+    if origin is not None:
+        return f"{_text(origin)}[{', '.join(map(_text, arguments))}]"
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return " | ".join(json.dumps(member.value, default=str) for member in annotation)
+    for known, text in ((Path, "path"), (NoneType, "none"), (Any, "any"), (Ellipsis, "...")):
+        if annotation is known:
+            return text
+    return getattr(annotation, "__name__", str(annotation))
