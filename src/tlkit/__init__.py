@@ -1,0 +1,68 @@
+"""tlkit: transfer learning for image classification with little data.
+
+The public names are loaded on first use, so that importing tlkit imports neither torch nor timm.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tlkit.components import (
+        Backbone,
+        Block,
+        Download,
+        Preprocess,
+        Sample,
+        Source,
+    )
+    from tlkit.errors import TlkitError
+    from tlkit.hookspecs import hookimpl
+    from tlkit.plugins import load_registry
+    from tlkit.recipe import Recipe, read_recipe
+    from tlkit.runs import Observer, Run, run
+
+_HOMES = {
+    "Backbone": "components",
+    "Block": "components",
+    "Download": "components",
+    "Observer": "runs",
+    "Preprocess": "components",
+    "Recipe": "recipe",
+    "Run": "runs",
+    "Sample": "components",
+    "Source": "components",
+    "TlkitError": "errors",
+    "hookimpl": "hookspecs",
+    "load_registry": "plugins",
+    "read_recipe": "recipe",
+    "run": "runs",
+}
+
+__all__ = [
+    "Backbone",
+    "Block",
+    "Download",
+    "Observer",
+    "Preprocess",
+    "Recipe",
+    "Run",
+    "Sample",
+    "Source",
+    "TlkitError",
+    "hookimpl",
+    "load_registry",
+    "read_recipe",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tlkit' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"tlkit.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

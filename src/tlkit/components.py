@@ -213,8 +213,8 @@ class Backbone:
                 self.module.train(was_training)
             if not isinstance(features, torch.Tensor) or features.ndim not in (2, 3, 4):
                 raise PluginError(
-                    f"{type(self.module).__name__}.{self.method} gives no features (B, C, h, w), (B, N, C) or "
-                    f"(B, C) but {tuple(features.shape) if torch.is_tensor(features) else type(features)}"
+                    f"{type(self.module).__name__}.{self.method} gives no features (B, C, h, w), (B, N, C) "
+                    f"or (B, C) but {tuple(features.shape) if torch.is_tensor(features) else type(features)}"
                 )
             return tuple(features.shape[1:])
 

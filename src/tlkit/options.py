@@ -5,13 +5,13 @@ Strict on purpose: in a recipe, ``"0.5"`` or ``true`` where a number is due is a
 
 from __future__ import annotations
 
-import functools
 import inspect
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from types import NoneType, SimpleNamespace, UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
@@ -138,7 +138,7 @@ def _found(value: Any) -> str:
 def _unbind(factory: Factory) -> tuple[Factory, set[str]]:
     """What a partial calls in the end, and the keywords that it has settled."""
     bound: set[str] = set()
-    while isinstance(factory, functools.partial):
+    while isinstance(factory, partial):
         bound.update(factory.keywords)
         factory = factory.func
     return factory, bound
@@ -205,28 +205,31 @@ def _recipe_type(annotation: Any) -> Any:
     if annotation is Path:
         return Annotated[Path, BeforeValidator(_path)]
     if origin is Literal:
-        return (
-            annotation if bool in map(type, arguments) else Annotated[annotation, BeforeValidator(_not_bool)]
-        )
+        has_bool = bool in map(type, arguments)
+        return annotation if has_bool else Annotated[annotation, BeforeValidator(_not_bool)]
     if origin is Annotated:
         return Annotated[(_recipe_type(arguments[0]), *annotation.__metadata__)]
     if origin in (Union, UnionType):
-        # Any string is a path, so paths come last.
-        members = sorted(arguments, key=lambda member: member is Path)
-        union: Any = Union[tuple(_recipe_type(member) for member in members)]  # noqa: UP007
-        return Annotated[union, Field(union_mode="left_to_right")] if Path in arguments else union
+        words = {word for each in arguments if get_origin(each) is Literal for word in get_args(each)}
+        path = Annotated[Path, BeforeValidator(partial(_path, words=words))]
+        return Union[tuple(path if each is Path else _recipe_type(each) for each in arguments)]  # noqa: UP007
     container: Any = origin or annotation
     if not isinstance(container, type):
         return annotation
-    if arguments and container is not Callable:
-        annotation = container.__class_getitem__(tuple(map(_recipe_type, arguments)))
+    if origin and arguments and origin is not Callable:
+        annotation = origin[tuple(map(_recipe_type, arguments))]
     lenient = issubclass(container, tuple | set | frozenset | Enum)
     return Annotated[annotation, Strict(False)] if lenient else annotation
 
 
-def _path(value: Any) -> Any:
-    """A path written in a recipe is relative to that recipe, whose folder its string then carries."""
-    if not isinstance(value, str):
+def _path(value: Any, words: Collection[Any] = ()) -> Any:
+    """A path written in a recipe is relative to that recipe, whose folder its string then carries.
+
+    Args:
+        value: what was found.
+        words: the union's literals: those are no paths.
+    """
+    if not isinstance(value, str) or value in words:
         return value
     return getattr(value, "folder", Path.cwd()) / Path(value).expanduser()
 

@@ -172,6 +172,11 @@ class Registry:
         """The registered names, without the families'."""
         return sorted(self._parts[kind])
 
+    def parts(self, kind: str) -> list[RegisteredPart]:
+        """What is registered by name, by name and owner; those that clash are all there."""
+        found = [part for parts in self._parts[kind].values() for part in parts]
+        return sorted(found, key=lambda part: (part.name, part.owner))
+
     def families(self, kind: str) -> list[Family]:
         """The families of open-ended names."""
         return list(self._families[kind])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import Any
+from typing import Any, cast
 
 # albumentations asks the network for newer releases at import unless told not to
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -78,17 +78,15 @@ class KerasAffine(A.ImageOnlyTransform):  # type: ignore[misc]
         moved = turned @ np.array([shifts[0] * height, shifts[1] * width])
         offset = moved + centre - linear @ centre
         # OpenCV counts (column, row)
-        matrix = np.array(
-            [[linear[1, 1], linear[1, 0], offset[1]], [linear[0, 1], linear[0, 0], offset[0]]]
-        )
-        result: Pixels = cv2.warpAffine(
+        matrix = np.array([[linear[1, 1], linear[1, 0], offset[1]], [linear[0, 1], linear[0, 0], offset[0]]])
+        result: Any = cv2.warpAffine(
             img,
             matrix,
             (width, height),
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        return result
+        return cast(Pixels, result)
 
 
 def plain(preprocess: Preprocess) -> A.Compose:

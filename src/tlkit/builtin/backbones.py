@@ -108,8 +108,9 @@ def _last_layer(model: Any) -> nn.Linear | None:
     layer = model.get_classifier()
     if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1):
         linear = nn.Linear(layer.in_channels, layer.out_channels, bias=layer.bias is not None)
-        linear.load_state_dict({key: value.flatten(1) if value.ndim == 4 else value
-                                for key, value in layer.state_dict().items()})
+        linear.load_state_dict(
+            {key: value.flatten(1) if value.ndim == 4 else value for key, value in layer.state_dict().items()}
+        )
         return linear
     return copy.deepcopy(layer) if isinstance(layer, nn.Linear) else None
 

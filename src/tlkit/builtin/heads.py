@@ -81,7 +81,9 @@ def class_groups(
         )
     for name in groups:
         if name not in classes:
-            raise PluginError(f"head 'class-groups': no class is called {name!r}{close_matches(name, classes)}")
+            raise PluginError(
+                f"head 'class-groups': no class is called {name!r}{close_matches(name, classes)}"
+            )
     missing = [name for name in classes if name not in groups]
     if missing:
         raise PluginError(f"head 'class-groups': no group for {', '.join(missing)}")
@@ -95,7 +97,9 @@ def _indices(name: str, group: str | list[int], count: int) -> list[int]:
         for part in group.split(","):
             found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
             if found is None:
-                raise PluginError(f"head 'class-groups': group {name!r}: {part!r} is no index and no range a-b")
+                raise PluginError(
+                    f"head 'class-groups': group {name!r}: {part!r} is no index and no range a-b"
+                )
             first = int(found[1])
             indices += range(first, int(found[2] or first) + 1)
     else:

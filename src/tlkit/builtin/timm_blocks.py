@@ -17,7 +17,8 @@ def blocks(module: nn.Module) -> list[Block]:
     follows the last joins it, and a block without parameters is dropped. Where ``feature_info``
     names no modules in that order, the coarse ``group_matcher`` serves.
     """
-    prefix, net = ("net.", module.net) if hasattr(module, "net") else ("", module)
+    net: Any = getattr(module, "net", module)
+    prefix = "" if net is module else "net."
     ends = _ends(net)
     groups = _by_end(net, ends) if ends else _by_matcher(net)
     return [Block(name, tuple(prefix + key for key in keys)) for name, keys in groups.items() if keys]

@@ -67,7 +67,9 @@ def load_file(model: nn.Module, path: Path) -> None:
         WeightsError: no such file, not safetensors, or weights of another network.
     """
     if path.suffix != ".safetensors":
-        raise WeightsError(f"{path}: weights are read from .safetensors files only, since others may run code")
+        raise WeightsError(
+            f"{path}: weights are read from .safetensors files only, since others may run code"
+        )
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
     try:
@@ -105,7 +107,9 @@ def _locate(name: str) -> dict[str, Any] | None:
     if config is None or not config.has_weights:
         tags = timm.list_pretrained(f"{name.partition('.')[0]}.*")
         known = f"; there are weights for {', '.join(tags)}" if tags else ""
-        raise WeightsError(f'backbone {name!r} has no pretrained weights: set weights = "none" or a file{known}')
+        raise WeightsError(
+            f'backbone {name!r} has no pretrained weights: set weights = "none" or a file{known}'
+        )
     if config.hf_hub_id:
         files = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors"]
         for file in files:

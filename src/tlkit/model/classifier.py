@@ -50,9 +50,7 @@ class Classifier(nn.Module):
 
 def is_convolutional(module: nn.Module) -> bool:
     """Whether channels-last is the faster layout: most of the weights are in 2-d convolutions."""
-    convolutions = sum(
-        layer.weight.numel() for layer in module.modules() if isinstance(layer, nn.Conv2d)
-    )
+    convolutions = sum(layer.weight.numel() for layer in module.modules() if isinstance(layer, nn.Conv2d))
     return 2 * convolutions > sum(value.numel() for value in module.parameters())
 
 

@@ -17,21 +17,22 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from tlkit.hashing import digest
+
 Fingerprints = dict[fx.Node, str]
 
 #: What a module's own attributes hold besides its hyperparameters.
 _MACHINERY = frozenset({*vars(nn.Module()), "training"})
 
 
-def digest(*parts: object) -> str:
-    """A hash of `parts`, which must say by their repr what they are."""
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:40]
-
-
 def fingerprint_graph(root: nn.Module, graph: fx.Graph) -> Fingerprints:
     """The fingerprint of every node of `graph`, whose layers and tensors are `root`'s."""
     known: Fingerprints = {}
     tensors: dict[int, str] = {}
+
+    def reference(item: Any) -> Any:
+        return _Reference(known[item]) if isinstance(item, fx.Node) else item
+
     for node in graph.nodes:
         target: Any = node.target
         if node.op == "call_module":
@@ -42,7 +43,7 @@ def fingerprint_graph(root: nn.Module, graph: fx.Graph) -> Fingerprints:
             target = _function(node.target)
         elif node.op in ("placeholder", "output"):
             target = node.op
-        arguments = fx.node.map_arg((node.args, node.kwargs), lambda other: _Reference(known[other]))
+        arguments: Any = fx.node.map_aggregate((node.args, node.kwargs), reference)
         known[node] = digest(node.op, target, _value(arguments, tensors))
     return known
 
@@ -97,7 +98,7 @@ def _tensor(value: Tensor, tensors: dict[int, str]) -> str:
     found = tensors.get(id(value))
     if found is None:
         plain = value.detach().cpu().contiguous()
-        content = plain.reshape(-1).view(torch.uint8).numpy() if plain.numel() else b""
+        content: Any = plain.reshape(-1).view(torch.uint8).numpy() if plain.numel() else b""
         found = tensors[id(value)] = digest(
             str(value.dtype), tuple(value.shape), hashlib.sha256(content).hexdigest()
         )

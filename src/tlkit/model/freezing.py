@@ -19,7 +19,9 @@ def freeze(classifier: Classifier, learning: Collection[str]) -> None:
     """
     known = {name for name, _ in classifier.named_parameters()}
     for name in sorted(set(learning) - known):
-        raise PluginError(f"the freeze policy names {name!r}, which is no parameter{close_matches(name, known)}")
+        raise PluginError(
+            f"the freeze policy names {name!r}, which is no parameter{close_matches(name, known)}"
+        )
     for name, parameter in classifier.named_parameters():
         parameter.requires_grad_(name in learning)
 

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tlkit.model.classifier import Classifier
 from tlkit.model.fingerprint import Fingerprints, fingerprint_graph
 from tlkit.model.freezing import set_modes
-
-#: Two batch sizes are enough to tell what grows with the batch; primes are least likely to occur by chance.
-BATCHES = (5, 7)
+from tlkit.model.tracing import Opaque, Whole, needed, propagate, rows, trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +35,6 @@ class Boundary:
     shape: tuple[int, ...]
 
 
-class Whole(Exception):
-    """The network is not to be split; the text is the reason."""
-
-
 class Split(nn.Module):
     """A classifier divided at its frontier; calling it runs the part that learns.
 
@@ -53,7 +46,7 @@ class Split(nn.Module):
         boundaries: the tensors that cross the frontier; empty when nothing can be kept.
         why_not: why nothing can be kept, or None.
         graph: the backbone's graph in evaluation mode, of which the prefix is a part; None when whole.
-        root: the module that the graph's names are looked up in.
+        fingerprints: of the graph's nodes.
     """
 
     def __init__(self, classifier: Classifier, learning: Collection[str], *, move_statistics: bool) -> None:
@@ -62,30 +55,55 @@ class Split(nn.Module):
         self.boundaries: tuple[Boundary, ...] = ()
         self.why_not: str | None = None
         self.graph: fx.Graph | None = None
-        self.root: nn.Module = classifier.backbone
+        self.fingerprints: Fingerprints = {}
         self._move_statistics = move_statistics
-        self._prefix: nn.Module | None = None
-        self._suffixes: dict[bool, nn.Module] = {}
+        # in a dictionary, out of sight of state_dict: they share the classifier's parameters
+        self._parts: dict[str, nn.Module] = {}
         self._behind: list[nn.Module] | None = None
         self._head_learns = any(name.startswith("head.") for name in learning)
+
+    @property
+    def root(self) -> nn.Module:
+        """The module that the graph's names are looked up in."""
+        return self.classifier.backbone
+
+    def refresh(self) -> None:
+        """Makes the fingerprints anew, after other weights were loaded."""
+        if self.graph is not None:
+            self.fingerprints = fingerprint_graph(self.root, self.graph)
+            self.boundaries = tuple(
+                replace(boundary, fingerprint=self.fingerprints[boundary.node])
+                for boundary in self.boundaries
+            )
+
+    def reads_in_front(self) -> set[str]:
+        """The names of the parameters and buffers that the kept features depend on."""
+        names: set[str] = set()
+        for node in needed(self.root, [boundary.node for boundary in self.boundaries]):
+            if node.op == "get_attr":
+                names.add(f"backbone.{node.target}")
+            elif node.op == "call_module":
+                state = self.root.get_submodule(str(node.target)).state_dict()
+                names.update(f"backbone.{node.target}.{name}" for name in state)
+        return names
 
     def prefix(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images ``(B, 3, H, W)`` to the tensors that cross the frontier, without gradients.
 
         When nothing can be kept these are the images themselves.
         """
-        if self._prefix is None:
+        if not self._parts:
             return (images,)
         with torch.no_grad():
-            crossing: tuple[Tensor, ...] = self._prefix(images)
+            crossing: tuple[Tensor, ...] = self._parts["prefix"](images)
         return crossing
 
     def forward(self, *crossing: Tensor) -> Tensor:
         """What crosses the frontier to logits ``(B, classes)``."""
-        if self._prefix is None:
+        if not self._parts:
             logits: Tensor = self.classifier(*crossing)
             return logits
-        features = self._suffixes[self.training](*crossing)
+        features = self._parts["training" if self.training else "evaluation"](*crossing)
         logits = self.classifier.head(features)
         return logits
 
@@ -100,7 +118,9 @@ class Split(nn.Module):
         return self
 
 
-def split(classifier: Classifier, learning: Collection[str], example: Tensor, *, move_statistics: bool) -> Split:
+def split(
+    classifier: Classifier, learning: Collection[str], example: Tensor, *, move_statistics: bool
+) -> Split:
     """Divides `classifier` at the frontier that the `learning` parameters make.
 
     Args:
@@ -118,7 +138,7 @@ def split(classifier: Classifier, learning: Collection[str], example: Tensor, *,
         _divide(result, inside, example)
     except Whole as reason:
         result.why_not = str(reason)
-        result.graph, result.boundaries, result._prefix = None, (), None
+        result.graph, result.boundaries, result._parts = None, (), {}
         result._behind = _behind_first(classifier.backbone, inside)
     result.eval()
     return result
@@ -131,23 +151,23 @@ def _divide(result: Split, learning: set[str], example: Tensor) -> None:
     if learning and all(name in learning for name, _ in backbone.named_parameters()):
         raise Whole("everything learns")
     backbone.eval()
-    graph = _trace(backbone, method)
+    graph = trace(backbone, method)
     side = _Side(backbone, graph, learning)
-    values = _propagate(backbone, graph, example)
+    values = propagate(backbone, graph, example)
     crossing = side.crossing(values)
     prints = fingerprint_graph(backbone, graph)
-    shapes = [_rows(values, node) for node in crossing]
+    shapes = [rows(values, node) for node in crossing]
     _check_prefix(backbone, graph, side, crossing)
-    result.graph = graph
+    result.graph, result.fingerprints = graph, prints
     result.boundaries = tuple(
         Boundary(node, prints[node], shape) for node, shape in zip(crossing, shapes, strict=True)
     )
-    result._prefix = _prefix(backbone, graph, crossing)
-    result._suffixes = {False: _suffix(backbone, graph, side, crossing, values)}
+    result._parts["prefix"] = _prefix(backbone, graph, crossing)
+    result._parts["evaluation"] = _suffix(backbone, graph, side, crossing, values)
     if any(boundary.shape[0] > 1 for boundary in result.boundaries):
-        _check_rows(result, example)
+        _checkrows(result, example)
     result._behind = _owners(backbone, side)
-    result._suffixes[True] = _training_suffix(result, learning, prints, crossing, example)
+    result._parts["training"] = _training_suffix(result, learning, prints, crossing, example)
 
 
 def _training_suffix(
@@ -156,12 +176,12 @@ def _training_suffix(
     """The suffix as it is in training: tracing bakes dropout and its like in, so it is traced again."""
     backbone = result.classifier.backbone
     if not learning:
-        return result._suffixes[False]
+        return result._parts["evaluation"]
     set_modes(backbone, result._behind, training=True, move_statistics=result._move_statistics)
     try:
-        graph = _trace(backbone, result.classifier.method)
+        graph = trace(backbone, result.classifier.method)
         side = _Side(backbone, graph, learning)
-        values = _propagate(backbone, graph, example)
+        values = propagate(backbone, graph, example)
         again = side.crossing(values)
         known = fingerprint_graph(backbone, graph)
         if [known[node] for node in again] != [prints[node] for node in crossing]:
@@ -169,42 +189,6 @@ def _training_suffix(
         return _suffix(backbone, graph, side, again, values)
     finally:
         backbone.eval()
-
-
-class _Tracer(fx.Tracer):
-    """Follows a backbone's feature method, with timm's own leaves, and notes who made each node."""
-
-    def __init__(self, method: str) -> None:
-        from timm.layers import get_notrace_functions, get_notrace_modules
-
-        functions = tuple(f for f in get_notrace_functions() if callable(f))
-        super().__init__(autowrap_functions=functions)
-        self.traced_func_name = method
-        self._leaves = tuple(get_notrace_modules())
-        self._path: list[str] = [""]
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, self._leaves) or super().is_leaf_module(m, module_qualified_name)
-
-    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
-        self._path.append(self.path_of_module(m))
-        try:
-            return super().call_module(m, forward, args, kwargs)
-        finally:
-            self._path.pop()
-
-    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        node = super().create_node(*args, **kwargs)
-        node.meta["owners"] = tuple(self._path)
-        return node
-
-
-def _trace(backbone: nn.Module, method: str) -> fx.Graph:
-    try:
-        return _Tracer(method).trace(backbone)
-    except Exception as error:  # whatever a network's own code does under tracing
-        line = (str(error) or type(error).__name__).splitlines()[0]
-        raise Whole(f"torch.fx cannot trace it: {line}") from error
 
 
 class _Side:
@@ -237,7 +221,7 @@ class _Side:
             if node in frozen and any(user in self.behind for user in node.users)
         ]
         for node in read:
-            if isinstance(values[node], _Opaque):
+            if isinstance(values[node], Opaque):
                 raise Whole(f"{node.name} crosses the frontier and is no tensor")
         return [node for node in read if isinstance(values[node], tuple) and values[node][0] == "tensor"]
 
@@ -247,72 +231,13 @@ def _reads(root: nn.Module, node: fx.Node, learning: set[str]) -> bool:
     if node.op == "get_attr":
         return target in learning
     if node.op == "call_module":
-        return any(f"{target}.{name}" in learning for name, _ in root.get_submodule(target).named_parameters())
+        return any(
+            f"{target}.{name}" in learning for name, _ in root.get_submodule(target).named_parameters()
+        )
     return False
 
 
-class _Opaque:
-    """A value that the suffix cannot be given: neither a tensor nor a size."""
-
-
-def _propagate(root: nn.Module, graph: fx.Graph, example: Tensor) -> dict[fx.Node, Any]:
-    """Per node, what it is for any batch size: a tensor's shapes, or a value's rule."""
-    runs: list[dict[fx.Node, Any]] = []
-    try:
-        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-            runs = [_run(root, graph, example, batch) for batch in BATCHES]
-    except Exception:  # an operation that cannot be followed without computing
-        try:
-            with torch.no_grad():
-                runs = [_run(root, graph, example, batch) for batch in BATCHES]
-        except Exception as error:
-            line = (str(error) or type(error).__name__).splitlines()[0]
-            raise Whole(f"its graph does not run: {line}") from error
-    return {node: _rule(runs[0][node], runs[1][node]) for node in graph.nodes if node.op != "output"}
-
-
-def _run(root: nn.Module, graph: fx.Graph, example: Tensor, batch: int) -> dict[fx.Node, Any]:
-    seen: dict[fx.Node, Any] = {}
-
-    class Recorder(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            value = super().run_node(n)
-            seen[n] = ("tensor", tuple(value.shape)) if isinstance(value, Tensor) else value
-            return value
-
-    images = torch.zeros(batch, *example.shape[1:], dtype=example.dtype)
-    Recorder(root, graph=graph).run(images)
-    return seen
-
-
-def _rule(first: Any, second: Any) -> Any:
-    """("tensor", shapes), ("constant", value), ("times", m): m times the batch size, or a list of rules."""
-    if isinstance(first, tuple) and first[:1] == ("tensor",):
-        return ("tensor", first[1], second[1])
-    if isinstance(first, (tuple, list)):
-        rules = [_rule(one, other) for one, other in zip(first, second, strict=True)]
-        opaque = any(isinstance(rule, _Opaque) or rule[0] == "tensor" for rule in rules)
-        return _Opaque() if opaque else ("list", rules)
-    if isinstance(first, Tensor):
-        return _Opaque()
-    if isinstance(first, (bool, int, float, str, type(None), torch.dtype, torch.device)):
-        if first == second:
-            return ("constant", first)
-        if isinstance(first, int) and first * BATCHES[1] == second * BATCHES[0]:
-            return ("times", first // BATCHES[0])
-    return _Opaque()
-
-
-def _rows(values: dict[fx.Node, Any], node: fx.Node) -> tuple[int, ...]:
-    """One image's part of a tensor: its first dimension must be k rows per image, the others fixed."""
-    _, first, second = values[node]
-    fixed = first[1:] == second[1:]
-    if not first or not fixed or first[0] % BATCHES[0] or first[0] * BATCHES[1] != second[0] * BATCHES[0]:
-        raise Whole(f"{node.name}, which crosses the frontier, has no whole number of rows per image: {first}")
-    return (first[0] // BATCHES[0], *first[1:])
-
-
-def _check_rows(result: Split, example: Tensor) -> None:
+def _checkrows(result: Split, example: Tensor) -> None:
     """Several rows per image must lie together and in the images' order."""
     device = next(result.classifier.backbone.parameters()).device
     images = torch.randn(2, *example.shape[1:], generator=torch.Generator().manual_seed(0)).to(device)
@@ -341,31 +266,10 @@ def _check_prefix(root: nn.Module, graph: fx.Graph, side: _Side, crossing: Seque
 def _prefix(root: nn.Module, graph: fx.Graph, crossing: Sequence[fx.Node]) -> fx.GraphModule:
     part = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
-    for node in needed(crossing):
+    for node in needed(root, crossing):
         copies[node] = part.node_copy(node, lambda other: copies[other])
     part.output(tuple(copies[node] for node in crossing))
     return fx.GraphModule(root, part)
-
-
-def needed(wanted: Sequence[fx.Node]) -> list[fx.Node]:
-    """The nodes that `wanted` are computed from, themselves included, in the graph's order."""
-    found: set[fx.Node] = set()
-    waiting = list(wanted)
-    while waiting:
-        node = waiting.pop()
-        if node not in found:
-            found.add(node)
-            waiting.extend(node.all_input_nodes)
-            # a statement such as x[0] = y or x.mul_(2) changes x, though nobody reads its result
-            waiting.extend(user for user in node.users if not user.users and _changes(user, node))
-    return [node for node in wanted[0].graph.nodes if node in found]
-
-
-def _changes(user: fx.Node, node: fx.Node) -> bool:
-    if user.op == "output" or not user.args or user.args[0] is not node:
-        return False
-    name = user.target if isinstance(user.target, str) else getattr(user.target, "__name__", "")
-    return name == "setitem" or (name.endswith("_") and not name.endswith("__"))
 
 
 def _suffix(
@@ -378,14 +282,14 @@ def _suffix(
     part = fx.Graph()
     copies: dict[fx.Node, Any] = {node: part.placeholder(node.name) for node in crossing}
     made = side.output.args[0]
-    rows = _rows(values, crossing[0])[0]
+    per_image = rows(values, crossing[0])[0]
     batch: list[fx.Node] = []
 
     def batch_size() -> fx.Node:
         if not batch:
             shape = part.call_function(getattr, (copies[crossing[0]], "shape"))
             length = part.call_function(operator.getitem, (shape, 0))
-            batch.append(part.call_function(operator.floordiv, (length, rows)))
+            batch.append(part.call_function(operator.floordiv, (length, per_image)))
         return batch[0]
 
     def value(rule: Any) -> Any:
@@ -395,7 +299,7 @@ def _suffix(
             return part.call_function(operator.mul, (batch_size(), rule[1]))
         return tuple(value(item) for item in rule[1])
 
-    wanted = set(needed([made])) if made in side.behind else set()
+    wanted = set(needed(root, [made])) if made in side.behind else set()
     for node in graph.nodes:
         if node in copies or node not in wanted:
             continue

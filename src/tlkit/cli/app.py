@@ -1,0 +1,73 @@
+"""The command line: commands, and what becomes of errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import entry_points, version
+from typing import Annotated
+
+import typer
+
+from tlkit.cli import cache, plugins
+from tlkit.cli.console import say
+from tlkit.cli.run import run
+from tlkit.errors import TlkitError
+
+app = typer.Typer(
+    name="tlkit",
+    help="Transfer learning for image classification with little data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(run)
+app.add_typer(plugins.app, name="plugins")
+app.add_typer(cache.app, name="cache")
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+    version_: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False,
+) -> None:
+    """Options that every command has."""
+    if version_:
+        say(f"tlkit {version('tlkit')}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Runs the command line; a user's mistake ends with code 2 and no traceback."""
+    # --debug means the same wherever it stands
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    _add_plugin_commands()
+    try:
+        app(arguments)
+    except TlkitError as error:
+        if debug:
+            raise
+        say(f"Error: {error}", stderr=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        say("Stopped. The same command with the same --out goes on from here.", stderr=True)
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        say(f"Error: {type(error).__name__}: {error}", stderr=True)
+        say("This is a fault of tlkit's or of a plugin's; --debug shows where it happened.", stderr=True)
+        sys.exit(1)
+
+
+def _add_plugin_commands() -> None:
+    """Adds plugins' own commands; one that cannot be loaded is left out and reported."""
+    disabled = {name.strip() for name in os.environ.get("TLKIT_DISABLE_PLUGINS", "").split(",")}
+    for entry in entry_points(group="tlkit.commands"):
+        if disabled & {"*", entry.name, entry.dist.name if entry.dist else ""}:
+            continue
+        try:
+            app.add_typer(entry.load(), name=entry.name, rich_help_panel="Commands of plugins")
+        except Exception as error:
+            say(f"plugin command {entry.name!r} could not be loaded: {error}", stderr=True)

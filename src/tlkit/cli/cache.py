@@ -1,0 +1,48 @@
+"""`tlkit cache`: what is kept between runs."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Annotated
+
+import typer
+
+from tlkit.cli.console import say, size, table
+
+app = typer.Typer(help="Kept features: list them, or make room.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_() -> None:
+    """What is kept, longest unused first."""
+    from tlkit.features.store import FeatureStore, cache_limit
+
+    store = FeatureStore()
+    columns = store.columns()
+    rows = [
+        (info.key[:12], size(info.bytes), f"{datetime.datetime.fromtimestamp(info.used):%Y-%m-%d %H:%M}")
+        for info in columns
+    ]
+    if rows:
+        table(None, ["features", "size>", "last used"], rows)
+    total = sum(info.bytes for info in columns)
+    say(f"{len(rows)} in {store.folder}: {size(total)} of {size(cache_limit())}")
+
+
+@app.command()
+def prune(
+    limit: Annotated[str | None, typer.Option(help="Such as 5GB; TLKIT_CACHE_LIMIT unless given.")] = None,
+) -> None:
+    """Remove the longest unused until the limit is kept."""
+    from tlkit.features.store import FeatureStore, cache_limit
+
+    freed = FeatureStore().prune(cache_limit(limit))
+    say(f"freed {size(freed)}")
+
+
+@app.command()
+def clear() -> None:
+    """Remove all kept features; they are made again when they are needed."""
+    from tlkit.features.store import FeatureStore
+
+    say(f"freed {size(FeatureStore().prune(0))}")

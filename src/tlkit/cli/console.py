@@ -1,0 +1,181 @@
+"""What people see: the only user of rich. A pipe gets plain lines, without colours or moving bars."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tlkit.planning import Plan
+
+#: Seconds between two lines of progress in a pipe.
+PLAIN_EVERY = 10.0
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Where output goes; wide and unstyled where no person looks."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if stream.isatty() else 160, highlight=False, soft_wrap=True)
+
+
+def say(text: str = "", *, style: str | None = None, stderr: bool = False) -> None:
+    """Prints text as it is; brackets in it are no markup."""
+    console(stderr=stderr).print(text, style=style, markup=False)
+
+
+def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Prints a table; cells are text as it is."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, title_style="bold")
+    for column in columns:
+        name = column.removesuffix(">")
+        shown.add_column(name, justify="right" if column.endswith(">") else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(cell) for cell in row))
+    console().print(shown)
+
+
+def print_plan(plan: Plan) -> None:
+    """The plan of a run: images, then per phase what learns, what is frozen, and what is kept."""
+    counts = ", ".join(f"{count:,} {name}" for name, count in plan.images.items() if count)
+    say(f"{plan.recipe}: {', '.join(plan.classes[:6])}{' …' if len(plan.classes) > 6 else ''}; {counts}")
+    if plan.rejected:
+        say(f"left out: {len(plan.rejected)} images (listed in results.json under data.rejected)")
+    rows = []
+    for phase in plan.phases:
+        learning = [name for name, state in phase.blocks if state != "frozen"]
+        blocks = f"{len(learning)} of {len(phase.blocks)} blocks" if learning else "no block"
+        shapes = " + ".join("×".join(str(length) for length in shape) for shape in phase.feature_shapes)
+        rows.append(
+            (
+                phase.name,
+                f"{phase.backbone.rpartition('/')[2]} → {phase.head}",
+                phase.start_from or "",
+                f"{phase.learning:,} ({blocks} and head)" if phase.learning else "nothing",
+                f"{phase.frozen:,}",
+                phase.frontier,
+                f"{phase.image_size} px, {phase.precision}",
+                str(phase.epochs),
+                shapes or "–",
+                size(phase.feature_bytes) if phase.feature_bytes else "–",
+            )
+        )
+    columns = "phase,network,starts from,learns,frozen>,frontier,images,epochs>,kept per view,features>"
+    table(None, columns.split(","), rows)
+    for phase in plan.phases:
+        views = "" if phase.views in (1, "fresh") else f"{phase.views} views of each training image"
+        if phase.why_not:
+            say(f"{phase.name}: training features are not kept: {phase.why_not}")
+        elif views:
+            say(f"{phase.name}: {views} are kept")
+    say(f"on {plan.device}")
+    say()
+
+
+def print_results(results: Mapping[str, Any]) -> None:
+    """The closing table: accuracy with its interval, the gain over the phase before, seconds."""
+    rows = []
+    for result in results["phases"]:
+        test = result["test"]
+        low, high = test["ci95"]
+        gain = ""
+        if result["versus"]:
+            before = result["versus"][0]
+            points = 100 * (before["gained"] - before["lost"]) / test["n"]
+            gain = f"{points:+.1f} points over {before['phase']} (p = {p_value(before['p'])})"
+        rows.append(
+            (
+                result["name"],
+                f"{test['accuracy']:.3f}",
+                f"{low:.3f} – {high:.3f}",
+                f"{test['correct']:,} of {test['n']:,}",
+                gain,
+                f"{result['best_epoch']} of {result['epochs']}" if result["epochs"] else "–",
+                f"{result['seconds']['total']:,.0f}",
+            )
+        )
+    title = "Accuracy on the test images"
+    table(title, ["phase", "accuracy>", "95% interval", "right>", "gain", "epoch kept>", "seconds>"], rows)
+    if results["goal"] is not None and results["goal_met"] is not None:
+        met = "met" if results["goal_met"] else "missed"
+        last = results["phases"][-1]
+        say(
+            f"The goal of {results['goal']:.2f} is {met}: {last['test']['accuracy']:.3f} after {last['name']}."
+        )
+
+
+def p_value(p: float) -> str:
+    """A p-value for a person: two digits, or its power of ten."""
+    return f"{p:.2g}" if p >= 0.001 else f"{p:.0e}"
+
+
+def size(count: int) -> str:
+    """Bytes for a person."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+@contextmanager
+def progress(what: str, total: int, unit: str) -> Iterator[Any]:
+    """Shows how far some work has come, its rate and the time left; yields what counts it up."""
+    with _bar(what, total, unit) if sys.stderr.isatty() else _lines(what, total, unit) as tick:
+        yield tick
+
+
+@contextmanager
+def _bar(what: str, total: int, unit: str) -> Iterator[Any]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    began, done = time.monotonic(), 0
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total, rate="")
+
+        def tick(count: int) -> None:
+            nonlocal done
+            done += count
+            rate = done / max(time.monotonic() - began, 1e-9)
+            bar.update(task, advance=count, rate=f"{rate:,.0f} {unit}/s")
+
+        yield tick
+
+
+@contextmanager
+def _lines(what: str, total: int, unit: str) -> Iterator[Any]:
+    began = last = time.monotonic()
+    done = 0
+
+    def tick(count: int) -> None:
+        nonlocal done, last
+        done += count
+        now = time.monotonic()
+        if now - last >= PLAIN_EVERY and done < total:
+            last = now
+            rate = done / (now - began)
+            left = (total - done) / rate
+            say(f"{what}: {done:,} of {total:,} {unit}, {rate:,.0f}/s, {left:,.0f} s left", stderr=True)
+
+    yield tick
+    spent = time.monotonic() - began
+    if spent >= 1:
+        say(f"{what}: {done:,} {unit} in {spent:,.1f} s, {done / spent:,.0f}/s", stderr=True)

@@ -1,0 +1,85 @@
+"""``tlkit plugins``: what is installed, and what each part takes."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tlkit.cli.console import console, table
+
+if TYPE_CHECKING:
+    from tlkit.plugins import RegisteredPart
+
+app = typer.Typer(help="Show plugins and the parts they register.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_plugins() -> None:
+    """List the plugins that were found and the parts they register."""
+    from tlkit.plugins import KINDS, load_registry
+
+    registry = load_registry()
+    states = [
+        (each.name, each.distribution, each.version, each.state, each.reason) for each in registry.plugins
+    ]
+    table("Plugins", ("name", "distribution", "version", "state", "reason"), states)
+    parts = []
+    for kind in KINDS:
+        parts += [(kind, part.name, part.owner) for part in registry.parts(kind)]
+        parts += [
+            (kind, f"{family.name} (all its names)", family.owner) for family in registry.families(kind)
+        ]
+    table("Parts", ("kind", "name", "owner"), parts)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A part's name, as in a recipe.")],
+    kind: Annotated[
+        str | None, typer.Option(help="Which kind of part, when the name exists in more than one.")
+    ] = None,
+) -> None:
+    """Show what a part does, who registered it and its options."""
+    from tlkit.plugins import KINDS, load_registry
+
+    if kind is not None and kind not in KINDS:
+        raise typer.BadParameter(f"{kind!r} is none of {', '.join(KINDS)}", param_hint="--kind")
+    registry = load_registry()
+    parts = [registry.find(kind, name)] if kind else registry.search(name)
+    if len(parts) > 1:
+        kinds = ", ".join(part.kind for part in parts)
+        raise typer.BadParameter(
+            f"{name!r} is the name of several parts: choose from {kinds}", param_hint="--kind"
+        )
+    _show(parts[0])
+
+
+def _show(part: RegisteredPart) -> None:
+    from tlkit import options
+
+    factory = part.factory
+    while isinstance(factory, partial):
+        factory = factory.func
+    # the options' own table says what follows
+    doc = (inspect.getdoc(factory) or "no description").partition("\nArgs:\n")[0].strip()
+    text = f"{part.kind} {part.name}\nfrom {part.owner} {part.version}\n\n{doc}\n"
+    console().print(text, markup=False, highlight=False)
+    rows = [
+        (option.name, option.type_text, _default(option.default), option.doc)
+        for option in options.describe(part.factory)
+    ]
+    if rows:
+        table("Options", ("name", "type", "default", "meaning"), rows)
+
+
+def _default(value: object) -> str:
+    """The default as a recipe would write it, as far as it can."""
+    if value is None:
+        return "none"
+    return (
+        json.dumps(value, default=str) if isinstance(value, str | bool | list | tuple | dict) else str(value)
+    )

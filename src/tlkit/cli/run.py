@@ -1,0 +1,65 @@
+"""`tlkit run`: a recipe, from its plan to its results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tlkit.cli.console import print_plan, print_results, progress, say
+
+
+def run(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, or a folder that holds recipe.toml.")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one key, such as phase.fine-tune.epochs=5."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME/NUMBER unless given.")] = None,
+    phase: Annotated[
+        list[str] | None, typer.Option(help="Run this phase only; may be given several times.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best unless given.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Show the plan and stop.")] = False,
+) -> None:
+    """Run a recipe, or go on with a run that was cut short."""
+    from tlkit.runs import Observer
+    from tlkit.runs import run as run_recipe
+
+    class Shown(Observer):
+        def planned(self, plan: Any) -> None:
+            print_plan(plan)
+
+        @contextmanager
+        def working(self, what: str, total: int, unit: str) -> Iterator[Any]:
+            with progress(what, total, unit) as tick:
+                yield tick
+
+        def epoch_ended(self, phase: str, row: Mapping[str, float], epochs: int) -> None:
+            say(
+                f"{phase} {row['epoch']:.0f}/{epochs}: loss {row['train_loss']:.4f}, "
+                f"validation loss {row['val_loss']:.4f}, accuracy {row['val_accuracy']:.3f}, "
+                f"{row['seconds']:.1f} s",
+                stderr=True,
+            )
+
+        def phase_ended(self, result: Mapping[str, Any]) -> None:
+            test = result["test"]
+            low, high = test["ci95"]
+            say(
+                f"{result['name']}: {test['accuracy']:.3f} ({low:.3f} – {high:.3f}) on {test['n']:,} test images"
+            )
+
+        def note(self, text: str) -> None:
+            say(text, style="yellow", stderr=True)
+
+    ended = run_recipe(
+        recipe, set=set_ or (), out=out, phases=phase or (), device=device, observer=Shown(), plan_only=plan
+    )
+    if not plan:
+        say()
+        print_results(ended.results)
+        say(str(ended.folder))

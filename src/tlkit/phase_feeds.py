@@ -1,0 +1,68 @@
+"""What a prepared phase trains on and is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlkit.data.batches import Pixels, View
+from tlkit.data.images import Image
+from tlkit.data.splits import Splits
+from tlkit.features.extraction import column_key
+from tlkit.features.feeds import Feed, ImageFeed, KeptFeed
+from tlkit.features.store import FeatureStore, Rows
+from tlkit.hashing import seed
+from tlkit.planning import Prepared
+
+
+def make_feeds(
+    item: Prepared, splits: Splits, store: FeatureStore, pixels: Pixels, recipe_seed: int
+) -> dict[str, Feed]:
+    """The phase's feeds: `val`, `test`, and `train` where it trains."""
+    feeds: dict[str, Feed] = {}
+    for name, images, kept in (
+        ("val", splits.val, item.keeps),
+        ("test", splits.test, item.keeps_test(splits.test)),
+    ):
+        if kept:
+            turns = [0] * len(images)
+            feeds[name] = KeptFeed([_rows(item, item.plain, images, store)], turns, item.split, item.setting)
+        else:
+            # validation images come again each epoch, test images once
+            feeds[name] = plain_feed(item, images, pixels, remember=name == "val" and item.trains)
+    if item.trains:
+        feeds["train"] = _training_feed(item, splits.train, store, pixels, recipe_seed)
+    return feeds
+
+
+def plain_feed(item: Prepared, images: Sequence[Image], pixels: Pixels, *, remember: bool = False) -> Feed:
+    """Plain images, read and sent through the whole network as they are asked for."""
+    turns = [0] * len(images)
+    return ImageFeed(pixels, images, [item.plain], turns, item.split, item.setting, remember=remember)
+
+
+def labels(images: Sequence[Image]) -> NDArray[np.int64]:
+    """The images' labels: int64 ``(N,)``."""
+    return np.array([image.sample.label for image in images], np.int64)
+
+
+def _training_feed(
+    item: Prepared, images: Sequence[Image], store: FeatureStore, pixels: Pixels, recipe_seed: int
+) -> Feed:
+    draw = np.random.default_rng(seed(recipe_seed, item.phase.name, "views"))
+    turns = draw.integers(len(item.views), size=len(images)).tolist()
+    if item.keeps_training:
+        rows = [_rows(item, view, images, store) for view in item.views]
+        return KeptFeed(rows, turns, item.split, item.setting)
+    fresh = item.phase.views == "fresh"
+    return ImageFeed(pixels, images, item.views, turns, item.split, item.setting, remember=True, fresh=fresh)
+
+
+def _rows(item: Prepared, view: View, images: Sequence[Image], store: FeatureStore) -> list[Rows]:
+    names = [image.sha256 for image in images]
+    return [
+        store.column(column_key(boundary, view, item.setting)).rows(names)
+        for boundary in item.split.boundaries
+    ]

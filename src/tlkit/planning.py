@@ -1,0 +1,305 @@
+"""From a recipe to networks that are ready to run, and to a plan that a person can read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from tlkit.components import Backbone, Source
+from tlkit.data.batches import View
+from tlkit.data.images import Image
+from tlkit.data.splits import Splits
+from tlkit.errors import RecipeError, TlkitError
+from tlkit.features.extraction import Owner, Request, Setting, bytes_per_view
+from tlkit.hashing import digest, seed
+from tlkit.model.classifier import Classifier, to_layout
+from tlkit.model.freezing import freeze, statistics_move
+from tlkit.model.frontier import Split, split
+from tlkit.model_folder import make_backbone
+from tlkit.plugins import Registry
+from tlkit.recipe import Phase, Recipe
+from tlkit.training.devices import setting as make_setting
+
+#: Test features are kept, like those of training and validation, up to this many bytes per phase.
+SMALL = 256 * 2**20
+
+
+@dataclass
+class Prepared:
+    """A phase with its network, ready to run.
+
+    Attributes:
+        phase: the recipe's row.
+        backbone: what its backbone was made as.
+        split: its network, divided at the frontier.
+        learning: names of the parameters that learn.
+        moving: names of all that may change: those, and statistics that move.
+        setting: where and how precisely it computes.
+        plain: the view for validation and test.
+        views: what training sees, taking turns; for "fresh", one that is drawn anew each epoch.
+    """
+
+    phase: Phase
+    backbone: Backbone
+    split: Split
+    learning: set[str]
+    moving: set[str]
+    setting: Setting
+    plain: View
+    views: tuple[View, ...]
+
+    @property
+    def keeps(self) -> bool:
+        """Whether features of validation images are kept."""
+        return self.phase.keep and bool(self.split.boundaries)
+
+    @property
+    def keeps_training(self) -> bool:
+        """Whether features of training images are kept."""
+        return self.keeps and self.phase.views != "fresh"
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to train."""
+        return bool(self.learning) and self.phase.training.epochs > 0
+
+    def bytes_per_view(self) -> int:
+        """What one image view's kept features take."""
+        return bytes_per_view(self.split, self.setting)
+
+    def keeps_test(self, images: Sequence[Image]) -> bool:
+        """Whether features of test images are kept too: when they are small."""
+        return self.keeps and self.bytes_per_view() * len(images) <= SMALL
+
+    def requests(self, splits: Splits) -> list[Request]:
+        """The features that this phase wants kept."""
+        if not self.keeps:
+            return []
+        wanted = []
+        if self.trains and self.keeps_training:
+            wanted += [Request(self.split, view, splits.train, self._owner("train")) for view in self.views]
+        wanted.append(Request(self.split, self.plain, splits.val, self._owner("val")))
+        if self.keeps_test(splits.test):
+            wanted.append(Request(self.split, self.plain, splits.test, self._owner("test")))
+        return wanted
+
+    def _owner(self, part: str) -> Owner:
+        return self.phase.name, part
+
+
+@dataclass(frozen=True)
+class PhasePlan:
+    """One phase of a plan, in numbers.
+
+    Attributes:
+        name: the phase's.
+        backbone: its backbone's name.
+        head: its head's name.
+        start_from: the phase it starts from, or None.
+        learning: how many numbers learn.
+        frozen: how many do not.
+        blocks: each block's name and whether it learns: "learns", "partly" or "frozen".
+        frontier: where the first learning parameter is met.
+        epochs: how long it trains.
+        precision: "float32" or "bfloat16".
+        image_size: pixels.
+        views: image views per training image that are kept, or "fresh".
+        feature_shapes: of what is kept, per image view.
+        feature_bytes: of all that is kept.
+        why_not: why nothing is kept, or None.
+    """
+
+    name: str
+    backbone: str
+    head: str
+    start_from: str | None
+    learning: int
+    frozen: int
+    blocks: tuple[tuple[str, str], ...]
+    frontier: str
+    epochs: int
+    precision: str
+    image_size: int
+    views: int | str
+    feature_shapes: tuple[tuple[int, ...], ...]
+    feature_bytes: int
+    why_not: str | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is going to do.
+
+    Attributes:
+        recipe: the recipe's name.
+        classes: class names.
+        images: how many there are per split, and unlabelled.
+        rejected: (id, reason) of images that are left out.
+        phases: in order.
+        device: where it computes.
+    """
+
+    recipe: str
+    classes: tuple[str, ...]
+    images: Mapping[str, int]
+    rejected: Sequence[tuple[str, str]]
+    phases: tuple[PhasePlan, ...]
+    device: str
+
+
+def find_source(recipe: Recipe, registry: Registry) -> Source:
+    """The recipe's source with its list of images; none is read yet."""
+    options = dict(recipe.data.source.options)
+    if recipe.data.unlabelled is not None:
+        options["unlabelled"] = recipe.data.unlabelled
+    source: Source = registry.make("source", recipe.data.source.name, options, recipe.data.root)
+    return source
+
+
+def prepare(
+    recipe: Recipe, phases: Sequence[Phase], classes: Sequence[str], registry: Registry, device: torch.device
+) -> list[Prepared]:
+    """Makes every phase's network and finds its frontier.
+
+    Raises:
+        RecipeError: all phases that cannot be, each with its reason.
+    """
+    problems: list[str] = []
+    prepared: list[Prepared] = []
+    backbones: dict[str, Backbone | str] = {}
+    for phase in phases:
+        table = phase.backbone.table()
+        key = json.dumps([table, phase.preprocess], default=str, sort_keys=True)
+        if key not in backbones:
+            torch.manual_seed(seed(recipe.seed, "backbone", json.dumps(table, default=str)))
+            try:
+                backbones[key] = make_backbone(registry, table, phase.preprocess)
+            except TlkitError as error:
+                backbones[key] = str(error)
+                problems.append(f"phase.{phase.name}.backbone: {error}")
+        backbone = backbones[key]
+        if isinstance(backbone, Backbone):
+            try:
+                prepared.append(_prepare_phase(recipe, phase, backbone, classes, registry, device))
+            except TlkitError as error:
+                problems.append(f"phase.{phase.name}: {error}")
+    if problems:
+        raise RecipeError(problems, recipe=str(recipe.path or recipe.name))
+    return prepared
+
+
+def _prepare_phase(
+    recipe: Recipe,
+    phase: Phase,
+    backbone: Backbone,
+    classes: Sequence[str],
+    registry: Registry,
+    device: torch.device,
+) -> Prepared:
+    # a phase that starts from another overwrites the new head, so the seed need not know of that
+    torch.manual_seed(seed(recipe.seed, phase.name, "head"))
+    head = registry.make("head", phase.head.name, phase.head.options, backbone, classes)
+    classifier = to_layout(Classifier(backbone, head), device)
+    learning = set(registry.make("freeze-policy", phase.freeze.name, phase.freeze.options, classifier))
+    freeze(classifier, learning)
+    moves = statistics_move(classifier, learning, phase.statistics)
+    size = backbone.preprocess.size
+    network = split(classifier, learning, torch.zeros(1, 3, size, size, device=device), move_statistics=moves)
+    statistics = {name for name, _ in classifier.named_buffers()} if moves else set()
+    plain = View(backbone.preprocess)
+    return Prepared(
+        phase,
+        backbone,
+        network,
+        learning,
+        learning | (statistics - network.reads_in_front()),
+        make_setting(device, phase.training.precision),
+        plain,
+        _views(recipe, phase, plain, registry),
+    )
+
+
+def _views(recipe: Recipe, phase: Phase, plain: View, registry: Registry) -> tuple[View, ...]:
+    part = phase.augmentation
+    if part.name == "none":
+        return (plain,)
+    transform = registry.make("augmentation", part.name, part.options, plain.preprocess)
+    found = registry.find("augmentation", part.name)
+    name = digest(part.name, sorted(part.options.items()), found.owner, found.version)
+    if phase.views == "fresh":
+        return (View(plain.preprocess, transform, (recipe.seed, phase.name), name),)
+    # a kept view is drawn from its number and the image's bytes, so that runs and seeds share it
+    return (
+        plain,
+        *(View(plain.preprocess, transform, (number,), name) for number in range(1, int(phase.views))),
+    )
+
+
+def known_beforehand(item: Prepared, recipe: Recipe, every: Mapping[str, Prepared]) -> bool:
+    """Whether no phase that this one starts from changes what its kept features depend on."""
+    reads = item.split.reads_in_front()
+    start = item.phase.start_from
+    while start is not None:
+        before = every.get(start)
+        if before is None or not reads.isdisjoint(before.moving):
+            return False
+        start = recipe.phase(start).start_from
+    return True
+
+
+def parameters(item: Prepared) -> dict[str, int]:
+    """How many numbers learn, and how many do not."""
+    learning = item.split.classifier.count(item.learning)
+    total = sum(value.numel() for value in item.split.classifier.parameters())
+    return {"learning": learning, "frozen": total - learning}
+
+
+def describe(item: Prepared, splits: Splits) -> PhasePlan:
+    """A prepared phase in numbers."""
+    classifier, phase, split = item.split.classifier, item.phase, item.split
+    kept = (len(splits.val) if item.keeps else 0) + (len(splits.test) if item.keeps_test(splits.test) else 0)
+    if item.trains and item.keeps_training:
+        kept += len(splits.train) * len(item.views)
+    return PhasePlan(
+        name=phase.name,
+        backbone=phase.backbone.name,
+        head=phase.head.name,
+        start_from=phase.start_from,
+        **parameters(item),
+        blocks=tuple((block.name, _state(block.parameters, item.learning)) for block in classifier.blocks()),
+        frontier=_frontier(item),
+        epochs=phase.training.epochs if item.learning else 0,
+        precision=str(item.setting.dtype).removeprefix("torch."),
+        image_size=item.plain.preprocess.size,
+        views="fresh" if phase.views == "fresh" else len(item.views),
+        feature_shapes=tuple(boundary.shape for boundary in split.boundaries) if item.keeps else (),
+        feature_bytes=kept * item.bytes_per_view(),
+        why_not=why_not(item),
+    )
+
+
+def why_not(item: Prepared) -> str | None:
+    """Why a phase keeps no features of its training images, or None if it does."""
+    if not item.phase.keep:
+        return "features.keep is false"
+    if item.split.why_not is not None:
+        return item.split.why_not
+    return "views are drawn afresh each epoch" if item.phase.views == "fresh" else None
+
+
+def _state(names: Sequence[str], learning: set[str]) -> str:
+    inside = sum(name in learning for name in names)
+    return "learns" if inside == len(names) else "partly" if inside else "frozen"
+
+
+def _frontier(item: Prepared) -> str:
+    blocks = item.split.classifier.blocks()
+    first = next((block.name for block in blocks if not item.learning.isdisjoint(block.parameters)), None)
+    if first is None:
+        return "behind the backbone"
+    if not item.split.boundaries:
+        return "at the image"
+    return f"in {first}" if first == blocks[0].name else f"in front of {first}"

@@ -1,0 +1,471 @@
+"""From a recipe to a run folder: the only place that knows the whole flow."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tlkit.components import Sample
+from tlkit.data.batches import Pixels, threads
+from tlkit.data.images import Image, inspect
+from tlkit.data.splits import Splits, draw
+from tlkit.errors import DataError, RecipeError, RunFolderError, TlkitError
+from tlkit.evaluation.comparison import mcnemar
+from tlkit.evaluation.metrics import evaluate, summary
+from tlkit.features.extraction import Owner, extract, plan
+from tlkit.features.feeds import Feed
+from tlkit.features.store import FeatureStore, cache_limit
+from tlkit.model_folder import load_state, read_state, save_model
+from tlkit.phase_feeds import labels, make_feeds, plain_feed
+from tlkit.planning import (
+    Plan,
+    Prepared,
+    describe,
+    find_source,
+    known_beforehand,
+    parameters,
+    prepare,
+    why_not,
+)
+from tlkit.plugins import Registry, load_registry
+from tlkit.recipe import Recipe, read_recipe
+from tlkit.run_folder import SCHEMA, RunFolder, next_folder
+from tlkit.training.devices import choose_device
+from tlkit.training.loop import History, Lesson, predict, train
+from tlkit.training.resuming import clear_progress
+
+LIBRARIES = ("tlkit", "torch", "timm", "albumentations", "accelerate", "numpy", "pillow")
+
+
+class Observer:
+    """Watches a run; what it does not override is passed over in silence."""
+
+    def planned(self, plan: Plan) -> None:
+        """The plan is made."""
+
+    @contextmanager
+    def working(self, what: str, total: int, unit: str) -> Iterator[Any]:
+        """Some work begins; yields a function that is called with how much of `total` is done."""
+        yield lambda _: None
+
+    def epoch_ended(self, phase: str, row: Mapping[str, float], epochs: int) -> None:
+        """An epoch is trained and validated."""
+
+    def phase_ended(self, result: Mapping[str, Any]) -> None:
+        """A phase is evaluated; `result` is its entry in results.json."""
+
+    def note(self, text: str) -> None:
+        """Something the user should know."""
+
+
+@dataclass
+class Run:
+    """One execution of a recipe, as hooks and the caller see it.
+
+    Attributes:
+        recipe: what is run.
+        folder: where its files are.
+        plan: what it does; None where a finished run was only read.
+        results: the content of results.json, growing phase by phase.
+    """
+
+    recipe: Recipe
+    folder: Path
+    plan: Plan | None = None
+    results: dict[str, Any] = field(default_factory=dict)
+
+
+def run(
+    recipe: Recipe | Path | str,
+    *,
+    set: Mapping[str, Any] | Sequence[str] = (),
+    out: Path | str | None = None,
+    phases: Sequence[str] = (),
+    device: str | None = None,
+    observer: Observer | None = None,
+    registry: Registry | None = None,
+    plan_only: bool = False,
+) -> Run:
+    """Runs a recipe, or goes on with a run that was cut short.
+
+    Args:
+        recipe: a recipe, its file, or a folder that holds ``recipe.toml``.
+        set: keys to change, as ``{"phase.fine-tune.epochs": 5}`` or ``["phase.fine-tune.epochs=5"]``.
+        out: the run folder; ``runs/<name>/<number>`` unless given.
+        phases: names of the phases to run; all unless given.
+        device: such as "cpu" or "cuda:1"; the best there is unless given.
+        observer: watches the run.
+        registry: the parts to choose from; all that is installed unless given.
+        plan_only: stop after the plan; nothing is written.
+
+    Returns:
+        The run with its folder and results.
+
+    Raises:
+        TlkitError: something in the recipe, the data or the machine must be mended first.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = read_recipe(Path(recipe), set)
+    folder = RunFolder(Path(out) if out is not None else next_folder(recipe))
+    return _Execution(
+        recipe, folder, phases, observer or Observer(), registry or load_registry(), device
+    ).run(plan_only)
+
+
+class _Execution:
+    """The state of one execution, and its steps in order."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: RunFolder,
+        phases: Sequence[str],
+        observer: Observer,
+        registry: Registry,
+        device: str | None,
+    ) -> None:
+        self.recipe = recipe
+        self.folder = folder
+        self.observer = observer
+        self.registry = registry
+        self.device = choose_device(device)
+        self.phases = [recipe.phase(name) for name in phases] if phases else list(recipe.phases)
+        self.phases.sort(key=recipe.phases.index)
+        self.store = FeatureStore()
+        self.pixels = Pixels()
+        self.feature_seconds: dict[str, float] = {}
+        self.computed: dict[Owner, int] = {}
+
+    def run(self, plan_only: bool) -> Run:
+        """Everything from the recipe to the results."""
+        run = Run(self.recipe, self.folder.path)
+        done = None if plan_only else self._done()
+        if done is not None and all(phase.name in done for phase in self.phases):
+            run.results = self.folder.results() or {}
+            return run
+        source, prepared = self._prepare()
+        splits, unlabelled, rejected = self._data(source.samples, source.unlabelled, source.classes)
+        counts = {name: len(getattr(splits, name)) for name in ("train", "val", "test")}
+        run.plan = Plan(
+            self.recipe.name,
+            source.classes,
+            {**counts, "unlabelled": len(unlabelled)},
+            rejected,
+            tuple(describe(item, splits) for item in prepared),
+            str(self.device),
+        )
+        self.observer.planned(run.plan)
+        if plan_only:
+            return run
+        self._check_starts(done or {})
+        self.folder.prepare(self.recipe)
+        self.folder.record_splits(splits, source.classes)
+        run.results = self.folder.results() or self._empty_results(run.plan)
+        self._describe_run(finished=False)
+        self._notify("tlkit_run_started", run=run)
+        todo = [item for item in prepared if item.phase.name not in (done or {})]
+        self._frozen_pass(todo, prepared, splits)
+        for item in todo:
+            self._phase(run, item, splits, unlabelled)
+        self._finish(run)
+        return run
+
+    def _done(self) -> dict[str, Any] | None:
+        """The results of phases that an earlier execution of this run has finished."""
+        if not (self.folder.path / "recipe.toml").is_file():
+            return None
+        self.folder.prepare(self.recipe)
+        results = self.folder.results()
+        return {result["name"]: result for result in results["phases"]} if results else None
+
+    def _prepare(self) -> tuple[Any, list[Prepared]]:
+        """Checks all that can be checked before images are read, and says everything at once."""
+        problems = self.recipe.problems(self.registry)
+        try:
+            source = find_source(self.recipe, self.registry) if not _about(problems, "data.") else None
+        except TlkitError as error:
+            source = None
+            problems.append(f"data: {error}")
+        sound = [phase for phase in self.phases if not _about(problems, f"phase.{phase.name}.")]
+        prepared: list[Prepared] = []
+        if source is not None:
+            try:
+                prepared = prepare(self.recipe, sound, source.classes, self.registry, self.device)
+            except RecipeError as error:
+                problems += error.problems
+        if problems:
+            raise RecipeError(problems, recipe=str(self.recipe.path or self.recipe.name))
+        return source, prepared
+
+    def _data(
+        self, samples: Sequence[Sample], unlabelled: Sequence[Sample], classes: Sequence[str]
+    ) -> tuple[Splits, list[Image], list[tuple[str, str]]]:
+        """Reads every image once, and draws the splits from those that are sound."""
+        every = [*samples, *unlabelled]
+        with self.observer.working("reading images", len(every), "images") as tick:
+            images, rejected = inspect(every, threads=threads(), tick=tick)
+        known = {id(sample) for sample in samples}
+        data = self.recipe.data
+        splits = draw(
+            [image for image in images if id(image.sample) in known],
+            classes,
+            seed=self.recipe.seed,
+            per_class=data.per_class,
+            fractions=data.fractions,
+        )
+        rejected = [*rejected, *splits.rejected]
+        if rejected and data.on_unreadable == "stop":
+            self._stop_unreadable(rejected)
+        return splits, [image for image in images if id(image.sample) not in known], rejected
+
+    def _stop_unreadable(self, rejected: Sequence[tuple[str, str]]) -> None:
+        lines = [f"  - {name}: {reason}" for name, reason in rejected[:20]]
+        more = [f"  - and {len(rejected) - 20} more"] if len(rejected) > 20 else []
+        count = "1 image" if len(rejected) == 1 else f"{len(rejected)} images"
+        raise DataError(
+            "\n".join(
+                [
+                    f"{self.recipe.data.root}: {count} cannot be used",
+                    *lines,
+                    *more,
+                    'Mend or remove them, or leave them out with --set data.on_unreadable="skip"',
+                ]
+            )
+        )
+
+    def _check_starts(self, done: Mapping[str, Any]) -> None:
+        """A phase must find the one it starts from: among these, or finished in this folder."""
+        coming = {phase.name for phase in self.phases}
+        for phase in self.phases:
+            start = phase.start_from
+            if start is not None and start not in coming and start not in done:
+                raise RunFolderError(
+                    f"phase {phase.name!r} starts from {start!r}, which {self.folder.path} does not hold: "
+                    f"run it first, with --phase {start} --out {self.folder.path}"
+                )
+
+    def _frozen_pass(self, todo: Sequence[Prepared], every: Sequence[Prepared], splits: Splits) -> None:
+        """Makes, in one pass, all kept features whose networks are known before the first phase."""
+        by_name = {item.phase.name: item for item in every}
+        self._extract([item for item in todo if known_beforehand(item, self.recipe, by_name)], splits)
+
+    def _extract(self, items: Sequence[Prepared], splits: Splits) -> None:
+        """Computes what the store lacks of these phases' features; their seconds are shared out."""
+        began = time.perf_counter()
+        limit = cache_limit()
+        for setting in dict.fromkeys(item.setting for item in items):
+            requests = [
+                request for item in items if item.setting == setting for request in item.requests(splits)
+            ]
+            jobs = plan(requests, self.store, setting)
+            total = sum(len(job.images) for job in jobs)
+            if not total:
+                continue
+            with self.observer.working("frozen pass", total, "images") as tick:
+                computed = extract(jobs, self.store, setting, self.pixels, tick)
+            self.folder.log("features", computed={"/".join(owner): n for owner, n in computed.items()})
+            for owner, count in computed.items():
+                self.computed[owner] = self.computed.get(owner, 0) + count
+                share = (time.perf_counter() - began) * count / total
+                self.feature_seconds[owner[0]] = self.feature_seconds.get(owner[0], 0.0) + share
+            began = time.perf_counter()
+            self.store.prune(limit, keep=self.store.used)
+
+    def _phase(self, run: Run, item: Prepared, splits: Splits, unlabelled: Sequence[Image]) -> None:
+        """One phase from its start to its entry in results.json."""
+        name, began = item.phase.name, time.perf_counter()
+        before = self.feature_seconds.get(name, 0.0)
+        self._notify("tlkit_phase_started", run=run, phase=item.phase)
+        self.folder.log("phase_started", phase=name)
+        if item.phase.start_from is not None:
+            model = self.folder.model(item.phase.start_from)
+            load_state(item.split.classifier, read_state(model), model)
+            item.split.refresh()
+            self._extract([item], splits)
+        late = self.feature_seconds.get(name, 0.0)
+        started = time.perf_counter()
+        feeds = make_feeds(item, splits, self.store, self.pixels, self.recipe.seed)
+        fed = time.perf_counter()
+        history = self._train(run, item, feeds, splits)
+        trained = time.perf_counter()
+        result = self._evaluate(run, item, feeds, splits, unlabelled)
+        ended = time.perf_counter()
+        seconds = {
+            "total": ended - began + before,
+            "features": late + fed - started,
+            "training": trained - fed,
+            "evaluation": ended - trained,
+        }
+        entry = {
+            "name": name,
+            "epochs": len(history.rows),
+            "best_epoch": history.best_epoch,
+            "parameters": parameters(item),
+            "features": self._features(item, splits),
+            "seconds": {key: round(value, 3) for key, value in seconds.items()},
+            **result,
+        }
+        run.results["phases"].append(entry)
+        self.folder.write_json("results.json", run.results)
+        clear_progress(self.folder.phase(name) / "resume")
+        self.folder.log("phase_ended", phase=name)
+        self._notify("tlkit_phase_ended", run=run, phase=item.phase, result=entry)
+        self.observer.phase_ended(entry)
+
+    def _train(self, run: Run, item: Prepared, feeds: Mapping[str, Feed], splits: Splits) -> History:
+        """Trains the phase if anything in it learns, and keeps its history and its model."""
+        phase = item.phase
+
+        def epoch_ended(row: dict[str, float]) -> None:
+            self.folder.log("epoch", phase=phase.name, **row)
+            self.observer.epoch_ended(phase.name, row, phase.training.epochs)
+            self._notify("tlkit_epoch_ended", run=run, phase=phase, epoch=int(row["epoch"]), metrics=row)
+
+        history = History()
+        if item.trains:
+            classes = len(run.results["classes"])
+            lesson = Lesson(
+                feeds["train"],
+                labels(splits.train),
+                feeds["val"],
+                labels(splits.val),
+                classes,
+                (self.recipe.seed, phase.name),
+            )
+            steps = phase.training.epochs * len(splits.train)
+            with self.observer.working(f"training {phase.name}", steps, "images") as tick:
+                history = train(
+                    item.split,
+                    lesson,
+                    phase.training,
+                    item.setting,
+                    self.folder.phase(phase.name) / "resume",
+                    epoch_ended,
+                    tick,
+                )
+            self.folder.write_history(phase.name, history.rows)
+        save_model(
+            self.folder.model(phase.name),
+            item.split.classifier,
+            item.backbone,
+            backbone_table=phase.backbone.table(),
+            head_table=phase.head.table(),
+            classes=run.results["classes"],
+        )
+        return history
+
+    def _evaluate(
+        self,
+        run: Run,
+        item: Prepared,
+        feeds: Mapping[str, Feed],
+        splits: Splits,
+        unlabelled: Sequence[Image],
+    ) -> dict[str, Any]:
+        """Predictions on validation, test and unlabelled images, and what they are worth."""
+        name, classes = item.phase.name, run.results["classes"]
+        parts: list[tuple[str, Sequence[Image], Feed]] = [
+            ("val", splits.val, feeds["val"]),
+            ("test", splits.test, feeds["test"]),
+        ]
+        if unlabelled:
+            parts.append(("unlabelled", unlabelled, plain_feed(item, unlabelled, self.pixels)))
+        found: dict[str, NDArray[np.float64]] = {}
+        total = sum(len(images) for _, images, _ in parts)
+        with self.observer.working(f"evaluating {name}", total, "images") as tick:
+            for part, _, feed in parts:
+                logits = predict(item.split, feed, item.phase.training.batch_size, item.setting, tick)
+                found[part] = logits.double().softmax(1).numpy()
+        self.folder.write_predictions(
+            name, classes, [(part, images, found[part]) for part, images, _ in parts]
+        )
+        return {
+            "val": summary(found["val"], labels(splits.val)),
+            "test": evaluate(found["test"], labels(splits.test)),
+            "versus": self._versus(run, name),
+        }
+
+    def _versus(self, run: Run, name: str) -> list[dict[str, Any]]:
+        """McNemar's test against the phase before and the first one, on the same test images."""
+        names = [result["name"] for result in run.results["phases"]]
+        now = self.folder.correct(name)
+        rows = []
+        for other in dict.fromkeys([*names[-1:], *names[:1]]):
+            before = self.folder.correct(other)
+            pairs = np.array([(before[image], right) for image, right in now.items()], dtype=bool)
+            rows.append({"phase": other, **mcnemar(pairs[:, 0], pairs[:, 1])})
+        return rows
+
+    def _features(self, item: Prepared, splits: Splits) -> dict[str, Any]:
+        """What came of keeping features: image views of training and validation, made and found."""
+        name = item.phase.name
+        wanted = len(splits.val) if item.keeps else 0
+        if item.trains and item.keeps_training:
+            wanted += len(splits.train) * len(item.views)
+        computed = self.computed.get((name, "train"), 0) + self.computed.get((name, "val"), 0)
+        return {
+            "kept": item.keeps_training,
+            "computed": computed,
+            "reused": wanted - computed,
+            "bytes": wanted * item.bytes_per_view(),
+            "why_not": why_not(item),
+        }
+
+    def _empty_results(self, plan: Plan) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "recipe": self.recipe.name,
+            "classes": list(plan.classes),
+            "goal": self.recipe.goal,
+            "goal_met": None,
+            "data": {**plan.images, "rejected": [list(pair) for pair in plan.rejected]},
+            "phases": [],
+        }
+
+    def _finish(self, run: Run) -> None:
+        """Puts the phases into the recipe's order, and says whether the goal is met."""
+        order = [phase.name for phase in self.recipe.phases]
+        run.results["phases"].sort(key=lambda result: order.index(result["name"]))
+        last = run.results["phases"][-1]
+        complete = len(run.results["phases"]) == len(order)
+        if self.recipe.goal is not None and complete:
+            run.results["goal_met"] = bool(last["test"]["accuracy"] >= self.recipe.goal)
+        self.folder.write_json("results.json", run.results)
+        self._describe_run(finished=complete)
+        self.folder.log("run_ended", goal_met=run.results["goal_met"])
+        self._notify("tlkit_run_ended", run=run)
+
+    def _describe_run(self, *, finished: bool) -> None:
+        self.folder.write_json(
+            "run.json",
+            {
+                "versions": {name: version(name) for name in LIBRARIES},
+                "python": platform.python_version(),
+                "machine": f"{platform.system()} {platform.machine()}",
+                "device": str(self.device),
+                "threads": torch.get_num_threads(),
+                "seed": self.recipe.seed,
+                "command": sys.argv,
+                "finished": finished,
+            },
+        )
+
+    def _notify(self, hook: str, **values: Any) -> None:
+        for problem in self.registry.notify(hook, **values):
+            self.observer.note(problem)
+            self.folder.log("plugin_failed", hook=hook, problem=problem)
+
+
+def _about(problems: Sequence[str], key: str) -> bool:
+    return any(problem.startswith(key) for problem in problems)

@@ -1,0 +1,48 @@
+"""Where and how precisely to compute, chosen by the hardware."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from accelerate import PartialState
+
+from tlkit.errors import RecipeError
+from tlkit.features.extraction import Setting
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device of that name, or the one that accelerate chooses.
+
+    Raises:
+        RecipeError: there is no such device here.
+    """
+    if name is None:
+        device: torch.device = PartialState().device
+        return device
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        line = str(error).splitlines()[0]
+        raise RecipeError([f"--device {name}: not to be had here ({line}); try cpu"]) from error
+    return device
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware itself computes in bfloat16, so that it is faster than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        abilities = torch.cpu.get_capabilities()
+        return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
+    return False
+
+
+def setting(device: torch.device, precision: Precision) -> Setting:
+    """How networks compute on `device` in that precision."""
+    low = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
+    dtype = torch.bfloat16 if low else torch.float32
+    return Setting(device, dtype)

@@ -1,0 +1,229 @@
+"""Class folders and CSV files, with real images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tlkit.builtin.sources import csv_file, find_images, folder, natural
+from tlkit.components import Sample
+from tlkit.errors import DataError
+from tlkit.plugins import load_registry
+
+
+def draw(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4), (200, 10, 10)).save(root / name, "PNG")
+
+
+def table(root: Path, lines: Iterable[str], name: str = "labels.csv") -> None:
+    (root / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def ids(samples: Iterable[Sample]) -> list[str]:
+    return [sample.id for sample in samples]
+
+
+def test_a_folder_per_class(tmp_path: Path) -> None:
+    draw(tmp_path, "dog/dog.10.png", "dog/dog.2.PNG", "cat/a/b/1.jpeg", "cat/0.webp")
+    source = folder(tmp_path)
+    assert source.classes == ("cat", "dog")
+    assert ids(source.samples) == ["cat/0.webp", "cat/a/b/1.jpeg", "dog/dog.2.PNG", "dog/dog.10.png"]
+    assert [sample.label for sample in source.samples] == [0, 0, 1, 1]
+    assert {sample.split for sample in source.samples} == {None}
+    assert source.samples[0].path == tmp_path / "cat" / "0.webp"
+    assert (list(source.unlabelled), list(source.downloads)) == ([], [])
+
+
+def test_classes_and_images_are_in_natural_order(tmp_path: Path) -> None:
+    draw(tmp_path, "class 10/1.png", "class 9/1.png", "Class 1/1.png")
+    assert folder(tmp_path).classes == ("Class 1", "class 9", "class 10")
+    assert sorted(["b", "a10", "A9", "a9", "10", "9"], key=natural) == ["9", "10", "A9", "a9", "a10", "b"]
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "validation", "Val"])
+def test_splits_above_the_classes(tmp_path: Path, val: str) -> None:
+    names = [f"{split}/{name}/1.png" for split in ("train", val, "test") for name in ("cat", "dog")]
+    draw(tmp_path, *names)
+    source = folder(tmp_path)
+    assert source.classes == ("cat", "dog")
+    assert {sample.id: sample.split for sample in source.samples} == {
+        name: "val" if name.startswith(val) else name.split("/")[0] for name in names
+    }
+
+
+def test_hidden_and_foreign_files_are_ignored(tmp_path: Path) -> None:
+    draw(tmp_path, "cat/1.png", "dog/1.png", ".hidden/1.png", "__MACOSX/cat/1.png", "cat/._1.png")
+    draw(tmp_path, "cat/.thumbs/1.png")
+    (tmp_path / "cat" / "Thumbs.db").touch()
+    (tmp_path / "cat" / "notes.txt").touch()
+    assert ids(folder(tmp_path).samples) == ["cat/1.png", "dog/1.png"]
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    draw(tmp_path, "elsewhere/1.png", "data/dog/1.png", "more/2.png")
+    data = tmp_path / "data"
+    (data / "cat").mkdir()
+    (data / "cat" / "1.png").symlink_to(tmp_path / "elsewhere" / "1.png")
+    (data / "cat" / "more").symlink_to(tmp_path / "more")
+    (data / "cat" / "round").symlink_to(data / "cat")
+    assert ids(folder(data).samples) == ["cat/1.png", "cat/more/2.png", "dog/1.png"]
+
+
+def test_a_link_to_nothing_is_listed_for_the_reader_to_report(tmp_path: Path) -> None:
+    (tmp_path / "1.png").symlink_to(tmp_path / "gone.png")
+    assert find_images(tmp_path) == [tmp_path / "1.png"]
+
+
+def test_a_folder_that_cannot_be_read_is_not_overlooked(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="gone cannot be read: No such file"):
+        find_images(tmp_path / "gone")
+
+
+def test_unlabelled_images_inside_and_outside(tmp_path: Path) -> None:
+    draw(tmp_path, "data/cat/1.png", "data/dog/1.png", "data/new/2.png", "data/new/10.png", "test1/1.png")
+    inside = folder(tmp_path / "data", unlabelled=tmp_path / "data" / "new")
+    assert inside.classes == ("cat", "dog")
+    assert ids(inside.unlabelled) == ["new/2.png", "new/10.png"]
+    assert inside.unlabelled[0].label is None
+    table(tmp_path / "data", ["path,label", "cat/1.png,cat", "dog/1.png,dog"])
+    for outside in (
+        folder(tmp_path / "data", unlabelled=tmp_path / "test1").unlabelled,
+        csv_file(tmp_path / "data", unlabelled=tmp_path / "test1").unlabelled,
+    ):
+        assert ids(outside) == ["../test1/1.png"]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([], "no classes: it needs a folder per class"),
+        (["1.png"], "no classes: it needs a folder per class"),
+        (["cat/1.png"], "only one class, 'cat': it needs a folder per class, at least two"),
+        (["cat/1.png", "dog/1.txt", "emu/a/1.txt"], "class folders without images: .*\n  - .*dog\n  - .*emu"),
+        (["train/1.png", "test/1.png"], "test, train hold no class folders"),
+        (
+            ["train/cat/1.png", "train/dog/1.png", "test/1.png"],
+            r"split folders \(train\) and others \(test\)",
+        ),
+        (["train/a/1.png", "val/a/1.png", "valid/a/1.png"], "val and valid are the same split"),
+        (
+            ["train/cat/1.png", "train/dog/1.png", "val/cat/1.png"],
+            "every split needs every class\n  - val has no images of class 'dog'",
+        ),
+    ],
+)
+def test_folders_that_cannot_be_used(tmp_path: Path, files: list[str], message: str) -> None:
+    draw(tmp_path, *files)
+    with pytest.raises(DataError, match=message):
+        folder(tmp_path)
+
+
+def test_a_missing_folder_is_told_its_siblings(tmp_path: Path) -> None:
+    draw(tmp_path, "images/cat/1.png")
+    with pytest.raises(DataError, match=r"imgaes is not there \(did you mean 'images'\?\)"):
+        folder(tmp_path / "imgaes")
+    with pytest.raises(DataError, match=r"1.png is a file: name the folder"):
+        folder(tmp_path / "images" / "cat" / "1.png")
+    with pytest.raises(DataError, match=r"a/b is not there$"):
+        folder(tmp_path / "a" / "b")
+    draw(tmp_path, "images/dog/1.png")
+    with pytest.raises(DataError, match="none is not there"):
+        folder(tmp_path / "images", unlabelled=tmp_path / "none")
+
+
+def test_an_empty_unlabelled_folder(tmp_path: Path) -> None:
+    draw(tmp_path, "cat/1.png", "dog/1.png")
+    (tmp_path / "new").mkdir()
+    with pytest.raises(DataError, match="new holds no images"):
+        folder(tmp_path, unlabelled=tmp_path / "new")
+
+
+def test_a_csv_file(tmp_path: Path) -> None:
+    draw(tmp_path, "a/1.png", "2.png", "3.png", "4.png")
+    # as a spreadsheet writes it: with a byte order mark
+    (tmp_path / "l.csv").write_text(
+        "id,file,what,part\n1,a/1.png,dog,train\n2, ./2.png ,cat,Train\n\n"
+        "3,3.png,dog,validation\n4,4.png,cat,val\n",
+        encoding="utf-8-sig",
+    )
+    source = csv_file(tmp_path, file="l.csv", path_column="file", label_column="what", split_column="part")
+    assert source.classes == ("cat", "dog")
+    assert source.samples == [
+        Sample("a/1.png", tmp_path / "a" / "1.png", 1, "train"),
+        Sample("2.png", tmp_path / "2.png", 0, "train"),
+        Sample("3.png", tmp_path / "3.png", 1, "val"),
+        Sample("4.png", tmp_path / "4.png", 0, "val"),
+    ]
+
+
+def test_all_mistakes_in_a_csv_file_are_reported_with_their_lines(tmp_path: Path) -> None:
+    draw(tmp_path, "1.png", "2.png")
+    rows = [
+        "1.png,cat,train",
+        "./1.png,dog,val",
+        "../x.png,dog,val",
+        "/etc/x.png,dog,val",
+        "gone.png,dog,val",
+    ]
+    rows += ["2.png,,dev", ",dog,val", r"C:\x.png,dog,val", *(f"no{i}.png,dog,val" for i in range(5))]
+    table(tmp_path, ["path,label,split", *rows])
+    with pytest.raises(DataError) as error:
+        csv_file(tmp_path, split_column="split")
+    head, *lines = str(error.value).splitlines()
+    assert head == f"{tmp_path / 'labels.csv'}: 13 problems"
+    due = [
+        "line 3: './1.png' stands in line 2 already",
+        "line 4: '../x.png' leads out of",
+        "line 5: '/etc/x.png' leads out of",
+        "line 6: 'gone.png' is not a file in",
+        "line 7: 'label' is empty",
+        "line 7: 'split' is 'dev': it must be train, val or test",
+        "line 8: the path is empty",
+        r"line 9: 'C:\\x.png' leads out of",
+        "line 10: 'no0.png' is not a file in",
+        "line 11: 'no1.png' is not a file in",
+        "and 3 more",
+    ]
+    assert len(lines) == len(due)
+    assert all(line.startswith(f"  - {start}") for line, start in zip(lines, due, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["path,lable", "1.png,cat"], r"no column 'label' \(did you mean 'lable'\?\); it has path, lable"),
+        (["file,what"], "no column 'path'; no column 'label'; it has file, what"),
+        (["path,label", "1.png,cat"], "only one class, 'cat': it needs a label column with at least two"),
+        (["path,label"], "has no classes"),
+    ],
+)
+def test_csv_files_that_cannot_be_used(tmp_path: Path, lines: list[str], message: str) -> None:
+    draw(tmp_path, "1.png")
+    table(tmp_path, lines)
+    with pytest.raises(DataError, match=message):
+        csv_file(tmp_path)
+
+
+def test_csv_files_that_cannot_be_read(tmp_path: Path) -> None:
+    table(tmp_path, ["path,label"])
+    with pytest.raises(DataError, match=r"label.csv is not there \(did you mean 'labels.csv'\?\)"):
+        csv_file(tmp_path, file="label.csv")
+    (tmp_path / "labels.csv").write_bytes(b"path,label\n\xff.png,cat\n")
+    with pytest.raises(DataError, match="cannot be read as a CSV file in UTF-8"):
+        csv_file(tmp_path)
+    (tmp_path / "labels.csv").write_bytes(b"")
+    with pytest.raises(DataError, match="it has no columns"):
+        csv_file(tmp_path)
+
+
+def test_both_are_registered_as_parts(tmp_path: Path) -> None:
+    draw(tmp_path, "cat/1.png", "dog/1.png", "new/1.png")
+    registry = load_registry(["tlkit.builtin.sources"])
+    source = registry.make("source", "folder", {"unlabelled": str(tmp_path / "new")}, tmp_path)
+    assert ids(source.unlabelled) == ["new/1.png"]
+    assert registry.problems("source", "csv", {"file": 1}) == [("file", "must be str, not the number 1")]
