@@ -83,3 +83,25 @@ def _default(value: object) -> str:
     return (
         json.dumps(value, default=str) if isinstance(value, str | bool | list | tuple | dict) else str(value)
     )
+
+
+@app.command()
+def blocks(
+    name: Annotated[str, typer.Argument(help="A backbone's name, as in a recipe.")],
+    features: Annotated[str, typer.Option(help="map or pooled, for backbones that have this option.")] = "map",
+) -> None:
+    """Show a backbone's blocks from input to output: what a freeze policy freezes or lets learn as one."""
+    from tlkit import options
+    from tlkit.plugins import load_registry
+
+    registry = load_registry()
+    known = {option.name for option in options.describe(registry.find("backbone", name).factory)}
+    wanted = {key: value for key, value in (("features", features), ("weights", "none")) if key in known}
+    backbone = registry.make("backbone", name, wanted)
+    sizes = {key: value.numel() for key, value in backbone.module.named_parameters()}
+    rows = []
+    for number, block in enumerate(backbone.blocks(), 1):
+        count = sum(sizes[key] for key in block.parameters)
+        span = f"{block.parameters[0]} … {block.parameters[-1]}"
+        rows.append((str(number), block.name, f"{count:,}", span))
+    table(f"{name}: {sum(sizes.values()):,} parameters", ("#>", "block", "parameters>", "from … to"), rows)

@@ -15,6 +15,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -249,7 +250,8 @@ class Writer:
             save_file(tensors, unfinished, metadata={"format": FORMAT, "column": self._key})
             unfinished.rename(self._folder / f"{name}.safetensors")
         except (OSError, SafetensorError) as error:
-            unfinished.unlink(missing_ok=True)
+            with suppress(OSError):
+                unfinished.unlink()
             raise StoreError(
                 f"features cannot be written to {self._folder}: {error}. Free some space there "
                 "(tlkit cache clear), name another folder in TLKIT_CACHE, or train without kept features "

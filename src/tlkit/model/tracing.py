@@ -29,6 +29,14 @@ class _Tracer(fx.Tracer):
         self._leaves = tuple(get_notrace_modules())
         self._path: list[str] = [""]
 
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:
+        """The images are the only input: other parameters keep their defaults, as in an ordinary call."""
+
+        def images_only(module: nn.Module, images: Tensor) -> Any:
+            return root_fn(module, images)
+
+        return super().create_args_for_root(images_only, is_module, concrete_args)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, self._leaves) or super().is_leaf_module(m, module_qualified_name)
 

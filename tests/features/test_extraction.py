@@ -1,0 +1,120 @@
+"""The frozen pass: several networks' boundaries together, each image once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from networks import KINDS, backbone, classifier, divided
+from torch import nn
+
+from tlkit.components import Sample
+from tlkit.data.batches import Pixels, View, batches
+from tlkit.data.images import Image, inspect
+from tlkit.features.extraction import Pass, Request, Setting, column_key, extract, plan
+from tlkit.features.store import FeatureStore
+from tlkit.model.frontier import Split
+
+SETTING = Setting(torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture
+def images(photos: Path) -> tuple[Image, ...]:
+    samples = [Sample(f"cat.{number}.jpg", photos / f"cat.{number}.jpg", 0) for number in range(1, 41)]
+    return tuple(inspect(samples, threads=2)[0])
+
+
+def two_depths(kind: str) -> tuple[Split, Split]:
+    """The same network divided behind its backbone and in front of its last block."""
+    return divided(classifier(kind), "backbone")[0], divided(classifier(kind), "all-but-last-blocks", blocks=1)[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_depths_are_made_in_one_pass_and_are_right(kind: str, images: tuple[Image, ...]) -> None:
+    deep, shallow = two_depths(kind)
+    view, store, pixels = View(backbone(kind).preprocess), FeatureStore(), Pixels()
+    requests = [
+        Request(deep, view, images, ("deep", "train")),
+        Request(shallow, view, images, ("shallow", "train")),
+    ]
+    jobs = plan(requests, store, SETTING)
+    assert [len(job.images) for job in jobs] == [40]
+    assert extract(jobs, store, SETTING, pixels) == {("deep", "train"): 40}
+    assert plan(requests, store, SETTING) == []
+    (_, batch), = batches(pixels, images, [view] * 40, [np.arange(40)])
+    for split in (deep, shallow):
+        for boundary, expected in zip(split.boundaries, split.prefix(batch), strict=True):
+            rows = store.column(column_key(boundary, view, SETTING)).rows([image.sha256 for image in images])
+            found = rows.take(np.arange(40)).flatten(0, 1)
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_networks_share_is_computed_once() -> None:
+    deep, shallow = two_depths("plain")
+    wanted = {"deep": (deep, deep.boundaries[0]), "shallow": (shallow, shallow.boundaries[0])}
+    together = len(Pass(wanted, SETTING)._steps)
+    assert together == len(Pass({"deep": wanted["deep"]}, SETTING)._steps)
+
+
+def test_ten_new_images_compute_ten(images: tuple[Image, ...]) -> None:
+    split, _ = divided(classifier("plain"), "backbone")
+    view, store, pixels = View(backbone("plain").preprocess), FeatureStore(), Pixels()
+    extract(plan([Request(split, view, images[:30], ("a", "train"))], store, SETTING), store, SETTING, pixels)
+    jobs = plan([Request(split, view, images, ("b", "train"))], store, SETTING)
+    assert extract(jobs, store, SETTING, pixels) == {("b", "train"): 10}
+
+
+def test_features_do_not_depend_on_how_many_are_made_together(images: tuple[Image, ...]) -> None:
+    """A run that was killed and one that was not must end with the same numbers."""
+    split, _ = divided(classifier("residual"), "backbone")
+    view, pixels = View(backbone("residual").preprocess), Pixels()
+    found = []
+    for parts in ([images], [images[:7], images[7:]]):
+        store = FeatureStore(Path(str(FeatureStore().folder) + str(len(parts))))
+        for part in parts:
+            extract(plan([Request(split, view, part, ("a", "train"))], store, SETTING), store, SETTING, pixels)
+        key = column_key(split.boundaries[0], view, SETTING)
+        found.append(store.column(key).rows([image.sha256 for image in images]).take(np.arange(40)))
+    assert torch.equal(*found)
+
+
+def test_precision_and_view_have_columns_of_their_own() -> None:
+    split, _ = divided(classifier("plain"), "backbone")
+    preprocess = backbone("plain").preprocess
+    low = Setting(torch.device("cpu"), torch.bfloat16)
+    views = [View(preprocess), View(preprocess.override({"resize": "squash"})), View(preprocess, object(), (1,), "a")]
+    views += [View(preprocess, object(), (2,), "a"), View(preprocess, object(), (1,), "b")]
+    keys = {column_key(split.boundaries[0], view, setting) for view in views for setting in (SETTING, low)}
+    assert len(keys) == 10
+
+
+class Shared(nn.Module):
+    """A convolution, then an activation that may overwrite the convolution's output."""
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.activation = nn.Conv2d(3, 4, 3), activation
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.activation(self.conv(images))
+        return result
+
+
+def test_an_in_place_operation_of_one_network_does_not_spoil_another() -> None:
+    from networks import REGISTRY, tiny
+
+    from tlkit.model.classifier import Classifier
+
+    splits = []
+    for activation in (nn.ReLU(inplace=True), nn.Sigmoid()):
+        base = tiny(Shared(activation))
+        made = Classifier(base, REGISTRY.make("head", "linear", {}, base, ["a", "b"]))
+        splits.append(divided(made, "backbone", size=32)[0])
+    images = torch.randn(32, 3, 32, 32)
+    expected = [split.prefix(images)[0].clone() for split in splits]
+    found = Pass({str(n): (split, split.boundaries[0]) for n, split in enumerate(splits)}, SETTING).run(images)
+    for number, wanted in enumerate(expected):
+        torch.testing.assert_close(found[str(number)], wanted)

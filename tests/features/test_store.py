@@ -1,0 +1,137 @@
+"""The feature store: found by content, whole or not at all, bounded."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tlkit.errors import StoreError
+from tlkit.features import store as store_module
+from tlkit.features.store import FeatureStore, Writer, cache_limit
+
+KEY = "ab" + "0" * 38
+
+
+def names(count: int, start: int = 0) -> list[str]:
+    return [hashlib.sha256(str(number).encode()).hexdigest() for number in range(start, start + count)]
+
+
+def write(store: FeatureStore, images: Sequence[str], features: torch.Tensor, key: str = KEY) -> None:
+    writer = Writer(store.column(key))
+    writer.add(images, features)
+    writer.flush()
+
+
+def test_features_come_back_by_image_in_any_order() -> None:
+    store, images = FeatureStore(), names(10)
+    features = torch.randn(10, 2, 3)
+    write(store, images[:6], features[:6])
+    write(store, images[6:], features[6:])
+    column = FeatureStore().column(KEY)
+    order = [7, 0, 5, 9, 6]
+    rows = column.rows([images[place] for place in order])
+    assert torch.equal(rows.take(np.arange(5)), features[order])
+    rows.hold()
+    assert torch.equal(rows.take(np.array([4, 0])), features[[6, 7]])
+    assert column.missing([*images, *names(2, 50)]) == names(2, 50)
+    with pytest.raises(StoreError, match="2 images have no kept features"):
+        column.rows([*images, *names(2, 50)])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_both_precisions(dtype: torch.dtype) -> None:
+    store, images = FeatureStore(), names(4)
+    features = torch.randn(4, 1, 5).to(dtype)
+    write(store, images, features)
+    found = store.column(KEY).rows(images).take(np.arange(4))
+    assert found.dtype == dtype
+    assert torch.equal(found, features)
+
+
+def test_a_shard_cut_short_is_ignored() -> None:
+    store, images = FeatureStore(), names(6)
+    write(store, images[:3], torch.zeros(3, 1, 4))
+    write(store, images[3:], torch.ones(3, 1, 4))
+    shard = sorted(store.column(KEY).folder.glob("*.safetensors"))[0]
+    with shard.open("r+b") as file:
+        file.truncate(shard.stat().st_size - 8)
+    missing = store.column(KEY).missing(images)
+    assert missing in (images[:3], images[3:])
+
+
+def test_a_shard_of_another_column_is_ignored() -> None:
+    store, images = FeatureStore(), names(3)
+    write(store, images, torch.zeros(3, 1, 4))
+    other = "cd" + "0" * 38
+    folder = store.folder / "cd" / other
+    folder.mkdir(parents=True)
+    for shard in store.column(KEY).folder.glob("*.safetensors"):
+        shard.rename(folder / shard.name)
+    assert store.column(other).missing(images) == images
+
+
+def test_unfinished_files_are_not_read() -> None:
+    store, images = FeatureStore(), names(3)
+    write(store, images, torch.zeros(3, 1, 4))
+    for shard in store.column(KEY).folder.glob("*.safetensors"):
+        shard.rename(shard.with_suffix(".unfinished"))
+    assert store.column(KEY).missing(images) == images
+
+
+def test_two_writers_do_not_disturb_each_other() -> None:
+    store, images = FeatureStore(), names(4)
+    first, second = Writer(store.column(KEY)), Writer(FeatureStore().column(KEY))
+    first.add(images[:2], torch.zeros(2, 1, 4))
+    second.add(images[1:], torch.zeros(3, 1, 4))
+    second.flush()
+    first.flush()
+    assert store.column(KEY).missing(images) == []
+
+
+def test_the_longest_unused_goes_first_and_never_what_is_in_use() -> None:
+    store = FeatureStore()
+    keys = [f"{number:02x}" + "0" * 38 for number in range(3)]
+    for age, key in enumerate(keys):
+        write(store, names(8), torch.zeros(8, 1, 100), key)
+        folder = store.column(key).folder
+        os.utime(folder, (1000 + age, 1000 + age))
+    each = store.columns()[0].bytes
+    assert [info.key for info in store.columns()] == keys
+    assert store.prune(2 * each, keep={keys[0]}) == each
+    assert {info.key for info in store.columns()} == {keys[0], keys[2]}
+
+
+def test_shards_are_closed_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "SHARD_BYTES", 1000)
+    store, images = FeatureStore(), names(10)
+    writer = Writer(store.column(KEY))
+    for image in images:
+        writer.add([image], torch.zeros(1, 1, 100))
+    writer.flush()
+    assert len(list(store.column(KEY).folder.iterdir())) == 4
+    assert store.column(KEY).missing(images) == []
+
+
+def test_a_folder_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    store = FeatureStore(tmp_path / "file")
+    with pytest.raises(StoreError, match="TLKIT_CACHE"):
+        write(store, names(1), torch.zeros(1, 1, 4))
+
+
+@pytest.mark.parametrize(("text", "size"), [("20GB", 20 * 10**9), ("500mb", 5 * 10**8), ("12", 12), ("1.5k", 1500)])
+def test_sizes(text: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TLKIT_CACHE_LIMIT", text)
+    assert cache_limit() == size
+
+
+@pytest.mark.parametrize("text", ["much", "-5GB", "GB"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(StoreError, match="is no size"):
+        cache_limit(text)
