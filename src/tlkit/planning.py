@@ -100,6 +100,7 @@ class PhasePlan:
         head: its head's name.
         start_from: the phase it starts from, or None.
         learning: how many numbers learn.
+        learning_head: how many of those are the head's.
         frozen: how many do not.
         blocks: each block's name and whether it learns: "learns", "partly" or "frozen".
         frontier: where the first learning parameter is met.
@@ -117,6 +118,7 @@ class PhasePlan:
     head: str
     start_from: str | None
     learning: int
+    learning_head: int
     frozen: int
     blocks: tuple[tuple[str, str], ...]
     frontier: str
@@ -269,6 +271,7 @@ def describe(item: Prepared, splits: Splits) -> PhasePlan:
         head=phase.head.name,
         start_from=phase.start_from,
         **parameters(item),
+        learning_head=classifier.count({name for name in item.learning if name.startswith("head.")}),
         blocks=tuple((block.name, _state(block.parameters, item.learning)) for block in classifier.blocks()),
         frontier=_frontier(item),
         epochs=phase.training.epochs if item.learning else 0,

@@ -193,11 +193,12 @@ class _Execution:
         """Checks all that can be checked before images are read, and says everything at once."""
         problems = self.recipe.problems(self.registry)
         try:
-            source = find_source(self.recipe, self.registry) if not _about(problems, "data.") else None
+            known = not any(problem.startswith("data.") for problem in problems)
+            source = find_source(self.recipe, self.registry) if known else None
         except TlkitError as error:
             source = None
             problems.append(f"data: {error}")
-        sound = [phase for phase in self.phases if not _about(problems, f"phase.{phase.name}.")]
+        sound = [phase for phase in self.phases if not self.recipe.phase_problems(phase, self.registry)]
         prepared: list[Prepared] = []
         if source is not None:
             try:
@@ -221,8 +222,8 @@ class _Execution:
             [image for image in images if id(image.sample) in known],
             classes,
             seed=self.recipe.seed,
-            per_class=data.per_class,
-            fractions=data.fractions,
+            per_class=data.per_class.model_dump() if data.per_class else None,
+            fractions=data.fractions.model_dump(),
         )
         rejected = [*rejected, *splits.rejected]
         if rejected and data.on_unreadable == "stop":
@@ -465,7 +466,3 @@ class _Execution:
         for problem in self.registry.notify(hook, **values):
             self.observer.note(problem)
             self.folder.log("plugin_failed", hook=hook, problem=problem)
-
-
-def _about(problems: Sequence[str], key: str) -> bool:
-    return any(problem.startswith(key) for problem in problems)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tlkit.planning import Plan
+    from tlkit.planning import PhasePlan, Plan
 
 #: Seconds between two lines of progress in a pipe.
 PLAIN_EVERY = 10.0
@@ -53,15 +53,13 @@ def print_plan(plan: Plan) -> None:
         say(f"left out: {len(plan.rejected)} images (listed in results.json under data.rejected)")
     rows = []
     for phase in plan.phases:
-        learning = [name for name, state in phase.blocks if state != "frozen"]
-        blocks = f"{len(learning)} of {len(phase.blocks)} blocks" if learning else "no block"
         shapes = " + ".join("×".join(str(length) for length in shape) for shape in phase.feature_shapes)
         rows.append(
             (
                 phase.name,
                 f"{phase.backbone.rpartition('/')[2]} → {phase.head}",
                 phase.start_from or "",
-                f"{phase.learning:,} ({blocks} and head)" if phase.learning else "nothing",
+                _learning(phase),
                 f"{phase.frozen:,}",
                 phase.frontier,
                 f"{phase.image_size} px, {phase.precision}",
@@ -80,6 +78,18 @@ def print_plan(plan: Plan) -> None:
             say(f"{phase.name}: {views} are kept")
     say(f"on {plan.device}")
     say()
+
+
+def _learning(phase: PhasePlan) -> str:
+    """Which part of the network learns, in numbers: of the backbone, and of the head."""
+    learning = [name for name, state in phase.blocks if state != "frozen"]
+    parts = []
+    if learning:
+        count = phase.learning - phase.learning_head
+        parts.append(f"{count:,} in {len(learning)} of {len(phase.blocks)} blocks")
+    if phase.learning_head:
+        parts.append(f"{phase.learning_head:,} in the head")
+    return " + ".join(parts) or "nothing"
 
 
 def print_results(results: Mapping[str, Any]) -> None:
@@ -109,9 +119,8 @@ def print_results(results: Mapping[str, Any]) -> None:
     if results["goal"] is not None and results["goal_met"] is not None:
         met = "met" if results["goal_met"] else "missed"
         last = results["phases"][-1]
-        say(
-            f"The goal of {results['goal']:.2f} is {met}: {last['test']['accuracy']:.3f} after {last['name']}."
-        )
+        reached = f"{last['test']['accuracy']:.3f} after {last['name']}"
+        say(f"The goal of {results['goal']:.2f} is {met}: {reached}.")
 
 
 def p_value(p: float) -> str:

@@ -88,7 +88,7 @@ def _default(value: object) -> str:
 @app.command()
 def blocks(
     name: Annotated[str, typer.Argument(help="A backbone's name, as in a recipe.")],
-    features: Annotated[str, typer.Option(help="map or pooled, for backbones that have this option.")] = "map",
+    features: Annotated[str, typer.Option(help="map or pooled, where the backbone has them.")] = "map",
 ) -> None:
     """Show a backbone's blocks from input to output: what a freeze policy freezes or lets learn as one."""
     from tlkit import options

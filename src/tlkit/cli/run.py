@@ -49,9 +49,8 @@ def run(
         def phase_ended(self, result: Mapping[str, Any]) -> None:
             test = result["test"]
             low, high = test["ci95"]
-            say(
-                f"{result['name']}: {test['accuracy']:.3f} ({low:.3f} – {high:.3f}) on {test['n']:,} test images"
-            )
+            interval = f"{test['accuracy']:.3f} ({low:.3f} – {high:.3f})"
+            say(f"{result['name']}: {interval} on {test['n']:,} test images")
 
         def note(self, text: str) -> None:
             say(text, style="yellow", stderr=True)

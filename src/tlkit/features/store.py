@@ -58,9 +58,7 @@ def cache_limit(given: str | None = None) -> int:
     except ValueError:
         limit = -1
     if limit < 0:
-        raise StoreError(
-            f"TLKIT_CACHE_LIMIT is {os.environ['TLKIT_CACHE_LIMIT']!r}, and no size such as 20GB"
-        )
+        raise StoreError(f"{given!r} is no size such as 20GB (the cache's limit, TLKIT_CACHE_LIMIT)")
     return limit
 
 

@@ -79,6 +79,8 @@ class Split(nn.Module):
     def reads_in_front(self) -> set[str]:
         """The names of the parameters and buffers that the kept features depend on."""
         names: set[str] = set()
+        if not self.boundaries:
+            return names
         for node in needed(self.root, [boundary.node for boundary in self.boundaries]):
             if node.op == "get_attr":
                 names.add(f"backbone.{node.target}")

@@ -17,8 +17,8 @@ from tlkit.features.extraction import Setting
 from tlkit.features.feeds import Feed
 from tlkit.hashing import seed
 from tlkit.model.frontier import Split
+from tlkit.optimisation import make_optimizer, make_schedule
 from tlkit.recipe import Training
-from tlkit.training.optimisation import make_optimizer, make_schedule
 from tlkit.training.resuming import Progress, load_progress, save_progress
 
 State = dict[str, Tensor]
@@ -89,8 +89,9 @@ def train(
     device = setting.device
     labels = torch.from_numpy(lesson.train_labels).to(device)
     weights = class_weights(lesson, training).to(device)
-    optimizer = make_optimizer(split, training.optimizer)
-    schedule = make_schedule(optimizer, training.schedule, training.epochs)
+    optimizer = make_optimizer(split, training.optimizer.name, training.optimizer.options)
+    planned = training.schedule
+    schedule = make_schedule(optimizer, planned.name, planned.options, training.epochs) if planned else None
     progress = load_progress(resume, split, optimizer) or Progress(best=changing_state(split))
     history, saved = History(progress.rows, progress.best_epoch), time.monotonic()
     for epoch in range(len(history.rows), training.epochs):
@@ -145,7 +146,7 @@ def _train_epoch(
         wanted = labels[torch.from_numpy(places).to(setting.device)]
         loss = nn.functional.cross_entropy(logits.float(), wanted, weights)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         total += loss.detach() * len(places)
         stepped(len(places))

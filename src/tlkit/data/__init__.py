@@ -1,0 +1,1 @@
+"""Images: read, divided into splits, made into batches."""

@@ -1,0 +1,443 @@
+"""What a recipe says: the data, the phases, and how each of them trains.
+
+The parsed recipe knows no plugins: `Recipe.problems` checks parts and their options against a registry.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol, cast
+
+import tomli_w
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from tlkit.errors import RecipeError, close_matches
+from tlkit.optimisation import optimizer_problems, schedule_problems
+from tlkit.recipe_file import Tree, merge, merge_part, plain, read_tree
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Location = Annotated[Path, BeforeValidator(lambda value: Path(value) if isinstance(value, str) else value)]
+Table = str | dict[str, Any]
+
+
+class Registry(Protocol):
+    """What knows the parts."""
+
+    def problems(self, kind: str, name: str, given: Mapping[str, Any], /) -> list[tuple[str, str]]:
+        """What is wrong with a part's name and options: (option, or "name", and a message)."""
+
+
+class Checked(BaseModel):
+    """A table of a recipe: no unknown keys, no value taken for another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Part(BaseModel):
+    """A part by its name, and its options."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    options: dict[str, Any] = {}
+
+    @classmethod
+    def of(cls, table: Table) -> Part:
+        """From a name alone, or a table with a name."""
+        if isinstance(table, str):
+            return cls(name=str(table))
+        options = {key: value for key, value in table.items() if key != "name"}
+        return cls(name=str(table["name"]), options=options)
+
+    def table(self) -> dict[str, Any]:
+        """As a recipe has it."""
+        return {"name": self.name, **self.options}
+
+
+def _part(value: Any) -> Any:
+    if isinstance(value, Part) or not isinstance(value, (str, dict)):
+        return value
+    if isinstance(value, dict) and not isinstance(value.get("name"), str):
+        raise ValueError("needs a name")
+    return Part.of(value)
+
+
+PartTable = Annotated[Part, BeforeValidator(_part)]
+
+
+class PerClass(Checked):
+    """How many images of each class go into each split."""
+
+    train: Count
+    val: Count
+    test: Count
+
+
+class Fractions(Checked):
+    """Parts of the images that go into validation and test; the rest is for training."""
+
+    val: Fraction = 0.15
+    test: Fraction = 0.15
+
+
+class Data(Checked):
+    """Where labelled images come from and how they are divided.
+
+    Attributes:
+        source: the part that finds them.
+        root: their folder.
+        per_class: images of each class in each split; None: by `fractions`, or as the source says.
+        fractions: used where neither `per_class` nor the source says anything.
+        unlabelled: a folder of images without labels.
+        on_unreadable: "stop" the run, or "skip" and list images that cannot be used.
+    """
+
+    source: PartTable
+    root: Location
+    per_class: PerClass | None = None
+    fractions: Fractions = Fractions()
+    unlabelled: Location | None = None
+    on_unreadable: Literal["stop", "skip"] = "stop"
+
+
+class Training(Checked):
+    """How a phase trains.
+
+    Attributes:
+        epochs: passes over the training images, at most.
+        batch_size: images per step.
+        precision: "auto" is bfloat16 where the hardware computes in it.
+        optimizer: any that timm.optim knows, and its options.
+        schedule: any that timm.scheduler knows, and its options; None: a constant rate.
+        patience: stop when validation was no better for so many epochs.
+        class_weights: "balanced" gives classes with fewer images more weight in the loss.
+    """
+
+    epochs: Annotated[int, Field(ge=0)] = 30
+    batch_size: Count = 32
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    optimizer: PartTable = Part(name="adamw", options={"lr": 1e-3})
+    schedule: PartTable | None = None
+    patience: Count | None = None
+    class_weights: Literal["balanced", "none"] = "balanced"
+
+
+class PreprocessTable(Checked):
+    """Settings in place of the backbone's own; see `tlkit.Preprocess`."""
+
+    size: Count | None = None
+    resize: Literal["crop", "squash", "pad"] | None = None
+    crop: Annotated[float, Field(gt=0, le=1)] | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
+    mean: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None
+    std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)] | None = None
+
+
+class FeaturesTable(Checked):
+    """Whether what lies in front of the frontier runs once and is kept."""
+
+    keep: bool = True
+
+
+class PhaseTable(Training):
+    """A [[phase]] as written: what is left out comes from the tables above it."""
+
+    name: Name
+    backbone: Table | None = None
+    preprocess: PreprocessTable = PreprocessTable()
+    head: Table | None = None
+    features: FeaturesTable = FeaturesTable()
+    freeze: Table = "backbone"
+    augmentation: Table = "none"
+    start_from: str | None = None
+    statistics: Literal["learn", "keep"] | None = None
+    # parts without a name merge into the table above, so here they need none
+    optimizer: Table | None = None  # type: ignore[assignment]
+    schedule: Table | None = None  # type: ignore[assignment]
+
+
+class RecipeTable(Checked):
+    """A recipe as written."""
+
+    name: Name
+    seed: int = 1
+    goal: Annotated[float, Field(gt=0, le=1)] | None = None
+    data: Data
+    backbone: Table | None = None
+    preprocess: PreprocessTable = PreprocessTable()
+    head: Table = "linear"
+    features: FeaturesTable = FeaturesTable()
+    training: Training = Training()
+    phase: Annotated[list[PhaseTable], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One row of a recipe, with all that it inherits.
+
+    Attributes:
+        name: also its folder's.
+        backbone: the pretrained network.
+        preprocess: settings in place of the backbone's own.
+        head: what learns to tell the classes apart.
+        freeze: the policy that says what learns.
+        augmentation: how training images are varied.
+        views: how many versions of each training image take turns, or "fresh" for a new one each time.
+        start_from: the earlier phase whose weights it begins with.
+        statistics: whether batch norms update theirs; None: only where the whole backbone learns.
+        keep: whether what lies in front of the frontier is kept.
+        training: how it trains.
+    """
+
+    name: str
+    backbone: Part
+    preprocess: Mapping[str, Any]
+    head: Part
+    freeze: Part
+    augmentation: Part
+    views: int | Literal["fresh"]
+    start_from: str | None
+    statistics: Literal["learn", "keep"] | None
+    keep: bool
+    training: Training
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An experiment: data, and phases in the order they run.
+
+    Attributes:
+        name: of the experiment.
+        seed: what splits, order, augmentation, dropout and new weights are drawn from.
+        goal: accuracy that the last phase is to reach on the test images.
+        data: where images come from.
+        phases: what is done, in order.
+        path: the file it was read from.
+        tree: its tables, with `extends` followed, overrides set, and paths absolute.
+    """
+
+    name: str
+    seed: int
+    goal: float | None
+    data: Data
+    phases: tuple[Phase, ...]
+    path: Path | None = field(default=None, compare=False)
+    tree: Tree = field(default_factory=dict, compare=False, repr=False)
+
+    def phase(self, name: str) -> Phase:
+        """The phase of that name.
+
+        Raises:
+            RecipeError: there is none.
+        """
+        names = [phase.name for phase in self.phases]
+        if name not in names:
+            hint = close_matches(name, names) or f"; there are {', '.join(names)}"
+            raise RecipeError([f"there is no phase {name!r}{hint}"], recipe=str(self.path or self.name))
+        return self.phases[names.index(name)]
+
+    def to_toml(self) -> str:
+        """The recipe by itself: nothing to extend, nothing to set, paths absolute."""
+        return tomli_w.dumps(plain(self.tree))
+
+    def problems(self, registry: Registry) -> list[str]:
+        """What is wrong with the parts and their options, each once, beginning with its key."""
+        options = dict(self.data.source.options)
+        if self.data.unlabelled is not None:
+            options["unlabelled"] = self.data.unlabelled
+        found = []
+        for option, message in registry.problems("source", self.data.source.name, options):
+            key = "data.unlabelled" if option == "unlabelled" else f"data.source.{option}"
+            found.append(f"{key}: {message}")
+        for phase in self.phases:
+            found += self.phase_problems(phase, registry)
+        return list(dict.fromkeys(found))
+
+    def phase_problems(self, phase: Phase, registry: Registry) -> list[str]:
+        """Those of one phase."""
+        training = phase.training
+        checked = [
+            ("backbone", registry.problems("backbone", phase.backbone.name, phase.backbone.options)),
+            ("head", registry.problems("head", phase.head.name, phase.head.options)),
+            ("freeze", registry.problems("freeze-policy", phase.freeze.name, phase.freeze.options)),
+            (
+                "augmentation",
+                registry.problems("augmentation", phase.augmentation.name, phase.augmentation.options),
+            ),
+            ("optimizer", optimizer_problems(training.optimizer.name, training.optimizer.options)),
+        ]
+        if training.schedule is not None:
+            checked.append(("schedule", schedule_problems(training.schedule.name, training.schedule.options)))
+        return [
+            f"{self._key(phase.name, part, option)}: {message}"
+            for part, problems in checked
+            for option, message in problems
+        ]
+
+    def validate(self, registry: Registry) -> None:
+        """Raises RecipeError with all `problems`, if there are any."""
+        found = self.problems(registry)
+        if found:
+            raise RecipeError(found, recipe=str(self.path or self.name))
+
+    def _key(self, phase: str, part: str, option: str) -> str:
+        """Where in the file an option of a phase's part is written."""
+        own = next(row for row in self.tree["phase"] if row["name"] == phase).get(part)
+        here = isinstance(own, str) or (isinstance(own, dict) and (option in own or "name" in own))
+        if here or part in ("freeze", "augmentation"):
+            return f"phase.{phase}.{part}.{option}"
+        return f"training.{part}.{option}" if part in ("optimizer", "schedule") else f"{part}.{option}"
+
+
+def read_recipe(path: Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -> Recipe:
+    """Reads a recipe and all it extends.
+
+    Args:
+        path: the file, or a folder that holds ``recipe.toml``.
+        overrides: keys to set, as ``{"dotted.key": value}`` or ``["dotted.key=value"]``.
+
+    Raises:
+        RecipeError: everything that is wrong with it, at once.
+    """
+    tree = read_tree(path, overrides)
+    file = path / "recipe.toml" if path.is_dir() else path
+    problems: list[str] = []
+    try:
+        table = RecipeTable.model_validate(tree)
+    except ValidationError as error:
+        problems = [_say(dict(item), tree) for item in error.errors()]
+    else:
+        phases = [_resolve(tree, row, problems) for row in tree["phase"]]
+        problems += _order_problems(phases)
+        if table.data.fractions.val + table.data.fractions.test >= 1:
+            problems.append("data.fractions: val and test leave nothing to train on")
+    if problems:
+        raise RecipeError(list(dict.fromkeys(problems)), recipe=str(file))
+    found = tuple(phase for phase in phases if phase is not None)
+    return Recipe(table.name, table.seed, table.goal, table.data, found, file, tree)
+
+
+def _resolve(tree: Tree, row: Tree, problems: list[str]) -> Phase | None:
+    """A phase with what it inherits from the tables above it."""
+    name = row["name"]
+    parts: dict[str, Any] = {}
+    for part, default in (("backbone", None), ("head", "linear")):
+        parts[part] = (
+            merge_part(tree.get(part, default), row[part]) if part in row else tree.get(part, default)
+        )
+        if not isinstance(parts[part], str) and not (parts[part] or {}).get("name"):
+            problems.append(f"phase.{name}.{part}: no {part} is named, neither here nor in [{part}]")
+            return None
+    trained = {key: row[key] for key in Training.model_fields if key in row}
+    try:
+        training = Training.model_validate(merge(_training_defaults(tree), trained))
+    except ValidationError as error:
+        problems += [_say({**item, "loc": ("phase", name, *item["loc"])}, tree) for item in error.errors()]
+        return None
+    augmentation = row.get("augmentation", "none")
+    table = {"name": augmentation} if isinstance(augmentation, str) else dict(augmentation)
+    views = table.pop("views", None)
+    problems += _view_problems(name, table, views)
+    for part, given in (("freeze", row.get("freeze", "backbone")), ("augmentation", table)):
+        if not isinstance(given, str) and not isinstance(given.get("name"), str):
+            problems.append(f"phase.{name}.{part}: needs a name")
+            return None
+    preprocess = merge(tree.get("preprocess", {}), row.get("preprocess", {}))
+    return Phase(
+        name=name,
+        backbone=Part.of(parts["backbone"]),
+        preprocess={key: value for key, value in preprocess.items() if value is not None},
+        head=Part.of(parts["head"]),
+        freeze=Part.of(row.get("freeze", "backbone")),
+        augmentation=Part.of(table),
+        views=cast(Any, views) or (1 if table.get("name") == "none" else "fresh"),
+        start_from=row.get("start_from"),
+        statistics=row.get("statistics"),
+        keep={**tree.get("features", {}), **row.get("features", {})}.get("keep", True),
+        training=training,
+    )
+
+
+def _training_defaults(tree: Tree) -> Tree:
+    defaults = Training()
+    return {"optimizer": defaults.optimizer.table(), **tree.get("training", {})}
+
+
+def _view_problems(phase: str, augmentation: Tree, views: Any) -> Iterator[str]:
+    key = f"phase.{phase}.augmentation.views"
+    if views is None:
+        return
+    if augmentation.get("name") == "none":
+        yield f"{key}: without an augmentation there is one view, the plain image"
+    elif views != "fresh" and (not isinstance(views, int) or isinstance(views, bool) or views < 1):
+        yield f'{key}: must be a whole number from 1, or "fresh", and is {views!r}'
+
+
+def _order_problems(phases: Sequence[Phase | None]) -> Iterator[str]:
+    """What is wrong with the phases as a sequence."""
+    named = [phase for phase in phases if phase is not None]
+    names = [phase.name for phase in named]
+    for name, count in Counter(names).items():
+        if count > 1:
+            yield f"phase.{name}: there are {count} phases of this name"
+    for place, phase in enumerate(named):
+        start, key = phase.start_from, f"phase.{phase.name}.start_from"
+        if start is None:
+            continue
+        if start not in names:
+            hint = close_matches(start, names) or f"; there are {', '.join(names)}"
+            yield f"{key}: there is no phase {start!r}{hint}"
+        elif start not in names[:place]:
+            yield f"{key}: {start!r} comes later, or is this phase itself; it must come before"
+        else:
+            before = named[names.index(start)]
+            for part in ("backbone", "head"):
+                one, other = getattr(before, part), getattr(phase, part)
+                if one != other:
+                    yield f"{key}: {start!r} has another {part} ({one.table()}, here {other.table()})"
+
+
+def _say(item: Mapping[str, Any], tree: Tree) -> str:
+    """One of pydantic's errors as a line that begins with the file's own key."""
+    place = [part for part in item["loc"] if part not in ("str", "dict[str,any]")]
+    key = ".".join(_names(place, tree))
+    kind, found = item["type"], item.get("input")
+    if kind == "extra_forbidden":
+        known = _known_keys(place)
+        hint = close_matches(str(place[-1]), known) or f"; known here: {', '.join(sorted(known))}"
+        return f"{key}: is unknown{hint}"
+    if kind == "missing":
+        return f"{key}: is missing"
+    message = item["msg"].removeprefix("Value error, ").replace("Input should be ", "must be ")
+    return (
+        f"{key}: {message}, and is {found!r}" if not isinstance(found, (dict, list)) else f"{key}: {message}"
+    )
+
+
+def _names(place: Sequence[Any], tree: Tree) -> Iterator[str]:
+    for number, part in enumerate(place):
+        if isinstance(part, int) and number and place[number - 1] == "phase":
+            row = tree["phase"][part]
+            part = row.get("name", part + 1) if isinstance(row, dict) else part + 1
+        yield str(part)
+
+
+def _known_keys(place: Sequence[Any]) -> list[str]:
+    """The keys that the table at `place` may hold."""
+    tables: dict[str, type[BaseModel]] = {
+        "data": Data,
+        "per_class": PerClass,
+        "fractions": Fractions,
+        "preprocess": PreprocessTable,
+        "features": FeaturesTable,
+        "training": Training,
+        "phase": PhaseTable,
+    }
+    inside = [part for part in place[:-1] if isinstance(part, str) and part in tables]
+    known = list((tables[inside[-1]] if inside else RecipeTable).model_fields)
+    return known if inside else [*known, "extends"]

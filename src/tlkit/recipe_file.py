@@ -1,0 +1,197 @@
+"""Reading recipe files: `extends`, `--set`, and what a path in them is relative to.
+
+A recipe is handled here as the plain tables that TOML gives; `recipe.py` says what they must hold.
+"""
+
+from __future__ import annotations
+
+import copy
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tlkit.errors import RecipeError, close_matches
+
+Tree = dict[str, Any]
+
+#: Tables that describe a part: one with a name replaces the inherited one, one without merges into it.
+PARTS = frozenset({"source", "backbone", "head", "freeze", "augmentation", "optimizer", "schedule"})
+#: Keys whose value is a path, besides any text that ends in .safetensors.
+PATHS = frozenset({("data", "root"), ("data", "unlabelled")})
+
+
+class Located(str):
+    """A text from a recipe, which knows the folder that it is relative to if it is a path."""
+
+    __slots__ = ("folder",)
+    folder: Path
+
+    def __new__(cls, text: str, folder: Path) -> Located:
+        made = super().__new__(cls, text)
+        made.folder = folder
+        return made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Located:
+        return self
+
+
+def read_tree(path: Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -> Tree:
+    """A recipe's tables with `extends` followed and `overrides` set.
+
+    Args:
+        path: the recipe, or a folder that holds ``recipe.toml``.
+        overrides: ``{"dotted.key": value}``, or texts ``"dotted.key=value"`` with TOML values.
+
+    Raises:
+        RecipeError: a file is missing or no TOML, recipes extend each other in a circle, or a key
+            cannot be set.
+    """
+    file = path / "recipe.toml" if path.is_dir() else path
+    tree = _read(file.absolute(), ())
+    problems: list[str] = []
+    for key, value in _pairs(overrides, problems):
+        problem = _set(tree, key, value)
+        if problem:
+            problems.append(problem)
+    if problems:
+        raise RecipeError(problems, recipe=str(file))
+    return tree
+
+
+def merge_part(base: Any, given: Any) -> Any:
+    """A part's table in place of, or merged into, the one it inherits from."""
+    if not isinstance(given, dict) or "name" in given:
+        return given
+    return {**({"name": base} if isinstance(base, str) else base or {}), **given}
+
+
+def merge(base: Mapping[str, Any], given: Mapping[str, Any]) -> Tree:
+    """`given` over `base`: parts as parts, other tables key by key, phases by name."""
+    merged = dict(base)
+    for key, value in given.items():
+        if key == "phase" and isinstance(value, list) and isinstance(base.get(key), list):
+            merged[key] = _merge_phases(base[key], value)
+        elif key in PARTS and key in base:
+            merged[key] = merge_part(base[key], value)
+        elif isinstance(value, dict) and isinstance(base.get(key), dict):
+            merged[key] = merge(base[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def plain(value: Any) -> Any:
+    """`value` as TOML can hold it."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, (str, Path)) else value
+
+
+def _merge_phases(base: Sequence[Any], given: Sequence[Any]) -> list[Any]:
+    merged = list(base)
+    names = [phase.get("name") if isinstance(phase, dict) else None for phase in base]
+    for phase in given:
+        name = phase.get("name") if isinstance(phase, dict) else None
+        if name is not None and name in names:
+            place = names.index(name)
+            merged[place] = merge(merged[place], phase)
+        else:
+            merged.append(phase)
+    return merged
+
+
+def _read(file: Path, above: tuple[Path, ...]) -> Tree:
+    if file in above:
+        circle = " extends ".join(str(path) for path in (*above, file))
+        raise RecipeError([f"extends: recipes extend each other in a circle: {circle}"], recipe=str(file))
+    try:
+        with file.open("rb") as stream:
+            tree = tomllib.load(stream)
+    except FileNotFoundError as error:
+        there = sorted(path.name for path in file.parent.glob("*.toml")) if file.parent.is_dir() else []
+        hint = close_matches(file.name, there) or (f"; there are {', '.join(there)}" if there else "")
+        raise RecipeError([f"no such file{hint}"], recipe=str(file)) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError([f"cannot be read: {error}"], recipe=str(file)) from error
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError([f"is not TOML: {error}"], recipe=str(file)) from error
+    located: Tree = _locate(tree, file.parent)
+    base = located.pop("extends", None)
+    if base is None:
+        return located
+    if not isinstance(base, str):
+        raise RecipeError(["extends: must be the path of a recipe"], recipe=str(file))
+    return merge(_read((file.parent / base).resolve(), (*above, file)), located)
+
+
+def _locate(value: Any, folder: Path, key: tuple[str, ...] = ()) -> Any:
+    """Makes known paths absolute, and lets every other text know its folder."""
+    if isinstance(value, Mapping):
+        return {name: _locate(item, folder, (*key, name)) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_locate(item, folder, key) for item in value]
+    if isinstance(value, Path):
+        value = str(value)
+    if not isinstance(value, str) or isinstance(value, Located):
+        return value
+    if value.startswith("local-dir:"):
+        return Located(f"local-dir:{_absolute(value.removeprefix('local-dir:'), folder)}", folder)
+    if key in PATHS or value.endswith(".safetensors"):
+        return Located(str(_absolute(value, folder)), folder)
+    return Located(value, folder)
+
+
+def _absolute(text: str, folder: Path) -> Path:
+    return (folder / Path(text).expanduser()).resolve()
+
+
+def _pairs(
+    overrides: Mapping[str, Any] | Sequence[str], problems: list[str]
+) -> Iterator[tuple[list[str], Any]]:
+    """Keys and values, the values' paths relative to the current folder."""
+    if isinstance(overrides, Mapping):
+        for key, value in overrides.items():
+            parts = key.split(".")
+            yield parts, _locate(value, Path.cwd(), tuple(parts))
+        return
+    for text in overrides:
+        key, equals, written = text.partition("=")
+        if not equals or not key.strip():
+            problems.append(f"--set {text}: must be KEY=VALUE, such as training.epochs=5")
+            continue
+        parts = key.strip().split(".")
+        yield parts, _locate(_value(written.strip()), Path.cwd(), tuple(parts))
+
+
+def _value(written: str) -> Any:
+    """A TOML value; what is none is a text."""
+    try:
+        return tomllib.loads(f"value = {written}")["value"]
+    except tomllib.TOMLDecodeError:
+        return written
+
+
+def _set(tree: Tree, key: list[str], value: Any) -> str | None:
+    """Sets one key; returns what is wrong with it, if anything."""
+    table, rest, said = tree, key, ".".join(key)
+    if key[0] == "phase":
+        phases = [phase for phase in tree.get("phase", []) if isinstance(phase, dict)]
+        found = [phase for phase in phases if len(key) > 2 and phase.get("name") == key[1]]
+        if not found:
+            names = [str(phase.get("name")) for phase in phases]
+            wanted = key[1] if len(key) > 1 else ""
+            return f"{said}: there is no phase {wanted!r}{close_matches(wanted, names)}; there are {names}"
+        table, rest = found[0], key[2:]
+    for name in rest[:-1]:
+        inner = table.get(name, {})
+        if name in PARTS and isinstance(inner, str):
+            inner = {"name": inner}
+        if not isinstance(inner, dict):
+            return f"{said}: {name} holds a value and no table"
+        table[name] = copy.copy(inner)
+        table = table[name]
+    table[rest[-1]] = value
+    return None
