@@ -320,15 +320,32 @@ def test_mistakes_are_named_before_any_work(
 
 def test_all_mistakes_are_said_at_once(run: Runner) -> None:
     changes = {
-        "phase.bottleneck.head": {"name": "linear", "dropuot": 0.1},
-        "phase.fine-tune.freeze.blocks": 9,
+        "data.per_clas": 3,
         "data.root": "nowhere",
+        "training.epochs": "many",
+        "phase.bottleneck.augmentation": {"name": "affine", "rotatoin": 3},
+        "phase.fine-tune.start_from": "botleneck",
+        "phase.fine-tune.freeze.blocks": 9,
     }
     with pytest.raises(RecipeError) as caught:
         run(set=changes)
-    assert len(caught.value.problems) >= 2
-    assert "did you mean 'dropout'" in str(caught.value)
-    assert "nowhere" in str(caught.value)
+    found = sorted(caught.value.problems)
+    assert len(found) == 6
+    for problem, begins, says in zip(
+        found,
+        [
+            "data.per_clas: ",
+            "data: ",
+            "phase.bottleneck.augmentation.rotatoin: ",
+            "phase.fine-tune.freeze: ",
+            "phase.fine-tune.start_from: ",
+            "training.epochs: ",
+        ],
+        ["per_class", "nowhere", "rotation", "the backbone has 5", "bottleneck", "many"],
+        strict=True,
+    ):
+        assert problem.startswith(begins)
+        assert says in problem
 
 
 BAD_FILES: dict[str, Callable[[Path], object]] = {
@@ -366,12 +383,12 @@ def test_weights_out_of_reach_are_said_quickly(run: Runner, monkeypatch: pytest.
     assert issubclass(WeightsError, TlkitError)
 
 
-def test_a_run_folder_that_cannot_be_made(run: Runner, tmp_path: Path) -> None:
+def test_a_run_folder_that_cannot_be_made(run: Runner, few_photos: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match="cannot be written"):
         run(out=tmp_path / "file" / "out")
     with pytest.raises(RunFolderError, match="holds no run"):
-        run(out=tmp_path)
+        run(out=few_photos)
 
 
 def test_features_that_cannot_be_written(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

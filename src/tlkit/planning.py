@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from tlkit.components import Backbone, Source
 from tlkit.data.batches import View
@@ -20,7 +21,7 @@ from tlkit.model.freezing import freeze, statistics_move
 from tlkit.model.frontier import Split, split
 from tlkit.model_folder import make_backbone
 from tlkit.plugins import Registry
-from tlkit.recipe import Phase, Recipe
+from tlkit.recipe import Data, Phase, Recipe
 from tlkit.training.devices import setting as make_setting
 
 #: Test features are kept, like those of training and validation, up to this many bytes per phase.
@@ -152,19 +153,23 @@ class Plan:
     device: str
 
 
-def find_source(recipe: Recipe, registry: Registry) -> Source:
+def find_source(data: Data, registry: Registry) -> Source:
     """The recipe's source with its list of images; none is read yet."""
-    options = dict(recipe.data.source.options)
-    if recipe.data.unlabelled is not None:
-        options["unlabelled"] = recipe.data.unlabelled
-    source: Source = registry.make("source", recipe.data.source.name, options, recipe.data.root)
+    source: Source = registry.make("source", data.source.name, data.source_options(), data.root)
     return source
 
 
 def prepare(
-    recipe: Recipe, phases: Sequence[Phase], classes: Sequence[str], registry: Registry, device: torch.device
+    recipe: Recipe,
+    phases: Sequence[Phase],
+    classes: Sequence[str] | None,
+    registry: Registry,
+    device: torch.device,
 ) -> list[Prepared]:
     """Makes every phase's network and finds its frontier.
+
+    Without classes (their source cannot be had) there are no heads, but backbones and freeze policies
+    are checked all the same.
 
     Raises:
         RecipeError: all phases that cannot be, each with its reason.
@@ -185,27 +190,43 @@ def prepare(
         backbone = backbones[key]
         if isinstance(backbone, Backbone):
             try:
-                prepared.append(_prepare_phase(recipe, phase, backbone, classes, registry, device))
+                head = _head(recipe, phase, backbone, classes, registry)
             except TlkitError as error:
-                problems.append(f"phase.{phase.name}: {error}")
+                problems.append(f"phase.{phase.name}.head: {error}")
+                continue
+            try:
+                item = _prepare_phase(recipe, phase, backbone, head, registry, device)
+            except TlkitError as error:
+                problems.append(f"phase.{phase.name}.freeze: {error}")
+            else:
+                prepared.append(item)
     if problems:
         raise RecipeError(problems, recipe=str(recipe.path or recipe.name))
     return prepared
+
+
+def _head(
+    recipe: Recipe, phase: Phase, backbone: Backbone, classes: Sequence[str] | None, registry: Registry
+) -> nn.Module:
+    if classes is None:
+        return nn.Identity()
+    # a phase that starts from another overwrites the new head, so the seed need not know of that
+    torch.manual_seed(seed(recipe.seed, phase.name, "head"))
+    head: nn.Module = registry.make("head", phase.head.name, phase.head.options, backbone, classes)
+    return head
 
 
 def _prepare_phase(
     recipe: Recipe,
     phase: Phase,
     backbone: Backbone,
-    classes: Sequence[str],
+    head: nn.Module,
     registry: Registry,
     device: torch.device,
 ) -> Prepared:
-    # a phase that starts from another overwrites the new head, so the seed need not know of that
-    torch.manual_seed(seed(recipe.seed, phase.name, "head"))
-    head = registry.make("head", phase.head.name, phase.head.options, backbone, classes)
     classifier = to_layout(Classifier(backbone, head), device)
-    learning = set(registry.make("freeze-policy", phase.freeze.name, phase.freeze.options, classifier))
+    policy = phase.freeze
+    learning = set(registry.make("freeze-policy", policy.name, policy.options, classifier))
     freeze(classifier, learning)
     moves = statistics_move(classifier, learning, phase.statistics)
     size = backbone.preprocess.size

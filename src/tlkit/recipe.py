@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, cast
+from typing import Annotated, Any, Literal, Protocol, TypeVar, cast
 
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -23,6 +23,7 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Location = Annotated[Path, BeforeValidator(lambda value: Path(value) if isinstance(value, str) else value)]
 Table = str | dict[str, Any]
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Registry(Protocol):
@@ -103,6 +104,11 @@ class Data(Checked):
     fractions: Fractions = Fractions()
     unlabelled: Location | None = None
     on_unreadable: Literal["stop", "skip"] = "stop"
+
+    def source_options(self) -> dict[str, Any]:
+        """What the source is made with."""
+        given = {} if self.unlabelled is None else {"unlabelled": self.unlabelled}
+        return {**self.source.options, **given}
 
 
 class Training(Checked):
@@ -219,15 +225,17 @@ class Recipe:
         phases: what is done, in order.
         path: the file it was read from.
         tree: its tables, with `extends` followed, overrides set, and paths absolute.
+        flaws: what was found wrong on reading; a recipe with flaws is not to be run.
     """
 
     name: str
     seed: int
     goal: float | None
-    data: Data
+    data: Data | None
     phases: tuple[Phase, ...]
     path: Path | None = field(default=None, compare=False)
     tree: Tree = field(default_factory=dict, compare=False, repr=False)
+    flaws: tuple[str, ...] = ()
 
     def phase(self, name: str) -> Phase:
         """The phase of that name.
@@ -246,17 +254,19 @@ class Recipe:
         return tomli_w.dumps(plain(self.tree))
 
     def problems(self, registry: Registry) -> list[str]:
-        """What is wrong with the parts and their options, each once, beginning with its key."""
-        options = dict(self.data.source.options)
-        if self.data.unlabelled is not None:
-            options["unlabelled"] = self.data.unlabelled
-        found = []
-        for option, message in registry.problems("source", self.data.source.name, options):
-            key = "data.unlabelled" if option == "unlabelled" else f"data.source.{option}"
-            found.append(f"{key}: {message}")
+        """What is wrong with it, with the parts and their options: each once, beginning with its key."""
+        found = [*self.flaws, *self.data_problems(registry)]
         for phase in self.phases:
             found += self.phase_problems(phase, registry)
         return list(dict.fromkeys(found))
+
+    def data_problems(self, registry: Registry) -> list[str]:
+        """Those of the source."""
+        if self.data is None:
+            return []
+        keys = {"unlabelled": "data.unlabelled"}
+        found = registry.problems("source", self.data.source.name, self.data.source_options())
+        return [f"{keys.get(option, f'data.source.{option}')}: {message}" for option, message in found]
 
     def phase_problems(self, phase: Phase, registry: Registry) -> list[str]:
         """Those of one phase."""
@@ -304,22 +314,53 @@ def read_recipe(path: Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -
     Raises:
         RecipeError: everything that is wrong with it, at once.
     """
+    recipe = draft_recipe(path, overrides)
+    if recipe.flaws:
+        raise RecipeError(recipe.flaws, recipe=str(recipe.path))
+    return recipe
+
+
+def draft_recipe(path: Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -> Recipe:
+    """As `read_recipe`, with what is wrong in `Recipe.flaws`, so that more can be checked before it is said.
+
+    What could not be read is left out: phases, or parts of the data's table.
+    """
     tree = read_tree(path, overrides)
-    file = path / "recipe.toml" if path.is_dir() else path
-    problems: list[str] = []
+    flaws: list[str] = []
     try:
-        table = RecipeTable.model_validate(tree)
+        RecipeTable.model_validate(tree)
     except ValidationError as error:
-        problems = [_say(dict(item), tree) for item in error.errors()]
-    else:
-        phases = [_resolve(tree, row, problems) for row in tree["phase"]]
-        problems += _order_problems(phases)
-        if table.data.fractions.val + table.data.fractions.test >= 1:
-            problems.append("data.fractions: val and test leave nothing to train on")
-    if problems:
-        raise RecipeError(list(dict.fromkeys(problems)), recipe=str(file))
-    found = tuple(phase for phase in phases if phase is not None)
-    return Recipe(table.name, table.seed, table.goal, table.data, found, file, tree)
+        flaws = [_say(dict(item), tree) for item in error.errors()]
+    rows = [row for row in _tables(tree.get("phase")) if isinstance(row.get("name"), str)]
+    phases = [phase for row in rows if (phase := _resolve(tree, row, flaws)) is not None]
+    flaws += _order_problems(phases, [row["name"] for row in rows])
+    data = _lenient(Data, tree.get("data"))
+    if data is not None and data.fractions.val + data.fractions.test >= 1:
+        flaws.append("data.fractions: val and test leave nothing to train on")
+    goal, seed = tree.get("goal"), tree.get("seed", 1)
+    file = path / "recipe.toml" if path.is_dir() else path
+    return Recipe(
+        str(tree.get("name")), seed, goal, data, tuple(phases), file, tree, tuple(dict.fromkeys(flaws))
+    )
+
+
+def _tables(value: Any) -> list[Tree]:
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+
+
+def _lenient(kind: type[Model], table: Any) -> Model | None:
+    """A table without the keys that are wrong; None if too little is left."""
+    wrong: set[Any] = set()
+    for _ in range(2):
+        try:
+            return kind.model_validate(
+                {key: value for key, value in (table or {}).items() if key not in wrong}
+            )
+        except ValidationError as error:
+            wrong = {item["loc"][0] for item in error.errors()}
+        except AttributeError:  # no table at all
+            break
+    return None
 
 
 def _resolve(tree: Tree, row: Tree, problems: list[str]) -> Phase | None:
@@ -334,10 +375,8 @@ def _resolve(tree: Tree, row: Tree, problems: list[str]) -> Phase | None:
             problems.append(f"phase.{name}.{part}: no {part} is named, neither here nor in [{part}]")
             return None
     trained = {key: row[key] for key in Training.model_fields if key in row}
-    try:
-        training = Training.model_validate(merge(_training_defaults(tree), trained))
-    except ValidationError as error:
-        problems += [_say({**item, "loc": ("phase", name, *item["loc"])}, tree) for item in error.errors()]
+    training = _lenient(Training, merge(_training_defaults(tree), trained))
+    if training is None:
         return None
     augmentation = row.get("augmentation", "none")
     table = {"name": augmentation} if isinstance(augmentation, str) else dict(augmentation)
@@ -347,25 +386,31 @@ def _resolve(tree: Tree, row: Tree, problems: list[str]) -> Phase | None:
         if not isinstance(given, str) and not isinstance(given.get("name"), str):
             problems.append(f"phase.{name}.{part}: needs a name")
             return None
-    preprocess = merge(tree.get("preprocess", {}), row.get("preprocess", {}))
+    preprocess = _lenient(
+        PreprocessTable, merge(_table(tree.get("preprocess")), _table(row.get("preprocess")))
+    )
     return Phase(
         name=name,
         backbone=Part.of(parts["backbone"]),
-        preprocess={key: value for key, value in preprocess.items() if value is not None},
+        preprocess=preprocess.model_dump(exclude_none=True) if preprocess else {},
         head=Part.of(parts["head"]),
         freeze=Part.of(row.get("freeze", "backbone")),
         augmentation=Part.of(table),
         views=cast(Any, views) or (1 if table.get("name") == "none" else "fresh"),
         start_from=row.get("start_from"),
         statistics=row.get("statistics"),
-        keep={**tree.get("features", {}), **row.get("features", {})}.get("keep", True),
+        keep={**_table(tree.get("features")), **_table(row.get("features"))}.get("keep", True),
         training=training,
     )
 
 
+def _table(value: Any) -> Tree:
+    return value if isinstance(value, dict) else {}
+
+
 def _training_defaults(tree: Tree) -> Tree:
     defaults = Training()
-    return {"optimizer": defaults.optimizer.table(), **tree.get("training", {})}
+    return {"optimizer": defaults.optimizer.table(), **_table(tree.get("training"))}
 
 
 def _view_problems(phase: str, augmentation: Tree, views: Any) -> Iterator[str]:
@@ -378,14 +423,14 @@ def _view_problems(phase: str, augmentation: Tree, views: Any) -> Iterator[str]:
         yield f'{key}: must be a whole number from 1, or "fresh", and is {views!r}'
 
 
-def _order_problems(phases: Sequence[Phase | None]) -> Iterator[str]:
-    """What is wrong with the phases as a sequence."""
-    named = [phase for phase in phases if phase is not None]
-    names = [phase.name for phase in named]
+def _order_problems(phases: Sequence[Phase], names: Sequence[str]) -> Iterator[str]:
+    """What is wrong with the phases as a sequence; `names` are those of all, also of unreadable ones."""
     for name, count in Counter(names).items():
         if count > 1:
             yield f"phase.{name}: there are {count} phases of this name"
-    for place, phase in enumerate(named):
+    known = {phase.name: phase for phase in phases}
+    for phase in phases:
+        place = names.index(phase.name)
         start, key = phase.start_from, f"phase.{phase.name}.start_from"
         if start is None:
             continue
@@ -395,7 +440,7 @@ def _order_problems(phases: Sequence[Phase | None]) -> Iterator[str]:
         elif start not in names[:place]:
             yield f"{key}: {start!r} comes later, or is this phase itself; it must come before"
         else:
-            before = named[names.index(start)]
+            before = known.get(start, phase)
             for part in ("backbone", "head"):
                 one, other = getattr(before, part), getattr(phase, part)
                 if one != other:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tlkit.components import Sample
+from tlkit.components import Source
 from tlkit.data.batches import Pixels, threads
 from tlkit.data.images import Image, inspect
 from tlkit.data.splits import Splits, draw
@@ -39,7 +39,7 @@ from tlkit.planning import (
     why_not,
 )
 from tlkit.plugins import Registry, load_registry
-from tlkit.recipe import Recipe, read_recipe
+from tlkit.recipe import Data, Recipe, draft_recipe
 from tlkit.run_folder import SCHEMA, RunFolder, next_folder
 from tlkit.training.devices import choose_device
 from tlkit.training.loop import History, Lesson, predict, train
@@ -116,7 +116,7 @@ def run(
         TlkitError: something in the recipe, the data or the machine must be mended first.
     """
     if not isinstance(recipe, Recipe):
-        recipe = read_recipe(Path(recipe), set)
+        recipe = draft_recipe(Path(recipe), set)
     folder = RunFolder(Path(out) if out is not None else next_folder(recipe))
     return _Execution(
         recipe, folder, phases, observer or Observer(), registry or load_registry(), device
@@ -155,7 +155,7 @@ class _Execution:
             run.results = self.folder.results() or {}
             return run
         source, prepared = self._prepare()
-        splits, unlabelled, rejected = self._data(source.samples, source.unlabelled, source.classes)
+        splits, unlabelled, rejected = self._data(source)
         counts = {name: len(getattr(splits, name)) for name in ("train", "val", "test")}
         run.plan = Plan(
             self.recipe.name,
@@ -189,55 +189,63 @@ class _Execution:
         results = self.folder.results()
         return {result["name"]: result for result in results["phases"]} if results else None
 
-    def _prepare(self) -> tuple[Any, list[Prepared]]:
+    def _prepare(self) -> tuple[Source, list[Prepared]]:
         """Checks all that can be checked before images are read, and says everything at once."""
-        problems = self.recipe.problems(self.registry)
-        try:
-            known = not any(problem.startswith("data.") for problem in problems)
-            source = find_source(self.recipe, self.registry) if known else None
-        except TlkitError as error:
-            source = None
-            problems.append(f"data: {error}")
-        sound = [phase for phase in self.phases if not self.recipe.phase_problems(phase, self.registry)]
-        prepared: list[Prepared] = []
-        if source is not None:
+        recipe, registry = self.recipe, self.registry
+        problems = recipe.problems(registry)
+        source: Source | None = None
+        if recipe.data is not None and not recipe.data_problems(registry):
             try:
-                prepared = prepare(self.recipe, sound, source.classes, self.registry, self.device)
-            except RecipeError as error:
-                problems += error.problems
-        if problems:
-            raise RecipeError(problems, recipe=str(self.recipe.path or self.recipe.name))
+                source = find_source(recipe.data, registry)
+            except TlkitError as error:
+                problems.append(f"data: {error}")
+        sound = [phase for phase in self.phases if not recipe.phase_problems(phase, registry)]
+        prepared: list[Prepared] = []
+        try:
+            prepared = prepare(recipe, sound, source.classes if source else None, registry, self.device)
+        except RecipeError as error:
+            problems += error.problems
+        if problems or source is None:
+            raise RecipeError(problems, recipe=str(recipe.path or recipe.name))
         return source, prepared
 
-    def _data(
-        self, samples: Sequence[Sample], unlabelled: Sequence[Sample], classes: Sequence[str]
-    ) -> tuple[Splits, list[Image], list[tuple[str, str]]]:
+    def _data(self, source: Source) -> tuple[Splits, list[Image], list[tuple[str, str]]]:
         """Reads every image once, and draws the splits from those that are sound."""
-        every = [*samples, *unlabelled]
+        data = self.data
+        every = [*source.samples, *source.unlabelled]
         with self.observer.working("reading images", len(every), "images") as tick:
             images, rejected = inspect(every, threads=threads(), tick=tick)
-        known = {id(sample) for sample in samples}
-        data = self.recipe.data
+        if data.on_unreadable == "stop":
+            self._stop_unreadable(rejected)
+        labelled = [image for image in images if image.sample.label is not None]
         splits = draw(
-            [image for image in images if id(image.sample) in known],
-            classes,
+            labelled,
+            source.classes,
             seed=self.recipe.seed,
             per_class=data.per_class.model_dump() if data.per_class else None,
             fractions=data.fractions.model_dump(),
         )
-        rejected = [*rejected, *splits.rejected]
-        if rejected and data.on_unreadable == "stop":
-            self._stop_unreadable(rejected)
-        return splits, [image for image in images if id(image.sample) not in known], rejected
+        if data.on_unreadable == "stop":
+            self._stop_unreadable(splits.rejected)
+        unlabelled = [image for image in images if image.sample.label is None]
+        return splits, unlabelled, [*rejected, *splits.rejected]
+
+    @property
+    def data(self) -> Data:
+        """The recipe's data, once it is known to be sound."""
+        assert self.recipe.data is not None
+        return self.recipe.data
 
     def _stop_unreadable(self, rejected: Sequence[tuple[str, str]]) -> None:
+        if not rejected:
+            return
         lines = [f"  - {name}: {reason}" for name, reason in rejected[:20]]
         more = [f"  - and {len(rejected) - 20} more"] if len(rejected) > 20 else []
         count = "1 image" if len(rejected) == 1 else f"{len(rejected)} images"
         raise DataError(
             "\n".join(
                 [
-                    f"{self.recipe.data.root}: {count} cannot be used",
+                    f"{self.data.root}: {count} cannot be used",
                     *lines,
                     *more,
                     'Mend or remove them, or leave them out with --set data.on_unreadable="skip"',

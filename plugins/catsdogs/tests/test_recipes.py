@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tlkit import load_registry, read_recipe
+
 EXAMPLES = Path(__file__).parents[3] / "examples" / "catsdogs"
 RECIPES = sorted(EXAMPLES.rglob("*.toml"))
 IMPROVEMENTS = {"more-augmentation", "more-dropout", "one-more-block", "weight-decay", "another-backbone"}
@@ -34,6 +36,11 @@ def test_they_change_what_is_there_and_add_nothing(path: Path) -> None:
     phases = [phase["name"] for phase in base["phase"]]
     assert phases == ["benchmark", "zero-shot", "bottleneck", "fine-tune"]
     assert {phase["name"] for phase in recipe.get("phase", [])} <= set(phases)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_they_can_be_run(path: Path) -> None:
+    assert read_recipe(path).problems(load_registry()) == []
 
 
 def test_the_experiments_own_numbers() -> None:

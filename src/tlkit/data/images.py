@@ -19,8 +19,13 @@ from PIL import ImageOps, UnidentifiedImageError
 
 from tlkit.components import Sample
 
+PillowImage.init()
 #: Only formats that Pillow decodes itself: EPS, for one, would start Ghostscript on a stranger's file.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000", "MPO")
+FORMATS = tuple(
+    name
+    for name in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000")
+    if name in PillowImage.OPEN
+)
 #: Larger images are refused: a small file can unpack to more than the memory there is.
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 500_000_000

@@ -70,7 +70,8 @@ def draw(
         classes: class names; a label is an index into them.
         seed: of the draw.
         per_class: images per class of each split; None: all images, by `fractions`.
-        fractions: of each split, in distinct images per class; at least one of each class goes to each.
+        fractions: parts of each class's distinct images that go to val and to test, at least one to
+            each; the rest is for training.
 
     Raises:
         DataError: no such splits can be drawn from these images.
@@ -175,12 +176,12 @@ def _divide(
 
 
 def _shuffled(groups: Iterable[Group], classes: int, seed: int) -> tuple[tuple[Group, ...], ...]:
+    """Each class's groups, sorted as they come, in the order that its own generator draws them."""
     per_class: list[list[Group]] = [[] for _ in range(classes)]
     for group in groups:
         per_class[_label(group[0])].append(group)
     shuffled = []
     for label, own in enumerate(per_class):
-        own.sort(key=lambda group: group[0].sample.id)
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, label])))
         shuffled.append(tuple(own[index] for index in generator.permutation(len(own))))
     return tuple(shuffled)
@@ -212,14 +213,13 @@ def _take(
 def _shares(count: int, splits: Sequence[Split], fractions: Mapping[str, float]) -> dict[Split, int]:
     """How many of `count` distinct images go to each split: at least one, the first gets the rest."""
     first, *others = splits
-    total = round(count * min(1.0, sum(fractions.values()))) if others == ["val", "test"] else count
     shares = {}
     left = count
     for place, split in enumerate(others):
         still_waiting = len(others) - place
         shares[split] = min(max(1, round(count * fractions[split])), left - still_waiting)
         left -= shares[split]
-    return {first: max(1, total - sum(shares.values())), **shares}
+    return {first: left, **shares}
 
 
 def _must_be_enough_distinct(pools: Iterable[_Pool], classes: Sequence[str]) -> None:
