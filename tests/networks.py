@@ -14,7 +14,10 @@ from tlkit.plugins import load_registry
 KINDS = {
     "plain": ("vgg11", {"features": "map"}),
     "residual": ("resnet18", {}),
-    "transformer": ("vit_tiny_patch16_224", {"model_args": {"img_size": 64, "depth": 4, "drop_path_rate": 0.2}}),
+    "transformer": (
+        "vit_tiny_patch16_224",
+        {"model_args": {"img_size": 64, "depth": 4, "drop_path_rate": 0.2}},
+    ),
 }
 
 REGISTRY = load_registry()

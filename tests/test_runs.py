@@ -82,13 +82,17 @@ def history(ended: Run, phase: str) -> list[dict[str, float]]:
 
 def predictions(ended: Run, phase: str) -> list[tuple[str, ...]]:
     with (ended.folder / "phases" / phase / "predictions.csv").open() as file:
-        return [tuple(row[key] for key in ("split", "id", "label", "predicted")) for row in csv.DictReader(file)]
+        return [
+            tuple(row[key] for key in ("split", "id", "label", "predicted")) for row in csv.DictReader(file)
+        ]
 
 
 def timeless(results: dict[str, Any]) -> dict[str, Any]:
     return {
         **results,
-        "phases": [{key: value for key, value in row.items() if key != "seconds"} for row in results["phases"]],
+        "phases": [
+            {key: value for key, value in row.items() if key != "seconds"} for row in results["phases"]
+        ],
     }
 
 
@@ -391,7 +395,9 @@ def test_a_run_folder_that_cannot_be_made(run: Runner, few_photos: Path, tmp_pat
         run(out=few_photos)
 
 
-def test_features_that_cannot_be_written(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_features_that_cannot_be_written(
+    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TLKIT_CACHE", str(tmp_path / "file"))
     with pytest.raises(StoreError, match=r"features.keep=false"):

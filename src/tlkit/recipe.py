@@ -5,6 +5,7 @@ The parsed recipe knows no plugins: `Recipe.problems` checks parts and their opt
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,19 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Location = Annotated[Path, BeforeValidator(lambda value: Path(value) if isinstance(value, str) else value)]
-Table = str | dict[str, Any]
+#: What stands above every recipe, so that a table without a name has something to merge into.
+DEFAULTS: Tree = {"head": "linear", "training": {"optimizer": {"name": "adamw", "lr": 1e-3}}}
+#: What is due where pydantic speaks of Python.
+DUE = {
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "string_type": "must be a text",
+    "list_type": "must be a list",
+    "model_type": "must be a table",
+    "is_instance_of": "must be a path",
+    "string_pattern_mismatch": "must begin with a letter or digit and hold only letters, digits, - and _",
+}
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -48,7 +61,7 @@ class Part(BaseModel):
     options: dict[str, Any] = {}
 
     @classmethod
-    def of(cls, table: Table) -> Part:
+    def of(cls, table: str | Mapping[str, Any]) -> Part:
         """From a name alone, or a table with a name."""
         if isinstance(table, str):
             return cls(name=str(table))
@@ -60,14 +73,23 @@ class Part(BaseModel):
         return {"name": self.name, **self.options}
 
 
+def _part_table(value: Any) -> Any:
+    if not isinstance(value, str | dict):
+        raise ValueError("must be a name or a table")
+    if isinstance(value, dict) and not isinstance(value.get("name", ""), str):
+        raise ValueError(f"its name must be a text, and is {_found(value['name'])}")
+    return value
+
+
 def _part(value: Any) -> Any:
-    if isinstance(value, Part) or not isinstance(value, (str, dict)):
+    if isinstance(value, Part):
         return value
-    if isinstance(value, dict) and not isinstance(value.get("name"), str):
+    if isinstance(_part_table(value), dict) and "name" not in value:
         raise ValueError("needs a name")
     return Part.of(value)
 
 
+Table = Annotated[Any, BeforeValidator(_part_table)]
 PartTable = Annotated[Part, BeforeValidator(_part)]
 
 
@@ -154,17 +176,17 @@ class PhaseTable(Training):
     """A [[phase]] as written: what is left out comes from the tables above it."""
 
     name: Name
-    backbone: Table | None = None
+    backbone: Table = None
     preprocess: PreprocessTable = PreprocessTable()
-    head: Table | None = None
+    head: Table = None
     features: FeaturesTable = FeaturesTable()
     freeze: Table = "backbone"
     augmentation: Table = "none"
     start_from: str | None = None
     statistics: Literal["learn", "keep"] | None = None
     # parts without a name merge into the table above, so here they need none
-    optimizer: Table | None = None  # type: ignore[assignment]
-    schedule: Table | None = None  # type: ignore[assignment]
+    optimizer: Table = None
+    schedule: Table = None
 
 
 class RecipeTable(Checked):
@@ -174,9 +196,9 @@ class RecipeTable(Checked):
     seed: int = 1
     goal: Annotated[float, Field(gt=0, le=1)] | None = None
     data: Data
-    backbone: Table | None = None
+    backbone: Table = None
     preprocess: PreprocessTable = PreprocessTable()
-    head: Table = "linear"
+    head: Table = DEFAULTS["head"]
     features: FeaturesTable = FeaturesTable()
     training: Training = Training()
     phase: Annotated[list[PhaseTable], Field(min_length=1)]
@@ -325,7 +347,7 @@ def draft_recipe(path: Path, overrides: Mapping[str, Any] | Sequence[str] = ()) 
 
     What could not be read is left out: phases, or parts of the data's table.
     """
-    tree = read_tree(path, overrides)
+    tree = merge(DEFAULTS, read_tree(path, overrides))
     flaws: list[str] = []
     try:
         RecipeTable.model_validate(tree)
@@ -367,23 +389,26 @@ def _resolve(tree: Tree, row: Tree, problems: list[str]) -> Phase | None:
     """A phase with what it inherits from the tables above it."""
     name = row["name"]
     parts: dict[str, Any] = {}
-    for part, default in (("backbone", None), ("head", "linear")):
-        parts[part] = (
-            merge_part(tree.get(part, default), row[part]) if part in row else tree.get(part, default)
-        )
-        if not isinstance(parts[part], str) and not (parts[part] or {}).get("name"):
+    for part in ("backbone", "head"):
+        parts[part] = merge_part(tree.get(part), row.get(part, {}))
+        if isinstance(parts[part], dict) and "name" not in parts[part]:
             problems.append(f"phase.{name}.{part}: no {part} is named, neither here nor in [{part}]")
             return None
     trained = {key: row[key] for key in Training.model_fields if key in row}
-    training = _lenient(Training, merge(_training_defaults(tree), trained))
-    if training is None:
-        return None
-    augmentation = row.get("augmentation", "none")
+    merged = merge(_table(tree["training"]), trained)
+    # no table has it wrong by itself: there is none above that it could merge into
+    schedule = merged.get("schedule")
+    if "schedule" in trained and isinstance(schedule, dict) and "name" not in schedule:
+        problems.append(f"phase.{name}.schedule: needs a name")
+    training = _lenient(Training, merged)
+    augmentation, freeze = row.get("augmentation", "none"), row.get("freeze", "backbone")
+    if training is None or not all(map(_usable, (*parts.values(), augmentation, freeze))):
+        return None  # said already
     table = {"name": augmentation} if isinstance(augmentation, str) else dict(augmentation)
     views = table.pop("views", None)
     problems += _view_problems(name, table, views)
-    for part, given in (("freeze", row.get("freeze", "backbone")), ("augmentation", table)):
-        if not isinstance(given, str) and not isinstance(given.get("name"), str):
+    for part, given in (("freeze", freeze), ("augmentation", table)):
+        if not isinstance(given, str) and "name" not in given:
             problems.append(f"phase.{name}.{part}: needs a name")
             return None
     preprocess = _lenient(
@@ -394,7 +419,7 @@ def _resolve(tree: Tree, row: Tree, problems: list[str]) -> Phase | None:
         backbone=Part.of(parts["backbone"]),
         preprocess=preprocess.model_dump(exclude_none=True) if preprocess else {},
         head=Part.of(parts["head"]),
-        freeze=Part.of(row.get("freeze", "backbone")),
+        freeze=Part.of(freeze),
         augmentation=Part.of(table),
         views=cast(Any, views) or (1 if table.get("name") == "none" else "fresh"),
         start_from=row.get("start_from"),
@@ -408,9 +433,8 @@ def _table(value: Any) -> Tree:
     return value if isinstance(value, dict) else {}
 
 
-def _training_defaults(tree: Tree) -> Tree:
-    defaults = Training()
-    return {"optimizer": defaults.optimizer.table(), **_table(tree.get("training"))}
+def _usable(part: Any) -> bool:
+    return isinstance(part, str) or (isinstance(part, dict) and isinstance(part.get("name", ""), str))
 
 
 def _view_problems(phase: str, augmentation: Tree, views: Any) -> Iterator[str]:
@@ -420,7 +444,7 @@ def _view_problems(phase: str, augmentation: Tree, views: Any) -> Iterator[str]:
     if augmentation.get("name") == "none":
         yield f"{key}: without an augmentation there is one view, the plain image"
     elif views != "fresh" and (not isinstance(views, int) or isinstance(views, bool) or views < 1):
-        yield f'{key}: must be a whole number from 1, or "fresh", and is {views!r}'
+        yield f'{key}: must be a whole number from 1, or "fresh", and is {_found(views)}'
 
 
 def _order_problems(phases: Sequence[Phase], names: Sequence[str]) -> Iterator[str]:
@@ -432,13 +456,15 @@ def _order_problems(phases: Sequence[Phase], names: Sequence[str]) -> Iterator[s
     for phase in phases:
         place = names.index(phase.name)
         start, key = phase.start_from, f"phase.{phase.name}.start_from"
-        if start is None:
+        if not isinstance(start, str):  # there is none, or it was said already
             continue
         if start not in names:
             hint = close_matches(start, names) or f"; there are {', '.join(names)}"
             yield f"{key}: there is no phase {start!r}{hint}"
+        elif start == phase.name:
+            yield f"{key}: a phase cannot start from itself"
         elif start not in names[:place]:
-            yield f"{key}: {start!r} comes later, or is this phase itself; it must come before"
+            yield f"{key}: {start!r} comes later: move it in front of {phase.name!r}"
         else:
             before = known.get(start, phase)
             for part in ("backbone", "head"):
@@ -449,19 +475,26 @@ def _order_problems(phases: Sequence[Phase], names: Sequence[str]) -> Iterator[s
 
 def _say(item: Mapping[str, Any], tree: Tree) -> str:
     """One of pydantic's errors as a line that begins with the file's own key."""
-    place = [part for part in item["loc"] if part not in ("str", "dict[str,any]")]
+    place, kind, found = item["loc"], item["type"], item["input"]
     key = ".".join(_names(place, tree))
-    kind, found = item["type"], item.get("input")
+    if place == ("phase",):
+        return f"{key}: a recipe needs at least one phase, written as [[phase]]"
     if kind == "extra_forbidden":
         known = _known_keys(place)
         hint = close_matches(str(place[-1]), known) or f"; known here: {', '.join(sorted(known))}"
         return f"{key}: is unknown{hint}"
     if kind == "missing":
         return f"{key}: is missing"
-    message = item["msg"].removeprefix("Value error, ").replace("Input should be ", "must be ")
-    return (
-        f"{key}: {message}, and is {found!r}" if not isinstance(found, (dict, list)) else f"{key}: {message}"
-    )
+    if kind in ("too_short", "too_long"):
+        return f"{key}: must have 3 values, one per channel, and has {len(found)}"
+    said = item["msg"].removeprefix("Value error, ").replace("Input should be ", "must be ")
+    message = DUE.get(kind, said)
+    return f"{key}: {message}" if isinstance(found, dict) else f"{key}: {message}, and is {_found(found)}"
+
+
+def _found(value: Any) -> str:
+    """A value as TOML would have it."""
+    return json.dumps(value, default=str, ensure_ascii=False)
 
 
 def _names(place: Sequence[Any], tree: Tree) -> Iterator[str]:

@@ -63,7 +63,8 @@ def merge_part(base: Any, given: Any) -> Any:
     """A part's table in place of, or merged into, the one it inherits from."""
     if not isinstance(given, dict) or "name" in given:
         return given
-    return {**({"name": base} if isinstance(base, str) else base or {}), **given}
+    inherited = {"name": base} if isinstance(base, str) else base
+    return {**inherited, **given} if isinstance(inherited, dict) else given
 
 
 def merge(base: Mapping[str, Any], given: Mapping[str, Any]) -> Tree:
@@ -98,6 +99,7 @@ def _merge_phases(base: Sequence[Any], given: Sequence[Any]) -> list[Any]:
         if name is not None and name in names:
             place = names.index(name)
             merged[place] = merge(merged[place], phase)
+            names[place] = None  # a second one of this name is a mistake, which merging would hide
         else:
             merged.append(phase)
     return merged
@@ -124,7 +126,7 @@ def _read(file: Path, above: tuple[Path, ...]) -> Tree:
         return located
     if not isinstance(base, str):
         raise RecipeError(["extends: must be the path of a recipe"], recipe=str(file))
-    return merge(_read((file.parent / base).resolve(), (*above, file)), located)
+    return merge(_read(_absolute(base, file.parent), (*above, file)), located)
 
 
 def _locate(value: Any, folder: Path, key: tuple[str, ...] = ()) -> Any:
@@ -177,13 +179,18 @@ def _value(written: str) -> Any:
 def _set(tree: Tree, key: list[str], value: Any) -> str | None:
     """Sets one key; returns what is wrong with it, if anything."""
     table, rest, said = tree, key, ".".join(key)
+    if key == ["extends"]:
+        return "extends: can be written in a recipe only"
     if key[0] == "phase":
-        phases = [phase for phase in tree.get("phase", []) if isinstance(phase, dict)]
-        found = [phase for phase in phases if len(key) > 2 and phase.get("name") == key[1]]
+        rows = tree.get("phase")
+        phases = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+        if len(key) < 3:
+            return f"{said}: name a phase and its key, such as phase.{key[1] if key[1:] else 'NAME'}.epochs"
+        found = [phase for phase in phases if phase.get("name") == key[1]]
         if not found:
             names = [str(phase.get("name")) for phase in phases]
-            wanted = key[1] if len(key) > 1 else ""
-            return f"{said}: there is no phase {wanted!r}{close_matches(wanted, names)}; there are {names}"
+            hint = close_matches(key[1], names) or f"; there are {', '.join(names) or 'none'}"
+            return f"{said}: there is no phase {key[1]!r}{hint}"
         table, rest = found[0], key[2:]
     for name in rest[:-1]:
         inner = table.get(name, {})

@@ -28,7 +28,9 @@ def images(photos: Path) -> tuple[Image, ...]:
 
 def two_depths(kind: str) -> tuple[Split, Split]:
     """The same network divided behind its backbone and in front of its last block."""
-    return divided(classifier(kind), "backbone")[0], divided(classifier(kind), "all-but-last-blocks", blocks=1)[0]
+    return divided(classifier(kind), "backbone")[0], divided(
+        classifier(kind), "all-but-last-blocks", blocks=1
+    )[0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -43,7 +45,7 @@ def test_two_depths_are_made_in_one_pass_and_are_right(kind: str, images: tuple[
     assert [len(job.images) for job in jobs] == [40]
     assert extract(jobs, store, SETTING, pixels) == {("deep", "train"): 40}
     assert plan(requests, store, SETTING) == []
-    (_, batch), = batches(pixels, images, [view] * 40, [np.arange(40)])
+    ((_, batch),) = batches(pixels, images, [view] * 40, [np.arange(40)])
     for split in (deep, shallow):
         for boundary, expected in zip(split.boundaries, split.prefix(batch), strict=True):
             rows = store.column(column_key(boundary, view, SETTING)).rows([image.sha256 for image in images])
@@ -74,7 +76,9 @@ def test_features_do_not_depend_on_how_many_are_made_together(images: tuple[Imag
     for parts in ([images], [images[:7], images[7:]]):
         store = FeatureStore(Path(str(FeatureStore().folder) + str(len(parts))))
         for part in parts:
-            extract(plan([Request(split, view, part, ("a", "train"))], store, SETTING), store, SETTING, pixels)
+            extract(
+                plan([Request(split, view, part, ("a", "train"))], store, SETTING), store, SETTING, pixels
+            )
         key = column_key(split.boundaries[0], view, SETTING)
         found.append(store.column(key).rows([image.sha256 for image in images]).take(np.arange(40)))
     assert torch.equal(*found)
@@ -84,7 +88,11 @@ def test_precision_and_view_have_columns_of_their_own() -> None:
     split, _ = divided(classifier("plain"), "backbone")
     preprocess = backbone("plain").preprocess
     low = Setting(torch.device("cpu"), torch.bfloat16)
-    views = [View(preprocess), View(preprocess.override({"resize": "squash"})), View(preprocess, object(), (1,), "a")]
+    views = [
+        View(preprocess),
+        View(preprocess.override({"resize": "squash"})),
+        View(preprocess, object(), (1,), "a"),
+    ]
     views += [View(preprocess, object(), (2,), "a"), View(preprocess, object(), (1,), "b")]
     keys = {column_key(split.boundaries[0], view, setting) for view in views for setting in (SETTING, low)}
     assert len(keys) == 10
@@ -115,6 +123,8 @@ def test_an_in_place_operation_of_one_network_does_not_spoil_another() -> None:
         splits.append(divided(made, "backbone", size=32)[0])
     images = torch.randn(32, 3, 32, 32)
     expected = [split.prefix(images)[0].clone() for split in splits]
-    found = Pass({str(n): (split, split.boundaries[0]) for n, split in enumerate(splits)}, SETTING).run(images)
+    found = Pass({str(n): (split, split.boundaries[0]) for n, split in enumerate(splits)}, SETTING).run(
+        images
+    )
     for number, wanted in enumerate(expected):
         torch.testing.assert_close(found[str(number)], wanted)

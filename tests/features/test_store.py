@@ -125,7 +125,9 @@ def test_a_folder_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None
         write(store, names(1), torch.zeros(1, 1, 4))
 
 
-@pytest.mark.parametrize(("text", "size"), [("20GB", 20 * 10**9), ("500mb", 5 * 10**8), ("12", 12), ("1.5k", 1500)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("20GB", 20 * 10**9), ("500mb", 5 * 10**8), ("12", 12), ("1.5k", 1500)]
+)
 def test_sizes(text: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TLKIT_CACHE_LIMIT", text)
     assert cache_limit() == size

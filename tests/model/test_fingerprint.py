@@ -16,7 +16,10 @@ from tlkit.model.classifier import Classifier
 def network(pool: nn.Module | None = None, stride: int = 1, eps: float = 1e-5) -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, stride=stride, padding=1), nn.BatchNorm2d(8, eps=eps), pool or nn.MaxPool2d(2), nn.ReLU()
+        nn.Conv2d(3, 8, 3, stride=stride, padding=1),
+        nn.BatchNorm2d(8, eps=eps),
+        pool or nn.MaxPool2d(2),
+        nn.ReLU(),
     )
 
 

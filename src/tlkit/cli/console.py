@@ -48,36 +48,34 @@ def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str
 def print_plan(plan: Plan) -> None:
     """The plan of a run: images, then per phase what learns, what is frozen, and what is kept."""
     counts = ", ".join(f"{count:,} {name}" for name, count in plan.images.items() if count)
-    say(f"{plan.recipe}: {', '.join(plan.classes[:6])}{' …' if len(plan.classes) > 6 else ''}; {counts}")
+    more = " …" if len(plan.classes) > 6 else ""
+    say(f"{plan.recipe}: {', '.join(plan.classes[:6])}{more}; images: {counts}; on {plan.device}")
     if plan.rejected:
         say(f"left out: {len(plan.rejected)} images (listed in results.json under data.rejected)")
-    rows = []
-    for phase in plan.phases:
-        shapes = " + ".join("×".join(str(length) for length in shape) for shape in phase.feature_shapes)
-        rows.append(
-            (
-                phase.name,
-                f"{phase.backbone.rpartition('/')[2]} → {phase.head}",
-                phase.start_from or "",
-                _learning(phase),
-                f"{phase.frozen:,}",
-                phase.frontier,
-                f"{phase.image_size} px, {phase.precision}",
-                str(phase.epochs),
-                shapes or "–",
-                size(phase.feature_bytes) if phase.feature_bytes else "–",
-            )
+    for number, phase in enumerate(plan.phases, 1):
+        start = f", from {phase.start_from}" if phase.start_from else ""
+        epochs = f"{phase.epochs} epochs" if phase.epochs else "no training"
+        network = f"{phase.backbone.rpartition('/')[2]} + {phase.head}"
+        say()
+        say(
+            f"{number} {phase.name}: {network}{start}, {phase.image_size} px, {phase.precision}, {epochs}",
+            style="bold",
         )
-    columns = "phase,network,starts from,learns,frozen>,frontier,images,epochs>,kept per view,features>"
-    table(None, columns.split(","), rows)
-    for phase in plan.phases:
-        views = "" if phase.views in (1, "fresh") else f"{phase.views} views of each training image"
-        if phase.why_not:
-            say(f"{phase.name}: training features are not kept: {phase.why_not}")
-        elif views:
-            say(f"{phase.name}: {views} are kept")
-    say(f"on {plan.device}")
+        say(f"  learns    {_learning(phase)}")
+        say(f"  frozen    {phase.frozen:,}")
+        say(f"  frontier  {phase.frontier}")
+        say(f"  keeps     {_keeping(phase)}")
     say()
+
+
+def _keeping(phase: PhasePlan) -> str:
+    """What is kept of the images' way through the network, and why not more."""
+    kept = "nothing"
+    if phase.feature_bytes:
+        shapes = " + ".join("×".join(str(length) for length in shape) for shape in phase.feature_shapes)
+        views = "" if phase.views in (1, "fresh") else f", {phase.views} views of each training image"
+        kept = f"{shapes} per image{views}: {size(phase.feature_bytes)}"
+    return f"{kept}; nothing of training images: {phase.why_not}" if phase.why_not else kept
 
 
 def _learning(phase: PhasePlan) -> str:

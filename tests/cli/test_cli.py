@@ -1,0 +1,183 @@
+"""The command line as a user meets it: real processes, exit codes, messages, speed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+TLKIT = [str(Path(sys.executable).with_name("tlkit"))]
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+RECIPE = """
+name = "few"
+data = {{ source = "catsdogs", root = "{photos}", per_class = {{ train = 8, val = 3, test = 4 }} }}
+backbone = {{ name = "resnet18", weights = "none" }}
+preprocess = {{ size = 32 }}
+training = {{ epochs = 1, precision = "float32" }}
+
+[[phase]]
+name = "bottleneck"
+"""
+
+
+@pytest.fixture
+def tlkit(tmp_path: Path, few_photos: Path) -> Command:
+    """Runs tlkit in a folder that holds ``recipe.toml``; its output is text."""
+    (tmp_path / "recipe.toml").write_text(RECIPE.format(photos=few_photos))
+
+    def run(
+        *arguments: str, path: Path | None = None, limit: int | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": str(path)} if path else None
+        before = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))) if limit else None
+        return subprocess.run(
+            [*TLKIT, *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            preexec_fn=before,
+        )
+
+    return run
+
+
+def plugin(folder: Path, name: str, code: str, group: str = "tlkit") -> Path:
+    """Installs a real plugin: a module and the entry point that names it."""
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.py").write_text(code)
+    about = folder / f"{name}-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(f"[{group}]\n{name} = {name}\n")
+    return folder
+
+
+def test_a_run_shows_plan_progress_table_and_folder(tlkit: Command, tmp_path: Path) -> None:
+    ended = tlkit("run", ".", "--out", "out")
+    assert ended.returncode == 0, ended.stderr
+    lines = ended.stdout.splitlines()
+    assert lines[-1] == "out"
+    assert lines[0].startswith("few: cat, dog; images: 16 train, 6 val, 8 test")
+    assert "  learns    1,026 in the head" in lines
+    assert "  frozen    11,176,512" in lines
+    assert "bottleneck 1/1: loss" in ended.stderr
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    test = results["phases"][0]["test"]
+    (row,) = (line for line in lines if line.strip().startswith("bottleneck ") and "of 8" in line)
+    assert f"{test['accuracy']:.3f}" in row
+    assert "{:.3f} – {:.3f}".format(*test["ci95"]) in row
+    assert "\x1b[" not in ended.stdout + ended.stderr  # a pipe gets plain lines
+    again = tlkit("run", ".", "--out", "out")
+    assert again.returncode == 0
+    assert again.stdout.splitlines()[-1] == "out"
+    assert row in again.stdout.splitlines()
+
+
+def test_runs_are_numbered(tlkit: Command) -> None:
+    assert tlkit("run", "recipe.toml").stdout.splitlines()[-1] == "runs/few/1"
+    assert tlkit("run", "recipe.toml").stdout.splitlines()[-1] == "runs/few/2"
+
+
+def test_a_plan_writes_no_folder(tlkit: Command, tmp_path: Path) -> None:
+    ended = tlkit("run", ".", "--plan", "--set", "phase.bottleneck.freeze=nothing")
+    assert ended.returncode == 0
+    assert "everything learns" in ended.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "nowhere.toml"], "nowhere.toml"),
+        (["run", ".", "--set", "training.epochz=3"], "training.epochz: is unknown (did you mean 'epochs'?)"),
+        (["run", ".", "--set", "backbone.name=resnet19"], "did you mean 'resnet18'"),
+        (["run", ".", "--set", "training.epochs=three"], "training.epochs: must be a valid integer"),
+        (["run", ".", "--set", "data.root=elsewhere"], "elsewhere"),
+        (["run", ".", "--phase", "bottlneck"], "did you mean 'bottleneck'"),
+        (["run", ".", "--device", "warp"], "warp"),
+        (["run", ".", "--out", "/sys/tlkit"], "cannot be written"),
+        (["plugins", "show", "liner"], "did you mean 'linear'"),
+        (["cache", "prune", "--limit", "lots"], "is no size"),
+    ],
+)
+def test_a_users_mistake_ends_with_2_and_says_what_to_do(
+    arguments: list[str], says: str, tlkit: Command
+) -> None:
+    ended = tlkit(*arguments)
+    assert ended.returncode == 2
+    assert says in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_debug_shows_where(tlkit: Command) -> None:
+    ended = tlkit("run", "nowhere.toml", "--debug")
+    assert "Traceback" in ended.stderr
+
+
+def test_a_full_disk_is_said_and_loses_nothing(tlkit: Command, cache: Path) -> None:
+    # files may grow to 10 kB: the recipe fits, features do not
+    ended = tlkit("run", ".", "--out", "out", limit=10_000)
+    assert ended.returncode == 2
+    assert "features cannot be written" in ended.stderr
+    assert "features.keep=false" in ended.stderr
+    assert not list(cache.rglob("*.unfinished"))
+    assert tlkit("run", ".", "--out", "out").returncode == 0
+
+
+def test_a_plugin_that_raises_at_import_is_named_and_the_rest_works(tlkit: Command, tmp_path: Path) -> None:
+    path = plugin(tmp_path / "site", "brokenplugin", "raise RuntimeError('no such luck')")
+    listed = tlkit("plugins", "list", path=path)
+    assert listed.returncode == 0
+    assert re.search(r"brokenplugin.*broken.*no such luck", listed.stdout)
+    asked = tlkit("run", ".", "--set", "head.name=from-brokenplugin", path=path)
+    assert asked.returncode == 2
+    assert "brokenplugin" in asked.stderr
+    assert tlkit("run", ".", "--plan", path=path).returncode == 0
+
+
+def test_help_answers_at_once_whatever_plugins_import(tlkit: Command, tmp_path: Path) -> None:
+    path = plugin(tmp_path / "site", "slowplugin", "import torch, time\ntime.sleep(5)")
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        assert tlkit("--help", path=path).returncode == 0
+        seconds.append(time.perf_counter() - began)
+    assert min(seconds) < 0.5
+
+
+def test_a_plugins_command_has_a_heading_of_its_own(tlkit: Command, tmp_path: Path) -> None:
+    code = (
+        "import typer\napp = typer.Typer(help='Says hello.')\n@app.command()\ndef hello(): print('hello')\n"
+    )
+    path = plugin(tmp_path / "site", "greeter", code, group="tlkit.commands")
+    about = path / "greeter-1.0.dist-info" / "entry_points.txt"
+    about.write_text("[tlkit.commands]\ngreeter = greeter:app\n")
+    shown = tlkit("--help", path=path).stdout
+    assert "Commands of plugins" in shown
+    assert "Says hello." in shown
+
+
+def test_blocks_of_vgg16(tlkit: Command) -> None:
+    shown = tlkit("plugins", "blocks", "vgg16").stdout
+    assert "14,714,688 parameters" in shown
+    (last,) = (line for line in shown.splitlines() if line.strip().startswith("5 "))
+    assert "7,079,424" in last
+    assert "features.24.weight … features.28.bias" in last
+
+
+def test_the_cache_is_listed_and_cleared(tlkit: Command) -> None:
+    assert tlkit("run", ".", "--out", "out").returncode == 0
+    assert re.search(r"^1 in .*features: [\d.]+ kB of 20\.0 GB$", tlkit("cache", "list").stdout, re.MULTILINE)
+    assert "freed 0 B" in tlkit("cache", "prune").stdout
+    assert re.search(r"freed [\d.]+ kB", tlkit("cache", "clear").stdout)
+    assert tlkit("cache", "list").stdout.startswith("0 in ")
