@@ -274,7 +274,7 @@ def test_killed_while_extracting_only_the_missing_are_computed(
 ) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(RECIPE.format(photos=few_photos, backbone=BACKBONES["residual"]))
-    # a real process; shards are closed after every batch, and batches are small, so that some are there to find
+    # a real process; shards are closed after every batch, and batches are small, so some are there to find
     code = (
         "import sys; from tlkit.features import store, extraction; "
         "store.SHARD_SECONDS = 0.0; extraction.BATCH = 2; "
@@ -381,7 +381,7 @@ def test_weights_out_of_reach_are_said_quickly(run: Runner, monkeypatch: pytest.
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HUB_CACHE", "/nonexistent")
     began = time.monotonic()
-    with pytest.raises(RecipeError, match="--set backbone.weights=PATH"):
+    with pytest.raises(RecipeError, match=r"--set backbone\.weights=PATH"):
         run(set={"backbone": {"name": "resnet18.a1_in1k"}})
     assert time.monotonic() - began < 10
     assert issubclass(WeightsError, TlkitError)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tlkit.errors import close_matches
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-#: The schedules that timm.scheduler.create_scheduler_v2 knows; it keeps no list of its own.
-SCHEDULES = ("cosine", "tanh", "step", "multistep", "plateau", "poly")
+#: timm's schedules that go by the epoch alone; timm keeps no list of its own.
+SCHEDULES = ("cosine", "tanh", "step", "multistep", "poly")
 
 
 def make_optimizer(module: nn.Module, name: str, options: Mapping[str, Any]) -> torch.optim.Optimizer:
@@ -40,11 +40,7 @@ def optimizer_problems(name: str, options: Mapping[str, Any]) -> list[tuple[str,
 
     if name not in list_optimizers():
         return [("name", f"timm knows no optimiser {name!r}{close_matches(name, list_optimizers())}")]
-    wrong = [
-        (key, f"must be a number, not {value!r}")
-        for key, value in options.items()
-        if key in ("lr", "momentum", "weight_decay", "eps") and not _is_number(value)
-    ]
+    wrong = _no_numbers(options, ("lr", "momentum", "weight_decay", "eps"))
     if wrong:
         return wrong
     module = torch.nn.Linear(1, 1)
@@ -65,18 +61,25 @@ def schedule_problems(name: str, options: Mapping[str, Any]) -> list[tuple[str, 
         return [("name", f"timm knows no schedule {name!r}{hint}")]
     known = set(inspect.signature(create_scheduler_v2).parameters) - {"optimizer", "sched", "num_epochs"}
     unknown = [(key, f"is unknown{close_matches(key, known)}") for key in options if key not in known]
-    if unknown:
-        return unknown
+    texts = ("decay_milestones", "decay_fn", "plateau_mode", "warmup_prefix", "stable_timescale", "noise")
+    wrong = unknown or _no_numbers(options, [key for key in known if key not in texts])
+    if wrong:
+        return wrong
     optimizer = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), lr=1.0)
     try:
         make_schedule(optimizer, name, options, epochs=10).step(1)
-    except (TypeError, ValueError, AssertionError, AttributeError) as error:
+    except (TypeError, ValueError, AssertionError, AttributeError, ArithmeticError) as error:
         return [(_mentioned(options, str(error)), f"timm's {name} refuses this: {error}")]
     return []
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _no_numbers(options: Mapping[str, Any], keys: Iterable[str]) -> list[tuple[str, str]]:
+    """Those of `keys` whose value is no number, though timm would take some of them."""
+    return [
+        (key, f"must be a number, not {options[key]!r}")
+        for key in keys
+        if key in options and (isinstance(options[key], bool) or not isinstance(options[key], (int, float)))
+    ]
 
 
 def _mentioned(options: Mapping[str, Any], message: str) -> str:

@@ -13,16 +13,18 @@ from tlkit.components import Backbone, Source
 from tlkit.data.batches import View
 from tlkit.data.images import Image
 from tlkit.data.splits import Splits
+from tlkit.devices import Setting
+from tlkit.devices import setting as make_setting
 from tlkit.errors import RecipeError, TlkitError
-from tlkit.features.extraction import Owner, Request, Setting, bytes_per_view
+from tlkit.features.extraction import Owner, Request, bytes_per_view
 from tlkit.hashing import digest, seed
 from tlkit.model.classifier import Classifier, to_layout
 from tlkit.model.freezing import freeze, statistics_move
 from tlkit.model.frontier import Split, split
 from tlkit.model_folder import make_backbone
 from tlkit.plugins import Registry
-from tlkit.recipe import Data, Phase, Recipe
-from tlkit.training.devices import setting as make_setting
+from tlkit.recipe import Phase, Recipe
+from tlkit.recipe_tables import Data
 
 #: Test features are kept, like those of training and validation, up to this many bytes per phase.
 SMALL = 256 * 2**20

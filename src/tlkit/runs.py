@@ -14,20 +14,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from tlkit.components import Source
 from tlkit.data.batches import Pixels, threads
+from tlkit.data.feed import Feed
 from tlkit.data.images import Image, inspect
 from tlkit.data.splits import Splits, draw
+from tlkit.devices import choose_device
 from tlkit.errors import DataError, RecipeError, RunFolderError, TlkitError
 from tlkit.evaluation.comparison import mcnemar
 from tlkit.evaluation.metrics import evaluate, summary
 from tlkit.features.extraction import Owner, extract, plan
-from tlkit.features.feeds import Feed
 from tlkit.features.store import FeatureStore, cache_limit
 from tlkit.model_folder import load_state, read_state, save_model
-from tlkit.phase_feeds import labels, make_feeds, plain_feed
+from tlkit.phase_run import feature_summary, labels, make_feeds, make_lesson, plain_feed, probabilities
 from tlkit.planning import (
     Plan,
     Prepared,
@@ -36,13 +36,12 @@ from tlkit.planning import (
     known_beforehand,
     parameters,
     prepare,
-    why_not,
 )
 from tlkit.plugins import Registry, load_registry
-from tlkit.recipe import Data, Recipe, draft_recipe
+from tlkit.recipe import Recipe, draft_recipe
+from tlkit.recipe_tables import Data
 from tlkit.run_folder import SCHEMA, RunFolder, next_folder
-from tlkit.training.devices import choose_device
-from tlkit.training.loop import History, Lesson, predict, train
+from tlkit.training.loop import History, train
 from tlkit.training.resuming import clear_progress
 
 LIBRARIES = ("tlkit", "torch", "timm", "albumentations", "accelerate", "numpy", "pillow")
@@ -321,7 +320,7 @@ class _Execution:
             "epochs": len(history.rows),
             "best_epoch": history.best_epoch,
             "parameters": parameters(item),
-            "features": self._features(item, splits),
+            "features": feature_summary(item, splits, self.computed),
             "seconds": {key: round(value, 3) for key, value in seconds.items()},
             **result,
         }
@@ -341,28 +340,14 @@ class _Execution:
             self.observer.epoch_ended(phase.name, row, phase.training.epochs)
             self._notify("tlkit_epoch_ended", run=run, phase=phase, epoch=int(row["epoch"]), metrics=row)
 
+        classes: list[str] = run.results["classes"]
         history = History()
         if item.trains:
-            classes = len(run.results["classes"])
-            lesson = Lesson(
-                feeds["train"],
-                labels(splits.train),
-                feeds["val"],
-                labels(splits.val),
-                classes,
-                (self.recipe.seed, phase.name),
-            )
+            lesson = make_lesson(item, feeds, splits, len(classes), self.recipe.seed)
+            resume = self.folder.phase(phase.name) / "resume"
             steps = phase.training.epochs * len(splits.train)
             with self.observer.working(f"training {phase.name}", steps, "images") as tick:
-                history = train(
-                    item.split,
-                    lesson,
-                    phase.training,
-                    item.setting,
-                    self.folder.phase(phase.name) / "resume",
-                    epoch_ended,
-                    tick,
-                )
+                history = train(item.split, lesson, phase.training, item.setting, resume, epoch_ended, tick)
             self.folder.write_history(phase.name, history.rows)
         save_model(
             self.folder.model(phase.name),
@@ -370,7 +355,7 @@ class _Execution:
             item.backbone,
             backbone_table=phase.backbone.table(),
             head_table=phase.head.table(),
-            classes=run.results["classes"],
+            classes=classes,
         )
         return history
 
@@ -383,22 +368,18 @@ class _Execution:
         unlabelled: Sequence[Image],
     ) -> dict[str, Any]:
         """Predictions on validation, test and unlabelled images, and what they are worth."""
-        name, classes = item.phase.name, run.results["classes"]
+        name = item.phase.name
         parts: list[tuple[str, Sequence[Image], Feed]] = [
             ("val", splits.val, feeds["val"]),
             ("test", splits.test, feeds["test"]),
         ]
         if unlabelled:
             parts.append(("unlabelled", unlabelled, plain_feed(item, unlabelled, self.pixels)))
-        found: dict[str, NDArray[np.float64]] = {}
         total = sum(len(images) for _, images, _ in parts)
         with self.observer.working(f"evaluating {name}", total, "images") as tick:
-            for part, _, feed in parts:
-                logits = predict(item.split, feed, item.phase.training.batch_size, item.setting, tick)
-                found[part] = logits.double().softmax(1).numpy()
-        self.folder.write_predictions(
-            name, classes, [(part, images, found[part]) for part, images, _ in parts]
-        )
+            found = {part: probabilities(item, feed, tick) for part, _, feed in parts}
+        rows = [(part, images, found[part]) for part, images, _ in parts]
+        self.folder.write_predictions(name, run.results["classes"], rows)
         return {
             "val": summary(found["val"], labels(splits.val)),
             "test": evaluate(found["test"], labels(splits.test)),
@@ -415,21 +396,6 @@ class _Execution:
             pairs = np.array([(before[image], right) for image, right in now.items()], dtype=bool)
             rows.append({"phase": other, **mcnemar(pairs[:, 0], pairs[:, 1])})
         return rows
-
-    def _features(self, item: Prepared, splits: Splits) -> dict[str, Any]:
-        """What came of keeping features: image views of training and validation, made and found."""
-        name = item.phase.name
-        wanted = len(splits.val) if item.keeps else 0
-        if item.trains and item.keeps_training:
-            wanted += len(splits.train) * len(item.views)
-        computed = self.computed.get((name, "train"), 0) + self.computed.get((name, "val"), 0)
-        return {
-            "kept": item.keeps_training,
-            "computed": computed,
-            "reused": wanted - computed,
-            "bytes": wanted * item.bytes_per_view(),
-            "why_not": why_not(item),
-        }
 
     def _empty_results(self, plan: Plan) -> dict[str, Any]:
         return {

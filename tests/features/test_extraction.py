@@ -13,7 +13,8 @@ from torch import nn
 from tlkit.components import Sample
 from tlkit.data.batches import Pixels, View, batches
 from tlkit.data.images import Image, inspect
-from tlkit.features.extraction import Pass, Request, Setting, column_key, extract, plan
+from tlkit.devices import Setting
+from tlkit.features.extraction import Pass, Request, column_key, extract, plan
 from tlkit.features.store import FeatureStore
 from tlkit.model.frontier import Split
 

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from tlkit.data.batches import Pixels, View, batches
 from tlkit.data.images import Image
+from tlkit.devices import Setting
 from tlkit.features.store import FeatureStore, Writer
 from tlkit.hashing import digest
 from tlkit.model.frontier import Boundary, Split
@@ -24,23 +25,6 @@ BATCH = 32
 
 #: A phase's name and a part of the data: train, val, test.
 Owner = tuple[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """How features are computed, as far as it changes them.
-
-    Attributes:
-        device: where.
-        dtype: what they are kept in.
-    """
-
-    device: torch.device
-    dtype: torch.dtype
-
-    def autocast(self) -> torch.autocast:
-        """The context that forward passes run in."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tlkit.features.extraction import Setting
-from tlkit.features.feeds import Feed
+from tlkit.data.feed import Feed
+from tlkit.devices import Setting
 from tlkit.hashing import seed
 from tlkit.model.frontier import Split
 from tlkit.optimisation import make_optimizer, make_schedule
-from tlkit.recipe import Training
+from tlkit.recipe_tables import Training
 from tlkit.training.resuming import Progress, load_progress, save_progress
 
 State = dict[str, Tensor]

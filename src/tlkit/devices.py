@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from accelerate import PartialState
 
 from tlkit.errors import RecipeError
-from tlkit.features.extraction import Setting
 
 Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How features are computed, as far as it changes them.
+
+    Attributes:
+        device: where.
+        dtype: what they are kept in.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def autocast(self) -> torch.autocast:
+        """The context that forward passes run in."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
 
 def choose_device(name: str | None) -> torch.device:

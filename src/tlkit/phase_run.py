@@ -1,20 +1,23 @@
-"""What a prepared phase trains on and is judged by."""
+"""A prepared phase put to work: what it trains on, what it predicts, what came of keeping features."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlkit.data.batches import Pixels, View
+from tlkit.data.feed import Feed
 from tlkit.data.images import Image
 from tlkit.data.splits import Splits
-from tlkit.features.extraction import column_key
-from tlkit.features.feeds import Feed, ImageFeed, KeptFeed
+from tlkit.features.extraction import Owner, column_key
+from tlkit.features.feeds import ImageFeed, KeptFeed
 from tlkit.features.store import FeatureStore, Rows
 from tlkit.hashing import seed
-from tlkit.planning import Prepared
+from tlkit.planning import Prepared, why_not
+from tlkit.training.loop import Lesson, predict
 
 
 def make_feeds(
@@ -41,6 +44,46 @@ def plain_feed(item: Prepared, images: Sequence[Image], pixels: Pixels, *, remem
     """Plain images, read and sent through the whole network as they are asked for."""
     turns = [0] * len(images)
     return ImageFeed(pixels, images, [item.plain], turns, item.split, item.setting, remember=remember)
+
+
+def make_lesson(
+    item: Prepared, feeds: Mapping[str, Feed], splits: Splits, classes: int, recipe_seed: int
+) -> Lesson:
+    """What the phase learns from."""
+    return Lesson(
+        train=feeds["train"],
+        train_labels=labels(splits.train),
+        val=feeds["val"],
+        val_labels=labels(splits.val),
+        classes=classes,
+        seed=(recipe_seed, item.phase.name),
+    )
+
+
+def probabilities(item: Prepared, feed: Feed, tick: Callable[[int], object]) -> NDArray[np.float64]:
+    """What the phase's network makes of the images: ``(N, classes)``, rows that add up to 1."""
+    logits = predict(item.split, feed, item.phase.training.batch_size, item.setting, tick)
+    result: NDArray[np.float64] = logits.double().softmax(1).numpy()
+    return result
+
+
+def feature_summary(item: Prepared, splits: Splits, computed: Mapping[Owner, int]) -> dict[str, Any]:
+    """What came of keeping features, in image views of training and validation.
+
+    A view that is computed for several phases at once counts for the first; the others reuse it.
+    """
+    name = item.phase.name
+    wanted = len(splits.val) if item.keeps else 0
+    if item.trains and item.keeps_training:
+        wanted += len(splits.train) * len(item.views)
+    made = computed.get((name, "train"), 0) + computed.get((name, "val"), 0)
+    return {
+        "kept": item.keeps_training,
+        "computed": made,
+        "reused": wanted - made,
+        "bytes": wanted * item.bytes_per_view(),
+        "why_not": why_not(item),
+    }
 
 
 def labels(images: Sequence[Image]) -> NDArray[np.int64]:
