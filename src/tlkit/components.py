@@ -80,6 +80,10 @@ class Source:
     unlabelled: Sequence[Sample] = ()
     downloads: Sequence[Download] = ()
 
+    def __len__(self) -> int:
+        """How many images there are, with and without a label."""
+        return len(self.samples) + len(self.unlabelled)
+
 
 @dataclass(frozen=True)
 class Preprocess:

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 
 from tlkit.components import Source
-from tlkit.data.batches import Pixels, threads
+from tlkit.data.batches import Pixels
 from tlkit.data.feed import Feed
-from tlkit.data.images import Image, inspect
-from tlkit.data.splits import Splits, draw
+from tlkit.data.images import Image
+from tlkit.data.splits import Splits
 from tlkit.devices import choose_device
-from tlkit.errors import DataError, RecipeError, RunFolderError, TlkitError
+from tlkit.errors import RecipeError, RunFolderError, TlkitError
 from tlkit.evaluation.comparison import mcnemar
 from tlkit.evaluation.metrics import evaluate, summary
 from tlkit.features.extraction import Owner, extract, plan
@@ -39,7 +39,6 @@ from tlkit.planning import (
 )
 from tlkit.plugins import Registry, load_registry
 from tlkit.recipe import Recipe, draft_recipe
-from tlkit.recipe_tables import Data
 from tlkit.run_folder import SCHEMA, RunFolder, next_folder
 from tlkit.training.loop import History, train
 from tlkit.training.resuming import clear_progress
@@ -154,7 +153,10 @@ class _Execution:
             run.results = self.folder.results() or {}
             return run
         source, prepared = self._prepare()
-        splits, unlabelled, rejected = self._data(source)
+        assert self.recipe.data is not None  # _prepare has seen to it
+        with self.observer.working("reading images", len(source), "images") as tick:
+            found = read_images(source, self.recipe.data, self.recipe.seed, tick)
+        splits, unlabelled, rejected = found.splits, found.unlabelled, found.rejected
         counts = {name: len(getattr(splits, name)) for name in ("train", "val", "test")}
         run.plan = Plan(
             self.recipe.name,
@@ -207,50 +209,6 @@ class _Execution:
         if problems or source is None:
             raise RecipeError(problems, recipe=str(recipe.path or recipe.name))
         return source, prepared
-
-    def _data(self, source: Source) -> tuple[Splits, list[Image], list[tuple[str, str]]]:
-        """Reads every image once, and draws the splits from those that are sound."""
-        data = self.data
-        every = [*source.samples, *source.unlabelled]
-        with self.observer.working("reading images", len(every), "images") as tick:
-            images, rejected = inspect(every, threads=threads(), tick=tick)
-        if data.on_unreadable == "stop":
-            self._stop_unreadable(rejected)
-        labelled = [image for image in images if image.sample.label is not None]
-        splits = draw(
-            labelled,
-            source.classes,
-            seed=self.recipe.seed,
-            per_class=data.per_class.model_dump() if data.per_class else None,
-            fractions=data.fractions.model_dump(),
-        )
-        if data.on_unreadable == "stop":
-            self._stop_unreadable(splits.rejected)
-        unlabelled = [image for image in images if image.sample.label is None]
-        return splits, unlabelled, [*rejected, *splits.rejected]
-
-    @property
-    def data(self) -> Data:
-        """The recipe's data, once it is known to be sound."""
-        assert self.recipe.data is not None
-        return self.recipe.data
-
-    def _stop_unreadable(self, rejected: Sequence[tuple[str, str]]) -> None:
-        if not rejected:
-            return
-        lines = [f"  - {name}: {reason}" for name, reason in rejected[:20]]
-        more = [f"  - and {len(rejected) - 20} more"] if len(rejected) > 20 else []
-        count = "1 image" if len(rejected) == 1 else f"{len(rejected)} images"
-        raise DataError(
-            "\n".join(
-                [
-                    f"{self.data.root}: {count} cannot be used",
-                    *lines,
-                    *more,
-                    'Mend or remove them, or leave them out with --set data.on_unreadable="skip"',
-                ]
-            )
-        )
 
     def _check_starts(self, done: Mapping[str, Any]) -> None:
         """A phase must find the one it starts from: among these, or finished in this folder."""
