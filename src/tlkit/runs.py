@@ -19,6 +19,7 @@ from tlkit.components import Source
 from tlkit.data.batches import Pixels
 from tlkit.data.feed import Feed
 from tlkit.data.images import Image
+from tlkit.data.reading import read_images
 from tlkit.data.splits import Splits
 from tlkit.devices import choose_device
 from tlkit.errors import RecipeError, RunFolderError, TlkitError
