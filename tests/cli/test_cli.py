@@ -101,7 +101,7 @@ def test_a_plan_writes_no_folder(tlkit: Command, tmp_path: Path) -> None:
         (["run", "nowhere.toml"], "nowhere.toml"),
         (["run", ".", "--set", "training.epochz=3"], "training.epochz: is unknown (did you mean 'epochs'?)"),
         (["run", ".", "--set", "backbone.name=resnet19"], "did you mean 'resnet18'"),
-        (["run", ".", "--set", "training.epochs=three"], "training.epochs: must be a valid integer"),
+        (["run", ".", "--set", "training.epochs=three"], "training.epochs: must be a whole number"),
         (["run", ".", "--set", "data.root=elsewhere"], "elsewhere"),
         (["run", ".", "--phase", "bottlneck"], "did you mean 'bottleneck'"),
         (["run", ".", "--device", "warp"], "warp"),
