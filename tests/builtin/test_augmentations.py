@@ -1,0 +1,88 @@
+"""Augmentations: decoded image in, size by size out, drawn from a seed."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from networks import REGISTRY
+from PIL import Image
+from scipy.ndimage import affine_transform
+
+from tlkit.builtin.augmentation_transforms import KerasAffine
+from tlkit.components import Preprocess
+
+PREPROCESS = Preprocess(size=96, resize="squash")
+OPTIONS = {
+    "none": {},
+    "affine": {"rotation": 40, "shift": 0.2, "shear": 0.2, "zoom": 0.2, "flip": True},
+    "standard": {},
+}
+
+
+def draw(transform: Any, image: np.ndarray[Any, Any], seed: int) -> np.ndarray[Any, Any]:
+    transform.set_random_seed(seed)
+    result: np.ndarray[Any, Any] = transform(image=image)["image"]
+    return result
+
+
+@pytest.fixture
+def image(photos: Path) -> np.ndarray[Any, Any]:
+    return np.asarray(Image.open(photos / "cat.1.jpg"))
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_shape_type_and_seed(name: str, image: np.ndarray[Any, Any]) -> None:
+    transform = REGISTRY.make("augmentation", name, OPTIONS[name], PREPROCESS)
+    first = draw(transform, image, 1)
+    assert first.shape == (96, 96, 3)
+    assert first.dtype == np.uint8
+    assert np.array_equal(draw(transform, image, 1), first)
+    assert np.array_equal(draw(transform, image, 2), first) == (name == "none")
+
+
+def test_nothing_drawn_is_the_plain_image(image: np.ndarray[Any, Any]) -> None:
+    transform = REGISTRY.make("augmentation", "affine", {}, PREPROCESS)
+    assert np.array_equal(draw(transform, image, 1), PREPROCESS(Image.fromarray(image)))
+
+
+def test_the_affine_map_is_keras(image: np.ndarray[Any, Any]) -> None:
+    """Against Keras' own formula: rotation @ shift @ shear @ zoom about the centre, with scipy's interpolation."""
+    pixels = PREPROCESS(Image.fromarray(image))
+    angle, shifts, shearing, zooms = math.radians(25), (0.1, -0.15), math.radians(8), (1.15, 0.9)
+    ours = KerasAffine(0, 0, 0, 0).apply(pixels, angle=angle, shifts=shifts, shearing=shearing, zooms=zooms)
+    height, width = pixels.shape[:2]
+    turn = np.array(
+        [[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0], [0, 0, 1]]
+    )
+    shift = np.array([[1, 0, shifts[0] * height], [0, 1, shifts[1] * width], [0, 0, 1]])
+    shear = np.array([[1, -math.sin(shearing), 0], [0, math.cos(shearing), 0], [0, 0, 1]])
+    zoom = np.diag([*zooms, 1])
+    centre = np.array([[1, 0, height / 2 - 0.5], [0, 1, width / 2 - 0.5], [0, 0, 1]])
+    matrix = centre @ turn @ shift @ shear @ zoom @ np.linalg.inv(centre)
+    theirs = np.stack(
+        [
+            affine_transform(
+                pixels[..., channel].astype(float), matrix[:2, :2], matrix[:2, 2], order=1, mode="nearest"
+            )
+            for channel in range(3)
+        ],
+        -1,
+    )
+    assert np.abs(ours - theirs).mean() < 1.0
+
+
+def test_draws_stay_in_their_ranges() -> None:
+    transform = KerasAffine(rotation=40, shift=0.2, shear=5, zoom=0.3)
+    transform.set_random_seed(0)
+    drawn = [transform.get_params() for _ in range(500)]
+    angles = [math.degrees(one["angle"]) for one in drawn]
+    assert -40 <= min(angles) < -36
+    assert 36 < max(angles) <= 40
+    zooms = [zoom for one in drawn for zoom in one["zooms"]]
+    assert 0.7 <= min(zooms) < 0.72
+    assert 1.28 < max(zooms) <= 1.3
+    assert max(abs(part) for one in drawn for part in one["shifts"]) <= 0.2

@@ -1,0 +1,141 @@
+"""Reading images: every kind of file once, bad ones named."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+
+from tlkit.components import Preprocess, Sample
+from tlkit.data import images as images_module
+from tlkit.data.images import UnreadableImage, decode, inspect, read
+
+RED = (200, 30, 40)
+
+
+def encoded(image: PillowImage.Image, kind: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def flat(mode: str, colour: object) -> PillowImage.Image:
+    return PillowImage.new(mode, (20, 10), colour)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (encoded(flat("RGB", RED), "PNG"), RED),
+        (encoded(flat("L", 99), "PNG"), (99, 99, 99)),
+        (encoded(flat("1", 1), "PNG"), (255, 255, 255)),
+        (encoded(flat("RGB", RED).quantize(8), "PNG"), RED),
+        (encoded(flat("RGB", RED).quantize(8), "GIF"), RED),
+        (encoded(flat("RGBA", (*RED, 255)), "PNG"), RED),
+        (encoded(flat("RGBA", (*RED, 0)), "PNG"), (255, 255, 255)),
+        (encoded(flat("LA", (10, 0)), "PNG"), (255, 255, 255)),
+        (encoded(flat("I;16", 30000), "PNG"), (117, 117, 117)),
+        (encoded(flat("RGB", RED), "WEBP", lossless=True), RED),
+        (encoded(flat("RGB", RED), "BMP"), RED),
+        (encoded(flat("RGB", RED), "TIFF"), RED),
+    ],
+    ids="rgb grey bilevel palette gif opaque transparent grey-transparent 16-bit webp bmp tiff".split(),
+)
+def test_every_kind_becomes_rgb(content: bytes, expected: tuple[int, int, int]) -> None:
+    image = decode(content)
+    assert image.mode == "RGB"
+    assert image.getpixel((3, 3)) == pytest.approx(expected, abs=1)
+
+
+def test_cmyk_and_jpeg() -> None:
+    cmyk = decode(encoded(flat("RGB", RED).convert("CMYK"), "JPEG", quality=95))
+    assert cmyk.getpixel((3, 3)) == pytest.approx(RED, abs=6)
+
+
+def test_exif_rotation_is_applied() -> None:
+    exif = PillowImage.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    assert decode(encoded(flat("RGB", RED), "JPEG", exif=exif)).size == (10, 20)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty"),
+        (b"no image at all", "not an image"),
+        (encoded(flat("RGB", RED), "PNG")[:-30], "truncated"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not an image"),
+    ],
+    ids=["empty", "text", "cut short", "postscript"],
+)
+def test_bad_files_have_a_reason(content: bytes, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.jpg"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableImage, match=reason):
+        read(path)
+    sound, rejected = inspect([Sample("bad.jpg", path, 0)], threads=1)
+    assert sound == []
+    assert rejected[0][0] == "bad.jpg"
+    assert reason in rejected[0][1]
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encoded(PillowImage.new("L", (3000, 3000)), "PNG")
+    monkeypatch.setattr(images_module, "MAX_PIXELS", 1_000_000)
+    with pytest.raises(UnreadableImage, match="3000x3000 pixels"):
+        decode(content)
+
+
+def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "folder.jpg").mkdir()
+    samples = [Sample(name, tmp_path / name, 0) for name in ("gone.jpg", "folder.jpg")]
+    _, rejected = inspect(samples, threads=2)
+    assert [name for name, _ in rejected] == ["gone.jpg", "folder.jpg"]
+    assert "No such file" in rejected[0][1]
+
+
+@pytest.mark.parametrize("mode", ["center", "squash", "border"])
+@pytest.mark.parametrize("crop", [0.875, 1.0])
+def test_preprocessing_is_timms_to_the_bit(mode: str, crop: float, photos: Path) -> None:
+    import torch
+    from timm.data import create_transform
+
+    from tlkit.data.batches import normalise
+
+    resize = {"center": "crop", "squash": "squash", "border": "pad"}[mode]
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    ours = Preprocess(160, resize, crop, "bicubic", mean, std)  # type: ignore[arg-type]
+    theirs = create_transform(
+        (3, 160, 160), crop_pct=crop, crop_mode=mode, interpolation="bicubic", mean=mean, std=std
+    )
+    for number in range(1, 6):
+        image = read(photos / f"dog.{number}.jpg")
+        assert torch.equal(normalise(ours(image)[None], ours)[0], theirs(image))
+
+
+def test_squashing_keeps_the_whole_image_unless_told_otherwise() -> None:
+    base = Preprocess(size=224, crop=0.875)
+    assert base.override({"resize": "squash"}).crop == 1.0
+    assert base.override({"resize": "squash", "crop": 0.9}).crop == 0.9
+    assert base.override({"size": 96}) == Preprocess(size=96, crop=0.875)
+
+
+def test_pixels_of_a_view_depend_on_image_and_number_alone(photos: Path) -> None:
+    from networks import REGISTRY
+
+    from tlkit.data.batches import Pixels, View
+
+    preprocess = Preprocess(size=64)
+    transform = REGISTRY.make("augmentation", "affine", {"rotation": 20, "flip": True}, preprocess)
+    samples = [Sample(f"cat.{number}.jpg", photos / f"cat.{number}.jpg", 0) for number in (1, 2)]
+    (one, two), _ = inspect(samples, threads=1)
+    first, second = (View(preprocess, transform, (number,), "affine") for number in (1, 2))
+    pixels = Pixels()
+    seen = pixels.get(one, first, remember=True)
+    pixels.get(two, first, remember=True)
+    assert np.array_equal(pixels.get(one, first, remember=True), seen)
+    assert np.array_equal(Pixels(memory=0).get(one, first, remember=True), seen)
+    assert not np.array_equal(pixels.get(one, second, remember=True), seen)

@@ -1,0 +1,93 @@
+"""The examples run: every phase, on a few real photos, with untrained weights where real ones cannot be had."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import tlkit
+
+EXAMPLES = Path(__file__).parents[1] / "examples" / "catsdogs"
+IMPROVEMENTS = sorted(path.stem for path in (EXAMPLES / "improvements").glob("*.toml"))
+
+
+@pytest.fixture
+def small(few_photos: Path, photos: Path) -> dict[str, object]:
+    """What makes an example quick: few photos, few pixels, one epoch, nothing to download."""
+    unlabelled = few_photos / "test1"
+    unlabelled.mkdir()
+    for number in range(1, 4):
+        shutil.copyfile(photos / f"dog.{100 + number}.jpg", unlabelled / f"{number}.jpg")
+    return {
+        "data.root": str(few_photos),
+        "data.per_class": {"train": 4, "val": 2, "test": 3},
+        "backbone.weights": "none",
+        "preprocess.size": 64,
+        "training.epochs": 1,
+    }
+
+
+def test_vgg16_goes_through_all_phases(small: dict[str, object], tmp_path: Path) -> None:
+    unlabelled = {
+        "data.unlabelled": str(tmp_path / "photos" / "test1"),
+        "phase.benchmark.preprocess.size": 64,
+    }
+    ended = tlkit.run(EXAMPLES / "photos.toml", set={**small, **unlabelled}, out=tmp_path / "out")
+    assert ended.plan is not None
+    plans = {phase.name: phase for phase in ended.plan.phases}
+    assert list(plans) == ["benchmark", "zero-shot", "bottleneck", "fine-tune"]
+    fine_tune = plans["fine-tune"]
+    assert fine_tune.learning - fine_tune.learning_head == 7_079_424
+    assert fine_tune.frozen == 7_635_264
+    assert [state for _, state in fine_tune.blocks] == ["frozen"] * 4 + ["learns"]
+    assert plans["zero-shot"].learning == 0
+    assert plans["benchmark"].frozen == 0
+    results = {phase["name"]: phase for phase in ended.results["phases"]}
+    assert [row["phase"] for row in results["fine-tune"]["versus"]] == ["bottleneck", "benchmark"]
+    assert results["zero-shot"]["epochs"] == 0
+    assert results["fine-tune"]["features"]["computed"] == 8 * 7  # seven varied views of each training image
+    assert ended.results["data"]["unlabelled"] == 3
+    for name in results:
+        text = (ended.folder / "phases" / name / "predictions.csv").read_text()
+        assert text.count("\nunlabelled,") == 3
+
+
+def test_mobilenet_with_real_weights_tells_cats_from_dogs(
+    weights: Path, photos: Path, tmp_path: Path
+) -> None:
+    changes = {
+        "backbone.name": f"local-dir:{weights}",
+        "data.root": str(photos),
+        "data.per_class": {"train": 40, "val": 20, "test": 20},
+        "phase.fine-tune.augmentation.views": 2,
+        "phase.fine-tune.epochs": 2,
+    }
+    phases = ["zero-shot", "bottleneck", "fine-tune"]
+    ended = tlkit.run(EXAMPLES / "photos-mobilenet.toml", set=changes, out=tmp_path / "out", phases=phases)
+    zero_shot, bottleneck, fine_tune = ended.results["phases"]
+    assert zero_shot["test"]["accuracy"] >= 0.8
+    assert bottleneck["test"]["accuracy"] >= 0.9
+    assert fine_tune["test"]["accuracy"] >= 0.9
+    # zero-shot and bottleneck share one pass: validation once, training once
+    assert (zero_shot["features"]["computed"], zero_shot["features"]["reused"]) == (40, 0)
+    assert (bottleneck["features"]["computed"], bottleneck["features"]["reused"]) == (80, 40)
+
+
+@pytest.mark.parametrize("name", IMPROVEMENTS)
+def test_improvements_run(name: str, small: dict[str, object], tmp_path: Path) -> None:
+    changes = {**small, "phase.bottleneck.epochs": 1, "phase.fine-tune.epochs": 1}
+    recipe = EXAMPLES / "improvements" / f"{name}.toml"
+    ended = tlkit.run(recipe, set=changes, out=tmp_path / "out", phases=["bottleneck", "fine-tune"])
+    assert [phase["epochs"] for phase in ended.results["phases"]] == [1, 1]
+
+
+def test_there_is_one_improvement_for_each_that_the_experiment_names() -> None:
+    assert IMPROVEMENTS == [
+        "another-backbone",
+        "more-augmentation",
+        "more-dropout",
+        "one-more-block",
+        "weight-decay",
+    ]
