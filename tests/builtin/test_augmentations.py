@@ -50,14 +50,13 @@ def test_nothing_drawn_is_the_plain_image(image: np.ndarray[Any, Any]) -> None:
 
 
 def test_the_affine_map_is_keras(image: np.ndarray[Any, Any]) -> None:
-    """Against Keras' own formula: rotation @ shift @ shear @ zoom about the centre, with scipy's interpolation."""
+    """Keras' own formula: rotation @ shift @ shear @ zoom about the centre, interpolated by scipy."""
     pixels = PREPROCESS(Image.fromarray(image))
     angle, shifts, shearing, zooms = math.radians(25), (0.1, -0.15), math.radians(8), (1.15, 0.9)
     ours = KerasAffine(0, 0, 0, 0).apply(pixels, angle=angle, shifts=shifts, shearing=shearing, zooms=zooms)
     height, width = pixels.shape[:2]
-    turn = np.array(
-        [[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0], [0, 0, 1]]
-    )
+    cosine, sine = math.cos(angle), math.sin(angle)
+    turn = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
     shift = np.array([[1, 0, shifts[0] * height], [0, 1, shifts[1] * width], [0, 0, 1]])
     shear = np.array([[1, -math.sin(shearing), 0], [0, math.cos(shearing), 0], [0, 0, 1]])
     zoom = np.diag([*zooms, 1])

@@ -78,10 +78,9 @@ def test_groups_that_cannot_be(given: dict[str, object], says: str) -> None:
 
 def test_groups_need_the_pretrained_layer_and_its_features() -> None:
     options = {"groups": {"cat": "1", "dog": "2"}}
+    bare = Backbone(Shaped((8,)), Preprocess(size=32))
     with pytest.raises(PluginError, match="last layer"):
-        REGISTRY.make(
-            "head", "class-groups", options, Backbone(Shaped((8,)), Preprocess(size=32)), ["cat", "dog"]
-        )
+        REGISTRY.make("head", "class-groups", options, bare, ["cat", "dog"])
     maps = Backbone(Shaped((8, 5, 5)), Preprocess(size=32), classifier=nn.Linear(8, 10))
     with pytest.raises(PluginError, match="pooled"):
         REGISTRY.make("head", "class-groups", options, maps, ["cat", "dog"])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tlkit_catsdogs.imagenet import GROUPS
 
 from tlkit import load_registry, read_recipe
 
@@ -51,3 +52,8 @@ def test_the_experiments_own_numbers() -> None:
     assert (recipe["training"]["epochs"], recipe["training"]["batch_size"]) == (50, 32)
     assert recipe["training"]["optimizer"] == {"name": "sgd", "lr": 1e-4, "momentum": 0.9}
     assert recipe["goal"] == 0.8
+
+
+def test_zero_shot_uses_the_plugins_groups() -> None:
+    phase = read_recipe(EXAMPLES / "photos.toml").phase("zero-shot")
+    assert phase.head.options["groups"] == GROUPS
