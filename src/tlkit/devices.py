@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,3 +64,18 @@ def setting(device: torch.device, precision: Precision) -> Setting:
     low = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
     dtype = torch.bfloat16 if low else torch.float32
     return Setting(device, dtype)
+
+
+def keep_freed_memory() -> None:
+    """Lets glibc keep large blocks that are freed, for the command line's own process.
+
+    It would give them back to the system after every step and fetch them anew, page by page: training
+    the benchmark's network on 2 cores is 1.9 times as fast without that. Elsewhere this does nothing.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # as in malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    mallopt(mmap_threshold, 2**30)
+    mallopt(trim_threshold, 2**31 - 1)

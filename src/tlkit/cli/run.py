@@ -26,6 +26,7 @@ def run(
     plan: Annotated[bool, typer.Option("--plan", help="Show the plan and stop.")] = False,
 ) -> None:
     """Run a recipe, or go on with a run that was cut short."""
+    from tlkit.devices import keep_freed_memory
     from tlkit.runs import Observer
     from tlkit.runs import run as run_recipe
 
@@ -55,6 +56,7 @@ def run(
         def note(self, text: str) -> None:
             say(text, style="yellow", stderr=True)
 
+    keep_freed_memory()
     ended = run_recipe(
         recipe, set=set_ or (), out=out, phases=phase or (), device=device, observer=Shown(), plan_only=plan
     )
