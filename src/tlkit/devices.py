@@ -31,15 +31,25 @@ class Setting:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
 
+def processes() -> PartialState:
+    """The processes that `accelerate launch` started to work together; one, unless it did.
+
+    Each makes its part of the features and trains on its part of every batch; the first alone writes
+    the run folder and shows progress.
+    """
+    return PartialState()
+
+
 def choose_device(name: str | None) -> torch.device:
     """The device of that name, or the one that accelerate chooses.
 
     Raises:
         RecipeError: there is no such device here.
     """
-    if name is None:
-        device: torch.device = PartialState().device
-        return device
+    together = processes()
+    if name is None or together.num_processes > 1:
+        chosen: torch.device = together.device
+        return chosen
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

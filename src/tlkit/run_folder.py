@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tlkit.data.images import Image
 from tlkit.data.splits import Splits
+from tlkit.devices import processes
 from tlkit.errors import RunFolderError
 from tlkit.recipe import Recipe
 
@@ -21,10 +22,14 @@ SCHEMA = 1
 
 
 class RunFolder:
-    """Writes and reads a run's files; whatever is replaced is replaced as a whole."""
+    """Writes and reads a run's files; whatever is replaced is replaced as a whole.
+
+    Of several processes that run together only the first writes.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.writes = processes().is_main_process
 
     def prepare(self, recipe: Recipe) -> None:
         """Makes the folder, or takes up one that this very recipe began.
@@ -34,13 +39,14 @@ class RunFolder:
         """
         text = recipe.to_toml()
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            if self.writes:
+                self.path.mkdir(parents=True, exist_ok=True)
             if self._file("recipe.toml").is_file():
                 if self._file("recipe.toml").read_text() != text:
                     raise RunFolderError(
                         f"{self.path} holds a run of another recipe (see its recipe.toml): name another --out"
                     )
-            elif any(self.path.iterdir()):
+            elif self.writes and any(self.path.iterdir()):
                 raise RunFolderError(f"{self.path} is not empty and holds no run: name another --out")
             else:
                 self._write("recipe.toml", text)
@@ -62,8 +68,9 @@ class RunFolder:
     def log(self, event: str, **values: Any) -> None:
         """Adds a line to log.jsonl."""
         line = json.dumps({"time": round(time.time(), 3), "event": event, **values}, default=str)
-        with self._file("log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        if self.writes:
+            with self._file("log.jsonl").open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
 
     def record_splits(self, splits: Splits, classes: Sequence[str]) -> None:
         """Writes which image is in which split, or sees that it is still so.
@@ -128,6 +135,8 @@ class RunFolder:
         return self.path / name
 
     def _write_rows(self, name: str, rows: Iterable[Sequence[Any]]) -> None:
+        if not self.writes:
+            return
         path = self._file(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(path.name + ".unfinished")
@@ -136,6 +145,8 @@ class RunFolder:
         unfinished.replace(path)
 
     def _write(self, name: str, text: str) -> None:
+        if not self.writes:
+            return
         path = self._file(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(path.name + ".unfinished")

@@ -21,7 +21,7 @@ from tlkit.data.feed import Feed
 from tlkit.data.images import Image
 from tlkit.data.reading import read_images
 from tlkit.data.splits import Splits
-from tlkit.devices import choose_device
+from tlkit.devices import choose_device, processes
 from tlkit.errors import RecipeError, RunFolderError, TlkitError
 from tlkit.evaluation.comparison import mcnemar
 from tlkit.evaluation.metrics import evaluate, summary
@@ -171,6 +171,7 @@ class _Execution:
         if plan_only:
             return run
         self._check_starts(done or {})
+        processes().wait_for_everyone()  # until all have seen what was there before
         self.folder.prepare(self.recipe)
         self.folder.record_splits(splits, source.classes)
         run.results = self.folder.results() or self._empty_results(run.plan)
@@ -236,6 +237,7 @@ class _Execution:
                 request for item in items if item.setting == setting for request in item.requests(splits)
             ]
             jobs = plan(requests, self.store, setting)
+            processes().wait_for_everyone()  # nobody writes before all have looked
             total = sum(len(job.images) for job in jobs)
             if not total:
                 continue
@@ -247,7 +249,8 @@ class _Execution:
                 share = (time.perf_counter() - began) * count / total
                 self.feature_seconds[owner[0]] = self.feature_seconds.get(owner[0], 0.0) + share
             began = time.perf_counter()
-            self.store.prune(limit, keep=self.store.used)
+            if self.folder.writes:
+                self.store.prune(limit, keep=self.store.used)
 
     def _phase(self, run: Run, item: Prepared, splits: Splits, unlabelled: Sequence[Image]) -> None:
         """One phase from its start to its entry in results.json."""
@@ -285,7 +288,8 @@ class _Execution:
         }
         run.results["phases"].append(entry)
         self.folder.write_json("results.json", run.results)
-        clear_progress(self.folder.phase(name) / "resume")
+        if self.folder.writes:
+            clear_progress(self.folder.phase(name) / "resume")
         self.folder.log("phase_ended", phase=name)
         self._notify("tlkit_phase_ended", run=run, phase=item.phase, result=entry)
         self.observer.phase_ended(entry)
@@ -308,14 +312,15 @@ class _Execution:
             with self.observer.working(f"training {phase.name}", steps, "images") as tick:
                 history = train(item.split, lesson, phase.training, item.setting, resume, epoch_ended, tick)
             self.folder.write_history(phase.name, history.rows)
-        save_model(
-            self.folder.model(phase.name),
-            item.split.classifier,
-            item.backbone,
-            backbone_table=phase.backbone.table(),
-            head_table=phase.head.table(),
-            classes=classes,
-        )
+        if self.folder.writes:
+            save_model(
+                self.folder.model(phase.name),
+                item.split.classifier,
+                item.backbone,
+                backbone_table=phase.backbone.table(),
+                head_table=phase.head.table(),
+                classes=classes,
+            )
         return history
 
     def _evaluate(
@@ -339,6 +344,7 @@ class _Execution:
             found = {part: probabilities(item, feed, tick) for part, _, feed in parts}
         rows = [(part, images, found[part]) for part, images, _ in parts]
         self.folder.write_predictions(name, run.results["classes"], rows)
+        processes().wait_for_everyone()  # until the first has written the model and these
         return {
             "val": summary(found["val"], labels(splits.val)),
             "test": evaluate(found["test"], labels(splits.test)),

@@ -181,3 +181,23 @@ def test_the_cache_is_listed_and_cleared(tlkit: Command) -> None:
     assert "freed 0 B" in tlkit("cache", "prune").stdout
     assert re.search(r"freed [\d.]+ kB", tlkit("cache", "clear").stdout)
     assert tlkit("cache", "list").stdout.startswith("0 in ")
+
+
+def test_two_processes_share_the_work_and_agree(tlkit: Command, tmp_path: Path, cache: Path) -> None:
+    """accelerate starts both on this machine's processor."""
+    launch = [str(Path(sys.executable).with_name("accelerate")), "launch", "--cpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "tlkit"]
+    options = ["--set", "training.epochs=3", "--set", "phase.bottleneck.freeze=all-but-last-blocks"]
+    command = [*launch, "run", ".", "--out", "two", *options]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines()[-1] == "two"
+    assert ended.stdout.count("Accuracy on the test images") == 1
+    together = json.loads((tmp_path / "two" / "results.json").read_text())["phases"][0]
+    assert (together["features"]["computed"], together["features"]["reused"]) == (22, 0)
+    alone = tlkit("run", ".", "--out", "one", *options)
+    assert alone.returncode == 0, alone.stderr
+    single = json.loads((tmp_path / "one" / "results.json").read_text())["phases"][0]
+    assert (single["features"]["computed"], single["features"]["reused"]) == (0, 22)
+    # the same batches, their gradients averaged: the same network but for rounding
+    assert single["val"]["log_loss"] == pytest.approx(together["val"]["log_loss"], rel=1e-3)

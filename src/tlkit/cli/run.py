@@ -26,7 +26,7 @@ def run(
     plan: Annotated[bool, typer.Option("--plan", help="Show the plan and stop.")] = False,
 ) -> None:
     """Run a recipe, or go on with a run that was cut short."""
-    from tlkit.devices import keep_freed_memory
+    from tlkit.devices import keep_freed_memory, processes
     from tlkit.runs import Observer
     from tlkit.runs import run as run_recipe
 
@@ -57,10 +57,12 @@ def run(
             say(text, style="yellow", stderr=True)
 
     keep_freed_memory()
+    speaks = processes().is_main_process
+    observer = Shown() if speaks else Observer()
     ended = run_recipe(
-        recipe, set=set_ or (), out=out, phases=phase or (), device=device, observer=Shown(), plan_only=plan
+        recipe, set=set_ or (), out=out, phases=phase or (), device=device, observer=observer, plan_only=plan
     )
-    if not plan:
+    if speaks and not plan:
         say()
         print_results(ended.results)
         say(str(ended.folder))

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from tlkit.data.batches import Pixels, View, batches
 from tlkit.data.images import Image
-from tlkit.devices import Setting
+from tlkit.devices import Setting, processes
 from tlkit.features.store import FeatureStore, Writer
 from tlkit.hashing import digest
 from tlkit.model.frontier import Boundary, Split
@@ -96,7 +96,7 @@ def extract(
     pixels: Pixels,
     tick: Callable[[int], object] = lambda _: None,
 ) -> dict[Owner, int]:
-    """Computes what was planned and keeps it.
+    """Computes what was planned and keeps it; of several processes, each does its part.
 
     Args:
         jobs: what to compute, from `plan`.
@@ -109,21 +109,24 @@ def extract(
         For each owner, how many image views were computed.
     """
     computed: dict[Owner, int] = {}
+    together = processes()
     for job in jobs:
+        own = job.images[together.process_index :: together.num_processes]
         executor = Pass(job.wanted, setting)
         writers = {key: Writer(store.column(key)) for key in executor.keys}
-        views = [job.view] * len(job.images)
+        views = [job.view] * len(own)
         parts = [np.arange(start, min(start + BATCH, len(views))) for start in range(0, len(views), BATCH)]
         again = job.view.augmentation is not None  # the other views decode the same images
-        for places, images in batches(pixels, job.images, views, parts, fill=BATCH, remember=again):
-            names = [job.images[place].sha256 for place in places]
+        for places, images in batches(pixels, own, views, parts, fill=BATCH, remember=again):
+            names = [own[place].sha256 for place in places]
             for key, features in executor.run(images.to(setting.device)).items():
                 rows = features.reshape(BATCH, -1, *features.shape[1:])
                 writers[key].add(names, rows[: len(names)])
-            tick(len(names))
+            tick(len(names) * together.num_processes)
         for writer in writers.values():
             writer.flush()
         computed[job.owner] = computed.get(job.owner, 0) + len(job.images)
+    together.wait_for_everyone()
     return computed
 
 

@@ -7,14 +7,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import reduce
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tlkit.data.feed import Feed
-from tlkit.devices import Setting
+from tlkit.devices import Setting, processes
 from tlkit.hashing import seed
 from tlkit.model.frontier import Split
 from tlkit.optimisation import make_optimizer, make_schedule
@@ -93,6 +96,7 @@ def train(
     planned = training.schedule
     schedule = make_schedule(optimizer, planned.name, planned.options, training.epochs) if planned else None
     progress = load_progress(resume, split, optimizer) or Progress(best=changing_state(split))
+    network, stepper = _spread(split, optimizer)
     history, saved = History(progress.rows, progress.best_epoch), time.monotonic()
     for epoch in range(len(history.rows), training.epochs):
         if training.patience and epoch - history.best_epoch >= training.patience:
@@ -101,7 +105,8 @@ def train(
         if schedule is not None:
             schedule.step(epoch)
         rate = optimizer.param_groups[0]["lr"]
-        loss = _train_epoch(split, lesson, training, setting, optimizer, labels, weights, epoch, stepped)
+        split.train()
+        loss = _train_epoch(network, lesson, training, setting, stepper, labels, weights, epoch, stepped)
         logits = predict(split, lesson.val, training.batch_size, setting)
         row = {
             "epoch": epoch + 1,
@@ -114,7 +119,8 @@ def train(
         if _better(row, history):
             history.best_epoch = epoch + 1
             progress.best = changing_state(split)
-        if time.monotonic() - saved > SAVE_EVERY and epoch + 1 < training.epochs:
+        late = time.monotonic() - saved > SAVE_EVERY and epoch + 1 < training.epochs
+        if late and processes().is_main_process:
             progress.rows, progress.best_epoch = history.rows, history.best_epoch
             save_progress(resume, progress, split, optimizer)
             saved = time.monotonic()
@@ -124,33 +130,45 @@ def train(
     return history
 
 
+def _spread(split: Split, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
+    """Network and optimiser, for several processes such that accelerate averages their gradients."""
+    if processes().num_processes == 1:
+        return split, optimizer
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    network, stepper = Accelerator(kwargs_handlers=[unused]).prepare(split, optimizer)
+    return network, stepper
+
+
 def _train_epoch(
-    split: Split,
+    network: nn.Module,
     lesson: Lesson,
     training: Training,
     setting: Setting,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Any,
     labels: Tensor,
     weights: Tensor,
     epoch: int,
     stepped: Callable[[int], object],
 ) -> float:
-    """One pass over the training images; the mean loss per image."""
+    """One pass over the training images, divided among the processes; the mean loss per image."""
     order = np.random.default_rng(seed(*lesson.seed, epoch, "order")).permutation(len(lesson.train))
-    torch.manual_seed(seed(*lesson.seed, epoch, "dropout"))
+    together = processes()
+    rank, count = together.process_index, together.num_processes
+    torch.manual_seed(seed(*lesson.seed, epoch, "dropout", *([rank] if rank else [])))
+    # the first images come again at the end until every process has as many
+    own = np.resize(order, -(-len(order) // count) * count)[rank::count]
     total = torch.zeros((), device=setting.device)
-    split.train()
-    for places, crossing in lesson.train.batches(order, training.batch_size, epoch):
+    for places, crossing in lesson.train.batches(own, max(1, training.batch_size // count), epoch):
         with setting.autocast():
-            logits = split(*crossing)
+            logits = network(*crossing)
         wanted = labels[torch.from_numpy(places).to(setting.device)]
         loss = nn.functional.cross_entropy(logits.float(), wanted, weights)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         total += loss.detach() * len(places)
-        stepped(len(places))
-    return float(total) / len(lesson.train)
+        stepped(len(places) * count)
+    return float(reduce(total, "mean")) / len(own)
 
 
 def predict(
