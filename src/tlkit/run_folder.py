@@ -116,8 +116,10 @@ class RunFolder:
         classes: Sequence[str],
         parts: Iterable[tuple[str, Sequence[Image], NDArray[np.float64]]],
     ) -> None:
-        """Writes predictions.csv: split, id, label, predicted, one probability per class."""
-        rows: list[Sequence[Any]] = [["split", "id", "label", "predicted", *classes]]
+        """Writes predictions.csv: split, id, label, predicted, one probability ``p_…`` per class."""
+        rows: list[Sequence[Any]] = [
+            ["split", "id", "label", "predicted", *(f"p_{name}" for name in classes)]
+        ]
         for split, images, probabilities in parts:
             for image, row in zip(images, probabilities, strict=True):
                 label = "" if image.sample.label is None else classes[image.sample.label]

@@ -285,6 +285,7 @@ class _Execution:
             "features": feature_summary(item, splits, self.computed),
             "seconds": {key: round(value, 3) for key, value in seconds.items()},
             **result,
+            "versus": self._versus(run, name),
         }
         run.results["phases"].append(entry)
         self.folder.write_json("results.json", run.results)
@@ -348,13 +349,14 @@ class _Execution:
         return {
             "val": summary(found["val"], labels(splits.val)),
             "test": evaluate(found["test"], labels(splits.test)),
-            "versus": self._versus(run, name),
         }
 
     def _versus(self, run: Run, name: str) -> list[dict[str, Any]]:
         """McNemar's test against the phase before and the first one, on the same test images."""
-        names = [result["name"] for result in run.results["phases"]]
-        now = self.folder.correct(name)
+        order = [phase.name for phase in self.recipe.phases]
+        done = {result["name"] for result in run.results["phases"]}
+        names = [other for other in order[: order.index(name)] if other in done]
+        now = self.folder.correct(name) if names else {}
         rows = []
         for other in dict.fromkeys([*names[-1:], *names[:1]]):
             before = self.folder.correct(other)
@@ -377,6 +379,9 @@ class _Execution:
         """Puts the phases into the recipe's order, and says whether the goal is met."""
         order = [phase.name for phase in self.recipe.phases]
         run.results["phases"].sort(key=lambda result: order.index(result["name"]))
+        for result in run.results["phases"]:
+            # phases may have been run one by one, in another order
+            result["versus"] = self._versus(run, result["name"])
         last = run.results["phases"][-1]
         complete = len(run.results["phases"]) == len(order)
         if self.recipe.goal is not None and complete:

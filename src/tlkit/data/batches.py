@@ -20,7 +20,7 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from tlkit.components import Preprocess
-from tlkit.data.images import Image, UnreadableImage, read
+from tlkit.data.images import DECODING, Image, UnreadableImage, read
 from tlkit.errors import DataError
 from tlkit.hashing import digest, seed
 
@@ -47,7 +47,7 @@ class View:
     @property
     def identity(self) -> str:
         """Of what a network is shown; two views with the same identity show the same pixels."""
-        return digest(self.preprocess, self.name, self.draw)
+        return digest(DECODING, self.preprocess, self.name, self.draw)
 
     def drawn(self, *draw: object) -> View:
         """The same augmentation, drawn anew."""

@@ -26,6 +26,8 @@ FORMATS = tuple(
     for name in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000")
     if name in PillowImage.OPEN
 )
+#: To be raised when `decode` gives other pixels than before: kept features are then made again.
+DECODING = 1
 #: Larger images are refused: a small file can unpack to more than the memory there is.
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 500_000_000
