@@ -54,7 +54,7 @@ def print_plan(plan: Plan) -> None:
         say(f"left out: {len(plan.rejected)} images (listed in results.json under data.rejected)")
     for number, phase in enumerate(plan.phases, 1):
         start = f", from {phase.start_from}" if phase.start_from else ""
-        epochs = f"{phase.epochs} epochs" if phase.epochs else "no training"
+        epochs = f"{phase.epochs} epoch{'s' * (phase.epochs > 1)}" if phase.epochs else "no training"
         network = f"{phase.backbone.rpartition('/')[2]} + {phase.head}"
         say()
         say(
@@ -70,12 +70,12 @@ def print_plan(plan: Plan) -> None:
 
 def _keeping(phase: PhasePlan) -> str:
     """What is kept of the images' way through the network, and why not more."""
-    kept = "nothing"
-    if phase.feature_bytes:
-        shapes = " + ".join("×".join(str(length) for length in shape) for shape in phase.feature_shapes)
-        views = "" if phase.views in (1, "fresh") else f", {phase.views} views of each training image"
-        kept = f"{shapes} per image{views}: {size(phase.feature_bytes)}"
-    return f"{kept}; nothing of training images: {phase.why_not}" if phase.why_not else kept
+    if not phase.feature_bytes:
+        return f"nothing: {phase.why_not}" if phase.why_not else "nothing"
+    shapes = " + ".join("×".join(str(length) for length in shape) for shape in phase.feature_shapes)
+    views = "" if phase.views in (1, "fresh") else f", {phase.views} views of each training image"
+    kept = f"{shapes} per image{views}: {size(phase.feature_bytes)}"
+    return f"{kept}; not of training images: {phase.why_not}" if phase.why_not else kept
 
 
 def _learning(phase: PhasePlan) -> str:
