@@ -18,7 +18,9 @@ if TYPE_CHECKING:
         Source,
     )
     from tlkit.errors import TlkitError
+    from tlkit.folders import cache_folder
     from tlkit.hookspecs import hookimpl
+    from tlkit.networks import from_timm, load_weights
     from tlkit.plugins import load_registry
     from tlkit.recipe import Recipe, read_recipe
     from tlkit.runs import Observer, Run, run
@@ -34,8 +36,11 @@ _HOMES = {
     "Sample": "components",
     "Source": "components",
     "TlkitError": "errors",
+    "cache_folder": "folders",
+    "from_timm": "networks",
     "hookimpl": "hookspecs",
     "load_registry": "plugins",
+    "load_weights": "networks",
     "read_recipe": "recipe",
     "run": "runs",
 }
@@ -51,8 +56,11 @@ __all__ = [
     "Sample",
     "Source",
     "TlkitError",
+    "cache_folder",
+    "from_timm",
     "hookimpl",
     "load_registry",
+    "load_weights",
     "read_recipe",
     "run",
 ]

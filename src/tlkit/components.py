@@ -73,12 +73,15 @@ class Source:
         samples: the labelled images.
         unlabelled: images without a label.
         downloads: what `tlkit fetch` can get when the images are not there.
+        make: gives the content of an image's file where there is none yet, for sources that make
+            their images themselves; always the same for the same sample.
     """
 
     classes: tuple[str, ...]
     samples: Sequence[Sample]
     unlabelled: Sequence[Sample] = ()
     downloads: Sequence[Download] = ()
+    make: Callable[[Sample], bytes] | None = None
 
     def __len__(self) -> int:
         """How many images there are, with and without a label."""

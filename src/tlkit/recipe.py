@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from tlkit.errors import RecipeError, close_matches
 from tlkit.optimisation import optimizer_problems, schedule_problems
+from tlkit.options import needs_root
 from tlkit.recipe_file import Tree, merge, merge_part, plain, read_tree
 from tlkit.recipe_tables import DEFAULTS, Data, Part, PreprocessTable, RecipeTable, Training, say, toml
 
@@ -111,9 +112,12 @@ class Recipe:
         """Those of the source."""
         if self.data is None:
             return []
-        keys = {"unlabelled": "data.unlabelled"}
-        found = registry.problems("source", self.data.source.name, self.data.source_options())
-        return [f"{keys.get(option, f'data.source.{option}')}: {message}" for option, message in found]
+        name, keys = self.data.source.name, {"unlabelled": "data.unlabelled"}
+        found = registry.problems("source", name, self.data.source_options())
+        said = [f"{keys.get(option, f'data.source.{option}')}: {message}" for option, message in found]
+        if self.data.root is None and not found and needs_root(registry.find("source", name).factory):
+            said.append(f"data.root: is missing: source {name!r} needs the folder of its images")
+        return said
 
     def phase_problems(self, phase: Phase, registry: Registry) -> list[str]:
         """Those of one phase."""

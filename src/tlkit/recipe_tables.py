@@ -98,7 +98,7 @@ class Data(Checked):
 
     Attributes:
         source: the part that finds them.
-        root: their folder.
+        root: their folder; a source that makes its images itself needs none.
         per_class: images of each class in each split; None: by `fractions`, or as the source says.
         fractions: used where neither `per_class` nor the source says anything.
         unlabelled: a folder of images without labels.
@@ -106,7 +106,7 @@ class Data(Checked):
     """
 
     source: PartTable
-    root: Location
+    root: Location | None = None
     per_class: PerClass | None = None
     fractions: Fractions = Fractions()
     unlabelled: Location | None = None

@@ -19,6 +19,7 @@ from tlkit.components import Source
 from tlkit.data.batches import Pixels
 from tlkit.data.feed import Feed
 from tlkit.data.images import Image
+from tlkit.data.making import make, not_yet_made
 from tlkit.data.reading import read_images
 from tlkit.data.splits import Splits
 from tlkit.devices import choose_device, processes
@@ -155,6 +156,9 @@ class _Execution:
             return run
         source, prepared = self._prepare()
         assert self.recipe.data is not None  # _prepare has seen to it
+        if missing := not_yet_made(source):
+            with self.observer.working("making images", len(missing), "images") as tick:
+                make(source, missing, tick)
         with self.observer.working("reading images", len(source), "images") as tick:
             found = read_images(source, self.recipe.data, self.recipe.seed, tick)
         splits, unlabelled, rejected = found.splits, found.unlabelled, found.rejected

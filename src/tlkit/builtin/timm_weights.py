@@ -14,26 +14,11 @@ import timm
 import torch
 from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
-from safetensors.torch import load_file as read_safetensors
-from torch import Tensor, nn
 
 from tlkit.errors import PluginError, WeightsError
 
 #: Seconds until a host counts as out of reach; timm's own loading tries for 45.
 PATIENCE = 6.0
-
-
-class ChannelsFirst(nn.Module):
-    """The feature maps of a network that keeps its channels last, as ``(B, C, h, w)``."""
-
-    def __init__(self, net: Any) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, 3, H, W)`` to maps ``(B, C, h, w)``."""
-        features: Tensor = self.net.forward_features(images)
-        return features.permute(0, 3, 1, 2)
 
 
 def create(name: str, model_args: dict[str, Any], *, pretrained: bool) -> Any:
@@ -58,34 +43,6 @@ def create(name: str, model_args: dict[str, Any], *, pretrained: bool) -> Any:
         raise PluginError(f"backbone {name!r} could not be made: {error}") from error
     except (TypeError, ValueError, AssertionError) as error:
         raise PluginError(f"backbone {name!r} with model_args {model_args}: {error}") from error
-
-
-def load_file(model: nn.Module, path: Path) -> None:
-    """Loads a .safetensors file of this very network; a classifier for other classes is left out.
-
-    Raises:
-        WeightsError: no such file, not safetensors, or weights of another network.
-    """
-    if path.suffix != ".safetensors":
-        raise WeightsError(
-            f"{path}: weights are read from .safetensors files only, since others may run code"
-        )
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such file")
-    try:
-        state = read_safetensors(path)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is no sound safetensors file: {error}") from error
-    own = model.state_dict()
-    missing = [key for key in own if key not in state]
-    unknown = [key for key in state if key not in own]
-    shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
-    if missing or unknown or shapes:
-        wrong = [*(f"lacks {key}" for key in missing), *(f"has {key}, unknown here" for key in unknown)]
-        wrong += [f"{key} is {tuple(state[key].shape)}, not {tuple(own[key].shape)}" for key in shapes]
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise WeightsError(f"{path} holds another network's weights: it {'; '.join(wrong[:3])}{more}")
-    model.load_state_dict(state)
 
 
 def _check_folder(folder: Path) -> None:

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
@@ -30,18 +29,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tlkit.errors import StoreError
+from tlkit.folders import cache_folder
 
 FORMAT = "1"
 #: A shard is closed when it is this large or this old, so little is lost when a process is killed.
 SHARD_BYTES = 64 * 2**20
 SHARD_SECONDS = 5.0
-
-
-def cache_folder() -> Path:
-    """Where features are kept: ``TLKIT_CACHE``, or the user's cache folder."""
-    return (
-        Path(os.environ.get("TLKIT_CACHE") or platformdirs.user_cache_path("tlkit")).expanduser().absolute()
-    )
 
 
 def cache_limit(given: str | None = None) -> int:

@@ -1,4 +1,4 @@
-"""The cats-versus-dogs experiment: its photos and its benchmark network, as parts of tlkit's."""
+"""The cats-versus-dogs experiment: its images and its networks, as parts of tlkit's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import tlkit
 from tlkit_catsdogs.convnet3 import convnet3
+from tlkit_catsdogs.drawn.source import drawn
 from tlkit_catsdogs.source import catsdogs
+from tlkit_catsdogs.vgg16_quarter import vgg16_quarter
 
 if TYPE_CHECKING:
     from tlkit.plugins import Register
@@ -15,8 +17,10 @@ if TYPE_CHECKING:
 @tlkit.hookimpl
 def tlkit_sources(register: Register) -> None:
     register("catsdogs", catsdogs)
+    register("drawn", drawn)
 
 
 @tlkit.hookimpl
 def tlkit_backbones(register: Register) -> None:
     register("convnet3", convnet3)
+    register("vgg16-quarter", vgg16_quarter)

@@ -58,7 +58,9 @@ def draw_animal(brush: Brush, kind: Kind, pose: Pose, dice: Dice, variation: flo
         plain(second, dice),
         dice.between(-reach, reach) if pose != "standing" else dice.between(0.1, reach),
     )
-    {"portrait": _portrait, "sitting": _sitting, "standing": _standing, "lying": _lying}[pose](brush, animal, dice)
+    {"portrait": _portrait, "sitting": _sitting, "standing": _standing, "lying": _lying}[pose](
+        brush, animal, dice
+    )
     _head(brush, animal, dice)
 
 
@@ -129,7 +131,9 @@ def _sitting(brush: Brush, animal: Individual, dice: Dice) -> None:
     if kind.neck > 0.7:
         brush.fur(capsule((0, 0.3), 0.45, chest, thick * 0.6), animal.coat, ragged=rough, dim=0.9)
     if "bib" in kind.marks:
-        brush.fur(capsule((chest[0], chest[1] + 0.1), thick * 0.45, hip, thick * 0.5), animal.marked, ragged=rough)
+        brush.fur(
+            capsule((chest[0], chest[1] + 0.1), thick * 0.45, hip, thick * 0.5), animal.marked, ragged=rough
+        )
     for side in (-1, 1):
         top = (chest[0] + side * thick * 0.42, chest[1] + 0.4)
         foot = (hip[0] * 0.6 + side * thick * 0.45, ground + 0.1)
@@ -154,9 +158,15 @@ def _standing(brush: Brush, animal: Individual, dice: Dice) -> None:
         top = (chest[0] - 0.2, chest[1] - thick * 0.42), (rump[0] + 0.1, rump[1] - thick * 0.36)
         saddle = plain(BLACK, dice)
         brush.fur(capsule(top[0], thick * 0.5, top[1], thick * 0.5), saddle, ragged=rough)
-    brush.fur(capsule((chest[0] + 0.15, chest[1] - 0.2), thick * 0.72, (-0.1, 0.25), 0.6), animal.coat, ragged=rough)
+    brush.fur(
+        capsule((chest[0] + 0.15, chest[1] - 0.2), thick * 0.72, (-0.1, 0.25), 0.6), animal.coat, ragged=rough
+    )
     if "bib" in kind.marks:
-        brush.fur(ellipse((chest[0] + thick * 0.55, chest[1]), thick * 0.4, thick * 0.6), animal.marked, ragged=rough)
+        brush.fur(
+            ellipse((chest[0] + thick * 0.55, chest[1]), thick * 0.4, thick * 0.6),
+            animal.marked,
+            ragged=rough,
+        )
     for hip, way in ((chest, -1), (rump, 1)):
         _leg(brush, animal, (hip[0] + 0.05, hip[1] + 0.35), (hip[0] + way * stride * 0.6, ground), 0.95)
     _mane(brush, animal, dice)
@@ -171,8 +181,15 @@ def _lying(brush: Brush, animal: Individual, dice: Dice) -> None:
     brush.fur(capsule(chest, thick * 0.8, rump, thick * 1.0), animal.coat, ragged=rough, dim=0.9)
     if "saddle" in kind.marks:
         saddle = plain(BLACK, dice)
-        brush.fur(capsule((chest[0] - 0.4, 0.7), thick * 0.4, (rump[0], 0.75), thick * 0.45), saddle, ragged=rough)
-    brush.fur(ellipse((rump[0] + 0.2, rump[1] + 0.3), thick * 0.7, thick * 0.65), animal.coat, ragged=rough, dim=0.82)
+        brush.fur(
+            capsule((chest[0] - 0.4, 0.7), thick * 0.4, (rump[0], 0.75), thick * 0.45), saddle, ragged=rough
+        )
+    brush.fur(
+        ellipse((rump[0] + 0.2, rump[1] + 0.3), thick * 0.7, thick * 0.65),
+        animal.coat,
+        ragged=rough,
+        dim=0.82,
+    )
     if "bib" in kind.marks:
         brush.fur(ellipse((0, 1.2), 0.6, 0.5), animal.marked, ragged=rough)
     for side in (-1, 1):
@@ -201,7 +218,12 @@ def _tail(brush: Brush, animal: Individual, root: Point, dice: Dice, *, low: boo
         brush.fur(ellipse((x + side * long * 0.4, y), 0.2 + long * 0.4, 0.25), animal.coat)
         return
     ends: dict[str, list[Point]] = {
-        "curled": [(x, y), (x + side * 0.7 * long, y - long), (x - side * 0.2, y - long), (x + side * 0.1, y - 0.5)],
+        "curled": [
+            (x, y),
+            (x + side * 0.7 * long, y - long),
+            (x - side * 0.2, y - long),
+            (x + side * 0.1, y - 0.5),
+        ],
         "sickle": [(x, y), (x + side * 0.6 * long, y - 0.1), (x + side * 0.9 * long, y - long * abs(rise))],
     }
     free: list[Point] = [
@@ -210,9 +232,12 @@ def _tail(brush: Brush, animal: Individual, root: Point, dice: Dice, *, low: boo
         (x + side * 0.95 * long, y - long * rise),
     ]
     line = curve(ends.get(kind.tail, free), 9)
-    start, end = {"thin": (0.17, 0.1), "bushy": (0.26, 0.42), "sickle": (0.22, 0.1), "curled": (0.24, 0.18)}.get(
-        kind.tail, (0.13, 0.09)
-    )
+    start, end = {
+        "thin": (0.17, 0.1),
+        "bushy": (0.26, 0.42),
+        "sickle": (0.22, 0.1),
+        "curled": (0.24, 0.18),
+    }.get(kind.tail, (0.13, 0.09))
     rough = _ragged(kind.fluff, dice)
     for index, (first, second) in enumerate(zip(line[::2], line[2::2], strict=False)):
         part = index / 4
@@ -274,11 +299,13 @@ def _ears(brush: Brush, animal: Individual, dice: Dice) -> None:
             middle = root + out * length * 0.3
             brush.fill(middle + (shape - middle) * 0.6, inner)
             if kind.ears == "tufted":
-                brush.line(np.array([tip - out * 0.1, tip + out * 0.3]), animal.second, 0.1)
+                brush.line(np.array([tip - out * 0.14, tip + out * 0.16]), animal.second, 0.1)
         elif kind.ears in ("round", "sideways"):
             sideways = kind.ears == "sideways"
             middle = root + out * length * (0.75 if sideways else 0.5)
-            shape = ellipse(tuple(middle), (length * 0.9 if sideways else wide) * near, wide if sideways else length * 0.8)
+            shape = ellipse(
+                tuple(middle), (length * 0.9 if sideways else wide) * near, wide if sideways else length * 0.8
+            )
             brush.fur(shape, fur)
             brush.fill(middle + (shape - middle) * 0.6, inner)
         elif kind.ears == "long":
@@ -288,12 +315,12 @@ def _ears(brush: Brush, animal: Individual, dice: Dice) -> None:
             middle = (root + tip) / 2
             brush.fill(middle + (shape - middle) * 0.6, inner)
         elif kind.ears == "folded":
-            tip = root + np.array([side * wide * 0.9, length * 0.75])
-            top = root + np.array([side * wide * 0.3, -0.16])
-            brush.fur(np.array([root - across, top, tip, root + across * 0.2 + (0, 0.2)]), fur, dim=0.78)
+            tip = root + np.array([side * wide * 0.7, length * 0.7])
+            fold = root + out * 0.2
+            brush.fur(np.array([root - across, fold, root + across, tip]), fur, dim=0.72)
         else:
-            tip = root + np.array([side * (0.3 + wide * 0.5), long])
-            brush.fur(capsule(tuple(root + (side * 0.06, 0.05)), wide * 0.62, tuple(tip), wide * near), fur, dim=0.8)
+            top, tip = root + np.array([side * 0.06, 0.05]), root + np.array([side * (0.3 + wide * 0.5), long])
+            brush.fur(capsule(tuple(top), wide * 0.62, tuple(tip), wide * near), fur, dim=0.8)
 
 
 def _horns(brush: Brush, animal: Individual) -> None:
@@ -318,7 +345,11 @@ def _face_marks(brush: Brush, animal: Individual, shift: float, dice: Dice) -> N
             top = (shift * 0.6 + offset * 1.3, -0.75 * kind.head[1])
             brush.line(np.array([top, (shift + offset * 0.8, -0.32)]), animal.second, 0.1)
         for side in (-1, 1):
-            brush.line(np.array([(shift + side * 0.62, 0.12), (shift * 0.5 + side * 0.95, 0.02)]), animal.second, 0.08)
+            brush.line(
+                np.array([(shift + side * 0.62, 0.12), (shift * 0.5 + side * 0.95, 0.02)]),
+                animal.second,
+                0.08,
+            )
     if "blaze" in kind.marks:
         brush.fur(capsule((shift * 0.8, -0.6), 0.1, (shift, 0.3), 0.22), plain(WHITE, dice))
     if "mask" in kind.marks:
@@ -331,7 +362,9 @@ def _face_marks(brush: Brush, animal: Individual, shift: float, dice: Dice) -> N
         light = animal.kind.name == "husky"
         for side in (-1, 1):
             middle = (shift + side * apart, -up - (0.2 if light else -0.04))
-            brush.fur(ellipse(middle, 0.2 if light else 0.3, 0.15 if light else 0.32, side * 0.5), animal.marked)
+            brush.fur(
+                ellipse(middle, 0.2 if light else 0.3, 0.15 if light else 0.32, side * 0.5), animal.marked
+            )
 
 
 def _eyes(brush: Brush, animal: Individual, shift: float, dice: Dice) -> None:
@@ -368,13 +401,19 @@ def _muzzle(brush: Brush, animal: Individual, shift: float, dice: Dice) -> None:
         brush.fur(capsule((base[0], 0.2), 0.34, end, 0.2), fur)
         return
     if kind.nose == "beak":
-        brush.fill(np.array([(shift - 0.16, 0.15), (shift + 0.16, 0.15), (shift + turn * 0.2, 0.6)]), kind.nose_colour)
+        brush.fill(
+            np.array([(shift - 0.16, 0.15), (shift + 0.16, 0.15), (shift + turn * 0.2, 0.6)]),
+            kind.nose_colour,
+        )
         return
     if kind.mane and kind.name == "sheep":
         fur = animal.marked
     mouth = tip[1] + wide * 0.42
     if dice.chance(kind.tongue):
-        brush.fill(capsule((tip[0], mouth), wide * 0.32, (tip[0] + 0.05, mouth + wide * 0.8), wide * 0.3), (206, 92, 100))
+        brush.fill(
+            capsule((tip[0], mouth), wide * 0.32, (tip[0] + 0.05, mouth + wide * 0.8), wide * 0.3),
+            (206, 92, 100),
+        )
     jaw = ellipse((tip[0] * 0.7 + base[0] * 0.3, tip[1] + wide * 0.42), wide * 0.62, wide * 0.5)
     brush.fur(jaw, fur, dim=0.8)
     brush.fur(capsule(base, wide * 0.95, tip, wide * (0.86 if out < 0.3 else 0.74)), fur, dim=1.05)
@@ -393,15 +432,21 @@ def _muzzle(brush: Brush, animal: Individual, shift: float, dice: Dice) -> None:
     size = wide * (0.46 if kind.nose == "large" else 0.3)
     if kind.nose == "large":
         brush.fill(ellipse((tip[0], nose_y), size, size * 0.72), kind.nose_colour)
-        brush.fill(ellipse((tip[0] - size * 0.3, nose_y - size * 0.3), size * 0.25, size * 0.14), (150, 150, 152))
+        brush.fill(
+            ellipse((tip[0] - size * 0.3, nose_y - size * 0.3), size * 0.25, size * 0.14), (150, 150, 152)
+        )
     else:
         triangle = np.array([(-size, -size * 0.6), (size, -size * 0.6), (0, size * 0.7)]) + (tip[0], nose_y)
         brush.fill(triangle, kind.nose_colour)
     brush.line(np.array([(tip[0], nose_y + size * 0.5), (tip[0], mouth - 0.06)]), dark, 0.05)
     for side in (-1, 1):
         end = (tip[0] + side * wide * 0.6, mouth - 0.04)
-        brush.line(curve([(tip[0], mouth - 0.06), (tip[0] + side * wide * 0.3, mouth + 0.1), end], 6), dark, 0.05)
+        brush.line(
+            curve([(tip[0], mouth - 0.06), (tip[0] + side * wide * 0.3, mouth + 0.1), end], 6), dark, 0.05
+        )
         if kind.whiskers:
             for slope in (-0.12, 0.05, 0.22):
                 start = (tip[0] + side * wide * 0.5, tip[1] + slope * 0.4)
-                brush.line(np.array([start, (start[0] + side * 0.95, start[1] + slope)]), (236, 234, 228), 0.025)
+                brush.line(
+                    np.array([start, (start[0] + side * 0.95, start[1] + slope)]), (236, 234, 228), 0.025
+                )

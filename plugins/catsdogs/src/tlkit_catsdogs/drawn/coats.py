@@ -16,17 +16,16 @@ def coat(kind: Kind, base: Colour, second: Colour, brush: Brush, dice: Dice) -> 
     """The coat of one individual, uint8 RGB ``(CANVAS, CANVAS, 3)``."""
     image = plain(base, dice, roughness=0.25 + 0.35 * kind.fluff)
     if kind.pattern in ("tabby", "brindle"):
-        cut = 0.25 if kind.pattern == "tabby" else 0.55
-        _paint(image, second, _stripes(brush, dice) > cut)
+        _paint(image, second, _stripes(brush, dice), 160 if kind.pattern == "tabby" else 215)
     elif kind.pattern == "patches":
-        _paint(image, second, _blotches(brush, dice, 1.0) > dice.between(130, 150))
+        _paint(image, second, _blotches(brush, dice, 1.0), dice.between(130, 150))
         if len(kind.second) > 1:
-            other = next(colour for colour in (*kind.second, base) if colour != second)
-            _paint(image, dice.colour(other, 0.05), _blotches(brush, dice, 1.0) > 165)
+            other = next(colour for colour in kind.second if colour != second)
+            _paint(image, dice.colour(other, 0.05), _blotches(brush, dice, 1.0), 165)
     elif kind.pattern == "spots":
         _spots(image, second, brush, dice)
     elif kind.pattern == "ticked":
-        _paint(image, second, _blotches(brush, dice, 0.22) > 140)
+        _paint(image, second, _blotches(brush, dice, 0.22), 140)
     return image
 
 
@@ -35,17 +34,20 @@ def plain(colour: Colour, dice: Dice, roughness: float = 0.35) -> Pixels:
     return cv2.addWeighted(flat(colour), 1, piece(grain(), dice, CANVAS, CANVAS), roughness, -128 * roughness)
 
 
-def _paint(image: Pixels, colour: Colour, where: np.ndarray) -> None:
-    mask = cv2.resize(where.astype(np.uint8) * 255, (CANVAS, CANVAS), interpolation=cv2.INTER_LINEAR)
-    cv2.copyTo(cv2.addWeighted(flat(colour), 0.85, image, 0.15, 0), cv2.compare(mask, 127, cv2.CMP_GT), image)
+def _paint(image: Pixels, colour: Colour, field: Pixels, above: float) -> None:
+    """Colours where a field, at whatever size, is above a number."""
+    large = cv2.resize(field, (CANVAS, CANVAS), interpolation=cv2.INTER_LINEAR)
+    _, where = cv2.threshold(large, above, 255, cv2.THRESH_BINARY)
+    cv2.copyTo(cv2.addWeighted(flat(colour), 0.85, image, 0.15, 0), where, image)
 
 
-def _stripes(brush: Brush, dice: Dice) -> np.ndarray:
+def _stripes(brush: Brush, dice: Dice) -> Pixels:
     side = CANVAS // COARSE
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) * COARSE / brush.scale
     wobble = piece(clouds(), dice, side, side).astype(np.float32) / 255
     angle, pace = dice.between(-0.5, 0.5), dice.between(9, 15)
-    return np.sin(pace * (x * np.cos(angle) + y * np.sin(angle)) + dice.between(5, 9) * wobble)
+    waves = np.sin(pace * (x * np.cos(angle) + y * np.sin(angle)) + dice.between(5, 9) * wobble)
+    return (127.5 + 127.5 * waves).astype(np.uint8)
 
 
 def _blotches(brush: Brush, dice: Dice, size: float) -> Pixels:

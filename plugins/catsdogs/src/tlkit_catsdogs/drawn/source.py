@@ -1,0 +1,59 @@
+"""The drawn world as a source: it makes its images itself, so it needs no download."""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from tlkit.components import Sample, Source
+from tlkit.folders import made_folder
+from tlkit.hashing import digest
+from tlkit_catsdogs.drawn.world import SETTINGS, draw
+
+
+def drawn(
+    root: Path | None = None,
+    *,
+    setting: Literal["studio", "street"] = "street",
+    seed: int = 1,
+    per_class: int = 3900,
+    unlabelled: int = 0,
+) -> Source:
+    """Animals drawn from a seed, 160 pixels wide and high: a small world that needs no download.
+
+    Args:
+        root: where the images are kept; in tlkit's cache folder unless given.
+        setting: "studio": 28 kinds of animal, one to a picture, for pretraining; "street": cats and
+            dogs only, some of kinds that the studio lacks, under harder conditions.
+        seed: of the world; image N of a seed is always the same.
+        per_class: how many images of each class.
+        unlabelled: how many images without a label.
+    """
+    classes = SETTINGS[setting].classes
+    # what is drawn may change with this code and the libraries that draw; old images are then left alone
+    folder = (root or made_folder() / "drawn") / f"{setting}-{seed}-{_drawing()[:10]}"
+    labelled = per_class * len(classes)
+
+    def sample(number: int) -> Sample:
+        label = number % len(classes) if number < labelled else None
+        kind = "unlabelled" if label is None else classes[label]
+        name = f"{kind}/{number:06d}.jpg"
+        return Sample(name, folder / name, label)
+
+    samples = [sample(number) for number in range(labelled + unlabelled)]
+    return Source(classes, samples[:labelled], samples[labelled:], make=partial(_make, setting, seed))
+
+
+def _make(setting: str, seed: int, sample: Sample) -> bytes:
+    return draw(setting, seed, int(sample.path.stem))
+
+
+@cache
+def _drawing() -> str:
+    """Of all that decides what is drawn: this package's code, and the libraries it draws with."""
+    code = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    return digest(code, cv2.__version__, np.__version__)
