@@ -76,11 +76,6 @@ def convert(factory: Factory, options: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def needs_root(source: Factory) -> bool:
-    """Whether a source's factory cannot do without a root."""
-    return inspect.signature(source).parameters["root"].default is inspect.Parameter.empty
-
-
 def _validate(factory: Factory, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     parameters, types = _parameters(factory), _types(factory)
     problems = [(name, _unknown(name, list(parameters))) for name in options if name not in parameters]

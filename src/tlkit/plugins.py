@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import inspect
 import os
 import re
 from collections import Counter
@@ -240,6 +241,11 @@ class Registry:
             raise PluginError(f"{kind} {name!r}: {error}") from error
         with _blaming(part.owner, f"making {kind} {name!r}"):
             return part.factory(*args, **converted)
+
+    def needs_root(self, source: str) -> bool:
+        """Whether a source cannot do without a folder: its factory's `root` has no default."""
+        root = inspect.signature(self.find("source", source).factory).parameters.get("root")
+        return root is None or root.default is inspect.Parameter.empty
 
     def notify(self, hook: str, **kwargs: Any) -> list[str]:
         """Calls an observing hook on every plugin; one that raises does not stop the others.

@@ -16,7 +16,6 @@ from pydantic import BaseModel, ValidationError
 
 from tlkit.errors import RecipeError, close_matches
 from tlkit.optimisation import optimizer_problems, schedule_problems
-from tlkit.options import needs_root
 from tlkit.recipe_file import Tree, merge, merge_part, plain, read_tree
 from tlkit.recipe_tables import DEFAULTS, Data, Part, PreprocessTable, RecipeTable, Training, say, toml
 
@@ -28,6 +27,9 @@ class Registry(Protocol):
 
     def problems(self, kind: str, name: str, given: Mapping[str, Any], /) -> list[tuple[str, str]]:
         """What is wrong with a part's name and options: (option, or "name", and a message)."""
+
+    def needs_root(self, source: str, /) -> bool:
+        """Whether a source cannot do without a folder."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class Recipe:
         name, keys = self.data.source.name, {"unlabelled": "data.unlabelled"}
         found = registry.problems("source", name, self.data.source_options())
         said = [f"{keys.get(option, f'data.source.{option}')}: {message}" for option, message in found]
-        if self.data.root is None and not found and needs_root(registry.find("source", name).factory):
+        if self.data.root is None and not found and registry.needs_root(name):
             said.append(f"data.root: is missing: source {name!r} needs the folder of its images")
         return said
 

@@ -36,5 +36,7 @@ def vgg16_quarter(
     model.head = ClassifierHead(BLOCKS[-1][0], STUDIO_KINDS)
     if weights != "none":
         load_weights(model, WEIGHTS if weights == "pretrained" else weights)
-    preprocess = Preprocess(size=128, resize="squash", interpolation="bilinear", mean=(0.5,) * 3, std=(0.25,) * 3)
+    preprocess = Preprocess(
+        size=128, resize="squash", interpolation="bilinear", mean=(0.5,) * 3, std=(0.25,) * 3
+    )
     return from_timm(model, features=features, preprocess=preprocess)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import pairwise
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,9 +14,11 @@ from numpy.typing import NDArray
 
 from tlkit_catsdogs.drawn.kinds import Colour
 
-Pixels = NDArray[np.uint8]
+#: uint8, though OpenCV's types do not say so.
+Pixels = NDArray[Any]
 Points = NDArray[np.float64]
-Point = tuple[float, float]
+#: x and y, in a brush's own units.
+Point = tuple[float, float] | Points
 
 #: Everything is drawn at this size, in pixels, and halved at the end: smooth edges for little time.
 CANVAS = 320
@@ -51,14 +55,16 @@ class Dice(random.Random):
 def clouds() -> Pixels:
     """Soft noise ``(1024, 1024)`` that wraps around, in several octaves; always the same."""
     generator = np.random.Generator(np.random.PCG64(7))
-    total = np.zeros((1024, 1024), np.float32)
+    total: NDArray[np.float32] = np.zeros((1024, 1024), np.float32)
     for octave in range(5):
         cells = 8 << octave
         noise = generator.random((cells, cells), dtype=np.float32)
         wrapped = np.tile(noise, (3, 3))
-        large = cv2.resize(wrapped, (3072, 3072), interpolation=cv2.INTER_CUBIC)[1024:2048, 1024:2048]
-        total += large / 1.6**octave
-    return cv2.normalize(total, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)  # type: ignore[call-overload,no-any-return]
+        large = np.asarray(cv2.resize(wrapped, (3072, 3072), interpolation=cv2.INTER_CUBIC), np.float32)
+        total += large[1024:2048, 1024:2048] / np.float32(1.6**octave)
+    low, high = total.min(), total.max()
+    scaled: Pixels = (total - low) * (255 / (high - low))
+    return scaled.astype(np.uint8)
 
 
 @cache
@@ -112,7 +118,7 @@ def curve(points: Sequence[Point], steps: int = 12) -> Points:
     t = np.linspace(0, 1, steps)[:, None]
     layer = [np.asarray(point, dtype=np.float64) for point in points]
     while len(layer) > 1:
-        layer = [(1 - t) * first + t * second for first, second in zip(layer, layer[1:], strict=False)]
+        layer = [(1 - t) * first + t * second for first, second in pairwise(layer)]
     return layer[0]
 
 
@@ -135,8 +141,8 @@ class Brush:
 
     def place(self, points: Points) -> NDArray[np.int32]:
         """Own coordinates to the canvas's, as OpenCV takes them with `SHIFT`."""
-        placed = np.clip((points @ self._matrix + self._origin) * (1 << SHIFT), -32000, 32000)
-        return placed.astype(np.int32)
+        placed: Points = (points @ self._matrix + self._origin) * (1 << SHIFT)
+        return np.clip(placed, -32000, 32000).astype(np.int32)
 
     def fill(self, points: Points, colour: Colour) -> None:
         """A shape of one colour."""

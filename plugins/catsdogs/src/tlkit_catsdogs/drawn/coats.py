@@ -46,7 +46,7 @@ def _stripes(brush: Brush, dice: Dice) -> Pixels:
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) * COARSE / brush.scale
     wobble = piece(clouds(), dice, side, side).astype(np.float32) / 255
     angle, pace = dice.between(-0.5, 0.5), dice.between(9, 15)
-    waves = np.sin(pace * (x * np.cos(angle) + y * np.sin(angle)) + dice.between(5, 9) * wobble)
+    waves: Pixels = np.sin(pace * (x * np.cos(angle) + y * np.sin(angle)) + dice.between(5, 9) * wobble)
     return (127.5 + 127.5 * waves).astype(np.uint8)
 
 

@@ -72,7 +72,8 @@ def background(dice: Dice) -> Pixels:
         part = int(dice.between(60, 500))
         soft = cv2.resize(piece(clouds(), dice, part, part), (CANVAS, CANVAS), interpolation=cv2.INTER_LINEAR)
         layer = flat(dice.colour(dice.choice(SURROUNDINGS), 0.15))
-        canvas = cv2.copyTo(layer, cv2.compare(soft, dice.between(105, 165), cv2.CMP_GT), canvas)
+        _, where = cv2.threshold(soft, int(dice.between(105, 165)), 255, cv2.THRESH_BINARY)
+        canvas = cv2.copyTo(layer, where, canvas)
     elif kind < 0.7:
         _tiles(canvas, dice)
     texture = dice.between(0.1, 0.7)
@@ -106,8 +107,8 @@ def thing(canvas: Pixels, centre: Point, size: float, dice: Dice) -> None:
         for _ in range(7):
             tip = (dice.between(-1, 1), dice.between(-1.1, 0.2))
             line = curve([(0, 0.9), (tip[0] * 0.2, 0.1), tip], 6)
-            colour = dice.colour(dice.choice((GREEN, DARK_GREEN)), 0.12)
-            brush.fill(np.concatenate([line - (0.09, 0), line[::-1] + (0.09, 0)]), colour)
+            colour, half = dice.colour(dice.choice((GREEN, DARK_GREEN)), 0.12), np.array([0.09, 0])
+            brush.fill(np.concatenate([line - half, line[::-1] + half]), colour)
     elif kind == 4:
         brush.fur(np.array([(-0.55, 0.7), (0, -0.8), (0.55, 0.7)]), fur)
     else:
@@ -175,6 +176,6 @@ def _light(conditions: Conditions, dice: Dice) -> Pixels:
     """How lit each place is, 128 for plain, ``(SIZE, SIZE, 3)``: brighter to one side, with soft shade."""
     by = conditions.light
     corners = np.array([[dice.between(-1, 1) for _ in range(3)] for _ in range(3)], np.float32)
-    field = np.clip(128 * (1 + 0.7 * by * corners), 0, 255).astype(np.uint8)
-    large = cv2.resize(field, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
-    return cv2.merge([large, large, large])
+    field: Pixels = np.clip(128 * (1 + 0.7 * by * corners), 0, 255).astype(np.uint8)
+    large: Pixels = cv2.resize(field, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+    return np.repeat(large[..., None], 3, axis=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tlkit_catsdogs.drawn.animal import Pose, draw_animal
-from tlkit_catsdogs.drawn.brush import CANVAS, Brush, Dice
+from tlkit_catsdogs.drawn.brush import CANVAS, Brush, Dice, Pixels
 from tlkit_catsdogs.drawn.kinds import CATS, DOGS, STUDIO, Kind
 from tlkit_catsdogs.drawn.scene import Conditions, background, occlude, photograph, scatter
 
@@ -68,7 +68,7 @@ def draw(setting: str, seed: int, number: int) -> bytes:
     return photograph(canvas, conditions, dice)
 
 
-def _place(canvas, kind: Kind, dice: Dice, conditions: Conditions, *, smaller: float) -> None:
+def _place(canvas: Pixels, kind: Kind, dice: Dice, conditions: Conditions, *, smaller: float) -> None:
     pose = dice.choice(POSES)
     low, high = conditions.size
     radius = CANVAS * dice.between(low, high) * smaller
