@@ -18,18 +18,21 @@ if TYPE_CHECKING:
         Source,
     )
     from tlkit.errors import TlkitError
+    from tlkit.fetching import Fetched, fetch
     from tlkit.folders import cache_folder
     from tlkit.hookspecs import hookimpl
     from tlkit.networks import from_timm, load_weights
+    from tlkit.observer import Observer
     from tlkit.plugins import load_registry
     from tlkit.recipe import Recipe, read_recipe
-    from tlkit.runs import Observer, Run, run
+    from tlkit.runs import Run, run
 
 _HOMES = {
     "Backbone": "components",
     "Block": "components",
     "Download": "components",
-    "Observer": "runs",
+    "Fetched": "fetching",
+    "Observer": "observer",
     "Preprocess": "components",
     "Recipe": "recipe",
     "Run": "runs",
@@ -37,6 +40,7 @@ _HOMES = {
     "Source": "components",
     "TlkitError": "errors",
     "cache_folder": "folders",
+    "fetch": "fetching",
     "from_timm": "networks",
     "hookimpl": "hookspecs",
     "load_registry": "plugins",
@@ -49,6 +53,7 @@ __all__ = [
     "Backbone",
     "Block",
     "Download",
+    "Fetched",
     "Observer",
     "Preprocess",
     "Recipe",
@@ -57,6 +62,7 @@ __all__ = [
     "Source",
     "TlkitError",
     "cache_folder",
+    "fetch",
     "from_timm",
     "hookimpl",
     "load_registry",

@@ -5,6 +5,7 @@
     ├── PluginError         a plugin or a part that cannot be had
     ├── DataError           images or labels that cannot be used
     ├── WeightsError        weights that cannot be reached, read or matched
+    ├── FetchError           a download that cannot be had, or is not what it should be
     ├── StoreError          the feature store cannot be written or read
     └── RunFolderError      a run or model folder that cannot be used as asked
 
@@ -46,6 +47,10 @@ class DataError(TlkitError):
 
 class WeightsError(TlkitError):
     """Weights that cannot be reached, read, or that belong to another network."""
+
+
+class FetchError(TlkitError):
+    """Something that could not be fetched, or that is not what it should be."""
 
 
 class StoreError(TlkitError):

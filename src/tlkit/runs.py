@@ -5,8 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +28,7 @@ from tlkit.evaluation.metrics import evaluate, summary
 from tlkit.features.extraction import Owner, extract, plan
 from tlkit.features.store import FeatureStore, cache_limit
 from tlkit.model_folder import load_state, read_state, save_model
+from tlkit.observer import Observer
 from tlkit.phase_run import feature_summary, labels, make_feeds, make_lesson, plain_feed, probabilities
 from tlkit.planning import (
     Plan,
@@ -46,27 +46,6 @@ from tlkit.training.loop import History, train
 from tlkit.training.resuming import clear_progress
 
 LIBRARIES = ("tlkit", "torch", "timm", "albumentations", "accelerate", "numpy", "pillow")
-
-
-class Observer:
-    """Watches a run; what it does not override is passed over in silence."""
-
-    def planned(self, plan: Plan) -> None:
-        """The plan is made."""
-
-    @contextmanager
-    def working(self, what: str, total: int, unit: str) -> Iterator[Any]:
-        """Some work begins; yields a function that is called with how much of `total` is done."""
-        yield lambda _: None
-
-    def epoch_ended(self, phase: str, row: Mapping[str, float], epochs: int) -> None:
-        """An epoch is trained and validated."""
-
-    def phase_ended(self, result: Mapping[str, Any]) -> None:
-        """A phase is evaluated; `result` is its entry in results.json."""
-
-    def note(self, text: str) -> None:
-        """Something the user should know."""
 
 
 @dataclass
@@ -206,6 +185,12 @@ class _Execution:
                 source = find_source(recipe.data, registry)
             except TlkitError as error:
                 problems.append(f"data: {error}")
+            else:
+                if not source and source.downloads:
+                    problems.append(
+                        f"data.root: the images are not in {recipe.data.root} yet: get them with "
+                        f"tlkit fetch {recipe.path}, or point it at yours with --set data.root=PATH"
+                    )
         sound = [phase for phase in self.phases if not recipe.phase_problems(phase, registry)]
         prepared: list[Prepared] = []
         try:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import urllib.error
-import urllib.request
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as Timeout
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +12,7 @@ from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 
 from tlkit.errors import PluginError, WeightsError
-
-#: Seconds until a host counts as out of reach; timm's own loading tries for 45.
-PATIENCE = 6.0
+from tlkit.reaching import unreachable
 
 
 def create(name: str, model_args: dict[str, Any], *, pretrained: bool) -> Any:
@@ -84,24 +78,11 @@ def _hub() -> str:
 
 
 def _reach(url: str, name: str) -> None:
-    """Raises unless `url`'s host answers, whatever it answers, within `PATIENCE` seconds."""
-
-    def ask() -> None:
-        request = urllib.request.Request(url, method="HEAD")
-        with urllib.request.urlopen(request, timeout=PATIENCE):
-            pass
-
-    # a look-up of the host's name has no time-out of its own, hence the thread
-    pool = ThreadPoolExecutor(1)
-    try:
-        pool.submit(ask).result(PATIENCE)
-    except urllib.error.HTTPError:
-        return
-    except (OSError, Timeout) as error:
+    """Raises unless `url`'s host answers."""
+    reason = unreachable(url)
+    if reason is not None:
         raise WeightsError(
             f"backbone {name!r}: its weights are not on this machine, and {url} could not be reached "
-            f"({error or 'no answer'}). Give a file with --set backbone.weights=PATH.safetensors, a folder "
+            f"({reason}). Give a file with --set backbone.weights=PATH.safetensors, a folder "
             "with --set backbone.name=local-dir:PATH, or train from scratch with --set backbone.weights=none"
-        ) from error
-    finally:
-        pool.shutdown(wait=False)
+        )

@@ -11,6 +11,7 @@ import typer
 
 from tlkit.cli import cache, plugins
 from tlkit.cli.console import say
+from tlkit.cli.fetch import fetch
 from tlkit.cli.run import run
 from tlkit.errors import TlkitError
 
@@ -22,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(run)
+app.command()(fetch)
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(cache.app, name="cache")
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tlkit.cli.console import print_plan, print_results, progress, say
+
+if TYPE_CHECKING:
+    from tlkit.observer import Observer
 
 
 def run(
@@ -27,8 +30,24 @@ def run(
 ) -> None:
     """Run a recipe, or go on with a run that was cut short."""
     from tlkit.devices import keep_freed_memory, processes
-    from tlkit.runs import Observer
+    from tlkit.observer import Observer
     from tlkit.runs import run as run_recipe
+
+    keep_freed_memory()
+    speaks = processes().is_main_process
+    observer = watching() if speaks else Observer()
+    ended = run_recipe(
+        recipe, set=set_ or (), out=out, phases=phase or (), device=device, observer=observer, plan_only=plan
+    )
+    if speaks and not plan:
+        say()
+        print_results(ended.results)
+        say(str(ended.folder))
+
+
+def watching() -> Observer:
+    """An observer that shows a run on the console."""
+    from tlkit.observer import Observer
 
     class Shown(Observer):
         def planned(self, plan: Any) -> None:
@@ -56,13 +75,4 @@ def run(
         def note(self, text: str) -> None:
             say(text, style="yellow", stderr=True)
 
-    keep_freed_memory()
-    speaks = processes().is_main_process
-    observer = Shown() if speaks else Observer()
-    ended = run_recipe(
-        recipe, set=set_ or (), out=out, phases=phase or (), device=device, observer=observer, plan_only=plan
-    )
-    if speaks and not plan:
-        say()
-        print_results(ended.results)
-        say(str(ended.folder))
+    return Shown()

@@ -41,9 +41,11 @@ def catsdogs(root: Path, *, unlabelled: Path | None = None) -> Source:
     Args:
         root: the folder of labelled photos.
         unlabelled: a folder of photos without labels, Kaggle's ``test1``.
+
+    Where there is no such folder, the source is empty, and says where the photos can be fetched.
     """
-    if not root.is_dir():
-        raise DataError(f"{root}, where the photos should be, is no folder: {LABELLED_ADVICE}")
+    if not root.is_dir() or not any(root.iterdir()):
+        return Source(CLASSES, (), downloads=(MICROSOFT,))
     samples = _microsoft(root) or _kaggle(root)
     return Source(CLASSES, samples, _unlabelled(root, unlabelled), (MICROSOFT,))
 

@@ -1,0 +1,46 @@
+"""Whether a host can be reached, told soon."""
+
+from __future__ import annotations
+
+import time
+import urllib.error
+import urllib.request
+from queue import Empty, Queue
+from threading import Thread
+from urllib.parse import urlsplit
+
+#: Seconds until a host counts as out of reach; libraries' own loading tries for much longer.
+PATIENCE = 4.0
+#: Seconds for which a host that could not be reached is not asked again.
+REMEMBERED = 30.0
+
+_failures: dict[str, tuple[float, str]] = {}
+
+
+def unreachable(url: str) -> str | None:
+    """Why `url`'s host does not answer within `PATIENCE` seconds; None if it does, whatever it says."""
+    host = urlsplit(url).netloc
+    when, reason = _failures.get(host, (0.0, ""))
+    if reason and time.monotonic() - when < REMEMBERED:
+        return reason
+
+    answers: Queue[str | None] = Queue()
+
+    def ask() -> None:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PATIENCE):
+                answers.put(None)
+        except urllib.error.HTTPError:
+            answers.put(None)
+        except OSError as error:
+            answers.put(str(getattr(error, "reason", error)))
+
+    # a look-up of the host's name has no time-out of its own, hence a thread that nobody waits for
+    Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=PATIENCE)
+    except Empty:
+        answer = "no answer"
+    if answer is not None:
+        _failures[host] = (time.monotonic(), answer)
+    return answer

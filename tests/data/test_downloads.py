@@ -1,0 +1,227 @@
+"""Downloads from a real HTTP server on this machine, which can be told to misbehave."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import stat
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tlkit.components import Download
+from tlkit.data.downloads import PIECE, download, unpack
+from tlkit.errors import FetchError
+
+CONTENT = np.random.default_rng(1).bytes(3_000_000)
+
+
+@dataclass
+class Server:
+    """What is served, how it misbehaves, and which ranges it was asked for."""
+
+    content: bytes = CONTENT
+    ranges: bool = True
+    break_after: list[int] = field(default_factory=list)
+    asked: list[str | None] = field(default_factory=list)
+    url: str = ""
+
+    def download(self, content: bytes | None = None) -> Download:
+        expected = self.content if content is None else content
+        return Download(f"{self.url}/photos.zip", len(expected), hashlib.sha256(expected).hexdigest())
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    state = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            wanted = self.headers.get("Range")
+            state.asked.append(wanted)
+            start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and state.ranges else 0
+            self.send_response(206 if wanted and state.ranges else 200)
+            self.send_header("Content-Length", str(len(state.content) - start))
+            self.end_headers()
+            rest = state.content[start:]
+            if state.break_after:
+                rest = rest[: state.break_after.pop(0)]
+            self.wfile.write(rest)
+            self.wfile.flush()
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    state.url = f"http://127.0.0.1:{running.server_address[1]}"
+    yield state
+    running.shutdown()
+    running.server_close()
+
+
+def test_a_whole_file_comes_once(server: Server, tmp_path: Path) -> None:
+    came: list[int] = []
+    first = download(server.download(), tmp_path / "downloads", came.append)
+    assert first.read_bytes() == CONTENT
+    assert sum(came) == len(CONTENT)
+    again = download(server.download(), tmp_path / "downloads", came.append)
+    assert (again, len(server.asked)) == (first, 1)
+    assert list((tmp_path / "downloads").iterdir()) == [first]
+
+
+def test_a_broken_connection_is_taken_up_where_it_broke(server: Server, tmp_path: Path) -> None:
+    server.break_after = [1_200_000, 500_000]
+    came: list[int] = []
+    assert download(server.download(), tmp_path, came.append).read_bytes() == CONTENT
+    starts = [int((asked or "").removeprefix("bytes=").rstrip("-")) for asked in server.asked]
+    assert starts[0] == 0
+    assert 1_200_000 - PIECE < starts[1] <= 1_200_000
+    assert starts[1] + 500_000 - PIECE < starts[2] <= starts[1] + 500_000
+    assert sum(came) == len(CONTENT)
+
+
+def test_an_interrupted_command_goes_on_where_it_stopped(server: Server, tmp_path: Path) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop(count: int) -> None:
+        if count:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        download(server.download(), tmp_path, stop)
+    (part,) = tmp_path.iterdir()
+    had = part.stat().st_size
+    assert 0 < had < len(CONTENT)
+    came: list[int] = []
+    assert download(server.download(), tmp_path, came.append).read_bytes() == CONTENT
+    assert server.asked[-1] == f"bytes={had}-"
+    assert came[0] == had
+
+
+def test_a_server_without_ranges_starts_again(server: Server, tmp_path: Path) -> None:
+    server.ranges, server.break_after = False, [1_000_000]
+    came: list[int] = []
+    assert download(server.download(), tmp_path, came.append).read_bytes() == CONTENT
+    assert sum(came) == len(CONTENT)
+
+
+def test_a_server_that_always_breaks_off_is_given_up_and_nothing_is_lost(
+    server: Server, tmp_path: Path
+) -> None:
+    server.break_after = [1_000_000, 0, 0, 0, 0]
+    with pytest.raises(FetchError, match=r"could not be reached.*9\d\d,\d\d\d of 3,000,000 bytes are kept"):
+        download(server.download(), tmp_path, lambda _: None)
+    (part,) = tmp_path.iterdir()
+    had = part.stat().st_size
+    server.break_after = []
+    assert download(server.download(), tmp_path, lambda _: None).read_bytes() == CONTENT
+    assert server.asked[-1] == f"bytes={had}-"
+
+
+def test_a_wrong_checksum_is_refused_and_thrown_away(server: Server, tmp_path: Path) -> None:
+    other = bytes(reversed(CONTENT))
+    with pytest.raises(FetchError, match=r"not the file that was expected.*thrown away"):
+        download(server.download(other), tmp_path, lambda _: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_too_large_is_not_taken(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(FetchError, match="larger than the 1,000 bytes"):
+        download(server.download(CONTENT[:1000]), tmp_path, lambda _: None)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) == 0
+
+
+def test_what_is_not_there(server: Server, tmp_path: Path) -> None:
+    server.content = b""
+    gone = Download(server.url.replace("127.0.0.1", "localhost.invalid") + "/a.zip", 10, "0" * 64)
+    began = time.monotonic()
+    with pytest.raises(FetchError, match=r"localhost\.invalid.*could not be reached"):
+        download(gone, tmp_path, lambda _: None)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nobody = Download(f"http://127.0.0.1:{free.getsockname()[1]}/a.zip", 10, "0" * 64)
+    with pytest.raises(FetchError, match="Connection refused"):
+        download(nobody, tmp_path, lambda _: None)
+    assert time.monotonic() - began < 10
+
+
+def test_more_than_the_disk_holds(server: Server, tmp_path: Path) -> None:
+    huge = Download(f"{server.url}/a.zip", 10**18, "0" * 64)
+    with pytest.raises(FetchError, match=r"1,000,000,000,000,000,000 bytes are needed"):
+        download(huge, tmp_path, lambda _: None)
+    assert server.asked == []
+
+
+def pack(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def test_unpacking(tmp_path: Path) -> None:
+    photo = CONTENT[:20_000]
+    archive = pack(tmp_path / "a.zip", {"PetImages/Cat/0.jpg": photo, "readme[1].txt": b"words"})
+    came: list[int] = []
+    unpack(archive, tmp_path / "train", came.append)
+    assert (tmp_path / "train" / "PetImages" / "Cat" / "0.jpg").read_bytes() == photo
+    assert sum(came) == len(photo) + 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "train"]
+
+
+@pytest.mark.parametrize("name", ["../escaped.jpg", "a/../../escaped.jpg", "/escaped.jpg", "C:\\escaped.jpg"])
+def test_a_path_that_leads_out(tmp_path: Path, name: str) -> None:
+    archive = pack(tmp_path / "a.zip", {"good.jpg": b"fine", name: b"not fine"})
+    with pytest.raises(FetchError, match="leads out of its folder"):
+        unpack(archive, tmp_path / "inside" / "train", lambda _: None)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.zip"]
+
+
+def test_a_link(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("link")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(link, "/etc")
+    with pytest.raises(FetchError, match="is a link"):
+        unpack(tmp_path / "a.zip", tmp_path / "train", lambda _: None)
+    assert not (tmp_path / "train").exists()
+
+
+def test_a_bomb(tmp_path: Path) -> None:
+    archive = pack(tmp_path / "a.zip", {"zeros.jpg": bytes(50_000_000)})
+    assert archive.stat().st_size < 100_000
+    with pytest.raises(FetchError, match=r"50,000,000 bytes, more than 10 times its own size"):
+        unpack(archive, tmp_path / "train", lambda _: None)
+    assert not (tmp_path / "train").exists()
+
+
+def test_a_bomb_that_lies_about_its_size(tmp_path: Path) -> None:
+    archive = pack(tmp_path / "a.zip", {"zeros.jpg": bytes(50_000_000)})
+    packed = bytearray(archive.read_bytes())
+    for place in range(len(packed) - 4):
+        if packed[place : place + 4] == (50_000_000).to_bytes(4, "little"):
+            packed[place : place + 4] = (1000).to_bytes(4, "little")
+    archive.write_bytes(packed)
+    with pytest.raises(FetchError, match="cannot be unpacked"):
+        unpack(archive, tmp_path / "train", lambda _: None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip"]
+
+
+def test_what_is_no_zip_file(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(CONTENT)
+    with pytest.raises(FetchError, match=r"a\.zip cannot be unpacked: File is not a zip file"):
+        unpack(tmp_path / "a.zip", tmp_path / "train", lambda _: None)
