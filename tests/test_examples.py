@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,42 @@ def test_improvements_run(name: str, small: dict[str, object], tmp_path: Path) -
     recipe = EXAMPLES / "improvements" / f"{name}.toml"
     ended = tlkit.run(recipe, set=changes, out=tmp_path / "out", phases=["bottleneck", "fine-tune"])
     assert [phase["epochs"] for phase in ended.results["phases"]] == [1, 1]
+
+
+SMALL_WORLD = {
+    "data.source.per_class": 80,
+    "data.source.unlabelled": 6,
+    "data.per_class": {"train": 30, "val": 10, "test": 40},
+    "training.epochs": 3,
+    "phase.benchmark.epochs": 1,
+}
+
+
+def test_the_embedded_experiment_needs_nothing_and_is_not_done_twice(tmp_path: Path) -> None:
+    first = tlkit.run(EXAMPLES, set=SMALL_WORLD, out=tmp_path / "first")
+    phases = {phase["name"]: phase for phase in first.results["phases"]}
+    assert list(phases) == ["benchmark", "zero-shot", "bottleneck", "fine-tune"]
+    assert "drawn" in first.results["data"]["about"]
+    assert first.results["data"]["unlabelled"] == 6
+    assert phases["bottleneck"]["features"]["computed"] > 0
+    assert phases["fine-tune"]["test"]["accuracy"] > 0.8
+    again = tlkit.run(EXAMPLES, set=SMALL_WORLD, out=tmp_path / "again")
+    for phase in again.results["phases"]:
+        assert phase["features"]["computed"] == 0
+        assert phase["test"] == phases[phase["name"]]["test"]
+
+
+@pytest.mark.slow
+def test_the_embedded_experiment_shows_that_transfer_learning_works(tmp_path: Path) -> None:
+    began = time.monotonic()
+    ended = tlkit.run(EXAMPLES, out=tmp_path / "out")
+    assert time.monotonic() - began < 180
+    phases = {phase["name"]: phase for phase in ended.results["phases"]}
+    accuracy = {name: phase["test"]["accuracy"] for name, phase in phases.items()}
+    assert accuracy["benchmark"] + 0.1 < accuracy["zero-shot"] < accuracy["fine-tune"]
+    assert accuracy["fine-tune"] >= 0.94
+    assert accuracy["benchmark"] + 0.1 < accuracy["bottleneck"]
+    against_benchmark = phases["fine-tune"]["versus"][1]
+    assert against_benchmark["phase"] == "benchmark"
+    assert against_benchmark["p"] < 0.01
+    assert phases["fine-tune"]["test"]["n"] == 5000

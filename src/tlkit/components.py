@@ -75,6 +75,7 @@ class Source:
         downloads: what `tlkit fetch` can get when the images are not there.
         make: gives the content of an image's file where there is none yet, for sources that make
             their images themselves; always the same for the same sample.
+        about: what a reader of results should know about the images; shown with every result.
     """
 
     classes: tuple[str, ...]
@@ -82,6 +83,7 @@ class Source:
     unlabelled: Sequence[Sample] = ()
     downloads: Sequence[Download] = ()
     make: Callable[[Sample], bytes] | None = None
+    about: str = ""
 
     def __len__(self) -> int:
         """How many images there are, with and without a label."""

@@ -145,6 +145,7 @@ class Plan:
         rejected: (id, reason) of images that are left out.
         phases: in order.
         device: where it computes.
+        about: what a reader of the results should know about the images, or nothing.
     """
 
     recipe: str
@@ -153,6 +154,7 @@ class Plan:
     rejected: Sequence[tuple[str, str]]
     phases: tuple[PhasePlan, ...]
     device: str
+    about: str
 
 
 def find_source(data: Data, registry: Registry) -> Source:

@@ -149,6 +149,7 @@ class _Execution:
             rejected,
             tuple(describe(item, splits) for item in prepared),
             str(self.device),
+            source.about,
         )
         self.observer.planned(run.plan)
         if plan_only:
@@ -360,7 +361,11 @@ class _Execution:
             "classes": list(plan.classes),
             "goal": self.recipe.goal,
             "goal_met": None,
-            "data": {**plan.images, "rejected": [list(pair) for pair in plan.rejected]},
+            "data": {
+                **plan.images,
+                "rejected": [list(pair) for pair in plan.rejected],
+                "about": plan.about,
+            },
             "phases": [],
         }
 

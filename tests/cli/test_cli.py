@@ -180,7 +180,9 @@ def test_the_cache_is_listed_and_cleared(tlkit: Command) -> None:
     assert re.search(r"^1 in .*features: [\d.]+ kB of 20\.0 GB$", tlkit("cache", "list").stdout, re.MULTILINE)
     assert "freed 0 B" in tlkit("cache", "prune").stdout
     assert re.search(r"freed [\d.]+ kB", tlkit("cache", "clear").stdout)
-    assert tlkit("cache", "list").stdout.startswith("0 in ")
+    listed = tlkit("cache", "list").stdout
+    assert listed.startswith("0 in ")
+    assert "images that sources made" in listed
 
 
 def test_two_processes_share_the_work_and_agree(tlkit: Command, tmp_path: Path, cache: Path) -> None:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import socket
 import stat
-import threading
 import time
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+from servers import Server, serving
 
 from tlkit.components import Download
 from tlkit.data.downloads import PIECE, download, unpack
@@ -23,53 +20,10 @@ from tlkit.errors import FetchError
 CONTENT = np.random.default_rng(1).bytes(3_000_000)
 
 
-@dataclass
-class Server:
-    """What is served, how it misbehaves, and which ranges it was asked for."""
-
-    content: bytes = CONTENT
-    ranges: bool = True
-    break_after: list[int] = field(default_factory=list)
-    asked: list[str | None] = field(default_factory=list)
-    url: str = ""
-
-    def download(self, content: bytes | None = None) -> Download:
-        expected = self.content if content is None else content
-        return Download(f"{self.url}/photos.zip", len(expected), hashlib.sha256(expected).hexdigest())
-
-
 @pytest.fixture
 def server() -> Iterator[Server]:
-    state = Server()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-
-        def do_GET(self) -> None:
-            wanted = self.headers.get("Range")
-            state.asked.append(wanted)
-            start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and state.ranges else 0
-            self.send_response(206 if wanted and state.ranges else 200)
-            self.send_header("Content-Length", str(len(state.content) - start))
-            self.end_headers()
-            rest = state.content[start:]
-            if state.break_after:
-                rest = rest[: state.break_after.pop(0)]
-            self.wfile.write(rest)
-            self.wfile.flush()
-            self.connection.shutdown(socket.SHUT_RDWR)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    state.url = f"http://127.0.0.1:{running.server_address[1]}"
-    yield state
-    running.shutdown()
-    running.server_close()
+    with serving(CONTENT) as running:
+        yield running
 
 
 def test_a_whole_file_comes_once(server: Server, tmp_path: Path) -> None:

@@ -69,7 +69,6 @@ def test_other_images_among_them_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("photos", "message"),
     [
-        ([], r"train, where the photos should be, is no folder"),
         (["train/cat.0.jpg"], r"train holds no photos of dogs"),
         (["train/Cat/0.jpg"], r"train holds no photos of cats and dogs"),
     ],
@@ -80,6 +79,14 @@ def test_photos_that_are_not_there(tmp_path: Path, photos: list[str], message: s
         catsdogs(tmp_path / "train")
     for help in ("--set data.root=PATH", "Kaggle's 'Dogs vs. Cats'", "kagglecatsanddogs_5340.zip"):
         assert help in str(error.value)
+
+
+def test_no_photos_yet(tmp_path: Path) -> None:
+    for made in (False, True):
+        if made:
+            (tmp_path / "train").mkdir()
+        source = catsdogs(tmp_path / "train")
+        assert (source.classes, len(source), len(source.downloads)) == (("cat", "dog"), 0, 1)
 
 
 def test_an_empty_class_folder(tmp_path: Path) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import shutil
 from typing import Annotated
 
 import typer
 
 from tlkit.cli.console import say, size, table
+from tlkit.folders import made_folder
 
-app = typer.Typer(help="Kept features: list them, or make room.", no_args_is_help=True)
+app = typer.Typer(help="Kept features and made images: list them, or make room.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -27,13 +29,14 @@ def list_() -> None:
         table(None, ["features", "size>", "last used"], rows)
     total = sum(info.bytes for info in columns)
     say(f"{len(rows)} in {store.folder}: {size(total)} of {size(cache_limit())}")
+    say(f"images that sources made, in {made_folder()}: {size(_made())}")
 
 
 @app.command()
 def prune(
     limit: Annotated[str | None, typer.Option(help="Such as 5GB; TLKIT_CACHE_LIMIT unless given.")] = None,
 ) -> None:
-    """Remove the longest unused until the limit is kept."""
+    """Remove the longest unused features until the limit is kept."""
     from tlkit.features.store import FeatureStore, cache_limit
 
     freed = FeatureStore().prune(cache_limit(limit))
@@ -42,7 +45,14 @@ def prune(
 
 @app.command()
 def clear() -> None:
-    """Remove all kept features; they are made again when they are needed."""
+    """Remove all kept features and made images; they are made again when they are needed."""
     from tlkit.features.store import FeatureStore
 
-    say(f"freed {size(FeatureStore().prune(0))}")
+    freed = FeatureStore().prune(0) + _made()
+    shutil.rmtree(made_folder(), ignore_errors=True)
+    say(f"freed {size(freed)}")
+
+
+def _made() -> int:
+    """Bytes of images that sources made."""
+    return sum(path.stat().st_size for path in made_folder().rglob("*") if path.is_file())

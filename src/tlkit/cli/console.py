@@ -50,6 +50,8 @@ def print_plan(plan: Plan) -> None:
     counts = ", ".join(f"{count:,} {name}" for name, count in plan.images.items() if count)
     more = " …" if len(plan.classes) > 6 else ""
     say(f"{plan.recipe}: {', '.join(plan.classes[:6])}{more}; images: {counts}; on {plan.device}")
+    if plan.about:
+        say(f"the images are {plan.about}")
     if plan.rejected:
         say(f"left out: {len(plan.rejected)} images (listed in results.json under data.rejected)")
     for number, phase in enumerate(plan.phases, 1):
@@ -114,6 +116,8 @@ def print_results(results: Mapping[str, Any]) -> None:
         )
     title = "Accuracy on the test images"
     table(title, ["phase", "accuracy>", "95% interval", "right>", "gain", "epoch kept>", "seconds>"], rows)
+    if results["data"]["about"]:
+        say(f"The images are {results['data']['about']}.")
     if results["goal"] is not None and results["goal_met"] is not None:
         met = "met" if results["goal_met"] else "missed"
         last = results["phases"][-1]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from functools import cache, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
-
-import cv2
-import numpy as np
 
 from tlkit.components import Sample, Source
 from tlkit.folders import made_folder
 from tlkit.hashing import digest
-from tlkit_catsdogs.drawn.world import SETTINGS, draw
+
+ABOUT = "drawn by tlkit-catsdogs, a small world of its own: its numbers are not those of photos"
 
 
 def drawn(
@@ -33,6 +32,8 @@ def drawn(
         per_class: how many images of each class.
         unlabelled: how many images without a label.
     """
+    from tlkit_catsdogs.drawn.world import SETTINGS
+
     classes = SETTINGS[setting].classes
     # what is drawn may change with this code and the libraries that draw; old images are then left alone
     folder = (root or made_folder() / "drawn") / f"{setting}-{seed}-{_drawing()[:10]}"
@@ -45,10 +46,13 @@ def drawn(
         return Sample(name, folder / name, label)
 
     samples = [sample(number) for number in range(labelled + unlabelled)]
-    return Source(classes, samples[:labelled], samples[labelled:], make=partial(_make, setting, seed))
+    make = partial(_make, setting, seed)
+    return Source(classes, samples[:labelled], samples[labelled:], make=make, about=ABOUT)
 
 
 def _make(setting: str, seed: int, sample: Sample) -> bytes:
+    from tlkit_catsdogs.drawn.world import draw
+
     return draw(setting, seed, int(sample.path.stem))
 
 
@@ -56,4 +60,4 @@ def _make(setting: str, seed: int, sample: Sample) -> bytes:
 def _drawing() -> str:
     """Of all that decides what is drawn: this package's code, and the libraries it draws with."""
     code = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
-    return digest(code, cv2.__version__, np.__version__)
+    return digest(code, version("opencv-python-headless"), version("numpy"))

@@ -1,0 +1,78 @@
+"""The small pretrained VGG16: its shape, its weights and what they are good for."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from tlkit_catsdogs.drawn.kinds import STUDIO
+from tlkit_catsdogs.drawn.world import draw
+from tlkit_catsdogs.vgg16_quarter import STUDIO_KINDS, WEIGHTS, vgg16_quarter
+from torch import nn
+
+from tlkit.data.batches import normalise
+
+#: Of a world that the weights have not been made from.
+OTHER_SEED = 77
+
+
+def test_thirteen_convolutions_at_a_quarter_of_the_width() -> None:
+    backbone = vgg16_quarter(weights="none")
+    convolutions = [module for module in backbone.module.modules() if isinstance(module, nn.Conv2d)]
+    assert [each.out_channels for each in convolutions] == [
+        16, 16, 32, 32, 64, 64, 64, 128, 128, 128, 128, 128, 128,
+    ]  # fmt: skip
+    assert len(backbone.blocks()) == 5
+    assert backbone.feature_shape == (128, 4, 4)
+    pooled = vgg16_quarter(weights="none", features="pooled")
+    assert pooled.feature_shape == (128,)
+    assert pooled.classifier is not None
+    assert (pooled.classifier.in_features, pooled.classifier.out_features) == (128, STUDIO_KINDS)
+    assert len(STUDIO) == STUDIO_KINDS
+
+
+def test_the_weights_file() -> None:
+    assert WEIGHTS.stat().st_size < 3_000_000
+    with safe_open(WEIGHTS, "pt") as file:
+        said = file.metadata()
+        dtypes = {file.get_tensor(name).dtype for name in file.keys()}
+    assert dtypes == {torch.float16, torch.int64}
+    assert said["classes"].split(", ") == [kind.name for kind in STUDIO]
+    assert {
+        "recipe",
+        "seed",
+        "seconds",
+        "accuracy",
+        "accuracy_ci95",
+        "test_images",
+        "versions",
+    } <= said.keys()
+    assert float(said["accuracy"]) > 0.9
+
+
+def test_the_weights_know_the_studio() -> None:
+    backbone = vgg16_quarter(features="pooled")
+    assert backbone.classifier is not None
+    numbers = range(STUDIO_KINDS * 8)
+    pixels = np.stack(
+        [backbone.preprocess(Image.open(io.BytesIO(draw("studio", OTHER_SEED, n)))) for n in numbers]
+    )
+    with torch.inference_mode():
+        features = backbone.module.eval()(normalise(pixels, backbone.preprocess))
+        kinds = backbone.classifier(features).argmax(1)
+    right = (kinds == torch.tensor([n % STUDIO_KINDS for n in numbers])).float().mean().item()
+    assert right > 0.9
+
+
+@pytest.mark.parametrize("features", ["pooled", "map"])
+def test_weights_of_another_network_are_refused(features: str, weights: object) -> None:
+    from tlkit import TlkitError
+    from tlkit.plugins import load_registry
+
+    options = {"features": features, "weights": weights / "model.safetensors"}  # type: ignore[operator]
+    with pytest.raises(TlkitError, match="another network's weights"):
+        load_registry().make("backbone", "vgg16-quarter", options)
