@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 import tlkit
 
@@ -105,6 +109,29 @@ def test_the_embedded_experiment_needs_nothing_and_is_not_done_twice(tmp_path: P
     for phase in again.results["phases"]:
         assert phase["features"]["computed"] == 0
         assert phase["test"] == phases[phase["name"]]["test"]
+
+
+def test_pretraining_makes_weights_that_the_backbone_takes(tmp_path: Path) -> None:
+    changes = {
+        "data.source.per_class": 6,
+        "data.per_class": {"train": 3, "val": 1, "test": 2},
+        "phase.pretrain.epochs": 2,
+    }
+    ended = tlkit.run(EXAMPLES.parent / "pretraining", set=changes, out=tmp_path / "run")
+    command = [
+        sys.executable,
+        EXAMPLES.parent / "pretraining" / "pack.py",
+        ended.folder,
+        tmp_path / "w.safetensors",
+    ]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "on 56 test images" in said
+    trained = load_file(ended.folder / "phases" / "pretrain" / "model" / "model.safetensors")
+    options = {"weights": tmp_path / "w.safetensors", "features": "pooled"}
+    backbone = tlkit.load_registry().make("backbone", "vgg16-quarter", options)
+    assert torch.equal(backbone.classifier.weight, trained["head.fc.weight"].half().float())
+    first = backbone.module.features[0].weight
+    assert torch.equal(first, trained["backbone.features.0.weight"].half().float())
 
 
 @pytest.mark.slow
