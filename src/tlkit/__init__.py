@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tlkit.networks import from_timm, load_weights
     from tlkit.observer import Observer
     from tlkit.plugins import load_registry
+    from tlkit.predictor import Prediction, Predictions, Predictor, load
     from tlkit.recipe import Recipe, read_recipe
     from tlkit.runs import Run, run
 
@@ -33,6 +34,9 @@ _HOMES = {
     "Download": "components",
     "Fetched": "fetching",
     "Observer": "observer",
+    "Prediction": "predictor",
+    "Predictions": "predictor",
+    "Predictor": "predictor",
     "Preprocess": "components",
     "Recipe": "recipe",
     "Run": "runs",
@@ -43,6 +47,7 @@ _HOMES = {
     "fetch": "fetching",
     "from_timm": "networks",
     "hookimpl": "hookspecs",
+    "load": "predictor",
     "load_registry": "plugins",
     "load_weights": "networks",
     "read_recipe": "recipe",
@@ -55,6 +60,9 @@ __all__ = [
     "Download",
     "Fetched",
     "Observer",
+    "Prediction",
+    "Predictions",
+    "Predictor",
     "Preprocess",
     "Recipe",
     "Run",
@@ -65,6 +73,7 @@ __all__ = [
     "fetch",
     "from_timm",
     "hookimpl",
+    "load",
     "load_registry",
     "load_weights",
     "read_recipe",

@@ -6,6 +6,7 @@ on pooled features is saved under timm's own names, so plain timm loads such a f
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -15,10 +16,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
-from tlkit.components import Backbone, Preprocess
+from tlkit.components import Backbone
 from tlkit.errors import RunFolderError
 from tlkit.model.classifier import Classifier
 
@@ -39,14 +40,18 @@ class SavedModel:
 
     Attributes:
         classifier: the network, in evaluation mode on the CPU.
-        preprocess: what its images must go through.
+        backbone: what its backbone was made as, with the preprocessing its images must go through.
         classes: the class names, in the order of the logits.
+        temperature: what the logits are divided by.
+        reject_below: the confidence below which an image stays unclassified, or None.
         config: the whole config.json.
     """
 
     classifier: Classifier
-    preprocess: Preprocess
+    backbone: Backbone
     classes: tuple[str, ...]
+    temperature: float
+    reject_below: float | None
     config: Mapping[str, Any]
 
 
@@ -58,6 +63,7 @@ def save_model(
     backbone_table: Mapping[str, Any],
     head_table: Mapping[str, Any],
     classes: Sequence[str],
+    calibration: Mapping[str, float | None],
 ) -> None:
     """Writes a model folder; a reader sees the whole folder or none.
 
@@ -68,6 +74,8 @@ def save_model(
         backbone_table: the recipe's table of the backbone, used where it has no blueprint.
         head_table: the recipe's table of the head.
         classes: names in the order of the logits.
+        calibration: `temperature` that the logits are divided by, and `reject_below`, the confidence
+            below which an image stays unclassified, or None.
 
     Raises:
         RunFolderError: it cannot be written.
@@ -85,14 +93,16 @@ def save_model(
         "preprocess": asdict(backbone.preprocess),
         "classes": list(classes),
         "classifier_layer": layer,
-        "calibration": None,
+        "calibration": dict(calibration),
         "versions": {name: version(name) for name in LIBRARIES},
     }
     unfinished = folder.with_name(folder.name + ".unfinished")
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        save_file(state, unfinished / "model.safetensors", metadata={"format": "pt"})
+        weights = unfinished / "model.safetensors"
+        save_file(state, weights, metadata={"format": "pt"})
+        config["tlkit"]["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
         (unfinished / "config.json").write_text(json.dumps(config, indent=1, default=str) + "\n")
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
@@ -113,7 +123,15 @@ def load_model(folder: Path, registry: Maker) -> SavedModel:
     classifier = Classifier(backbone, head)
     load_state(classifier, state, folder)
     classifier.eval()
-    return SavedModel(classifier, backbone.preprocess, tuple(about["classes"]), config)
+    calibration = about["calibration"]
+    return SavedModel(
+        classifier,
+        backbone,
+        tuple(about["classes"]),
+        calibration["temperature"],
+        calibration["reject_below"],
+        config,
+    )
 
 
 def make_backbone(registry: Maker, table: Mapping[str, Any], preprocess: Mapping[str, Any]) -> Backbone:
@@ -151,7 +169,9 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         config: dict[str, Any] = json.loads((folder / "config.json").read_text())
         about = config["tlkit"]
-        state = load_file(folder / "model.safetensors")
+        weights = (folder / "model.safetensors").read_bytes()
+        state = load(weights)
+        altered = hashlib.sha256(weights).hexdigest() != about["sha256"]
         newer = about["format"] > FORMAT
         layer = about["classifier_layer"]
     except FileNotFoundError as error:
@@ -160,6 +180,8 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise RunFolderError(f"{folder} is no sound model folder: {error}") from error
     if newer:
         raise RunFolderError(f"{folder} was made by a newer tlkit than this one: update tlkit")
+    if altered:
+        raise RunFolderError(f"{folder}: model.safetensors is not the file that config.json was written for")
     if layer:
         state = {_own_name(name, layer): value for name, value in state.items()}
     return config, state

@@ -57,13 +57,14 @@ def make_lesson(
         val_labels=labels(splits.val),
         classes=classes,
         seed=(recipe_seed, item.phase.name),
+        from_trained=item.phase.start_from is not None,
     )
 
 
-def probabilities(item: Prepared, feed: Feed, tick: Callable[[int], object]) -> NDArray[np.float64]:
-    """What the phase's network makes of the images: ``(N, classes)``, rows that add up to 1."""
-    logits = predict(item.split, feed, item.phase.training.batch_size, item.setting, tick)
-    result: NDArray[np.float64] = logits.double().softmax(1).numpy()
+def logits(item: Prepared, feed: Feed, tick: Callable[[int], object]) -> NDArray[np.float64]:
+    """What the phase's network makes of the images: ``(N, classes)``."""
+    found = predict(item.split, feed, item.phase.training.batch_size, item.setting, tick)
+    result: NDArray[np.float64] = found.double().numpy()
     return result
 
 

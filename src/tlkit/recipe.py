@@ -71,6 +71,7 @@ class Recipe:
         name: of the experiment.
         seed: what splits, order, augmentation, dropout and new weights are drawn from.
         goal: accuracy that the last phase is to reach on the test images.
+        reject_below: confidence below which a classifier is to say "unclassified" instead of guessing.
         data: where images come from.
         phases: what is done, in order.
         path: the file it was read from.
@@ -81,6 +82,7 @@ class Recipe:
     name: str
     seed: int
     goal: float | None
+    reject_below: float | None
     data: Data | None
     phases: tuple[Phase, ...]
     path: Path | None = field(default=None, compare=False)
@@ -190,10 +192,18 @@ def draft_recipe(path: Path, overrides: Mapping[str, Any] | Sequence[str] = ()) 
     data = _lenient(Data, tree.get("data"))
     if data is not None and data.fractions.val + data.fractions.test >= 1:
         flaws.append("data.fractions: val and test leave nothing to train on")
-    goal, seed = tree.get("goal"), tree.get("seed", 1)
+    goal, seed, reject = tree.get("goal"), tree.get("seed", 1), tree.get("reject_below")
     file = path / "recipe.toml" if path.is_dir() else path
     return Recipe(
-        str(tree.get("name")), seed, goal, data, tuple(phases), file, tree, tuple(dict.fromkeys(flaws))
+        str(tree.get("name")),
+        seed,
+        goal,
+        reject,
+        data,
+        tuple(phases),
+        file,
+        tree,
+        tuple(dict.fromkeys(flaws)),
     )
 
 

@@ -180,6 +180,7 @@ class RecipeTable(Checked):
     name: Name
     seed: int = 1
     goal: Annotated[float, Field(gt=0, le=1)] | None = None
+    reject_below: Fraction | None = None
     data: Data
     backbone: Table = None
     preprocess: PreprocessTable = PreprocessTable()

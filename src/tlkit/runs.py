@@ -23,13 +23,14 @@ from tlkit.data.reading import read_images
 from tlkit.data.splits import Splits
 from tlkit.devices import choose_device, processes
 from tlkit.errors import RecipeError, RunFolderError, TlkitError
+from tlkit.evaluation.calibration import fit_temperature, probabilities
 from tlkit.evaluation.comparison import mcnemar
 from tlkit.evaluation.metrics import evaluate, summary
 from tlkit.features.extraction import Owner, extract, plan
 from tlkit.features.store import FeatureStore, cache_limit
 from tlkit.model_folder import load_state, read_state, save_model
 from tlkit.observer import Observer
-from tlkit.phase_run import feature_summary, labels, make_feeds, make_lesson, plain_feed, probabilities
+from tlkit.phase_run import feature_summary, labels, logits, make_feeds, make_lesson, plain_feed
 from tlkit.planning import (
     Plan,
     Prepared,
@@ -286,7 +287,7 @@ class _Execution:
         self.observer.phase_ended(entry)
 
     def _train(self, run: Run, item: Prepared, feeds: Mapping[str, Feed], splits: Splits) -> History:
-        """Trains the phase if anything in it learns, and keeps its history and its model."""
+        """Trains the phase if anything in it learns, and keeps its history."""
         phase = item.phase
 
         def epoch_ended(row: dict[str, float]) -> None:
@@ -303,15 +304,6 @@ class _Execution:
             with self.observer.working(f"training {phase.name}", steps, "images") as tick:
                 history = train(item.split, lesson, phase.training, item.setting, resume, epoch_ended, tick)
             self.folder.write_history(phase.name, history.rows)
-        if self.folder.writes:
-            save_model(
-                self.folder.model(phase.name),
-                item.split.classifier,
-                item.backbone,
-                backbone_table=phase.backbone.table(),
-                head_table=phase.head.table(),
-                classes=classes,
-            )
         return history
 
     def _evaluate(
@@ -322,8 +314,8 @@ class _Execution:
         splits: Splits,
         unlabelled: Sequence[Image],
     ) -> dict[str, Any]:
-        """Predictions on validation, test and unlabelled images, and what they are worth."""
-        name = item.phase.name
+        """Predictions on validation, test and unlabelled images, what they are worth, and the model."""
+        name, classes = item.phase.name, run.results["classes"]
         parts: list[tuple[str, Sequence[Image], Feed]] = [
             ("val", splits.val, feeds["val"]),
             ("test", splits.test, feeds["test"]),
@@ -332,11 +324,24 @@ class _Execution:
             parts.append(("unlabelled", unlabelled, plain_feed(item, unlabelled, self.pixels)))
         total = sum(len(images) for _, images, _ in parts)
         with self.observer.working(f"evaluating {name}", total, "images") as tick:
-            found = {part: probabilities(item, feed, tick) for part, _, feed in parts}
+            raw = {part: logits(item, feed, tick) for part, _, feed in parts}
+        temperature = fit_temperature(raw["val"], labels(splits.val))
+        found = {part: probabilities(values, temperature) for part, values in raw.items()}
+        if self.folder.writes:
+            save_model(
+                self.folder.model(name),
+                item.split.classifier,
+                item.backbone,
+                backbone_table=item.phase.backbone.table(),
+                head_table=item.phase.head.table(),
+                classes=classes,
+                calibration={"temperature": temperature, "reject_below": self.recipe.reject_below},
+            )
         rows = [(part, images, found[part]) for part, images, _ in parts]
-        self.folder.write_predictions(name, run.results["classes"], rows)
+        self.folder.write_predictions(name, classes, rows)
         processes().wait_for_everyone()  # until the first has written the model and these
         return {
+            "temperature": temperature,
             "val": summary(found["val"], labels(splits.val)),
             "test": evaluate(found["test"], labels(splits.test)),
         }

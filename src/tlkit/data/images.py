@@ -55,10 +55,7 @@ class UnreadableImage(Exception):
 
 
 def decode(content: bytes) -> PillowImage.Image:
-    """Decodes an image file's content to an upright RGB image.
-
-    EXIF rotation is applied; transparent pixels are laid over white; 16-bit greys are scaled to 8 bits
-    (Pillow alone would cut them off); of an animation the first picture is taken.
+    """Decodes an image file's content to an upright RGB image; see `upright`.
 
     Raises:
         UnreadableImage: not an image, cut short, of a format that is not read, or too large.
@@ -66,15 +63,24 @@ def decode(content: bytes) -> PillowImage.Image:
     image = _open(content)
     try:
         image.load()
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I;16") or image.mode == "I":
-            image = image.convert("I").point(lambda value: value / 257).convert("L")
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = PillowImage.alpha_composite(PillowImage.new("RGBA", image.size, "white"), image)
-        return image.convert("RGB")
+        return upright(image)
     except (OSError, ValueError, SyntaxError, MemoryError, PillowImage.DecompressionBombError) as error:
         raise UnreadableImage(_reason(error)) from error
+
+
+def upright(image: PillowImage.Image) -> PillowImage.Image:
+    """Any of Pillow's images as an upright RGB image.
+
+    EXIF rotation is applied; transparent pixels are laid over white; 16-bit greys are scaled to 8 bits
+    (Pillow alone would cut them off); of an animation the first picture is taken.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16") or image.mode == "I":
+        image = image.convert("I").point(lambda value: value / 257).convert("L")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = PillowImage.alpha_composite(PillowImage.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def read(path: Path) -> PillowImage.Image:

@@ -13,6 +13,7 @@ The predicted class is the most probable one, and of equally probable ones the l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,28 @@ def summary(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> di
         "ci95": [float(interval.low), float(interval.high)],
         "log_loss": float(-np.log(of_truth).mean()),
     }
+
+
+def per_class(
+    probabilities: NDArray[np.float64], labels: NDArray[np.int64], classes: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """For each class: `n` images of it, `precision`, `recall` and `f1`; None where undefined.
+
+    Precision is the part of the images given this class that are of it, recall the part of its images
+    that are given it, f1 their harmonic mean.
+    """
+    cells = np.array(_confusion(probabilities, labels))
+    right, true, given = cells.diagonal(), cells.sum(1), cells.sum(0)
+    rows: dict[str, dict[str, Any]] = {}
+    for place, name in enumerate(classes):
+        hits, of_class, as_class = int(right[place]), int(true[place]), int(given[place])
+        rows[name] = {
+            "n": of_class,
+            "precision": hits / as_class if as_class else None,
+            "recall": hits / of_class if of_class else None,
+            "f1": 2 * hits / (of_class + as_class) if of_class + as_class else None,
+        }
+    return rows
 
 
 def _auroc(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float | None:

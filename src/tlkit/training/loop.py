@@ -41,6 +41,8 @@ class Lesson:
         val_labels: int64 ``(M,)``.
         classes: how many there are.
         seed: what order and dropout are drawn from, besides the epoch.
+        from_trained: whether it starts from weights that were trained for this: they are then kept
+            unless an epoch is better.
     """
 
     train: Feed
@@ -49,6 +51,7 @@ class Lesson:
     val_labels: NDArray[np.int64]
     classes: int
     seed: tuple[object, ...]
+    from_trained: bool = False
 
 
 @dataclass
@@ -57,11 +60,13 @@ class History:
 
     Attributes:
         rows: per epoch, counted from 1: `epoch`, `train_loss`, `val_loss`, `val_accuracy`, `lr`, `seconds`.
-        best_epoch: the epoch whose weights were kept; 0 when nothing was trained.
+        best_epoch: the epoch whose weights were kept; 0: those it started from.
+        start: `val_loss` and `val_accuracy` before the first epoch, where those weights were trained.
     """
 
     rows: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
+    start: dict[str, float] | None = None
 
 
 def train(
@@ -75,7 +80,8 @@ def train(
 ) -> History:
     """Trains what lies behind the frontier and leaves the weights of the best epoch in place.
 
-    The best epoch has the highest validation accuracy; among equals, the lowest validation loss.
+    The best epoch has the highest validation accuracy; among equals, the lowest validation loss. Weights
+    that were trained in an earlier phase count as an epoch of their own, the first.
 
     Args:
         split: the network; its learning parameters and moving statistics are changed.
@@ -97,7 +103,9 @@ def train(
     schedule = make_schedule(optimizer, planned.name, planned.options, training.epochs) if planned else None
     progress = load_progress(resume, split, optimizer) or Progress(best=changing_state(split))
     network, stepper = _spread(split, optimizer)
-    history, saved = History(progress.rows, progress.best_epoch), time.monotonic()
+    if lesson.from_trained and progress.start is None:
+        progress.start = _score(predict(split, lesson.val, training.batch_size, setting), lesson.val_labels)
+    history, saved = History(progress.rows, progress.best_epoch, progress.start), time.monotonic()
     for epoch in range(len(history.rows), training.epochs):
         if training.patience and epoch - history.best_epoch >= training.patience:
             break
@@ -220,7 +228,7 @@ def _score(logits: Tensor, labels: NDArray[np.int64]) -> dict[str, float]:
 def _better(row: dict[str, float], history: History) -> bool:
     if math.isnan(row["val_loss"]):
         return False
-    if not history.best_epoch:
+    best = history.rows[history.best_epoch - 1] if history.best_epoch else history.start
+    if best is None:
         return True
-    best = history.rows[history.best_epoch - 1]
     return (row["val_accuracy"], -row["val_loss"]) > (best["val_accuracy"], -best["val_loss"])

@@ -25,11 +25,13 @@ class Progress:
         best: what training changes, as it was after the best epoch.
         rows: the history so far.
         best_epoch: counted from 1; 0 before the first.
+        start: validation scores of the weights it started from, where they count.
     """
 
     best: dict[str, Tensor]
     rows: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
+    start: dict[str, float] | None = None
 
 
 def save_progress(
@@ -45,7 +47,12 @@ def save_progress(
     save_file(_own(progress.best), unfinished / "best.safetensors")
     save_file(_own(now), unfinished / "now.safetensors")
     save_file(_own(tensors), unfinished / "optimizer.safetensors")
-    about = {"rows": progress.rows, "best_epoch": progress.best_epoch, "optimizer": plain}
+    about = {
+        "rows": progress.rows,
+        "best_epoch": progress.best_epoch,
+        "start": progress.start,
+        "optimizer": plain,
+    }
     (unfinished / "progress.json").write_text(json.dumps(about))
     shutil.rmtree(before, ignore_errors=True)
     if folder.exists():
@@ -68,7 +75,9 @@ def load_progress(folder: Path, network: nn.Module, optimizer: torch.optim.Optim
         number, _, key = name.partition(".")
         state.setdefault(int(number), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return Progress(load_file(folder / "best.safetensors"), about["rows"], about["best_epoch"])
+    return Progress(
+        load_file(folder / "best.safetensors"), about["rows"], about["best_epoch"], about["start"]
+    )
 
 
 def clear_progress(folder: Path) -> None:
