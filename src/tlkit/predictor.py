@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -125,7 +125,7 @@ class Predictor:
             top: how many classes each prediction lists.
         """
         for names, errors, logits in self._batches(images, self.module):
-            found = probabilities(logits.double().numpy(), self.temperature) if len(logits) else []
+            found = probabilities(logits.double().numpy(), self.temperature) if len(logits) else ()
             rows: Iterator[NDArray[np.float64]] = iter(found)
             for name, error in zip(names, errors, strict=True):
                 if error is not None:
@@ -136,12 +136,19 @@ class Predictor:
                 best = tuple((self.classes[place], float(row[place])) for place in order)
                 yield Prediction(name, self._label(row), float(row.max()), best)
 
-    def evaluate(self, images: Sequence[ImageLike], labels: Sequence[str]) -> dict[str, Any]:
+    def evaluate(
+        self,
+        images: Sequence[ImageLike],
+        labels: Sequence[str],
+        *,
+        tick: Callable[[int], object] = lambda _: None,
+    ) -> dict[str, Any]:
         """What the classifier is worth on images whose class is known.
 
         Args:
             images: as for `predict`.
             labels: each one's class, by name.
+            tick: called with how many images were looked at since.
 
         Returns:
             What results.json has under `test`, and `per_class`; with `reject_below` also `rejected`.
@@ -159,7 +166,8 @@ class Predictor:
             raise DataError(f"there are {len(images)} images and {len(labels)} labels")
         places = {name: place for place, name in enumerate(self.classes)}
         truth = np.array([places[label] for label in labels], np.int64)
-        found = self.predict_proba(images)
+        logits = self._all(images, self.module, tick)
+        found = probabilities(logits.double().numpy(), self.temperature)
         result = {**evaluate(found, truth), "per_class": per_class(found, truth, self.classes)}
         if self.reject_below is not None:
             kept = found.max(1) >= self.reject_below
@@ -176,13 +184,16 @@ class Predictor:
         rejected = self.reject_below is not None and row[best] < self.reject_below
         return UNCLASSIFIED if rejected else self.classes[best]
 
-    def _all(self, images: Iterable[ImageLike], network: Any) -> Tensor:
+    def _all(
+        self, images: Iterable[ImageLike], network: Any, tick: Callable[[int], object] = lambda _: None
+    ) -> Tensor:
         """A network's output for all images; raises if any cannot be read."""
         failed: list[str] = []
         parts: list[Tensor] = []
         for names, errors, output in self._batches(images, network):
             failed += [f"{name}: {error}" for name, error in zip(names, errors, strict=True) if error]
             parts.append(output)
+            tick(len(names))
         if failed:
             more = [f"  and {len(failed) - NAMED} more"] if len(failed) > NAMED else []
             raise DataError(

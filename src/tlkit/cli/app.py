@@ -11,7 +11,11 @@ import typer
 
 from tlkit.cli import cache, plugins
 from tlkit.cli.console import say
+from tlkit.cli.evaluate import evaluate
+from tlkit.cli.export import export
 from tlkit.cli.fetch import fetch
+from tlkit.cli.fit import fit
+from tlkit.cli.predict import predict
 from tlkit.cli.run import run
 from tlkit.errors import TlkitError
 
@@ -22,8 +26,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(run)
-app.command()(fetch)
+for command in (run, fit, predict, evaluate, export, fetch):
+    app.command()(command)
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(cache.app, name="cache")
 

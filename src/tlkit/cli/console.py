@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two lines of progress in a pipe.
 PLAIN_EVERY = 10.0
+#: How many kinds of mistake an evaluation lists.
+CONFUSIONS_SHOWN = 10
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -125,6 +127,37 @@ def print_results(results: Mapping[str, Any]) -> None:
         say(f"The goal of {results['goal']:.2f} is {met}: {reached}.")
 
 
+def print_evaluation(result: Mapping[str, Any]) -> None:
+    """What a classifier is worth: accuracy with its interval, per class, and what is taken for what."""
+    low, high = result["ci95"]
+    say(f"accuracy {result['accuracy']:.3f} ({low:.3f} – {high:.3f}): {result['correct']:,} of {result['n']:,}")
+    auroc = "" if result["auroc"] is None else f", area under the ROC curve {result['auroc']:.4f}"
+    say(f"log loss {result['log_loss']:.4f}, calibration error {result['ece']:.4f}{auroc}")
+    if "rejected" in result:
+        rejected = result["rejected"]
+        others = rejected["accuracy_of_others"]
+        rest = "" if others is None else f"; {others:.3f} of the others are right"
+        say(f"unclassified below {rejected['below']:g}: {rejected['n']:,}{rest}")
+    rows = [
+        (name, f"{row['n']:,}", *(_share(row[key]) for key in ("precision", "recall", "f1")))
+        for name, row in result["per_class"].items()
+    ]
+    table(None, ["class", "images>", "precision>", "recall>", "f1>"], rows)
+    names = list(result["per_class"])
+    mistakes = [
+        (count, names[true], names[taken])
+        for true, row in enumerate(result["confusion"])
+        for taken, count in enumerate(row)
+        if count and true != taken
+    ]
+    for count, true, taken in sorted(mistakes, reverse=True)[:CONFUSIONS_SHOWN]:
+        say(f"{count:,} of {true} taken for {taken}")
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
 def p_value(p: float) -> str:
     """A p-value for a person: two digits, or its power of ten."""
     return f"{p:.2g}" if p >= 0.001 else f"{p:.0e}"
@@ -190,3 +223,20 @@ def _lines(what: str, total: int, unit: str) -> Iterator[Any]:
     spent = time.monotonic() - began
     if spent >= 1:
         say(f"{what}: {done:,} {unit} in {spent:,.1f} s, {done / spent:,.0f}/s", stderr=True)
+
+
+@contextmanager
+def counting(what: str, unit: str) -> Iterator[Any]:
+    """As `progress` for work whose length nobody knows: a line now and then, unless a table is shown."""
+    began = last = time.monotonic()
+    done = 0
+
+    def tick(count: int) -> None:
+        nonlocal done, last
+        done += count
+        now = time.monotonic()
+        if now - last >= PLAIN_EVERY and not sys.stdout.isatty():
+            last = now
+            say(f"{what}: {done:,} {unit}, {done / (now - began):,.0f}/s", stderr=True)
+
+    yield tick
