@@ -102,7 +102,7 @@ def print_results(results: Mapping[str, Any]) -> None:
         if result["versus"]:
             before = result["versus"][0]
             points = 100 * (before["gained"] - before["lost"]) / test["n"]
-            gain = f"{points:+.1f} points over {before['phase']} (p = {p_value(before['p'])})"
+            gain = f"{points:+.1f} points over {before['phase']} ({p_value(before['p'])})"
         rows.append(
             (
                 result["name"],
@@ -126,8 +126,10 @@ def print_results(results: Mapping[str, Any]) -> None:
 
 
 def p_value(p: float) -> str:
-    """A p-value for a person: two digits, or its power of ten."""
-    return f"{p:.2g}" if p >= 0.001 else f"{p:.0e}"
+    """A p-value for a person: two digits, or its power of ten, or that it is too small for a float."""
+    if p < 1e-300:
+        return "p < 1e-300"
+    return f"p = {p:.2g}" if p >= 0.001 else f"p = {p:.0e}"
 
 
 def size(count: int) -> str:
