@@ -116,8 +116,8 @@ def print_results(results: Mapping[str, Any]) -> None:
         )
     title = "Accuracy on the test images"
     table(title, ["phase", "accuracy>", "95% interval", "right>", "gain", "epoch kept>", "seconds>"], rows)
-    if results["data"]["about"]:
-        say(f"The images are {results['data']['about']}.")
+    if about := results["data"].get("about"):
+        say(f"The images are {about}.")
     if results["goal"] is not None and results["goal_met"] is not None:
         met = "met" if results["goal_met"] else "missed"
         last = results["phases"][-1]

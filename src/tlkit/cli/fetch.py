@@ -31,4 +31,4 @@ def fetch(
         say(f"  and {len(done.unreadable) - NAMED} more")
     if done.unreadable:
         say('  data.on_unreadable = "skip" leaves them out of a run, and lists them')
-    say(f"weights: {', '.join(done.backbones)}")
+    say(f"backbones that are ready: {', '.join(done.backbones)}")
