@@ -402,3 +402,8 @@ def test_features_that_cannot_be_written(
     monkeypatch.setenv("TLKIT_CACHE", str(tmp_path / "file"))
     with pytest.raises(StoreError, match=r"features.keep=false"):
         run()
+
+
+def test_a_root_that_the_source_needs_is_asked_for(run: Runner) -> None:
+    with pytest.raises(RecipeError, match=r"data\.root: is missing: source 'catsdogs' needs the folder"):
+        run(text=RECIPE.replace('root = "{photos}"\n', ""))
