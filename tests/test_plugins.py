@@ -300,13 +300,3 @@ def test_the_toolkits_own_parts_clash_with_nobody() -> None:
     registry = load_registry()
     assert all(registry.names(kind) or registry.families(kind) for kind in KINDS)
     assert all(not state.reason for state in registry.plugins if state.state == "built-in")
-
-
-def test_only_sources_that_make_their_images_need_no_root() -> None:
-    registry = load_registry()
-    assert {name: registry.needs_root(name) for name in ("folder", "csv", "catsdogs", "drawn")} == {
-        "folder": True,
-        "csv": True,
-        "catsdogs": True,
-        "drawn": False,
-    }

@@ -122,3 +122,13 @@ def test_all_parts_are_registered(photos: Path) -> None:
 def test_importing_the_plugin_does_not_import_torch() -> None:
     code = "import sys, tlkit_catsdogs; sys.exit('torch' in sys.modules or 'PIL' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_only_sources_that_make_their_images_need_no_root() -> None:
+    registry = load_registry()
+    assert {name: registry.needs_root(name) for name in ("folder", "csv", "catsdogs", "drawn")} == {
+        "folder": True,
+        "csv": True,
+        "catsdogs": True,
+        "drawn": False,
+    }
