@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,7 +18,7 @@ from tlkit.folders import download_folder
 from tlkit.observer import Observer
 from tlkit.planning import find_source
 from tlkit.plugins import Registry, load_registry
-from tlkit.reaching import unreachable
+from tlkit.reaching import ask_ahead
 from tlkit.recipe import Recipe, read_recipe
 
 
@@ -70,8 +69,7 @@ def fetch(
     source, fetched = find_source(recipe.data, registry), False
     wanted = [] if source or recipe.data.root is None else list(source.downloads)
     for item in wanted:
-        # asked now and read later: hosts that do not answer are waited for together
-        Thread(target=unreachable, args=(item.url,), daemon=True).start()
+        ask_ahead(item.url)
     problems: list[str] = []
     backbones = _weights(recipe, registry, problems)
     unreadable: list[tuple[str, str]] = []

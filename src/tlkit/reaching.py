@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from queue import Empty, Queue
 from threading import Thread
@@ -13,6 +14,16 @@ PATIENCE = 3.0
 REMEMBERED = 30.0
 
 _failures: dict[str, tuple[float, str]] = {}
+
+
+def hub() -> str:
+    """Where huggingface_hub gets timm's weights from."""
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+
+
+def ask_ahead(url: str) -> None:
+    """Begins to find out whether a host answers, for `unreachable` to know it later without waiting."""
+    Thread(target=unreachable, args=(url,), daemon=True).start()
 
 
 def unreachable(url: str) -> str | None:
