@@ -1,4 +1,8 @@
-"""What all tests share: real photos, real weights, a cache of their own, small real networks."""
+"""What all tests share: photos, real weights, a cache of their own.
+
+`../shared` holds real photos and real pretrained weights. Where it is not there, as in any clone but
+the project's own, drawn animals stand for the photos, and what needs the weights is skipped.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tlkit_catsdogs.drawn.world import draw
 
 SHARED = Path(__file__).parents[1] / "shared"
+#: How many images of each class stand for the photos.
+STAND_INS = 150
 
 
 @pytest.fixture(autouse=True)
@@ -19,20 +26,39 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def photos() -> Path:
-    """Real photos of cats and dogs in Kaggle's flat layout."""
-    return SHARED / "catsdogs-photos" / "train"
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos of cats and dogs in Kaggle's flat layout: real ones, or drawn images in their place."""
+    real = SHARED / "catsdogs-photos" / "train"
+    if real.is_dir():
+        return real
+    folder = tmp_path_factory.mktemp("drawn") / "train"
+    folder.mkdir()
+    for number in range(2 * STAND_INS):
+        name = f"{('cat', 'dog')[number % 2]}.{number // 2 + 1}.jpg"
+        (folder / name).write_bytes(draw("street", 1, number))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_photos(photos: Path) -> Path:
+    """Photos that a camera took."""
+    if not photos.is_relative_to(SHARED):
+        pytest.skip(f"the real photos, {SHARED / 'catsdogs-photos'}, are not there")
+    return photos
 
 
 @pytest.fixture(scope="session")
 def weights() -> Path:
     """Real ImageNet weights of mobilenetv2_100 in timm's folder format."""
-    return SHARED / "weights" / "mobilenetv2_100"
+    folder = SHARED / "weights" / "mobilenetv2_100"
+    if not folder.is_dir():
+        pytest.skip(f"the real weights, {folder}, are not there")
+    return folder
 
 
 @pytest.fixture
 def few_photos(photos: Path, tmp_path: Path) -> Path:
-    """Fifteen real photos of each class, copied so that a test may change them."""
+    """Fifteen photos of each class, copied so that a test may change them."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for kind in ("cat", "dog"):

@@ -20,6 +20,7 @@ class Server:
     content: bytes
     ranges: bool = True
     break_after: list[int] = field(default_factory=list)
+    portal: bytes = b""
     asked: list[str | None] = field(default_factory=list)
     url: str = ""
 
@@ -41,8 +42,17 @@ def serving(content: bytes) -> Iterator[Server]:
         def do_GET(self) -> None:
             wanted = self.headers.get("Range")
             state.asked.append(wanted)
+            if state.portal:
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(state.portal)))
+                self.end_headers()
+                self.wfile.write(state.portal)
+                return
             start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and state.ranges else 0
             self.send_response(206 if wanted and state.ranges else 200)
+            if wanted and state.ranges:
+                last = len(state.content) - 1
+                self.send_header("Content-Range", f"bytes {start}-{last}/{last + 1}")
             self.send_header("Content-Length", str(len(state.content) - start))
             self.end_headers()
             rest = state.content[start:]

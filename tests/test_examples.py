@@ -90,7 +90,7 @@ def test_improvements_run(name: str, small: dict[str, object], tmp_path: Path) -
 
 SMALL_WORLD = {
     "data.source.per_class": 80,
-    "data.source.unlabelled": 6,
+    "data.source.without_label": 6,
     "data.per_class": {"train": 30, "val": 10, "test": 40},
     "training.epochs": 3,
     "phase.benchmark.epochs": 1,

@@ -403,7 +403,6 @@ def test_what_is_written_reads_back_as_an_equal_recipe(write: Write, tmp_path: P
             "",
             ["phase.1.name: is missing", "phase.fine-tune.start_from: there is no phase"],
         ),
-        ('root = "photos"', "", ["data.root: is missing"]),
         ('root = "photos"', "root = 3", ["data.root: must be a path, and is 3"]),
         ('source = "folders"', "source = { depth = 1 }", ["data.source: needs a name"]),
         ('source = "folders"', "source = 3", ["data.source: must be a name or a table, and is 3"]),

@@ -103,7 +103,7 @@ def test_results_follow_the_schema(run: Runner) -> None:
     assert list(results) == ["schema", "recipe", "classes", "goal", "goal_met", "data", "phases"]
     assert results["schema"] == 1
     assert results["classes"] == ["cat", "dog"]
-    assert results["data"] == {"train": 16, "val": 6, "test": 8, "unlabelled": 0, "rejected": []}
+    assert results["data"] == {"train": 16, "val": 6, "test": 8, "unlabelled": 0, "rejected": [], "about": ""}
     bottleneck, fine_tune = results["phases"]
     assert bottleneck["name"] == "bottleneck"
     assert bottleneck["epochs"] == 3
@@ -339,7 +339,7 @@ def test_all_mistakes_are_said_at_once(run: Runner) -> None:
         found,
         [
             "data.per_clas: ",
-            "data: ",
+            "data.root: ",
             "phase.bottleneck.augmentation.rotatoin: ",
             "phase.fine-tune.freeze: ",
             "phase.fine-tune.start_from: ",
@@ -402,3 +402,8 @@ def test_features_that_cannot_be_written(
     monkeypatch.setenv("TLKIT_CACHE", str(tmp_path / "file"))
     with pytest.raises(StoreError, match=r"features.keep=false"):
         run()
+
+
+def test_a_root_that_the_source_needs_is_asked_for(run: Runner) -> None:
+    with pytest.raises(RecipeError, match=r"data\.root: is missing: source 'catsdogs' needs the folder"):
+        run(text=RECIPE.replace('root = "{photos}"\n', ""))

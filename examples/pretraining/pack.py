@@ -36,7 +36,7 @@ def pack(run: Path, file: Path) -> dict[str, str]:
         "machine": f"{about['machine']}, {about['device']}, {about['threads']} threads",
         "seed": str(about["seed"]),
         "versions": json.dumps(about["versions"]),
-        "recipe": (Path(__file__).parent / "recipe.toml").read_text(),
+        "recipe": (run / "recipe.toml").read_text(),
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file(half, file, metadata=metadata)

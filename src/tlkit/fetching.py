@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tlkit.components import Source
+from tlkit.components import Download
 from tlkit.data.batches import threads
 from tlkit.data.downloads import download, unpack
 from tlkit.data.images import inspect
 from tlkit.errors import FetchError, RecipeError, TlkitError
-from tlkit.folders import cache_folder
+from tlkit.folders import download_folder
 from tlkit.observer import Observer
 from tlkit.planning import find_source
 from tlkit.plugins import Registry, load_registry
+from tlkit.reaching import ask_ahead
 from tlkit.recipe import Recipe, read_recipe
 
 
@@ -30,7 +31,7 @@ class Fetched:
         images: how many there are.
         fetched: whether they were downloaded now.
         unreadable: (id, reason) of images that were downloaded now and cannot be used.
-        backbones: names of the backbones whose weights are here.
+        backbones: names of the backbones, each of which has all that it needs.
     """
 
     root: Path | None
@@ -64,14 +65,17 @@ def fetch(
     registry, observer = registry or load_registry(), observer or Observer()
     if wrong := recipe.data_problems(registry):
         raise RecipeError(wrong, recipe=str(recipe.path or recipe.name))
-    problems: list[str] = []
-    backbones = _weights(recipe, registry, problems)
     assert recipe.data is not None  # a recipe without flaws has it
     source, fetched = find_source(recipe.data, registry), False
+    wanted = [] if source or recipe.data.root is None else list(source.downloads)
+    for item in wanted:
+        ask_ahead(item.url)
+    problems: list[str] = []
+    backbones = _weights(recipe, registry, problems)
     unreadable: list[tuple[str, str]] = []
-    if not source and source.downloads and recipe.data.root is not None:
+    if wanted and recipe.data.root is not None:
         try:
-            _images(source, recipe.data.root, observer)
+            _images(wanted, recipe.data.root, observer)
         except FetchError as error:
             problems.append(
                 f"data: {error}. Have the images already? Point data.root at them: --set data.root=PATH. "
@@ -87,7 +91,7 @@ def fetch(
 
 
 def _weights(recipe: Recipe, registry: Registry, problems: list[str]) -> list[str]:
-    """Makes each backbone once, which gets its weights; names those whose weights are here."""
+    """Makes each backbone once, which gets its weights; names those that could be made."""
     outcomes: dict[str, str | None] = {}
     for phase in recipe.phases:
         table = phase.backbone.table()
@@ -104,10 +108,12 @@ def _weights(recipe: Recipe, registry: Registry, problems: list[str]) -> list[st
     return [name for name in dict.fromkeys(outcomes.values()) if name is not None]
 
 
-def _images(source: Source, root: Path, observer: Observer) -> None:
-    for item in source.downloads:
+def _images(wanted: Sequence[Download], root: Path, observer: Observer) -> None:
+    archives = []
+    for item in wanted:
         with observer.working(f"fetching from {urlsplit(item.url).netloc}", item.bytes, "bytes") as tick:
-            archive = download(item, cache_folder() / "downloads", tick)
-        with observer.working("unpacking", item.bytes, "bytes") as tick:
-            unpack(archive, root / item.unpack_to, tick)
+            archives.append((download(item, download_folder(), tick), item.unpack_to))
+    with observer.working("unpacking", sum(item.bytes for item in wanted), "bytes") as tick:
+        unpack(archives, root, tick)
+    for archive, _ in archives:
         archive.unlink()

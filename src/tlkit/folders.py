@@ -18,3 +18,8 @@ def cache_folder() -> Path:
 def made_folder() -> Path:
     """Images that sources make themselves, a folder per source."""
     return cache_folder() / "made"
+
+
+def download_folder() -> Path:
+    """Archives that are being fetched."""
+    return cache_folder() / "downloads"

@@ -46,7 +46,16 @@ from tlkit.run_folder import SCHEMA, RunFolder, next_folder
 from tlkit.training.loop import History, train
 from tlkit.training.resuming import clear_progress
 
-LIBRARIES = ("tlkit", "torch", "timm", "albumentations", "accelerate", "numpy", "pillow")
+LIBRARIES = (
+    "tlkit",
+    "torch",
+    "timm",
+    "albumentations",
+    "accelerate",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+)
 
 
 @dataclass
@@ -87,7 +96,7 @@ def run(
         device: such as "cpu" or "cuda:1"; the best there is unless given.
         observer: watches the run.
         registry: the parts to choose from; all that is installed unless given.
-        plan_only: stop after the plan; nothing is written.
+        plan_only: stop after the plan; there is no run folder then.
 
     Returns:
         The run with its folder and results.
@@ -136,9 +145,12 @@ class _Execution:
             return run
         source, prepared = self._prepare()
         assert self.recipe.data is not None  # _prepare has seen to it
-        if missing := not_yet_made(source):
+        together = processes()
+        missing = not_yet_made(source)[together.process_index :: together.num_processes]
+        if missing:
             with self.observer.working("making images", len(missing), "images") as tick:
                 make(source, missing, tick)
+        together.wait_for_everyone()
         with self.observer.working("reading images", len(source), "images") as tick:
             found = read_images(source, self.recipe.data, self.recipe.seed, tick)
         splits, unlabelled, rejected = found.splits, found.unlabelled, found.rejected
@@ -191,7 +203,8 @@ class _Execution:
                 if not source and source.downloads:
                     problems.append(
                         f"data.root: the images are not in {recipe.data.root} yet: get them with "
-                        f"tlkit fetch {recipe.path}, or point it at yours with --set data.root=PATH"
+                        f"`tlkit fetch {recipe.path or 'RECIPE'}` (and the same --set, if any), or point it "
+                        "at yours with --set data.root=PATH"
                     )
         sound = [phase for phase in self.phases if not recipe.phase_problems(phase, registry)]
         prepared: list[Prepared] = []

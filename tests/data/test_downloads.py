@@ -21,7 +21,8 @@ CONTENT = np.random.default_rng(1).bytes(3_000_000)
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr("tlkit.data.downloads.FIRST_PAUSE", 0.01)
     with serving(CONTENT) as running:
         yield running
 
@@ -76,7 +77,7 @@ def test_a_server_without_ranges_starts_again(server: Server, tmp_path: Path) ->
 def test_a_server_that_always_breaks_off_is_given_up_and_nothing_is_lost(
     server: Server, tmp_path: Path
 ) -> None:
-    server.break_after = [1_000_000, 0, 0, 0, 0]
+    server.break_after = [1_000_000, 0, 0, 0, 0, 0]
     with pytest.raises(FetchError, match=r"could not be reached.*9\d\d,\d\d\d of 3,000,000 bytes are kept"):
         download(server.download(), tmp_path, lambda _: None)
     (part,) = tmp_path.iterdir()
@@ -93,10 +94,24 @@ def test_a_wrong_checksum_is_refused_and_thrown_away(server: Server, tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_is_too_large_is_not_taken(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(FetchError, match="larger than the 1,000 bytes"):
+def test_a_file_of_another_size_is_not_taken(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(FetchError, match="not the file of 1,000 bytes"):
         download(server.download(CONTENT[:1000]), tmp_path, lambda _: None)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) == 0
+
+
+def test_a_page_to_log_in_to_spoils_nothing(server: Server, tmp_path: Path) -> None:
+    server.break_after = [1_000_000, 0, 0, 0, 0]
+    with pytest.raises(FetchError, match="could not be reached"):
+        download(server.download(), tmp_path, lambda _: None)
+    (part,) = tmp_path.iterdir()
+    before = part.read_bytes()
+    server.portal = b"<html>Please log in</html>"
+    with pytest.raises(FetchError, match="not the file of 3,000,000 bytes"):
+        download(server.download(), tmp_path, lambda _: None)
+    assert part.read_bytes() == before
+    server.portal = b""
+    assert download(server.download(), tmp_path, lambda _: None).read_bytes() == CONTENT
 
 
 def test_what_is_not_there(server: Server, tmp_path: Path) -> None:
@@ -127,11 +142,31 @@ def pack(path: Path, files: dict[str, bytes]) -> Path:
     return path
 
 
+def test_unpacking_into_a_linked_folder_and_several_archives(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "train").symlink_to(tmp_path / "disk")
+    first = pack(tmp_path / "a.zip", {"1.jpg": b"one"})
+    second = pack(tmp_path / "b.zip", {"2.jpg": b"two"})
+    unpack([(first, "."), (second, "more")], tmp_path / "train", lambda _: None)
+    assert (tmp_path / "disk" / "1.jpg").read_bytes() == b"one"
+    assert (tmp_path / "disk" / "more" / "2.jpg").read_bytes() == b"two"
+    with pytest.raises(FetchError, match="move it away"):
+        unpack([(first, ".")], tmp_path / "train", lambda _: None)
+
+
+def test_one_bad_archive_leaves_nothing_of_the_others(tmp_path: Path) -> None:
+    good = pack(tmp_path / "a.zip", {"1.jpg": b"one"})
+    bad = pack(tmp_path / "b.zip", {"../2.jpg": b"two"})
+    with pytest.raises(FetchError, match="leads out"):
+        unpack([(good, "."), (bad, ".")], tmp_path / "train", lambda _: None)
+    assert list((tmp_path / "train").iterdir()) == []
+
+
 def test_unpacking(tmp_path: Path) -> None:
     photo = CONTENT[:20_000]
     archive = pack(tmp_path / "a.zip", {"PetImages/Cat/0.jpg": photo, "readme[1].txt": b"words"})
     came: list[int] = []
-    unpack(archive, tmp_path / "train", came.append)
+    unpack([(archive, ".")], tmp_path / "train", came.append)
     assert (tmp_path / "train" / "PetImages" / "Cat" / "0.jpg").read_bytes() == photo
     assert sum(came) == len(photo) + 5
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "train"]
@@ -141,8 +176,8 @@ def test_unpacking(tmp_path: Path) -> None:
 def test_a_path_that_leads_out(tmp_path: Path, name: str) -> None:
     archive = pack(tmp_path / "a.zip", {"good.jpg": b"fine", name: b"not fine"})
     with pytest.raises(FetchError, match="leads out of its folder"):
-        unpack(archive, tmp_path / "inside" / "train", lambda _: None)
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.zip"]
+        unpack([(archive, ".")], tmp_path / "inside" / "train", lambda _: None)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.zip", "inside", "train"]
 
 
 def test_a_link(tmp_path: Path) -> None:
@@ -151,16 +186,16 @@ def test_a_link(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr(link, "/etc")
     with pytest.raises(FetchError, match="is a link"):
-        unpack(tmp_path / "a.zip", tmp_path / "train", lambda _: None)
-    assert not (tmp_path / "train").exists()
+        unpack([(tmp_path / "a.zip", ".")], tmp_path / "train", lambda _: None)
+    assert not list((tmp_path / "train").iterdir())
 
 
 def test_a_bomb(tmp_path: Path) -> None:
     archive = pack(tmp_path / "a.zip", {"zeros.jpg": bytes(50_000_000)})
     assert archive.stat().st_size < 100_000
     with pytest.raises(FetchError, match=r"50,000,000 bytes, more than 10 times its own size"):
-        unpack(archive, tmp_path / "train", lambda _: None)
-    assert not (tmp_path / "train").exists()
+        unpack([(archive, ".")], tmp_path / "train", lambda _: None)
+    assert not list((tmp_path / "train").iterdir())
 
 
 def test_a_bomb_that_lies_about_its_size(tmp_path: Path) -> None:
@@ -171,11 +206,11 @@ def test_a_bomb_that_lies_about_its_size(tmp_path: Path) -> None:
             packed[place : place + 4] = (1000).to_bytes(4, "little")
     archive.write_bytes(packed)
     with pytest.raises(FetchError, match="cannot be unpacked"):
-        unpack(archive, tmp_path / "train", lambda _: None)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip"]
+        unpack([(archive, ".")], tmp_path / "train", lambda _: None)
+    assert not list((tmp_path / "train").iterdir())
 
 
 def test_what_is_no_zip_file(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(CONTENT)
     with pytest.raises(FetchError, match=r"a\.zip cannot be unpacked: File is not a zip file"):
-        unpack(tmp_path / "a.zip", tmp_path / "train", lambda _: None)
+        unpack([(tmp_path / "a.zip", ".")], tmp_path / "train", lambda _: None)

@@ -16,8 +16,6 @@ from tlkit.components import Sample
 from tlkit.errors import DataError
 from tlkit.plugins import load_registry
 
-PHOTOS = Path(__file__).parents[4] / "shared" / "catsdogs-photos" / "train"
-
 
 def paint(root: Path, *names: str) -> None:
     for name in names:
@@ -29,14 +27,14 @@ def ids(samples: Iterable[Sample]) -> list[str]:
     return [sample.id for sample in samples]
 
 
-def test_the_real_photos() -> None:
-    source = catsdogs(PHOTOS)
+def test_the_real_photos(real_photos: Path) -> None:
+    source = catsdogs(real_photos)
     assert source.classes == ("cat", "dog")
     assert Counter(sample.label for sample in source.samples) == {0: 1700, 1: 1700}
     assert all(sample.id.startswith(source.classes[sample.label or 0]) for sample in source.samples)
     numbers = [int(sample.id.split(".")[1]) for sample in source.samples]
     assert numbers == [*range(1, 1001), *range(4001, 4701)] * 2
-    assert source.samples[0] == Sample("cat.1.jpg", PHOTOS / "cat.1.jpg", 0)
+    assert source.samples[0] == Sample("cat.1.jpg", real_photos / "cat.1.jpg", 0)
     assert (list(source.unlabelled), {sample.split for sample in source.samples}) == ([], {None})
 
 
@@ -107,19 +105,30 @@ def test_unlabelled_photos_that_are_not_there(tmp_path: Path) -> None:
         catsdogs(tmp_path / "train", unlabelled=tmp_path / "test1")
 
 
-def test_what_can_be_fetched() -> None:
-    (download,) = catsdogs(PHOTOS).downloads
+def test_what_can_be_fetched(tmp_path: Path) -> None:
+    (download,) = catsdogs(tmp_path).downloads
     assert download.url.startswith("https://download.microsoft.com/download/3/E/1/3E1C3F21-")
     assert (download.bytes, len(download.sha256)) == (824887076, 64)
 
 
-def test_both_parts_are_registered() -> None:
+def test_all_parts_are_registered(photos: Path) -> None:
     registry = load_registry()
-    source = registry.make("source", "catsdogs", {}, PHOTOS)
-    assert len(source.samples) == 3400
+    assert len(registry.make("source", "catsdogs", {}, photos)) >= 300
+    assert len(registry.make("source", "drawn", {"per_class": 2})) == 4
     assert registry.make("backbone", "convnet3", {}).feature_shape == (64, 17, 17)
+    assert registry.make("backbone", "vgg16-quarter", {}).feature_shape == (128, 4, 4)
 
 
 def test_importing_the_plugin_does_not_import_torch() -> None:
     code = "import sys, tlkit_catsdogs; sys.exit('torch' in sys.modules or 'PIL' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_only_sources_that_make_their_images_need_no_root() -> None:
+    registry = load_registry()
+    assert {name: registry.needs_root(name) for name in ("folder", "csv", "catsdogs", "drawn")} == {
+        "folder": True,
+        "csv": True,
+        "catsdogs": True,
+        "drawn": False,
+    }

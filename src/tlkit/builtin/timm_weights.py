@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 
 from tlkit.errors import PluginError, WeightsError
-from tlkit.reaching import unreachable
+from tlkit.reaching import hub, unreachable
 
 
 def create(name: str, model_args: dict[str, Any], *, pretrained: bool) -> Any:
@@ -49,7 +48,7 @@ def _check_folder(folder: Path) -> None:
 
 def _check_hub(repository: str, name: str) -> None:
     if not isinstance(try_to_load_from_cache(repository, "config.json"), str):
-        _reach(f"{_hub()}/{repository}", name)
+        _reach(f"{hub()}/{repository}", name)
 
 
 def _locate(name: str) -> dict[str, Any] | None:
@@ -67,14 +66,10 @@ def _locate(name: str) -> dict[str, Any] | None:
             found = try_to_load_from_cache(config.hf_hub_id, file)
             if isinstance(found, str) and not config.custom_load:
                 return {"file": found}
-        _reach(f"{_hub()}/{config.hf_hub_id}", name)
+        _reach(f"{hub()}/{config.hf_hub_id}", name)
     elif config.url and not (Path(torch.hub.get_dir()) / "checkpoints" / Path(config.url).name).is_file():
         _reach(config.url, name)
     return None
-
-
-def _hub() -> str:
-    return os.environ.get("HF_ENDPOINT", "https://huggingface.co")
 
 
 def _reach(url: str, name: str) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import datetime
 import shutil
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tlkit.cli.console import say, size, table
-from tlkit.folders import made_folder
+from tlkit.folders import download_folder, made_folder
+
+#: What is kept besides features.
+OTHERS = {"images that sources made": made_folder, "unfinished downloads": download_folder}
 
 app = typer.Typer(help="Kept features and made images: list them, or make room.", no_args_is_help=True)
 
@@ -29,7 +33,8 @@ def list_() -> None:
         table(None, ["features", "size>", "last used"], rows)
     total = sum(info.bytes for info in columns)
     say(f"{len(rows)} in {store.folder}: {size(total)} of {size(cache_limit())}")
-    say(f"images that sources made, in {made_folder()}: {size(_made())}")
+    for what, folder in OTHERS.items():
+        say(f"{what}, in {folder()}: {size(_bytes(folder()))}")
 
 
 @app.command()
@@ -45,14 +50,15 @@ def prune(
 
 @app.command()
 def clear() -> None:
-    """Remove all kept features and made images; they are made again when they are needed."""
+    """Remove all of it; features and images are made again when they are needed."""
     from tlkit.features.store import FeatureStore
 
-    freed = FeatureStore().prune(0) + _made()
-    shutil.rmtree(made_folder(), ignore_errors=True)
+    freed = FeatureStore().prune(0)
+    for folder in OTHERS.values():
+        freed += _bytes(folder())
+        shutil.rmtree(folder(), ignore_errors=True)
     say(f"freed {size(freed)}")
 
 
-def _made() -> int:
-    """Bytes of images that sources made."""
-    return sum(path.stat().st_size for path in made_folder().rglob("*") if path.is_file())
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -104,7 +104,7 @@ def print_results(results: Mapping[str, Any]) -> None:
         if result["versus"]:
             before = result["versus"][0]
             points = 100 * (before["gained"] - before["lost"]) / test["n"]
-            gain = f"{points:+.1f} points over {before['phase']} (p = {p_value(before['p'])})"
+            gain = f"{points:+.1f} points over {before['phase']} ({p_value(before['p'])})"
         rows.append(
             (
                 result["name"],
@@ -118,8 +118,8 @@ def print_results(results: Mapping[str, Any]) -> None:
         )
     title = "Accuracy on the test images"
     table(title, ["phase", "accuracy>", "95% interval", "right>", "gain", "epoch kept>", "seconds>"], rows)
-    if results["data"]["about"]:
-        say(f"The images are {results['data']['about']}.")
+    if about := results["data"].get("about"):
+        say(f"The images are {about}.")
     if results["goal"] is not None and results["goal_met"] is not None:
         met = "met" if results["goal_met"] else "missed"
         last = results["phases"][-1]
@@ -159,8 +159,10 @@ def _share(value: float | None) -> str:
 
 
 def p_value(p: float) -> str:
-    """A p-value for a person: two digits, or its power of ten."""
-    return f"{p:.2g}" if p >= 0.001 else f"{p:.0e}"
+    """A p-value for a person: two digits, or its power of ten, or that it is too small for a float."""
+    if p < 1e-300:
+        return "p < 1e-300"
+    return f"p = {p:.2g}" if p >= 0.001 else f"p = {p:.0e}"
 
 
 def size(count: int) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from tlkit.cli.console import say
 from tlkit.cli.run import watching
+from tlkit.reaching import ask_ahead, hub
 
 NAMED = 20
 
@@ -20,6 +21,7 @@ def fetch(
     ] = None,
 ) -> None:
     """Get the images and weights that a recipe needs and this machine does not have."""
+    ask_ahead(hub())  # it takes as long to hear nothing as to load torch
     from tlkit.fetching import fetch as fetch_recipe
 
     done = fetch_recipe(recipe, set=set_ or (), observer=watching())
@@ -31,4 +33,4 @@ def fetch(
         say(f"  and {len(done.unreadable) - NAMED} more")
     if done.unreadable:
         say('  data.on_unreadable = "skip" leaves them out of a run, and lists them')
-    say(f"weights: {', '.join(done.backbones)}")
+    say(f"backbones that are ready: {', '.join(done.backbones)}")

@@ -1,16 +1,17 @@
-"""Fetching an archive of images: resumed after a break, checked, and unpacked without trust."""
+"""Fetching archives of images: resumed after a break, checked, and unpacked without trust."""
 
 from __future__ import annotations
 
+import hashlib
+import lzma
 import shutil
 import stat
+import time
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
 
-import pooch
 import requests
 
 from tlkit.components import Download
@@ -19,11 +20,12 @@ from tlkit.reaching import unreachable
 
 #: Seconds until a connection that says nothing counts as broken: to be made, and between two pieces.
 TIMEOUT = (10, 30)
-#: How often in a row a broken connection is taken up again without one byte gained.
-ATTEMPTS = 3
+#: How often a broken connection is taken up again without coming further; the pause doubles each time.
+ATTEMPTS = 4
+FIRST_PAUSE = 1.0
 #: Bytes that are written at a time: at most so many are lost when a connection breaks.
 PIECE = 2**16
-#: An archive may unpack to this many times its own size: photos hardly shrink when they are packed.
+#: Archives may unpack to this many times their own size: photos hardly shrink when they are packed.
 MAX_GROWTH = 10
 MAX_FILES = 1_000_000
 
@@ -33,113 +35,138 @@ Tick = Callable[[int], object]
 def download(item: Download, folder: Path, tick: Tick) -> Path:
     """Fetches a file into `folder`, or goes on with what an earlier attempt left there.
 
+    What has come is in a file named ``….part`` until all of it is there and its checksum is right.
+
     Args:
         item: what to fetch.
-        folder: where it goes; what is there already and sound is not fetched again.
+        folder: where it goes; what is there already is not fetched again.
         tick: called with the number of bytes that came.
 
     Returns:
-        The file, whose checksum is right.
+        The file.
 
     Raises:
         FetchError: it cannot be reached, breaks off again and again, is not what it should be, or
             cannot be written.
     """
-    _must_fit(item.bytes, folder)
-    pooch.get_logger().setLevel("WARNING")
-    name = PurePosixPath(item.url).name
+    file = folder / f"{item.sha256[:8]}-{PurePosixPath(item.url).name}"
+    if file.is_file():
+        tick(item.bytes)
+        return file
+    part = file.with_name(f"{file.name}.part")
     try:
-        found = pooch.retrieve(
-            item.url,
-            known_hash=f"sha256:{item.sha256}",
-            fname=f"{item.sha256[:8]}-{name}",
-            path=folder,
-            downloader=_Resuming(item, tick),
-        )
-    except ValueError as error:  # pooch's, on a wrong checksum; it has removed the file
-        raise FetchError(
-            f"{item.url} is not the file that was expected: its sha256 is not {item.sha256}. It was "
-            "thrown away: try again, and if it stays so, the file was changed at its source"
-        ) from error
-    except OSError as error:
+        folder.mkdir(parents=True, exist_ok=True)
+        _must_fit(item.bytes - _size(part), folder)
+        tick(_size(part))
+        _complete(item, part, tick)
+        with part.open("rb") as content:
+            found = hashlib.file_digest(content, "sha256").hexdigest()
+        if found != item.sha256:
+            part.unlink()
+            raise FetchError(
+                f"{item.url} is not the file that was expected: its sha256 is {found}, not {item.sha256}. It "
+                "was thrown away: try again, and if it stays so, the file was changed at its source"
+            )
+        part.rename(file)
+    except OSError as error:  # not the network's: those have become a FetchError
         raise FetchError(f"{folder} cannot be written: {error.strerror or error}") from error
-    return Path(found)
+    return file
 
 
-class _Resuming:
-    """pooch's downloader, with HTTP ranges: what came before a break is kept beside the file."""
-
-    def __init__(self, item: Download, tick: Tick) -> None:
-        self._item = item
-        self._tick = tick
-
-    def __call__(self, url: str, output_file: str, _: Any) -> None:
-        part = Path(output_file).with_name(f"{self._item.sha256[:8]}.part")
-        failures, reason = 0, unreachable(url)
-        self._tick(_size(part))
-        while reason is None and _size(part) < self._item.bytes and failures < ATTEMPTS:
-            before = _size(part)
-            try:
-                self._go_on(url, part)
-            except requests.RequestException as error:
-                failures = 0 if _size(part) > before else failures + 1
-                if failures == ATTEMPTS:
-                    reason = _say(error)
-            else:
-                failures += _size(part) <= before
-        if reason is not None or _size(part) < self._item.bytes:
-            kept = f"; {_size(part):,} of {self._item.bytes:,} bytes are kept" if _size(part) else ""
-            raise FetchError(f"{url} could not be reached: {reason or 'it ends too soon'}{kept}")
-        part.replace(output_file)
-
-    def _go_on(self, url: str, part: Path) -> None:
-        """Appends what is missing; starts again where the server knows no ranges."""
+def _complete(item: Download, part: Path, tick: Tick) -> None:
+    """Fetches what is missing, over as many connections as it takes."""
+    reason, failures, furthest = unreachable(item.url), 0, _size(part)
+    while reason is None and _size(part) < item.bytes:
+        try:
+            _go_on(item, part, tick)
+            said = "it ends too soon"
+        except requests.RequestException as error:
+            said = _say(error)
+        failures = 0 if _size(part) > furthest else failures + 1
+        furthest = max(furthest, _size(part))
+        if failures == ATTEMPTS:
+            reason = said
+        elif failures:
+            time.sleep(FIRST_PAUSE * 2 ** (failures - 1))
+    if reason is not None:
         have = _size(part)
-        headers = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"}
-        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
-            answer.raise_for_status()
-            resumed = answer.status_code == requests.codes.partial_content
-            if not resumed:
-                self._tick(-have)
-            with part.open("ab" if resumed else "wb") as file:
-                for piece in answer.iter_content(PIECE):
-                    file.write(piece)
-                    self._tick(len(piece))
-                    if file.tell() > self._item.bytes:
-                        file.truncate(0)
-                        raise FetchError(
-                            f"{url} is larger than the {self._item.bytes:,} bytes that were expected"
-                        )
+        kept = f"; {have:,} of {item.bytes:,} bytes are kept, and the same command goes on" if have else ""
+        raise FetchError(f"{item.url} could not be reached: {reason}{kept}")
 
 
-def unpack(archive: Path, folder: Path, tick: Tick) -> None:
-    """Unpacks a zip file into a folder that is not there yet, or empty; all of it or nothing.
+def _go_on(item: Download, part: Path, tick: Tick) -> None:
+    """Appends what is missing; starts again where the server knows no ranges."""
+    have = _size(part)
+    headers = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"}
+    with requests.get(item.url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+        answer.raise_for_status()
+        resumed = answer.status_code == requests.codes.partial_content
+        start = have if resumed else 0
+        # a page to log in to, or another file, must not be taken for a piece of this one
+        expected = str(item.bytes - start)
+        if answer.headers.get("Content-Length", expected) != expected or (
+            resumed and not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+        ):
+            raise FetchError(f"{item.url} is not the file of {item.bytes:,} bytes that was expected")
+        if not resumed:
+            tick(-have)
+        with part.open("ab" if resumed else "wb") as file:
+            for piece in answer.iter_content(PIECE):
+                if file.tell() + len(piece) > item.bytes:
+                    raise FetchError(f"{item.url} is larger than the {item.bytes:,} bytes that were expected")
+                file.write(piece)
+                tick(len(piece))
+
+
+def unpack(archives: Sequence[tuple[Path, str]], root: Path, tick: Tick) -> None:
+    """Unpacks zip files into a folder that is not there yet, or empty; all of them or nothing.
+
+    Args:
+        archives: each file, and where below `root` it goes.
+        root: the folder; it may be a link or a mounted disk.
+        tick: called with the number of bytes that were unpacked.
 
     Raises:
-        FetchError: it is no sound zip file, a path in it leads out of the folder, it would unpack to
-            far more than its own size, or it cannot be written.
+        FetchError: one is no sound zip file, a path in it leads out of the folder, it would unpack to far
+            more than its own size, the folder is not empty, or cannot be written.
     """
-    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    unfinished = root / ".unfinished"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if found := next(root.iterdir(), None):
+            raise FetchError(f"{root} is to hold what is fetched, and holds {found.name}: move it away")
+        unfinished.mkdir()
+        for archive, below in archives:
+            _unpack_one(archive, unfinished / below, tick)
+        for path in list(unfinished.iterdir()):
+            path.rename(root / path.name)
+    except OSError as error:
+        raise FetchError(f"{root} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _unpack_one(archive: Path, folder: Path, tick: Tick) -> None:
     try:
         with zipfile.ZipFile(archive) as opened:
             members = opened.infolist()
             _must_be_harmless(archive, members)
-            _must_fit(sum(member.file_size for member in members), folder.parent)
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            _must_fit(sum(member.file_size for member in members), folder)
             for member in members:
                 # reads no more than the size that was declared, and checked above
-                opened.extract(member, unfinished)
+                opened.extract(member, folder)
                 tick(member.file_size)
-        if folder.is_dir():
-            folder.rmdir()
-        unfinished.rename(folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
         raise FetchError(f"{archive} cannot be unpacked: {error}") from error
-    except OSError as error:
-        raise FetchError(f"{folder} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _must_be_harmless(archive: Path, members: list[zipfile.ZipInfo]) -> None:
@@ -158,8 +185,7 @@ def _must_be_harmless(archive: Path, members: list[zipfile.ZipInfo]) -> None:
 
 
 def _must_fit(size: int, folder: Path) -> None:
-    there = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(folder).free
     if size > free:
         raise FetchError(f"{folder}: {size:,} bytes are needed and {free:,} are free")
 
@@ -169,5 +195,5 @@ def _size(path: Path) -> int:
 
 
 def _say(error: requests.RequestException) -> str:
-    response = getattr(error, "response", None)
+    response = error.response
     return f"{response.status_code} {response.reason}" if response is not None else str(error)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tlkit.components import Sample, Source
-from tlkit.errors import DataError
+from tlkit.errors import DataError, PluginError
 
 
 def not_yet_made(source: Source) -> list[Sample]:
@@ -22,11 +22,18 @@ def make(source: Source, samples: Sequence[Sample], tick: Callable[[int], object
     """Makes the files of `samples`; one that is interrupted leaves whole files or none.
 
     Raises:
+        PluginError: the source failed to make one.
         DataError: a file cannot be written.
     """
     assert source.make is not None  # not_yet_made has seen to it
     for sample in samples:
-        _write(sample.path, source.make(sample))
+        try:
+            content = source.make(sample)
+        except Exception as error:
+            raise PluginError(
+                f"the source failed to make image {sample.id!r}: {type(error).__name__}: {error}"
+            ) from error
+        _write(sample.path, content)
         tick(1)
 
 

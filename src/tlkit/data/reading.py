@@ -62,4 +62,4 @@ def _stop(data: Data, rejected: Sequence[tuple[str, str]]) -> None:
         lines.append(f"  - and {len(rejected) - NAMED} more")
     count = "1 image" if len(rejected) == 1 else f"{len(rejected)} images"
     advice = "Mend or remove them, or leave them out with --set data.on_unreadable=skip"
-    raise DataError("\n".join([f"{data.root}: {count} cannot be used", *lines, advice]))
+    raise DataError("\n".join([f"{data.root or data.source.name}: {count} cannot be used", *lines, advice]))

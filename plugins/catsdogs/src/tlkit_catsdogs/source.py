@@ -23,8 +23,8 @@ KAGGLE_NAME = re.compile(r"(cat|dog)\.\d+\.jpg")
 NAMES_SHOWN = 5
 KAGGLE = "Kaggle's 'Dogs vs. Cats' (https://www.kaggle.com/c/dogs-vs-cats)"
 LABELLED_ADVICE = (
-    f"point data.root at them (--set data.root=PATH), or get them from {KAGGLE} "
-    f"or from Microsoft's re-package of it ({MICROSOFT.url})"
+    f"point data.root at them (--set data.root=PATH), or get them from {KAGGLE}, or Microsoft's "
+    f"re-package of it with tlkit fetch ({MICROSOFT.url})"
 )
 UNLABELLED_ADVICE = (
     f"point data.unlabelled at them (--set data.unlabelled=PATH), get test1 from {KAGGLE}, "
@@ -42,12 +42,18 @@ def catsdogs(root: Path, *, unlabelled: Path | None = None) -> Source:
         root: the folder of labelled photos.
         unlabelled: a folder of photos without labels, Kaggle's ``test1``.
 
-    Where there is no such folder, the source is empty, and says where the photos can be fetched.
+    Where there are no photos yet, the source is empty, and says where they can be fetched.
     """
-    if not root.is_dir() or not any(root.iterdir()):
+    if not _any_photos(root):
         return Source(CLASSES, (), downloads=(MICROSOFT,))
     samples = _microsoft(root) or _kaggle(root)
     return Source(CLASSES, samples, _unlabelled(root, unlabelled), (MICROSOFT,))
+
+
+def _any_photos(root: Path) -> bool:
+    """Whether there is something to look at, be it incomplete."""
+    folders = [parent / name.capitalize() for parent in (root, root / "PetImages") for name in CLASSES]
+    return root.is_dir() and (bool(_images(root)) or any(folder.is_dir() for folder in folders))
 
 
 def _microsoft(root: Path) -> list[Sample]:

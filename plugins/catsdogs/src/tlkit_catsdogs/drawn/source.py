@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from tlkit.components import Sample, Source
 from tlkit.folders import made_folder
@@ -19,8 +21,8 @@ def drawn(
     *,
     setting: Literal["studio", "street"] = "street",
     seed: int = 1,
-    per_class: int = 3900,
-    unlabelled: int = 0,
+    per_class: Annotated[int, Field(ge=1)] = 3900,
+    without_label: Annotated[int, Field(ge=0)] = 0,
 ) -> Source:
     """Animals drawn from a seed, 160 pixels wide and high: a small world that needs no download.
 
@@ -30,7 +32,7 @@ def drawn(
             dogs only, some of kinds that the studio lacks, under harder conditions.
         seed: of the world; image N of a seed is always the same.
         per_class: how many images of each class.
-        unlabelled: how many images without a label.
+        without_label: how many images without a label.
     """
     from tlkit_catsdogs.drawn.world import SETTINGS
 
@@ -45,7 +47,7 @@ def drawn(
         name = f"{kind}/{number:06d}.jpg"
         return Sample(name, folder / name, label)
 
-    samples = [sample(number) for number in range(labelled + unlabelled)]
+    samples = [sample(number) for number in range(labelled + without_label)]
     make = partial(_make, setting, seed)
     return Source(classes, samples[:labelled], samples[labelled:], make=make, about=ABOUT)
 
