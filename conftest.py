@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from tlkit_catsdogs.drawn.world import draw
 
+import tlkit
+
 SHARED = Path(__file__).parents[1] / "shared"
 #: How many images of each class stand for the photos.
 STAND_INS = 150
@@ -65,3 +67,21 @@ def few_photos(photos: Path, tmp_path: Path) -> Path:
         for number in range(1, 16):
             shutil.copyfile(photos / f"{kind}.{number}.jpg", folder / f"{kind}.{number}.jpg")
     return folder
+
+
+@pytest.fixture(scope="session")
+def by_class(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty photos of each class, in a folder per class."""
+    folder = tmp_path_factory.mktemp("by-class")
+    for kind in ("cat", "dog"):
+        (folder / kind).mkdir()
+        for number in range(1, 41):
+            shutil.copyfile(photos / f"{kind}.{number}.jpg", folder / kind / f"{number}.jpg")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fitted(by_class: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a classifier of those, with a small backbone that needs no download."""
+    folder = tmp_path_factory.mktemp("fitted") / "run"
+    return tlkit.fit(by_class, backbone="vgg16-quarter", epochs=4, out=folder).folder

@@ -21,7 +21,13 @@ def saved(folder: Path, kind: str, head: str) -> Classifier:
     base = backbone(kind)
     network = Classifier(base, REGISTRY.make("head", head, {}, base, CLASSES)).eval()
     save_model(
-        folder, network, base, backbone_table={"name": "unused"}, head_table={"name": head}, classes=CLASSES
+        folder,
+        network,
+        base,
+        backbone_table={"name": "unused"},
+        head_table={"name": head},
+        classes=CLASSES,
+        calibration={"temperature": 1.5, "reject_below": 0.8},
     )
     return network
 
@@ -32,7 +38,8 @@ def test_the_same_network_comes_back(kind: str, head: str, tmp_path: Path) -> No
     network = saved(tmp_path / "model", kind, head)
     found = load_model(tmp_path / "model", REGISTRY)
     assert found.classes == tuple(CLASSES)
-    assert found.preprocess.size == 64
+    assert found.backbone.preprocess.size == 64
+    assert (found.temperature, found.reject_below) == (1.5, 0.8)
     state = network.state_dict()
     assert state.keys() == found.classifier.state_dict().keys()
     assert all(torch.equal(value, state[name]) for name, value in found.classifier.state_dict().items())

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
     from tlkit.errors import TlkitError
     from tlkit.fetching import Fetched, fetch
+    from tlkit.fitting import fit
     from tlkit.folders import cache_folder
     from tlkit.hookspecs import hookimpl
     from tlkit.networks import from_timm, load_weights
@@ -45,6 +46,7 @@ _HOMES = {
     "TlkitError": "errors",
     "cache_folder": "folders",
     "fetch": "fetching",
+    "fit": "fitting",
     "from_timm": "networks",
     "hookimpl": "hookspecs",
     "load": "predictor",
@@ -71,6 +73,7 @@ __all__ = [
     "TlkitError",
     "cache_folder",
     "fetch",
+    "fit",
     "from_timm",
     "hookimpl",
     "load",

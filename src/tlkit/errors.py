@@ -7,6 +7,7 @@
     ├── WeightsError        weights that cannot be reached, read or matched
     ├── FetchError           a download that cannot be had, or is not what it should be
     ├── StoreError          the feature store cannot be written or read
+    ├── ExportError          a classifier that another tool cannot have
     └── RunFolderError      a run or model folder that cannot be used as asked
 
 Whatever else escapes is a fault of tlkit's or of a plugin's.
@@ -51,6 +52,10 @@ class WeightsError(TlkitError):
 
 class FetchError(TlkitError):
     """Something that could not be fetched, or that is not what it should be."""
+
+
+class ExportError(TlkitError):
+    """A classifier that cannot be exported as asked, or whose export answers differently."""
 
 
 class StoreError(TlkitError):

@@ -180,7 +180,13 @@ def draft_recipe(path: Path, overrides: Mapping[str, Any] | Sequence[str] = ()) 
 
     What could not be read is left out: phases, or parts of the data's table.
     """
-    tree = merge(DEFAULTS, read_tree(path, overrides))
+    file = path / "recipe.toml" if path.is_dir() else path
+    return make_recipe(read_tree(path, overrides), file)
+
+
+def make_recipe(tables: Tree, file: Path | None = None) -> Recipe:
+    """A recipe of TOML's plain tables, with paths absolute; what is wrong is in `Recipe.flaws`."""
+    tree = merge(DEFAULTS, tables)
     flaws: list[str] = []
     try:
         RecipeTable.model_validate(tree)
@@ -193,7 +199,6 @@ def draft_recipe(path: Path, overrides: Mapping[str, Any] | Sequence[str] = ()) 
     if data is not None and data.fractions.val + data.fractions.test >= 1:
         flaws.append("data.fractions: val and test leave nothing to train on")
     goal, seed, reject = tree.get("goal"), tree.get("seed", 1), tree.get("reject_below")
-    file = path / "recipe.toml" if path.is_dir() else path
     return Recipe(
         str(tree.get("name")),
         seed,

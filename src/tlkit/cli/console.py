@@ -130,7 +130,9 @@ def print_results(results: Mapping[str, Any]) -> None:
 def print_evaluation(result: Mapping[str, Any]) -> None:
     """What a classifier is worth: accuracy with its interval, per class, and what is taken for what."""
     low, high = result["ci95"]
-    say(f"accuracy {result['accuracy']:.3f} ({low:.3f} – {high:.3f}): {result['correct']:,} of {result['n']:,}")
+    interval = f"{result['accuracy']:.3f} ({low:.3f} – {high:.3f})"
+    right = f"{result['correct']:,} of {result['n']:,}"
+    say(f"accuracy {interval}: {right}")
     auroc = "" if result["auroc"] is None else f", area under the ROC curve {result['auroc']:.4f}"
     say(f"log loss {result['log_loss']:.4f}, calibration error {result['ece']:.4f}{auroc}")
     if "rejected" in result:

@@ -15,7 +15,9 @@ from tlkit.cli.predict import DeviceOption, Model, PhaseOption, RejectOption
 def evaluate(
     model: Model,
     images: Annotated[Path, typer.Argument(help="A folder per class, or a CSV file with path and label.")],
-    json_: Annotated[bool, typer.Option("--json", help="The object that results.json has under test.")] = False,
+    json_: Annotated[
+        bool, typer.Option("--json", help="The object that results.json has under test.")
+    ] = False,
     reject_below: RejectOption = None,
     phase: PhaseOption = None,
     device: DeviceOption = None,

@@ -38,7 +38,8 @@ class Form(Enum):
 def predict(
     model: Model,
     paths: Annotated[
-        list[str], typer.Argument(metavar="PATH...", help="Images, folders, patterns; - reads a list of paths.")
+        list[str],
+        typer.Argument(metavar="PATH...", help="Images, folders, patterns; - reads a list of paths."),
     ],
     top: Annotated[int, typer.Option(min=1, help="How many classes to list with their probabilities.")] = 1,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
@@ -56,7 +57,9 @@ def predict(
     predictor = load(model, phase=phase, reject_below=reject_below, device=device)
     images = image_paths(paths, sys.stdin)
     form = Form.json if json_ else Form.csv if csv_ else Form.table
-    write = _writer(form, min(top, len(predictor.classes)), max(map(len, (*predictor.classes, "unclassified"))))
+    write = _writer(
+        form, min(top, len(predictor.classes)), max(map(len, (*predictor.classes, "unclassified")))
+    )
     began, count, failed = time.monotonic(), 0, 0
     with counting("predicting", "images") as tick:
         for prediction in predictor.stream(images, top=top):
@@ -95,7 +98,14 @@ def _object(found: Prediction) -> dict[str, Any]:
 def _cells(found: Prediction, top: int) -> list[Any]:
     listed = [cell for pair in found.top for cell in pair]
     blank = "" if found.confidence is None else found.confidence
-    return [found.image, found.label or "", blank, *listed, *[""] * (2 * top - len(listed)), found.error or ""]
+    return [
+        found.image,
+        found.label or "",
+        blank,
+        *listed,
+        *[""] * (2 * top - len(listed)),
+        found.error or "",
+    ]
 
 
 def _line(found: Prediction, width: int) -> str:

@@ -37,7 +37,7 @@ def _found(given: Iterable[str], lines: Iterable[str]) -> Iterator[str]:
         elif Path(path).exists():
             yield path
         else:
-            yield from sorted(glob.glob(path, recursive=True))
+            yield from sorted(glob.glob(path, recursive=True))  # noqa: PTH207  Path's has no absolute patterns
 
 
 def _below(folder: str) -> Iterator[str]:
@@ -55,7 +55,7 @@ def _must_be_there(path: str) -> None:
         if next(_below(path), None) is None:
             raise DataError(f"{path} holds no images")
     elif not Path(path).exists():
-        if any(True for _ in glob.iglob(path, recursive=True)):
+        if any(True for _ in glob.iglob(path, recursive=True)):  # noqa: PTH207
             return
         parent = Path(path).parent
         siblings = [each.name for each in parent.iterdir()] if parent.is_dir() else []

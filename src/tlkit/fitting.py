@@ -1,0 +1,99 @@
+"""A classifier from a folder of class folders, without a recipe: the choices are made here, and shown."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from tlkit.observer import Observer
+from tlkit.plugins import Registry
+from tlkit.recipe import Recipe, make_recipe
+from tlkit.runs import Run, run
+
+#: Small enough for a laptop, pretrained on ImageNet-12k: its features serve most photos.
+BACKBONE = "convnext_nano.in12k_ft_in1k"
+
+
+def fit(
+    folder: Path | str,
+    *,
+    backbone: str = BACKBONE,
+    weights: str | None = None,
+    epochs: int | None = None,
+    seed: int = 1,
+    out: Path | str | None = None,
+    device: str | None = None,
+    observer: Observer | None = None,
+    registry: Registry | None = None,
+) -> Run:
+    """Trains a classifier on a folder of class folders.
+
+    A linear head learns on kept features, then the network's last block with it; the second is kept only
+    where validation says that it is better. Both stop when validation has not improved for a while.
+
+    Args:
+        folder: a folder per class, with or without train, val and test above them.
+        backbone: any backbone's name, ``local-dir:…`` and ``hf-hub:…`` included.
+        weights: "pretrained", "none", or a .safetensors file; the backbone's default unless given.
+        epochs: of each phase, at most; 50 and 20 unless given.
+        seed: what splits, order, augmentation and new weights are drawn from.
+        out: the run folder; ``runs/<name>/<number>`` unless given.
+        device: such as "cpu" or "cuda:1"; the best there is unless given.
+        observer: watches the run.
+        registry: the parts to choose from; all that is installed unless given.
+
+    Returns:
+        The run; `tlkit.load(run.folder)` is the classifier, and ``recipe.toml`` in it the recipe.
+
+    Raises:
+        TlkitError: something in the images or the machine must be mended first.
+    """
+    recipe = choose(Path(folder), backbone=backbone, weights=weights, epochs=epochs, seed=seed)
+    return run(recipe, out=out, device=device, observer=observer, registry=registry)
+
+
+def choose(folder: Path, *, backbone: str, weights: str | None, epochs: int | None, seed: int) -> Recipe:
+    """The recipe that `fit` runs."""
+    network: dict[str, Any] = {"name": _absolute(backbone)}
+    if weights is not None:
+        network["weights"] = weights if weights in ("pretrained", "none") else str(Path(weights).absolute())
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", folder.absolute().name).strip("-_") or "fit"
+    return make_recipe(
+        {
+            "name": name,
+            "seed": seed,
+            "data": {"source": "folder", "root": str(folder.absolute())},
+            "backbone": network,
+            "head": "linear",
+            "phase": [
+                {
+                    "name": "bottleneck",
+                    "epochs": epochs or 50,
+                    "patience": 10,
+                    "optimizer": {"name": "adamw", "lr": 1e-3},
+                },
+                {
+                    "name": "fine-tune",
+                    "start_from": "bottleneck",
+                    "freeze": {"name": "all-but-last-blocks", "blocks": 1},
+                    "augmentation": {
+                        "name": "affine",
+                        "rotation": 10,
+                        "shift": 0.05,
+                        "zoom": 0.1,
+                        "flip": True,
+                        "views": 4,
+                    },
+                    "epochs": epochs or 20,
+                    "patience": 5,
+                    "optimizer": {"name": "adamw", "lr": 1e-4, "weight_decay": 0.02},
+                },
+            ],
+        }
+    )
+
+
+def _absolute(backbone: str) -> str:
+    source, _, path = backbone.partition(":")
+    return f"{source}:{Path(path).absolute()}" if source == "local-dir" else backbone

@@ -1,0 +1,246 @@
+"""The commands that use what was trained: fit, predict, evaluate, export."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import timm
+import torch
+
+import tlkit
+from tlkit.cli.app import main
+from tlkit.data.batches import normalise
+from tlkit.data.images import read
+
+
+@dataclass
+class Done:
+    """What a command did."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def command(*arguments: object, given: str = "") -> Done:
+    """One command as the command line runs it, in this process: loading torch anew takes seconds."""
+    out, err = io.StringIO(), io.StringIO()
+    code: object = 0
+    line = ["tlkit", *map(str, arguments)]
+    with (
+        mock.patch.object(sys, "argv", line),
+        mock.patch.object(sys, "stdin", io.StringIO(given)),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code or 0
+    assert isinstance(code, int)
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="module")
+def timm_fitted(by_class: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier that plain timm can load: untrained features, a trained head."""
+    folder = tmp_path_factory.mktemp("timm") / "run"
+    done = command(
+        "fit", by_class, "--backbone", "resnet18", "--weights", "none", "--epochs", 1, "--out", folder
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_fit_shows_its_choices_and_leaves_a_recipe_that_runs(timm_fitted: Path, tmp_path: Path) -> None:
+    recipe = tlkit.read_recipe(timm_fitted, {"training.epochs": 1})
+    assert [phase.name for phase in recipe.phases] == ["bottleneck", "fine-tune"]
+    assert recipe.problems(tlkit.load_registry()) == []
+    again = command("run", timm_fitted, "--plan")
+    assert again.returncode == 0
+    assert "1 bottleneck: resnet18 + linear" in again.stdout
+    assert "learns" in again.stdout
+
+
+def test_a_list_on_standard_input_of_a_real_process(fitted: Path, by_class: Path) -> None:
+    paths = [str(by_class / "cat" / "1.jpg"), str(by_class / "nowhere.jpg")]
+    line = [sys.executable, "-m", "tlkit", "predict", str(fitted), "-", "--json"]
+    done = subprocess.run(line, input="\n".join(paths), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    good, bad = map(json.loads, done.stdout.splitlines())
+    assert good["label"] in ("cat", "dog")
+    assert (bad["label"], bad["error"]) == (None, "No such file or directory")
+
+
+def test_predictions_for_a_person(fitted: Path, by_class: Path) -> None:
+    done = command("predict", fitted, by_class / "cat" / "1.jpg", by_class / "dog", "--top", 2)
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert len(lines) == 41
+    label, confidence, path, *_ = lines[0].split()
+    assert label in ("cat", "dog")
+    assert 50 <= float(confidence.rstrip("%")) <= 100
+    assert path == str(by_class / "cat" / "1.jpg")
+    assert "41 images in" in done.stderr and "/s" in done.stderr
+
+
+def test_predictions_for_a_program_from_a_list(fitted: Path, by_class: Path) -> None:
+    paths = [str(by_class / kind / f"{number}.jpg") for kind in ("cat", "dog") for number in (1, 2, 3)]
+    due = tlkit.load(fitted).predict(paths)
+    done = command("predict", fitted, "-", "--json", "--top", 2, given="\n".join(paths))
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["path"] for each in found] == paths
+    assert [each["label"] for each in found] == due.labels
+    assert [each["confidence"] for each in found] == pytest.approx(due.probabilities.max(1), abs=1e-6)
+    assert [len(each["top"]) for each in found] == [2] * 6
+    rows = list(csv.DictReader(io.StringIO(command("predict", fitted, *paths, "--csv").stdout)))
+    assert [row["label"] for row in rows] == due.labels
+    assert [row["path"] for row in rows] == paths
+    pattern = command("predict", fitted, by_class / "cat" / "*.jpg", "--json")
+    assert len(pattern.stdout.splitlines()) == 40
+
+
+def test_bad_images_among_good_ones(fitted: Path, few_photos: Path) -> None:
+    (few_photos / "cat.1.jpg").write_text("words")
+    (few_photos / "dog.1.jpg").write_bytes(b"")
+    done = command("predict", fitted, few_photos, "--json")
+    found = {Path(each["path"]).name: each for each in map(json.loads, done.stdout.splitlines())}
+    assert done.returncode == 1
+    assert len(found) == 30
+    assert {name for name, each in found.items() if each["error"]} == {"cat.1.jpg", "dog.1.jpg"}
+    assert found["dog.1.jpg"]["error"] == "the file is empty"
+    assert found["dog.1.jpg"]["label"] is None
+    assert "2 could not be read" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "{fitted}", "nowhere.jpg"], "nowhere.jpg is not there"),
+        (["predict", "{fitted}/phases/fine-tun", "{photos}/cat/1.jpg"], "did you mean 'fine-tune'"),
+        (["predict", "{fitted}", "{fitted}/phases/bottleneck"], "holds no images"),
+        (["evaluate", "{fitted}", "{photos}/cat"], "no classes"),
+        (["evaluate", "{fitted}", "{photos}", "--phase", "botleneck"], "did you mean 'bottleneck'"),
+        (["fit", "{photos}/cat"], "no classes"),
+        (["fit", "{photos}", "--backbone", "resnet81"], "did you mean 'resnet18'"),
+        (["fit", "{one}"], "only one class"),
+        (["fit", "{empty}"], "class folders without images"),
+        (
+            ["export", "{fitted}", "--format", "timm", "--out", "{empty}/x"],
+            "with a head 'linear'|pooled features",
+        ),
+        (["export", "{fitted}", "--format", "onnx", "--out", "{empty}"], "is there already"),
+    ],
+)
+def test_mistakes(arguments: list[str], message: str, fitted: Path, by_class: Path, tmp_path: Path) -> None:
+    shutil.copytree(by_class / "cat", tmp_path / "one" / "cat")
+    shutil.copytree(by_class / "cat", tmp_path / "empty" / "cat")
+    (tmp_path / "empty" / "dog").mkdir()
+    places = {"fitted": fitted, "photos": by_class, "one": tmp_path / "one", "empty": tmp_path / "empty"}
+    done = command(*(argument.format(**places) for argument in arguments))
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_evaluation_for_a_person_and_a_program(fitted: Path, by_class: Path, tmp_path: Path) -> None:
+    done = command("evaluate", fitted, by_class)
+    assert done.returncode == 0
+    assert "of 80" in done.stdout and "precision" in done.stdout
+    as_json = json.loads(command("evaluate", fitted, by_class, "--json").stdout)
+    lines = [
+        "path,label",
+        *(f"{kind}/{number}.jpg,{kind}" for kind in ("cat", "dog") for number in range(1, 41)),
+    ]
+    (by_class / "labels.csv").write_text("\n".join(lines))
+    try:
+        assert json.loads(command("evaluate", fitted, by_class / "labels.csv", "--json").stdout) == as_json
+    finally:
+        (by_class / "labels.csv").unlink()
+    paths = [by_class / kind / f"{number}.jpg" for kind in ("cat", "dog") for number in range(1, 41)]
+    labels = ["cat"] * 40 + ["dog"] * 40
+    assert as_json["correct"] == tlkit.load(fitted).evaluate(paths, labels)["correct"]
+
+
+def test_every_way_out_gives_the_same_answers(timm_fitted: Path, by_class: Path, tmp_path: Path) -> None:
+    """API, command line, timm and onnxruntime."""
+    paths = [by_class / kind / f"{number}.jpg" for kind in ("cat", "dog") for number in range(1, 21)]
+    predictor = tlkit.load(timm_fitted)
+    labels, probabilities = predictor.predict(paths)
+    for form, name in (("timm", "timm"), ("onnx", "model.onnx")):
+        done = command("export", timm_fitted, "--format", form, "--out", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+        assert "the same answers" in done.stdout
+    lines = command("predict", timm_fitted, *paths, "--json").stdout.splitlines()
+    assert [json.loads(line)["label"] for line in lines] == labels
+
+    # a script that knows timm and nothing of tlkit
+    network = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
+    config = timm.data.resolve_model_data_config(network)
+    transform = timm.data.create_transform(**config, is_training=False)
+    with torch.inference_mode():
+        logits = network(torch.stack([transform(read(path)) for path in paths]))
+    theirs = (logits / predictor.temperature).softmax(1).numpy()
+    assert np.abs(theirs - probabilities).max() < 1e-3
+    assert [network.pretrained_cfg["label_names"][place] for place in theirs.argmax(1)] == labels
+
+    content = onnx.load(tmp_path / "model.onnx")
+    about = json.loads({pair.key: pair.value for pair in content.metadata_props}["tlkit"])
+    assert about["classes"] == ["cat", "dog"]
+    assert tlkit.Preprocess(**about["preprocess"]).size == 224
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    pixels = np.stack([predictor.preprocess(read(path)) for path in paths])
+    inputs = normalise(pixels, predictor.preprocess).contiguous().numpy()
+    for batch in (1, 7, len(paths)):
+        (found,) = session.run(None, {"images": inputs[:batch]})
+        scaled = torch.from_numpy(found / about["temperature"]).softmax(1).numpy()
+        assert np.abs(scaled - probabilities[:batch]).max() < 1e-3
+
+
+def test_an_export_that_answers_differently_is_thrown_away(
+    timm_fitted: Path, by_class: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tlkit import exporting
+
+    create = timm.create_model
+
+    def altered(*arguments: object, **options: object) -> torch.nn.Module:
+        network = create(*arguments, **options)
+        with torch.no_grad():
+            network.get_classifier().bias[0] += 0.1
+        return network
+
+    monkeypatch.setattr(timm, "create_model", altered)
+    model = timm_fitted / "phases" / "fine-tune" / "model"
+    with pytest.raises(tlkit.TlkitError, match="was thrown away: its logits differ"):
+        exporting.export_timm(model, tmp_path / "out", sorted(by_class.rglob("*.jpg")))
+    assert list(tmp_path.iterdir()) == [tmp_path / "cache"] or not (tmp_path / "out").exists()
+
+
+def test_what_onnx_needs_is_named_when_it_is_missing(
+    timm_fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tlkit import exporting
+
+    monkeypatch.setattr(exporting, "find_spec", lambda name: None)
+    with pytest.raises(tlkit.TlkitError, match=r"pip install 'tlkit\[onnx\]'"):
+        exporting.export_onnx(timm_fitted / "phases" / "fine-tune" / "model", tmp_path / "x.onnx", [])
+
+
+def test_a_convolutional_head_on_maps_goes_to_onnx_too(fitted: Path, by_class: Path, tmp_path: Path) -> None:
+    done = command("export", fitted, "--format", "onnx", "--out", tmp_path / "a.onnx", "--images", by_class)
+    assert done.returncode == 0, done.stderr
+    assert "on 16 images" in done.stdout
