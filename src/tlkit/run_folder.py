@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import platform
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from tlkit.data.images import Image
@@ -19,6 +23,17 @@ from tlkit.errors import RunFolderError
 from tlkit.recipe import Recipe
 
 SCHEMA = 1
+#: What decides about numbers besides the recipe.
+LIBRARIES = (
+    "tlkit",
+    "torch",
+    "timm",
+    "albumentations",
+    "accelerate",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+)
 
 
 class RunFolder:
@@ -64,6 +79,20 @@ class RunFolder:
     def write_json(self, name: str, value: Any) -> None:
         """Replaces a JSON file."""
         self._write(name, json.dumps(value, indent=1) + "\n")
+
+    def describe(self, recipe: Recipe, device: str, *, finished: bool) -> None:
+        """Writes run.json: versions, machine, seed, command, and whether all phases are done."""
+        about = {
+            "versions": {name: version(name) for name in LIBRARIES},
+            "python": platform.python_version(),
+            "machine": f"{platform.system()} {platform.machine()}",
+            "device": device,
+            "threads": torch.get_num_threads(),
+            "seed": recipe.seed,
+            "command": sys.argv,
+            "finished": finished,
+        }
+        self.write_json("run.json", about)
 
     def log(self, event: str, **values: Any) -> None:
         """Adds a line to log.jsonl."""

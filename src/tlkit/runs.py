@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import platform
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from tlkit.components import Source
 from tlkit.data.batches import Pixels
@@ -45,17 +41,6 @@ from tlkit.recipe import Recipe, draft_recipe
 from tlkit.run_folder import SCHEMA, RunFolder, next_folder
 from tlkit.training.loop import History, train
 from tlkit.training.resuming import clear_progress
-
-LIBRARIES = (
-    "tlkit",
-    "torch",
-    "timm",
-    "albumentations",
-    "accelerate",
-    "numpy",
-    "opencv-python-headless",
-    "pillow",
-)
 
 
 @dataclass
@@ -172,7 +157,7 @@ class _Execution:
         self.folder.prepare(self.recipe)
         self.folder.record_splits(splits, source.classes)
         run.results = self.folder.results() or self._empty_results(run.plan)
-        self._describe_run(finished=False)
+        self.folder.describe(self.recipe, str(self.device), finished=False)
         self._notify("tlkit_run_started", run=run)
         todo = [item for item in prepared if item.phase.name not in (done or {})]
         self._frozen_pass(todo, prepared, splits)
@@ -399,24 +384,9 @@ class _Execution:
         if self.recipe.goal is not None and complete:
             run.results["goal_met"] = bool(last["test"]["accuracy"] >= self.recipe.goal)
         self.folder.write_json("results.json", run.results)
-        self._describe_run(finished=complete)
+        self.folder.describe(self.recipe, str(self.device), finished=complete)
         self.folder.log("run_ended", goal_met=run.results["goal_met"])
         self._notify("tlkit_run_ended", run=run)
-
-    def _describe_run(self, *, finished: bool) -> None:
-        self.folder.write_json(
-            "run.json",
-            {
-                "versions": {name: version(name) for name in LIBRARIES},
-                "python": platform.python_version(),
-                "machine": f"{platform.system()} {platform.machine()}",
-                "device": str(self.device),
-                "threads": torch.get_num_threads(),
-                "seed": self.recipe.seed,
-                "command": sys.argv,
-                "finished": finished,
-            },
-        )
 
     def _notify(self, hook: str, **values: Any) -> None:
         for problem in self.registry.notify(hook, **values):
