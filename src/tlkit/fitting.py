@@ -31,6 +31,7 @@ def fit(
 
     A linear head learns on kept features, then the network's last block with it; the second is kept only
     where validation says that it is better. Both stop when validation has not improved for a while.
+    Images that cannot be used are left out and listed in the results, under ``data.rejected``.
 
     Args:
         folder: a folder per class, with or without train, val and test above them.
@@ -63,7 +64,8 @@ def choose(folder: Path, *, backbone: str, weights: str | None, epochs: int | No
         {
             "name": name,
             "seed": seed,
-            "data": {"source": "folder", "root": str(folder.absolute())},
+            # nobody can set a key of this recipe before it runs; what is left out is shown and listed
+            "data": {"source": "folder", "root": str(folder.absolute()), "on_unreadable": "skip"},
             "backbone": network,
             "head": "linear",
             "phase": [
