@@ -21,29 +21,31 @@ from tlkit.training.loop import Lesson, predict
 
 
 def make_feeds(
-    item: Prepared, splits: Splits, store: FeatureStore, pixels: Pixels, recipe_seed: int
+    item: Prepared,
+    splits: Splits,
+    unlabelled: Sequence[Image],
+    store: FeatureStore,
+    pixels: Pixels,
+    recipe_seed: int,
 ) -> dict[str, Feed]:
-    """The phase's feeds: `val`, `test`, and `train` where it trains."""
+    """The phase's feeds: `val`, `test`, `unlabelled`, and `train` where it trains."""
     feeds: dict[str, Feed] = {}
     for name, images, kept in (
         ("val", splits.val, item.keeps),
-        ("test", splits.test, item.keeps_test(splits.test)),
+        ("test", splits.test, item.keeps_small(splits.test)),
+        ("unlabelled", unlabelled, item.keeps_small(unlabelled)),
     ):
+        turns = [0] * len(images)
         if kept:
-            turns = [0] * len(images)
             feeds[name] = KeptFeed([_rows(item, item.plain, images, store)], turns, item.split, item.setting)
         else:
-            # validation images come again each epoch, test images once
-            feeds[name] = plain_feed(item, images, pixels, remember=name == "val" and item.trains)
+            # validation images come again each epoch, the others once
+            again = name == "val" and item.trains
+            plain, split, setting = [item.plain], item.split, item.setting
+            feeds[name] = ImageFeed(pixels, images, plain, turns, split, setting, remember=again)
     if item.trains:
         feeds["train"] = _training_feed(item, splits.train, store, pixels, recipe_seed)
     return feeds
-
-
-def plain_feed(item: Prepared, images: Sequence[Image], pixels: Pixels, *, remember: bool = False) -> Feed:
-    """Plain images, read and sent through the whole network as they are asked for."""
-    turns = [0] * len(images)
-    return ImageFeed(pixels, images, [item.plain], turns, item.split, item.setting, remember=remember)
 
 
 def make_lesson(

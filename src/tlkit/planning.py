@@ -26,7 +26,7 @@ from tlkit.plugins import Registry
 from tlkit.recipe import Phase, Recipe
 from tlkit.recipe_tables import Data
 
-#: Test features are kept, like those of training and validation, up to this many bytes per phase.
+#: Features of test and of unlabelled images are kept up to this many bytes each per phase.
 SMALL = 256 * 2**20
 
 
@@ -73,11 +73,11 @@ class Prepared:
         """What one image view's kept features take."""
         return bytes_per_view(self.split, self.setting)
 
-    def keeps_test(self, images: Sequence[Image]) -> bool:
-        """Whether features of test images are kept too: when they are small."""
+    def keeps_small(self, images: Sequence[Image]) -> bool:
+        """Whether features of test or unlabelled images are kept too: when they are small."""
         return self.keeps and self.bytes_per_view() * len(images) <= SMALL
 
-    def requests(self, splits: Splits) -> list[Request]:
+    def requests(self, splits: Splits, unlabelled: tuple[Image, ...]) -> list[Request]:
         """The features that this phase wants kept."""
         if not self.keeps:
             return []
@@ -85,8 +85,9 @@ class Prepared:
         if self.trains and self.keeps_training:
             wanted += [Request(self.split, view, splits.train, self._owner("train")) for view in self.views]
         wanted.append(Request(self.split, self.plain, splits.val, self._owner("val")))
-        if self.keeps_test(splits.test):
-            wanted.append(Request(self.split, self.plain, splits.test, self._owner("test")))
+        for part, images in (("test", splits.test), ("unlabelled", unlabelled)):
+            if self.keeps_small(images):
+                wanted.append(Request(self.split, self.plain, images, self._owner(part)))
         return wanted
 
     def _owner(self, part: str) -> Owner:
@@ -287,7 +288,7 @@ def parameters(item: Prepared) -> dict[str, int]:
 def describe(item: Prepared, splits: Splits) -> PhasePlan:
     """A prepared phase in numbers."""
     classifier, phase, split = item.split.classifier, item.phase, item.split
-    kept = (len(splits.val) if item.keeps else 0) + (len(splits.test) if item.keeps_test(splits.test) else 0)
+    kept = (len(splits.val) if item.keeps else 0) + (len(splits.test) if item.keeps_small(splits.test) else 0)
     if item.trains and item.keeps_training:
         kept += len(splits.train) * len(item.views)
     return PhasePlan(

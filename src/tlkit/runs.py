@@ -26,7 +26,7 @@ from tlkit.features.extraction import Owner, extract, plan
 from tlkit.features.store import FeatureStore, cache_limit
 from tlkit.model_folder import load_state, read_state, save_model
 from tlkit.observer import Observer
-from tlkit.phase_run import feature_summary, labels, logits, make_feeds, make_lesson, plain_feed
+from tlkit.phase_run import feature_summary, labels, logits, make_feeds, make_lesson
 from tlkit.planning import (
     Plan,
     Prepared,
@@ -160,7 +160,7 @@ class _Execution:
         self.folder.describe(self.recipe, str(self.device), finished=False)
         self._notify("tlkit_run_started", run=run)
         todo = [item for item in prepared if item.phase.name not in (done or {})]
-        self._frozen_pass(todo, prepared, splits)
+        self._frozen_pass(todo, prepared, splits, unlabelled)
         for item in todo:
             self._phase(run, item, splits, unlabelled)
         self._finish(run)
@@ -212,18 +212,28 @@ class _Execution:
                     f"run it first, with --phase {start} --out {self.folder.path}"
                 )
 
-    def _frozen_pass(self, todo: Sequence[Prepared], every: Sequence[Prepared], splits: Splits) -> None:
+    def _frozen_pass(
+        self,
+        todo: Sequence[Prepared],
+        every: Sequence[Prepared],
+        splits: Splits,
+        unlabelled: tuple[Image, ...],
+    ) -> None:
         """Makes, in one pass, all kept features whose networks are known before the first phase."""
         by_name = {item.phase.name: item for item in every}
-        self._extract([item for item in todo if known_beforehand(item, self.recipe, by_name)], splits)
+        known = [item for item in todo if known_beforehand(item, self.recipe, by_name)]
+        self._extract(known, splits, unlabelled)
 
-    def _extract(self, items: Sequence[Prepared], splits: Splits) -> None:
+    def _extract(self, items: Sequence[Prepared], splits: Splits, unlabelled: tuple[Image, ...]) -> None:
         """Computes what the store lacks of these phases' features; their seconds are shared out."""
         began = time.perf_counter()
         limit = cache_limit()
         for setting in dict.fromkeys(item.setting for item in items):
             requests = [
-                request for item in items if item.setting == setting for request in item.requests(splits)
+                request
+                for item in items
+                if item.setting == setting
+                for request in item.requests(splits, unlabelled)
             ]
             jobs = plan(requests, self.store, setting)
             processes().wait_for_everyone()  # nobody writes before all have looked
@@ -241,7 +251,7 @@ class _Execution:
             if self.folder.writes:
                 self.store.prune(limit, keep=self.store.used)
 
-    def _phase(self, run: Run, item: Prepared, splits: Splits, unlabelled: Sequence[Image]) -> None:
+    def _phase(self, run: Run, item: Prepared, splits: Splits, unlabelled: tuple[Image, ...]) -> None:
         """One phase from its start to its entry in results.json."""
         name, began = item.phase.name, time.perf_counter()
         before = self.feature_seconds.get(name, 0.0)
@@ -251,10 +261,10 @@ class _Execution:
             model = self.folder.model(item.phase.start_from)
             load_state(item.split.classifier, read_state(model), model)
             item.split.refresh()
-            self._extract([item], splits)
+            self._extract([item], splits, unlabelled)
         late = self.feature_seconds.get(name, 0.0)
         started = time.perf_counter()
-        feeds = make_feeds(item, splits, self.store, self.pixels, self.recipe.seed)
+        feeds = make_feeds(item, splits, unlabelled, self.store, self.pixels, self.recipe.seed)
         fed = time.perf_counter()
         history = self._train(run, item, feeds, splits)
         trained = time.perf_counter()
@@ -310,7 +320,7 @@ class _Execution:
         item: Prepared,
         feeds: Mapping[str, Feed],
         splits: Splits,
-        unlabelled: Sequence[Image],
+        unlabelled: tuple[Image, ...],
     ) -> dict[str, Any]:
         """Predictions on validation, test and unlabelled images, what they are worth, and the model."""
         name, classes = item.phase.name, run.results["classes"]
@@ -319,7 +329,7 @@ class _Execution:
             ("test", splits.test, feeds["test"]),
         ]
         if unlabelled:
-            parts.append(("unlabelled", unlabelled, plain_feed(item, unlabelled, self.pixels)))
+            parts.append(("unlabelled", unlabelled, feeds["unlabelled"]))
         total = sum(len(images) for _, images, _ in parts)
         with self.observer.working(f"evaluating {name}", total, "images") as tick:
             raw = {part: logits(item, feed, tick) for part, _, feed in parts}
