@@ -20,6 +20,7 @@ from tlkit.data.images import Image
 from tlkit.data.splits import Splits
 from tlkit.devices import processes
 from tlkit.errors import RunFolderError
+from tlkit.planning import Plan
 from tlkit.recipe import Recipe
 
 SCHEMA = 1
@@ -183,6 +184,20 @@ class RunFolder:
         unfinished = path.with_name(path.name + ".unfinished")
         unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(path)
+
+
+def empty_results(recipe: Recipe, plan: Plan) -> dict[str, Any]:
+    """What results.json holds before the first phase has ended."""
+    data = {**plan.images, "rejected": [list(pair) for pair in plan.rejected], "about": plan.about}
+    return {
+        "schema": SCHEMA,
+        "recipe": recipe.name,
+        "classes": list(plan.classes),
+        "goal": recipe.goal,
+        "goal_met": None,
+        "data": data,
+        "phases": [],
+    }
 
 
 def next_folder(recipe: Recipe) -> Path:

@@ -38,7 +38,7 @@ from tlkit.planning import (
 )
 from tlkit.plugins import Registry, load_registry
 from tlkit.recipe import Recipe, draft_recipe
-from tlkit.run_folder import SCHEMA, RunFolder, next_folder
+from tlkit.run_folder import RunFolder, empty_results, next_folder
 from tlkit.training.loop import History, train
 from tlkit.training.resuming import clear_progress
 
@@ -156,7 +156,7 @@ class _Execution:
         processes().wait_for_everyone()  # until all have seen what was there before
         self.folder.prepare(self.recipe)
         self.folder.record_splits(splits, source.classes)
-        run.results = self.folder.results() or self._empty_results(run.plan)
+        run.results = self.folder.results() or empty_results(self.recipe, run.plan)
         self.folder.describe(self.recipe, str(self.device), finished=False)
         self._notify("tlkit_run_started", run=run)
         todo = [item for item in prepared if item.phase.name not in (done or {})]
@@ -366,21 +366,6 @@ class _Execution:
             pairs = np.array([(before[image], right) for image, right in now.items()], dtype=bool)
             rows.append({"phase": other, **mcnemar(pairs[:, 0], pairs[:, 1])})
         return rows
-
-    def _empty_results(self, plan: Plan) -> dict[str, Any]:
-        return {
-            "schema": SCHEMA,
-            "recipe": self.recipe.name,
-            "classes": list(plan.classes),
-            "goal": self.recipe.goal,
-            "goal_met": None,
-            "data": {
-                **plan.images,
-                "rejected": [list(pair) for pair in plan.rejected],
-                "about": plan.about,
-            },
-            "phases": [],
-        }
 
     def _finish(self, run: Run) -> None:
         """Puts the phases into the recipe's order, and says whether the goal is met."""
