@@ -125,7 +125,7 @@ def export_onnx(model: Path, out: Path, images: Sequence[Path], registry: Regist
 
 def validation_images(model: Path, registry: Registry | None = None) -> list[Path]:
     """The validation images of the run that a model folder belongs to; none where they are not there."""
-    run = model.absolute().parents[2]
+    run = model.absolute().parent.parent.parent
     if not (run / "recipe.toml").is_file() or not (run / "splits.csv").is_file():
         return []
     with (run / "splits.csv").open(newline="", encoding="utf-8") as file:
