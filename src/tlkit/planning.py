@@ -75,7 +75,7 @@ class Prepared:
 
     def keeps_small(self, images: Sequence[Image]) -> bool:
         """Whether features of test or unlabelled images are kept too: when they are small."""
-        return self.keeps and self.bytes_per_view() * len(images) <= SMALL
+        return self.keeps and 0 < self.bytes_per_view() * len(images) <= SMALL
 
     def requests(self, splits: Splits, unlabelled: tuple[Image, ...]) -> list[Request]:
         """The features that this phase wants kept."""
