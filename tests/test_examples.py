@@ -46,7 +46,7 @@ def test_vgg16_goes_through_all_phases(small: dict[str, object], tmp_path: Path)
     fine_tune = plans["fine-tune"]
     assert fine_tune.learning - fine_tune.learning_head == 7_079_424
     assert fine_tune.frozen == 7_635_264
-    assert [state for _, state in fine_tune.blocks] == ["frozen"] * 4 + ["learns"]
+    assert [block.state for block in fine_tune.blocks] == ["frozen"] * 4 + ["learns"]
     assert plans["zero-shot"].learning == 0
     assert plans["benchmark"].frozen == 0
     results = {phase["name"]: phase for phase in ended.results["phases"]}

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tlkit.plugins import load_registry
     from tlkit.predictor import Prediction, Predictions, Predictor, load
     from tlkit.recipe import Recipe, read_recipe
+    from tlkit.report import compare, report
     from tlkit.runs import Run, run
 
 _HOMES = {
@@ -45,6 +46,7 @@ _HOMES = {
     "Source": "components",
     "TlkitError": "errors",
     "cache_folder": "folders",
+    "compare": "report",
     "fetch": "fetching",
     "fit": "fitting",
     "from_timm": "networks",
@@ -53,6 +55,7 @@ _HOMES = {
     "load_registry": "plugins",
     "load_weights": "networks",
     "read_recipe": "recipe",
+    "report": "report",
     "run": "runs",
 }
 
@@ -72,6 +75,7 @@ __all__ = [
     "Source",
     "TlkitError",
     "cache_folder",
+    "compare",
     "fetch",
     "fit",
     "from_timm",
@@ -80,6 +84,7 @@ __all__ = [
     "load_registry",
     "load_weights",
     "read_recipe",
+    "report",
     "run",
 ]
 

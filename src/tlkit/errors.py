@@ -8,6 +8,7 @@
     ├── FetchError           a download that cannot be had, or is not what it should be
     ├── StoreError          the feature store cannot be written or read
     ├── ExportError          a classifier that another tool cannot have
+    ├── ReportError          a page that cannot be written
     └── RunFolderError      a run or model folder that cannot be used as asked
 
 Whatever else escapes is a fault of tlkit's or of a plugin's.
@@ -56,6 +57,10 @@ class FetchError(TlkitError):
 
 class ExportError(TlkitError):
     """A classifier that cannot be exported as asked, or whose export answers differently."""
+
+
+class ReportError(TlkitError):
+    """A page that cannot be written."""
 
 
 class StoreError(TlkitError):

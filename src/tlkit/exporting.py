@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from collections.abc import Sequence
@@ -17,11 +16,10 @@ from numpy.typing import NDArray
 
 from tlkit.data.batches import normalise
 from tlkit.data.images import read
-from tlkit.errors import ExportError, TlkitError
+from tlkit.errors import ExportError
 from tlkit.model_folder import SavedModel, load_model
-from tlkit.planning import find_source
 from tlkit.plugins import Registry, load_registry
-from tlkit.recipe import read_recipe
+from tlkit.record import RunRecord, image_files
 
 #: Logits of the export may differ from the classifier's by this much.
 TOLERANCE = 1e-3
@@ -126,18 +124,12 @@ def export_onnx(model: Path, out: Path, images: Sequence[Path], registry: Regist
 def validation_images(model: Path, registry: Registry | None = None) -> list[Path]:
     """The validation images of the run that a model folder belongs to; none where they are not there."""
     run = model.absolute().parent.parent.parent
-    if not (run / "recipe.toml").is_file() or not (run / "splits.csv").is_file():
+    if not (run / "recipe.toml").is_file():
         return []
-    with (run / "splits.csv").open(newline="", encoding="utf-8") as file:
-        wanted = {row["id"] for row in csv.DictReader(file) if row["split"] == "val"}
-    data = read_recipe(run).data
-    if data is None:
-        return []
-    try:
-        samples = find_source(data, registry or load_registry()).samples
-    except TlkitError:  # its images have gone elsewhere
-        return []
-    return [sample.path for sample in samples if sample.id in wanted and sample.path.is_file()]
+    record = RunRecord(run)
+    samples, _, _ = image_files(record.recipe, registry or load_registry())
+    paths = [samples[row.id].path for row in record.images if row.split == "val" and row.id in samples]
+    return [path for path in paths if path.is_file()]
 
 
 def _convert(saved: SavedModel, file: Path) -> None:

@@ -95,6 +95,21 @@ class Prepared:
 
 
 @dataclass(frozen=True)
+class BlockPlan:
+    """A block of a backbone in a phase.
+
+    Attributes:
+        name: the block's.
+        state: "learns", "partly" or "frozen".
+        parameters: how many numbers it holds.
+    """
+
+    name: str
+    state: str
+    parameters: int
+
+
+@dataclass(frozen=True)
 class PhasePlan:
     """One phase of a plan, in numbers.
 
@@ -106,7 +121,7 @@ class PhasePlan:
         learning: how many numbers learn.
         learning_head: how many of those are the head's.
         frozen: how many do not.
-        blocks: each block's name and whether it learns: "learns", "partly" or "frozen".
+        blocks: the backbone's, from input to output.
         frontier: where the first learning parameter is met.
         epochs: how long it trains.
         precision: "float32" or "bfloat16".
@@ -124,7 +139,7 @@ class PhasePlan:
     learning: int
     learning_head: int
     frozen: int
-    blocks: tuple[tuple[str, str], ...]
+    blocks: tuple[BlockPlan, ...]
     frontier: str
     epochs: int
     precision: str
@@ -246,11 +261,12 @@ def _prepare_phase(
         learning | (statistics - network.reads_in_front()),
         make_setting(device, phase.training.precision),
         plain,
-        _views(recipe, phase, plain, registry),
+        training_views(recipe, phase, plain, registry),
     )
 
 
-def _views(recipe: Recipe, phase: Phase, plain: View, registry: Registry) -> tuple[View, ...]:
+def training_views(recipe: Recipe, phase: Phase, plain: View, registry: Registry) -> tuple[View, ...]:
+    """What a phase trains on, besides the plain image: the views that take turns, or one drawn afresh."""
     part = phase.augmentation
     if part.name == "none":
         return (plain,)
@@ -298,7 +314,12 @@ def describe(item: Prepared, splits: Splits) -> PhasePlan:
         start_from=phase.start_from,
         **parameters(item),
         learning_head=classifier.count({name for name in item.learning if name.startswith("head.")}),
-        blocks=tuple((block.name, _state(block.parameters, item.learning)) for block in classifier.blocks()),
+        blocks=tuple(
+            BlockPlan(
+                block.name, _state(block.parameters, item.learning), classifier.count(set(block.parameters))
+            )
+            for block in classifier.blocks()
+        ),
         frontier=_frontier(item),
         epochs=phase.training.epochs if item.learning else 0,
         precision=str(item.setting.dtype).removeprefix("torch."),

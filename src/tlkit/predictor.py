@@ -240,7 +240,16 @@ class Predictor:
         return output.float().cpu()
 
     def _pixels(self, image: ImageLike) -> NDArray[np.uint8]:
-        return self.preprocess(_decoded(image))
+        return pixels_of(image, self.preprocess)
+
+
+def pixels_of(image: ImageLike, preprocess: Preprocess) -> NDArray[np.uint8]:
+    """What a network is given of an image, before normalisation: uint8 RGB ``(size, size, 3)``.
+
+    Raises:
+        UnreadableImage: it cannot be read.
+    """
+    return preprocess(_decoded(image))
 
 
 def load(

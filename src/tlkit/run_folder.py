@@ -8,6 +8,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -102,17 +103,27 @@ class RunFolder:
             with self._file("log.jsonl").open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
 
-    def record_splits(self, splits: Splits, classes: Sequence[str]) -> None:
+    def record_plan(self, plan: Plan) -> None:
+        """Writes plan.json; phases that were planned before, when others are run, stay in it."""
+        values = asdict(plan)
+        now = {phase["name"] for phase in values["phases"]}
+        path = self._file("plan.json")
+        before = json.loads(path.read_text())["phases"] if path.is_file() else []
+        values["phases"] = [*(phase for phase in before if phase["name"] not in now), *values["phases"]]
+        self.write_json("plan.json", values)
+
+    def record_splits(self, splits: Splits, unlabelled: Sequence[Image], classes: Sequence[str]) -> None:
         """Writes which image is in which split, or sees that it is still so.
 
         Raises:
             RunFolderError: the data is not what it was when this run began.
         """
-        rows = [["split", "id", "label", "sha256"]]
-        for name, images in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
-            rows += [
-                [name, image.sample.id, classes[image.sample.label or 0], image.sha256] for image in images
-            ]
+        rows = [["split", "id", "label", "width", "height", "sha256"]]
+        parts = {"train": splits.train, "val": splits.val, "test": splits.test, "unlabelled": unlabelled}
+        for name, images in parts.items():
+            for image in images:
+                label = "" if image.sample.label is None else classes[image.sample.label]
+                rows.append([name, image.sample.id, label, str(image.width), str(image.height), image.sha256])
         path = self._file("splits.csv")
         if path.is_file():
             with path.open(newline="", encoding="utf-8") as file:

@@ -155,7 +155,8 @@ class _Execution:
         self._check_starts(done or {})
         processes().wait_for_everyone()  # until all have seen what was there before
         self.folder.prepare(self.recipe)
-        self.folder.record_splits(splits, source.classes)
+        self.folder.record_plan(run.plan)
+        self.folder.record_splits(splits, unlabelled, source.classes)
         run.results = self.folder.results() or empty_results(self.recipe, run.plan)
         self.folder.describe(self.recipe, str(self.device), finished=False)
         self._notify("tlkit_run_started", run=run)

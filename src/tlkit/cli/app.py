@@ -12,10 +12,12 @@ import typer
 from tlkit.cli import cache, plugins
 from tlkit.cli.console import say
 from tlkit.cli.evaluate import evaluate
+from tlkit.cli.explain import explain, visualize
 from tlkit.cli.export import export
 from tlkit.cli.fetch import fetch
 from tlkit.cli.fit import fit
 from tlkit.cli.predict import predict
+from tlkit.cli.report import compare, report
 from tlkit.cli.run import run
 from tlkit.errors import TlkitError
 
@@ -26,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, fit, predict, evaluate, export, fetch):
+for command in (run, fit, predict, evaluate, report, compare, explain, visualize, export, fetch):
     app.command()(command)
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(cache.app, name="cache")

@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from tlkit.cli.console import say, size, table
+from tlkit.cli.console import say, table
 from tlkit.folders import download_folder, made_folder
+from tlkit.wording import size
 
 #: What is kept besides features.
 OTHERS = {"images that sources made": made_folder, "unfinished downloads": download_folder}

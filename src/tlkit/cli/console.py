@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from tlkit.wording import gain, size
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -84,7 +86,7 @@ def _keeping(phase: PhasePlan) -> str:
 
 def _learning(phase: PhasePlan) -> str:
     """Which part of the network learns, in numbers: of the backbone, and of the head."""
-    learning = [name for name, state in phase.blocks if state != "frozen"]
+    learning = [block for block in phase.blocks if block.state != "frozen"]
     parts = []
     if learning:
         count = phase.learning - phase.learning_head
@@ -100,18 +102,16 @@ def print_results(results: Mapping[str, Any]) -> None:
     for result in results["phases"]:
         test = result["test"]
         low, high = test["ci95"]
-        gain = ""
+        gained = ""
         if result["versus"]:
-            before = result["versus"][0]
-            points = 100 * (before["gained"] - before["lost"]) / test["n"]
-            gain = f"{points:+.1f} points over {before['phase']} ({p_value(before['p'])})"
+            gained = gain(result["versus"][0], test["n"])
         rows.append(
             (
                 result["name"],
                 f"{test['accuracy']:.3f}",
                 f"{low:.3f} – {high:.3f}",
                 f"{test['correct']:,} of {test['n']:,}",
-                gain,
+                gained,
                 f"{result['best_epoch']} of {result['epochs']}" if result["epochs"] else "–",
                 f"{result['seconds']['total']:,.0f}",
             )
@@ -158,23 +158,6 @@ def print_evaluation(result: Mapping[str, Any]) -> None:
 
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-def p_value(p: float) -> str:
-    """A p-value for a person: two digits, or its power of ten, or that it is too small for a float."""
-    if p < 1e-300:
-        return "p < 1e-300"
-    return f"p = {p:.2g}" if p >= 0.001 else f"p = {p:.0e}"
-
-
-def size(count: int) -> str:
-    """Bytes for a person."""
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
 
 
 @contextmanager

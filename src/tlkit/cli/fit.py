@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tlkit.cli.console import print_results, say
-from tlkit.cli.run import watching
+from tlkit.cli.run import ReportOption, make_report, watching
 
 
 def fit(
@@ -25,6 +25,7 @@ def fit(
     seed: Annotated[int, typer.Option(help="What splits, order and augmentation are drawn from.")] = 1,
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME/NUMBER unless given.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best unless given.")] = None,
+    report: ReportOption = True,
 ) -> None:
     """Train a classifier on a folder of class folders; the choices are made and shown."""
     from tlkit.devices import keep_freed_memory, processes
@@ -34,6 +35,7 @@ def fit(
 
     keep_freed_memory()
     speaks = processes().is_main_process
+    observer = watching() if speaks else Observer()
     ended = fit_folder(
         folder,
         backbone=backbone or BACKBONE,
@@ -42,7 +44,7 @@ def fit(
         seed=seed,
         out=out,
         device=device,
-        observer=watching() if speaks else Observer(),
+        observer=observer,
     )
     if speaks:
         say()
@@ -51,3 +53,5 @@ def fit(
         if last["epochs"] and not last["best_epoch"]:
             say("Fine-tuning was no better on the validation images: the bottleneck's weights are kept.")
         say(f"{ended.folder}: the classifier, for tlkit predict; recipe.toml in it is what was run")
+        if report:
+            make_report(ended.folder, observer, device)

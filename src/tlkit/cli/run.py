@@ -14,6 +14,8 @@ from tlkit.cli.console import print_plan, print_results, progress, say
 if TYPE_CHECKING:
     from tlkit.observer import Observer
 
+ReportOption = Annotated[bool, typer.Option("--report/--no-report", help="End with report.html.")]
+
 
 def run(
     recipe: Annotated[Path, typer.Argument(help="A recipe, or a folder that holds recipe.toml.")],
@@ -27,6 +29,7 @@ def run(
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best unless given.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show the plan and stop.")] = False,
+    report: ReportOption = True,
 ) -> None:
     """Run a recipe, or go on with a run that was cut short."""
     from tlkit.devices import keep_freed_memory, processes
@@ -43,6 +46,18 @@ def run(
         say()
         print_results(ended.results)
         say(str(ended.folder))
+        if report:
+            make_report(ended.folder, observer, device)
+
+
+def make_report(folder: Path, observer: Observer, device: str | None) -> None:
+    """The report of a run that has just ended, unless there is one of its results."""
+    from tlkit.report import report
+
+    page, results = folder / "report.html", folder / "results.json"
+    if not page.is_file() or page.stat().st_mtime < results.stat().st_mtime:
+        report(folder, observer=observer, device=device)
+    say(str(page))
 
 
 def watching() -> Observer:

@@ -1,0 +1,255 @@
+"""The photos of a page: samples, views, and examples with where the classifier looked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tlkit.components import Sample
+from tlkit.data.batches import Pixels, View
+from tlkit.data.images import Image, UnreadableImage, read
+from tlkit.data.making import make
+from tlkit.explaining.attribution import explain
+from tlkit.explaining.layers import chosen_channels, find_layer, telling_layers
+from tlkit.explaining.maximisation import REGULARIZATIONS, maximise
+from tlkit.planning import training_views
+from tlkit.plugins import Registry
+from tlkit.predictor import Predictor
+from tlkit.record import ImageRow, PhaseRecord, Predicted, RunRecord, image_files
+from tlkit.report.pictures import Album, Picture
+
+T = TypeVar("T")
+
+#: How many photos a page shows of each kind.
+SAMPLES = 12
+CLASSES = 24
+VIEWS = 8
+EXAMPLES = 6
+CHANNELS = 3
+#: Of the images that maximise a channel, in pixels: enough to see, and quickly made.
+MAXIMISED = 96
+MAXIMISING_STEPS = 30
+WAYS = {"none": "without regularisation", "l2": "with L2 decay", "blur": "with Gaussian blur"}
+
+
+@dataclass(frozen=True)
+class Example:
+    """A test image with what the classifier made of it.
+
+    Attributes:
+        photo: what the network was given.
+        heat: where it looked for the class that it gave.
+        id: the image's.
+        truth: its class.
+        predicted: the class that it was given.
+        probability: of that class.
+        remark: what another phase made of it, or nothing.
+    """
+
+    photo: Picture
+    heat: Picture
+    id: str
+    truth: str
+    predicted: str
+    probability: float
+    remark: str = ""
+
+
+class Gallery:
+    """Finds a run's images again, and makes pictures of them.
+
+    Attributes:
+        missing: why images cannot be shown, each reason once.
+    """
+
+    def __init__(self, record: RunRecord, album: Album, registry: Registry) -> None:
+        self._record = record
+        self._album = album
+        self._registry = registry
+        self._samples, self._source, problem = image_files(record.recipe, registry)
+        self._rows = {row.id: row for row in record.images}
+        self.missing: dict[str, None] = (
+            {f"The run's images cannot be shown: {problem}": None} if problem else {}
+        )
+
+    def samples(self) -> list[Picture]:
+        """Training images: of every class as many, or of some classes one each."""
+        by_class: dict[str, list[ImageRow]] = defaultdict(list)
+        for row in self._record.images:
+            if row.split == "train" and row.label is not None:
+                by_class[row.label].append(row)
+        names = evenly(list(by_class), CLASSES)
+        each = max(1, SAMPLES // max(1, len(names)))
+        pictures: list[Picture] = []
+        for name in names:
+            for row in evenly(by_class[name], each):
+                if (image := self._find(row.id)) is not None:
+                    number = len(pictures) + 1
+                    pixels = np.asarray(read(image.sample.path))
+                    pictures.append(
+                        self._album.photo(f"sample-{number}", f"A {name}: {row.id}", pixels, name)
+                    )
+        return pictures
+
+    def views(self, phase: PhaseRecord, predictor: Predictor) -> list[Picture]:
+        """One training image as the phase saw it, epoch after epoch."""
+        plain = View(predictor.preprocess)
+        views = training_views(self._record.recipe, phase.phase, plain, self._registry)
+        fresh = phase.phase.views == "fresh"
+        if len(views) == 1 and not fresh:
+            return []
+        row = next((row for row in self._record.images if row.split == "train"), None)
+        image = self._find(row.id) if row else None
+        if image is None:
+            return []
+        chosen = [views[0].drawn(epoch) for epoch in range(1, VIEWS + 1)] if fresh else list(views[:VIEWS])
+        pictures = []
+        for number, view in enumerate(chosen, 1):
+            pixels = Pixels(0).get(image, view, remember=False)
+            what = "the plain image" if view.augmentation is None else "an augmented view"
+            alt = f"{image.sample.id}: {what} in phase {phase.name}"
+            pictures.append(self._album.photo(f"view-{phase.name}-{number}", alt, pixels))
+        return pictures
+
+    def examples(
+        self,
+        name: str,
+        found: Predicted,
+        places: Iterable[int],
+        predictor: Predictor,
+        remarks: Mapping[int, str],
+        tick: Callable[[int], object],
+    ) -> list[Example]:
+        """Test images by their places in `found`, with where the classifier looked."""
+        examples: list[Example] = []
+        for place in places:
+            tick(1)
+            image = self._find(found.ids[place])
+            if image is None:
+                continue
+            predicted = predictor.classes[int(found.classes[place])]
+            seen = explain(predictor, image.sample.path, label=predicted)
+            number = len(examples) + 1
+            said = f"{image.sample.id}, taken for {predicted}"
+            photo = self._album.photo(
+                f"{name}-{number}", f"What the network was given of {said}", seen.pixels
+            )
+            heat = self._album.photo(f"{name}-{number}-heat", f"{seen.method} of {said}", seen.overlay())
+            truth = predictor.classes[int(found.labels[place])]
+            examples.append(
+                Example(
+                    photo,
+                    heat,
+                    image.sample.id,
+                    truth,
+                    predicted,
+                    float(found.confidence[place]),
+                    remarks.get(place, ""),
+                )
+            )
+        return examples
+
+    def responses(self, predictor: Predictor, tick: Callable[[int], object]) -> dict[str, list[Picture]]:
+        """By layer: images that maximise some of its channels, in each of the three ways."""
+        shown: dict[str, list[Picture]] = {}
+        for layer in telling_layers(predictor.module):
+            channels = chosen_channels(find_layer(predictor.module, layer), None, CHANNELS)
+            listed = ", ".join(map(str, channels))
+            for way in REGULARIZATIONS:
+                made = maximise(
+                    predictor.module,
+                    predictor.preprocess,
+                    layer,
+                    channels,
+                    regularization=way,
+                    size=self._smallest(predictor),
+                    steps=MAXIMISING_STEPS,
+                )
+                pixels = np.concatenate([*made.images], axis=1)
+                alt = f"Images that maximise channels {listed} of layer {layer}, {WAYS[way]}"
+                name = f"layer-{layer}-{way}"
+                shown.setdefault(layer, []).append(
+                    self._album.photo(name, alt, pixels, f"{WAYS[way]}: channels {listed}")
+                )
+                tick(1)
+        return shown
+
+    def _smallest(self, predictor: Predictor) -> int:
+        """A small size where the network takes any, else its own."""
+        own = predictor.preprocess.size
+        if own <= MAXIMISED:
+            return own
+        try:
+            with torch.inference_mode():
+                device = next(predictor.module.parameters()).device
+                predictor.module.features(torch.zeros(1, 3, MAXIMISED, MAXIMISED, device=device))
+        except Exception:  # networks with a fixed size say so in many ways
+            return own
+        return MAXIMISED
+
+    def _find(self, name: str) -> Image | None:
+        """An image of the run, if it is still what it was."""
+        row, sample = self._rows.get(name), self._samples.get(name)
+        if row is None or sample is None:
+            if self._source is not None:
+                self._miss("Some images of the run are not in its source any more and cannot be shown.")
+            return None
+        try:
+            self._make(sample)
+            content = sample.path.read_bytes()
+            if hashlib.sha256(content).hexdigest() == row.sha256:
+                read(sample.path)
+                return Image(sample, row.sha256, row.width, row.height)
+            self._miss("Some images of the run have been changed since and are not shown.")
+        except (OSError, UnreadableImage):
+            self._miss("Some images of the run cannot be read any more and are not shown.")
+        return None
+
+    def _make(self, sample: Sample) -> None:
+        if self._source is not None and self._source.make is not None and not sample.path.is_file():
+            make(self._source, [sample], lambda _: None)
+
+    def _miss(self, reason: str) -> None:
+        self.missing[reason] = None
+
+
+def surest_mistakes(found: Predicted) -> list[int]:
+    """Places of the wrong answers that the classifier was most sure of, surest first."""
+    wrong = np.flatnonzero(~found.right)
+    return _first(wrong, -found.confidence[wrong])
+
+
+def least_sure(found: Predicted) -> list[int]:
+    """Places of the answers that it was least sure of."""
+    return _first(np.arange(len(found.ids)), found.confidence)
+
+
+def changed(before: Predicted, after: Predicted) -> tuple[list[int], list[int]]:
+    """Places in `after` that only it has right, and that only `before` has right; surest first.
+
+    Both must be about the same images.
+    """
+    order = {name: place for place, name in enumerate(before.ids)}
+    was_right = before.right[[order[name] for name in after.ids]]
+    gained = np.flatnonzero(after.right & ~was_right)
+    lost = np.flatnonzero(~after.right & was_right)
+    return _first(gained, -after.confidence[gained]), _first(lost, -after.confidence[lost])
+
+
+def evenly(items: Sequence[T], count: int) -> list[T]:
+    """`count` of the items, or all if there are fewer, at even distances."""
+    if len(items) <= count:
+        return list(items)
+    return [items[place * len(items) // count] for place in range(count)]
+
+
+def _first(places: NDArray[np.intp], by: NDArray[np.float32]) -> list[int]:
+    chosen: list[int] = places[np.argsort(by, kind="stable")[:EXAMPLES]].tolist()
+    return chosen
