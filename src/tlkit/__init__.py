@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tlkit.plugins import load_registry
     from tlkit.predictor import Prediction, Predictions, Predictor, load
     from tlkit.recipe import Recipe, read_recipe
-    from tlkit.report import compare, report
+    from tlkit.reporting import compare, report
     from tlkit.runs import Run, run
 
 _HOMES = {
@@ -46,7 +46,7 @@ _HOMES = {
     "Source": "components",
     "TlkitError": "errors",
     "cache_folder": "folders",
-    "compare": "report",
+    "compare": "reporting",
     "fetch": "fetching",
     "fit": "fitting",
     "from_timm": "networks",
@@ -55,7 +55,7 @@ _HOMES = {
     "load_registry": "plugins",
     "load_weights": "networks",
     "read_recipe": "recipe",
-    "report": "report",
+    "report": "reporting",
     "run": "runs",
 }
 

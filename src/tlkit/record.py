@@ -21,6 +21,8 @@ from tlkit.recipe import Phase, Recipe, read_recipe
 
 #: Rows of predictions.csv that are text at a time: many classes make them long.
 CHUNK = 2000
+#: With fewer image views than this the frozen pass has no rate to speak of.
+ENOUGH = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +145,10 @@ class RunRecord:
         return [phase for phase in self.phases if phase.result is not None]
 
     def view_seconds(self) -> float | None:
-        """How long one image view took in the frozen pass, or None if nothing was computed."""
-        views = sum(sum(event["computed"].values()) for event in self._log if event["event"] == "features")
-        seconds = sum(phase.result["seconds"]["features"] for phase in self.done if phase.result)
-        return seconds / views if views and seconds else None
+        """How long one image view took in the frozen pass; None if too few were computed to say."""
+        passes = [event for event in self._log if event["event"] == "features"]
+        views = sum(sum(event["computed"].values()) for event in passes)
+        return sum(event["seconds"] for event in passes) / views if views >= ENOUGH else None
 
     def _json(self, name: str) -> Any:
         path = self.folder / name

@@ -243,10 +243,12 @@ class _Execution:
                 continue
             with self.observer.working("frozen pass", total, "images") as tick:
                 computed = extract(jobs, self.store, setting, self.pixels, tick)
-            self.folder.log("features", computed={"/".join(owner): n for owner, n in computed.items()})
+            took = time.perf_counter() - began
+            views = {"/".join(owner): count for owner, count in computed.items()}
+            self.folder.log("features", computed=views, seconds=round(took, 3))
             for owner, count in computed.items():
                 self.computed[owner] = self.computed.get(owner, 0) + count
-                share = (time.perf_counter() - began) * count / total
+                share = took * count / total
                 self.feature_seconds[owner[0]] = self.feature_seconds.get(owner[0], 0.0) + share
             began = time.perf_counter()
             if self.folder.writes:

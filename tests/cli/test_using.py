@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import onnx
@@ -19,39 +16,11 @@ import onnxruntime
 import pytest
 import timm
 import torch
+from commands import command
 
 import tlkit
-from tlkit.cli.app import main
 from tlkit.data.batches import normalise
 from tlkit.data.images import read
-
-
-@dataclass
-class Done:
-    """What a command did."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def command(*arguments: object, given: str = "") -> Done:
-    """One command as the command line runs it, in this process: loading torch anew takes seconds."""
-    out, err = io.StringIO(), io.StringIO()
-    code: object = 0
-    line = ["tlkit", *map(str, arguments)]
-    with (
-        mock.patch.object(sys, "argv", line),
-        mock.patch.object(sys, "stdin", io.StringIO(given)),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        try:
-            main()
-        except SystemExit as ended:
-            code = ended.code or 0
-    assert isinstance(code, int)
-    return Done(code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")

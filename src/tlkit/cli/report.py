@@ -19,7 +19,7 @@ def report(
 ) -> None:
     """Make report.html of a run again, and its pictures."""
     from tlkit.devices import keep_freed_memory
-    from tlkit.report import report as make_report
+    from tlkit.reporting import report as make_report
 
     keep_freed_memory()
     say(str(make_report(run, observer=watching(), device=device)))
@@ -32,7 +32,7 @@ def compare(
     ),
 ) -> None:
     """Compare several runs: accuracy, McNemar's test on common test images, epochs, cost."""
-    from tlkit.report import compare as make_comparison
+    from tlkit.reporting import compare as make_comparison
 
     found = make_comparison(runs, out)
     rows = []

@@ -52,7 +52,7 @@ def run(
 
 def make_report(folder: Path, observer: Observer, device: str | None) -> None:
     """The report of a run that has just ended, unless there is one of its results."""
-    from tlkit.report import report
+    from tlkit.reporting import report
 
     page, results = folder / "report.html", folder / "results.json"
     if not page.is_file() or page.stat().st_mtime < results.stat().st_mtime:

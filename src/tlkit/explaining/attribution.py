@@ -81,10 +81,9 @@ def explain(predictor: Predictor, image: ImageLike, *, label: str | None = None)
         raise DataError(f"{image}: {error}") from error
     network = predictor.module
     inputs = normalise(pixels[None], predictor.preprocess).to(next(network.parameters()).device)
-    with torch.no_grad():
-        odds = (network(inputs)[0].double() / predictor.temperature).softmax(0).cpu()
+    layer, logits = last_map(network, inputs)
+    odds = (logits[0].double() / predictor.temperature).softmax(0).cpu()
     place = int(odds.argmax()) if label is None else predictor.classes.index(label)
-    layer = last_map(network, inputs)
     if layer is None:
         heat, method = integrated_gradients(network, inputs, place), "integrated gradients"
     else:
@@ -92,19 +91,20 @@ def explain(predictor: Predictor, image: ImageLike, *, label: str | None = None)
     return Attribution(pixels, heat, predictor.classes[place], float(odds[place]), method)
 
 
-def last_map(network: Classifier, inputs: Tensor) -> nn.Module | None:
-    """The module of the backbone that gives its last feature map ``(B, C, h, w)``, or None.
+def last_map(network: Classifier, inputs: Tensor) -> tuple[nn.Module | None, Tensor]:
+    """The module of the backbone that gives its last feature map ``(B, C, h, w)``, or None; and the logits.
 
     None where tokens come after it, where its channels are last, or where it is one pixel large.
     """
     found: nn.Module | None = None
-    for module, shape in watched(network.backbone, lambda: network(inputs)):
+    outputs, logits = watched(network.backbone, lambda: network(inputs))
+    for module, shape in outputs:
         if len(shape) == 4 and shape[2] * shape[3] > 1:
             found = module
         elif len(shape) == 3:
             found = None
     channels_last = getattr(network.backbone, "output_fmt", "NCHW") == "NHWC"
-    return None if channels_last else found
+    return (None if channels_last else found), logits
 
 
 def grad_cam(network: nn.Module, layer: nn.Module, inputs: Tensor, place: int) -> NDArray[np.float32]:

@@ -15,8 +15,10 @@ from tlkit.model.classifier import Classifier
 WITH_CHANNELS = (nn.Conv2d, nn.Linear)
 
 
-def watched(network: nn.Module, compute: Callable[[], object]) -> list[tuple[nn.Module, tuple[int, ...]]]:
-    """The modules that give one tensor, with its shape, in the order in which they finish."""
+def watched(
+    network: nn.Module, compute: Callable[[], Tensor]
+) -> tuple[list[tuple[nn.Module, tuple[int, ...]]], Tensor]:
+    """The modules that give one tensor, with its shape, in the order in which they finish; and the result."""
     seen: list[tuple[nn.Module, tuple[int, ...]]] = []
 
     def finished(module: nn.Module, _: Any, output: Any) -> None:
@@ -26,11 +28,11 @@ def watched(network: nn.Module, compute: Callable[[], object]) -> list[tuple[nn.
     hooks = [module.register_forward_hook(finished) for module in network.modules()]
     try:
         with torch.no_grad():
-            compute()
+            result = compute()
     finally:
         for hook in hooks:
             hook.remove()
-    return seen
+    return seen, result
 
 
 def telling_layers(network: Classifier, count: int = 3) -> list[str]:

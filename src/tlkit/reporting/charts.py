@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from tlkit.record import ImageRow, PhaseRecord
-from tlkit.report.pictures import COLOURS, GREY, INK
+from tlkit.reporting.pictures import COLOURS, GREY, INK
 
 LEARNS, PARTLY, FROZEN = COLOURS[1], COLOURS[3], "#b8c4d0"
 SPLITS = ("train", "val", "test", "unlabelled")
@@ -39,9 +39,9 @@ def accuracies(figure: Figure, results: Sequence[Mapping[str, Any]], goal: float
         )
     if goal is not None:
         axes.axvline(goal, color=GREY, linestyle="--", linewidth=1)
-        axes.annotate(f"goal {goal:.2f}", (goal, -0.75), ha="center", color=INK, fontsize=8)
+        axes.annotate(f"goal {goal:.2f}", (goal, -0.85), ha="center", color=INK, fontsize=8)
     axes.set_yticks(places, [shortened(result["name"]) for result in results])
-    axes.set_ylim(len(results) - 0.4, -0.9)
+    axes.set_ylim(len(results) - 0.4, -1.2)
     axes.set_xlabel("accuracy on the test images, with 95% interval")
     axes.grid(axis="x", color=GREY, alpha=0.3)
 

@@ -13,8 +13,8 @@ from torchmetrics.functional.classification import binary_roc
 from tlkit.evaluation.metrics import BINS
 from tlkit.predictor import UNCLASSIFIED
 from tlkit.record import Predicted
-from tlkit.report.charts import shortened
-from tlkit.report.pictures import COLOURS, GREY, INK
+from tlkit.reporting.charts import shortened
+from tlkit.reporting.pictures import COLOURS, GREY, INK
 
 #: With more classes than this a confusion has no numbers and no names.
 NUMBERED = 12

@@ -18,7 +18,7 @@ from tlkit.wording import duration, gain, p_value, size
 def render(template: str, **values: Any) -> str:
     """A page of a template; whatever comes from a run is escaped."""
     environment = Environment(
-        loader=PackageLoader("tlkit.report"),
+        loader=PackageLoader("tlkit.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

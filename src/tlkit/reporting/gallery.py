@@ -23,7 +23,7 @@ from tlkit.planning import training_views
 from tlkit.plugins import Registry
 from tlkit.predictor import Predictor
 from tlkit.record import ImageRow, PhaseRecord, Predicted, RunRecord, image_files
-from tlkit.report.pictures import Album, Picture
+from tlkit.reporting.pictures import Album, Picture
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ EXAMPLES = 6
 CHANNELS = 3
 #: Of the images that maximise a channel, in pixels: enough to see, and quickly made.
 MAXIMISED = 96
-MAXIMISING_STEPS = 30
+MAXIMISING_STEPS = 24
 WAYS = {"none": "without regularisation", "l2": "with L2 decay", "blur": "with Gaussian blur"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections import Counter
 from collections.abc import Callable
@@ -10,14 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tlkit import options
 from tlkit.errors import TlkitError
 from tlkit.evaluation.metrics import per_class
 from tlkit.observer import Observer
 from tlkit.plugins import Registry, load_registry
 from tlkit.predictor import UNCLASSIFIED, Predictor, load
 from tlkit.record import PhaseRecord, Predicted, RunRecord
-from tlkit.report import charts, result_charts
-from tlkit.report.gallery import (
+from tlkit.reporting import charts, result_charts
+from tlkit.reporting.gallery import (
     EXAMPLES,
     Example,
     Gallery,
@@ -25,8 +27,8 @@ from tlkit.report.gallery import (
     least_sure,
     surest_mistakes,
 )
-from tlkit.report.pictures import Album, Picture
-from tlkit.report.writing import making, render
+from tlkit.reporting.pictures import Album, Picture
+from tlkit.reporting.writing import making, render
 from tlkit.wording import duration
 
 #: How many rejected images and how many classes' predictions a page lists.
@@ -141,7 +143,7 @@ class _Page:
             f"{result['name']} {result['test']['accuracy']:.3f}" for result in results
         )
         draw = partial(charts.accuracies, results=results, goal=self.record.recipe.goal)
-        return self.album.chart("accuracies", alt, draw, width=5.2, height=1.1 + 0.45 * len(results))
+        return self.album.chart("accuracies", alt, draw, width=5.2, height=1.3 + 0.45 * len(results))
 
     def _data(self) -> dict[str, Any]:
         images, classes = self.record.images, self.record.classes
@@ -154,9 +156,15 @@ class _Page:
             draw = partial(charts.split, images=images, classes=classes)
             found["charts"].append(self.album.chart("split", alt, draw, height=2.4, caption="The split"))
             widths, heights = [row.width for row in images], [row.height for row in images]
-            alt = f"Images are {min(widths)} to {max(widths)} wide and {min(heights)} to {max(heights)} high"
-            draw = partial(charts.sizes, images=images)
-            found["charts"].append(self.album.chart("sizes", alt, draw, height=2.4, caption=f"{alt}."))
+            found["sizes"] = (
+                f"{min(widths)} to {max(widths)} pixels wide and {min(heights)} to {max(heights)} high"
+            )
+            if len({*zip(widths, heights, strict=True)}) == 1:
+                found["sizes"] = f"all {widths[0]}×{heights[0]} pixels"
+            else:
+                alt = f"Sizes of the images: {found['sizes']}"
+                draw = partial(charts.sizes, images=images)
+                found["charts"].append(self.album.chart("sizes", alt, draw, height=2.4, caption=alt))
         return found
 
     def _phases(self, looks: _Looks) -> list[dict[str, Any]]:
@@ -322,9 +330,21 @@ class _Page:
             "command": shlex.join(["tlkit", *command[1:]]) if made_by_tlkit else shlex.join(command),
             "recipe": (self.record.folder / "recipe.toml").read_text(encoding="utf-8"),
             "about": about,
-            "weights": {
-                phase.name: f"{phase.phase.backbone.name}, weights = "
-                f"{phase.phase.backbone.options.get('weights', 'the default')}"
-                for phase in self.record.phases
-            },
+            "weights": {phase.name: self._weights(phase) for phase in self.record.phases},
         }
+
+    def _weights(self, phase: PhaseRecord) -> str:
+        """What weights a phase began with, and what file it ended with."""
+        part = phase.phase.backbone
+        try:
+            known = options.describe(self.registry.find("backbone", part.name).factory)
+        except TlkitError:  # its plugin is not here
+            known = []
+        default = next((option.default for option in known if option.name == "weights"), "its own")
+        began = f"{part.name}, weights: {part.options.get('weights', default)}"
+        config = phase.folder / "model" / "config.json"
+        try:
+            ended = json.loads(config.read_text(encoding="utf-8"))["tlkit"]["sha256"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return began
+        return f"{began}; trained: model.safetensors with sha256 {ended}"

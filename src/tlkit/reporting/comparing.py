@@ -14,9 +14,9 @@ import numpy as np
 from tlkit.errors import RunFolderError
 from tlkit.evaluation.comparison import mcnemar
 from tlkit.record import PhaseRecord, RunRecord
-from tlkit.report import charts
-from tlkit.report.pictures import Album
-from tlkit.report.writing import making, render
+from tlkit.reporting import charts
+from tlkit.reporting.pictures import Album
+from tlkit.reporting.writing import making, render
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def compare(runs: Sequence[Path | str], out: Path | str) -> Comparison:
         album = Album(unfinished)
         alt = "Accuracies: " + ", ".join(f"{row['name']} {row['test']['accuracy']:.3f}" for row in rows)
         draw = partial(charts.accuracies, results=results, goal=None)
-        accuracies = album.chart("accuracies", alt, draw, width=5.2, height=1.1 + 0.45 * len(rows))
+        accuracies = album.chart("accuracies", alt, draw, width=5.2, height=1.3 + 0.45 * len(rows))
         trained = {name: phase for name, phase in zip(names, last, strict=True) if phase.history}
         alt = "Accuracy on validation, epoch by epoch"
         curves = album.chart("curves", alt, partial(charts.overlaid, phases=trained)) if trained else None

@@ -1,6 +1,6 @@
 """From a run folder to a page that one can open, send and print."""
 
-from tlkit.report.comparing import compare
-from tlkit.report.page import report
+from tlkit.reporting.comparing import compare
+from tlkit.reporting.page import report
 
 __all__ = ["compare", "report"]

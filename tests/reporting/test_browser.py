@@ -1,0 +1,76 @@
+"""The report in a real browser."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium: what CHROMIUM names, or Debian's package."""
+    program = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if program is None:
+        pytest.skip("no Chromium: install Debian's package chromium, or name one in CHROMIUM")
+    with sync_playwright() as playwright:
+        # as root, as in containers, Chromium's own sandbox does not start
+        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_in_a_browser(browser: Browser, embedded: Path, scheme: str) -> None:
+    page = browser.new_page(viewport={"width": 375, "height": 800}, color_scheme=scheme)  # type: ignore[arg-type]
+    said: list[str] = []
+    asked: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((embedded / "report.html").as_uri())
+    assert page.inner_text("h1").startswith("fine-tune is right on")
+    broken = "[...document.images].filter(each => !each.complete || !each.naturalWidth).map(each => each.alt)"
+    assert page.evaluate("document.images.length") > 60
+    assert page.evaluate(broken) == []
+    dead = (
+        "[...document.querySelectorAll('a[href]')].map(each => each.getAttribute('href'))"
+        ".filter(href => !href.startsWith('#') || !document.getElementById(href.slice(1)))"
+    )
+    assert page.evaluate("document.querySelectorAll('a[href]').length") >= 5
+    assert page.evaluate(dead) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    wide = (
+        "[...document.querySelectorAll('body *')].filter(each => !each.closest('.scroll') "
+        "&& each.getBoundingClientRect().right > 375).map(each => each.tagName)"
+    )
+    assert page.evaluate(wide) == []
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(23, 24, 26)"
+    assert dark == (scheme == "dark")
+    assert said == []
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    page.close()
+
+
+def test_charts_follow_the_reader_s_colours(browser: Browser, embedded: Path) -> None:
+    chart = (embedded / "pictures" / "accuracies.svg").as_uri()
+    colours = {}
+    for scheme in ("light", "dark"):
+        page = browser.new_page(color_scheme=scheme)  # type: ignore[arg-type]
+        page.goto(chart)
+        colours[scheme] = page.evaluate("getComputedStyle(document.documentElement).color")
+        page.close()
+    assert colours["light"] != colours["dark"]
+
+
+def test_the_page_on_paper(browser: Browser, embedded: Path) -> None:
+    page = browser.new_page()
+    page.goto((embedded / "report.html").as_uri())
+    page.emulate_media(media="print")
+    assert not page.is_visible("nav")
+    assert len(page.pdf(format="A4")) > 100_000
+    page.close()

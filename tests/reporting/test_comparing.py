@@ -1,0 +1,82 @@
+"""Several runs on one page."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from commands import command
+from scipy.stats import binomtest
+
+import tlkit
+from tlkit.errors import RunFolderError
+
+
+@pytest.fixture(scope="module")
+def runs(by_class: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two runs on the same images that differ in how they were trained."""
+    folder = tmp_path_factory.mktemp("runs")
+    short = tlkit.fit(by_class, backbone="vgg16-quarter", epochs=1, out=folder / "short").folder
+    long = tlkit.fit(by_class, backbone="vgg16-quarter", epochs=6, out=folder / "long").folder
+    return short, long
+
+
+def right(run: Path) -> dict[str, bool]:
+    lines = (run / "phases" / "fine-tune" / "predictions.csv").read_text().splitlines()[1:]
+    rows = [line.split(",") for line in lines]
+    return {row[1]: row[2] == row[3] for row in rows if row[0] == "test"}
+
+
+def test_runs_are_compared_on_the_same_test_images(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    short, long = runs
+    found = tlkit.compare(runs, tmp_path / "out")
+    assert [row["name"] for row in found.runs] == ["short", "long"]
+    one, other = right(short), right(long)
+    gained = sum(other[name] and not one[name] for name in one)
+    lost = sum(one[name] and not other[name] for name in one)
+    (pair,) = found.pairs
+    assert (pair["n"], pair["gained"], pair["lost"]) == (len(one), gained, lost)
+    expected = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+    assert pair["p"] == pytest.approx(expected)
+    text = found.page.read_text()
+    assert "short" in text and "Pair by pair" in text and (tmp_path / "out" / "pictures").is_dir()
+
+
+def test_runs_without_common_images_are_not_compared(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(runs[0], other)
+    splits = other / "splits.csv"
+    lines = splits.read_text().splitlines()
+    changed = [line[:-1] + ("0" if line[-1] != "0" else "1") for line in lines[1:]]
+    splits.write_text("\n".join([lines[0], *changed]) + "\n")
+    found = tlkit.compare([runs[0], other], tmp_path / "out")
+    assert found.pairs[0]["n"] == 0
+    assert "they cannot be compared" in found.page.read_text()
+
+
+def test_the_command(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    done = command("compare", *runs, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((runs[1] / "results.json").read_text())
+    assert f"{results['phases'][-1]['test']['accuracy']:.3f}" in done.stdout
+    assert str(tmp_path / "out" / "compare.html") in done.stdout
+    assert command("compare", *runs, "--out", tmp_path / "out").returncode == 0  # made again
+
+
+def test_what_cannot_be_compared_is_said(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="two runs or more"):
+        tlkit.compare(runs[:1], tmp_path / "out")
+    with pytest.raises(RunFolderError, match="the same run is named twice"):
+        tlkit.compare([runs[0], runs[0]], tmp_path / "out")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(RunFolderError, match="holds no comparison"):
+        tlkit.compare(runs, tmp_path / "mine")
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    shutil.copyfile(runs[0] / "recipe.toml", unfinished / "recipe.toml")
+    done = command("compare", runs[0], unfinished, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "has finished no phase yet" in done.stderr

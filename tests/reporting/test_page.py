@@ -1,0 +1,255 @@
+"""The report of a run: what is on the page, how large it is, and what becomes of damaged runs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import command
+
+import tlkit
+from tlkit.errors import RunFolderError
+
+SECTIONS = ["answer", "data", "phases", "results", "examples", "layers", "again"]
+PHASES = ["benchmark", "zero-shot", "bottleneck", "fine-tune"]
+
+
+class Page(HTMLParser):
+    """What a page holds: ids of sections, pictures, links, and its text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.sections: list[str] = []
+        self.pictures: list[dict[str, str | None]] = []
+        self.addresses: list[str] = []
+        self.text = ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """One element begins."""
+        given = dict(attrs)
+        if tag == "section":
+            self.sections.append(given["id"] or "")
+        if tag == "img":
+            self.pictures.append(given)
+        self.addresses += [given[key] or "" for key in ("src", "href") if key in given]
+
+    def handle_data(self, data: str) -> None:
+        """Text."""
+        self.text += data
+
+
+def test_the_page_has_all_parts(embedded: Path) -> None:
+    page = Page(embedded / "report.html")
+    results = json.loads((embedded / "results.json").read_text())
+    assert page.sections == SECTIONS
+    last = results["phases"][-1]["test"]
+    assert f"fine-tune is right on {100 * last['accuracy']:.1f}% of 80 test images" in page.text
+    assert "drawn by tlkit-catsdogs" in page.text
+    for result in results["phases"]:
+        low, high = result["test"]["ci95"]
+        assert f"{low:.3f}–{high:.3f}" in page.text
+        for versus in result["versus"]:
+            assert f"points over {versus['phase']} (p " in page.text
+    goal = "met" if results["goal_met"] else "missed"
+    assert f"The goal of 80.0% is {goal}." in page.text
+    assert "without regularisation" in page.text and "with Gaussian blur" in page.text
+    assert results["phases"][-1]["name"] in (embedded / "recipe.toml").read_text()
+
+
+def test_every_picture_is_on_the_page_and_in_the_folder(embedded: Path) -> None:
+    page = Page(embedded / "report.html")
+    for picture in page.pictures:
+        assert picture["alt"] and picture["width"] and picture["height"]
+        assert (picture["src"] or "").startswith("data:image/")
+    names = {path.name for path in (embedded / "pictures").iterdir()}
+    assert len(names) == len(page.pictures)
+    charts = {"accuracies", "split", "networks", "seconds", "confusion", "roc", "reliability", "confidence"}
+    assert {f"{name}.svg" for name in (*charts, "unlabelled")} <= names
+    assert {f"curves-{name}.svg" for name in PHASES if name != "zero-shot"} <= names
+    assert {"sample-1.jpg", "view-fine-tune-8.jpg", "view-benchmark-1.jpg", "unsure-1-heat.jpg"} <= names
+    assert len([name for name in names if name.startswith("layer-")]) == 9
+
+
+def test_it_is_one_small_file_that_asks_for_no_other(embedded: Path) -> None:
+    text = (embedded / "report.html").read_text(encoding="utf-8")
+    page = Page(embedded / "report.html")
+    assert len(text) < 3_000_000
+    assert all(address.startswith(("data:", "#")) for address in page.addresses)
+    assert not re.search(r"<script|@import|url\(", text)
+
+
+@pytest.mark.usefixtures("its_cache")
+def test_the_same_run_gives_the_same_page(embedded: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(embedded, copy)
+    first = (copy / "report.html").read_text()
+    assert tlkit.report(copy).read_text() == first
+    assert not list(copy.glob("*.unfinished"))
+
+
+def lose_last_phase(run: Path) -> None:
+    results = json.loads((run / "results.json").read_text())
+    results["phases"].pop()
+    results["goal_met"] = None
+    (run / "results.json").write_text(json.dumps(results))
+    (run / "phases" / "fine-tune" / "history.csv").unlink()
+    shutil.rmtree(run / "phases" / "fine-tune" / "model")
+
+
+def lose_results(run: Path) -> None:
+    (run / "results.json").unlink()
+    shutil.rmtree(run / "phases")
+
+
+def lose_almost_all(run: Path) -> None:
+    for path in run.iterdir():
+        if path.name != "recipe.toml":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def lose_model(run: Path) -> None:
+    shutil.rmtree(run / "phases" / "fine-tune" / "model")
+
+
+def lose_predictions(run: Path) -> None:
+    (run / "phases" / "fine-tune" / "predictions.csv").unlink()
+
+
+@pytest.mark.usefixtures("its_cache")
+@pytest.mark.parametrize(
+    ("damage", "said", "shown"),
+    [
+        (
+            lose_last_phase,
+            "Phase fine-tune has not ended: it has trained 2 epochs.",
+            "bottleneck is right on",
+        ),
+        (lose_results, "Phase benchmark has not ended", "No phase of catsdogs has ended yet"),
+        (lose_almost_all, "Phase benchmark has not ended: it has not begun.", "How to get this again"),
+        (lose_model, "The model of phase fine-tune cannot be looked into", "Confusion of fine-tune"),
+        (lose_predictions, "The predictions of phase fine-tune are not there.", "fine-tune is right on"),
+    ],
+)
+def test_of_a_run_cut_short_it_shows_what_there_is(
+    damage: Callable[[Path], None], said: str, shown: str, embedded: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(embedded, copy)
+    (copy / "report.html").unlink()
+    damage(copy)
+    done = command("report", copy)
+    assert done.returncode == 0, done.stderr
+    page = Page(copy / "report.html")
+    assert said in page.text
+    assert "Not all is there." in page.text
+    assert any(shown in text for text in (page.text, *(str(each["alt"]) for each in page.pictures)))
+
+
+def test_images_that_have_changed_are_not_shown(few_photos: Path, tmp_path: Path) -> None:
+    folder = sorted_by_class(few_photos)
+    run = tlkit.fit(folder, backbone="vgg16-quarter", epochs=1, out=tmp_path / "run").folder
+    for path in folder.glob("*/*.jpg"):
+        path.write_bytes(path.read_bytes() + b"\0")
+    page = Page(tlkit.report(run))
+    assert "Some images of the run have been changed since and are not shown." in page.text
+    assert not [picture for picture in page.pictures if "sample" in str(picture["alt"])]
+    shutil.rmtree(folder)
+    assert "The run's images cannot be shown" in Page(tlkit.report(run)).text
+
+
+def sorted_by_class(photos: Path) -> Path:
+    folder = photos.parent / "sorted"
+    for kind in ("cat", "dog"):
+        (folder / kind).mkdir(parents=True)
+        for path in photos.glob(f"{kind}.*.jpg"):
+            shutil.copyfile(path, folder / kind / path.name)
+    return folder
+
+
+@pytest.mark.parametrize(("classes", "images"), [(200, 300), (2, 100_000), (200, 10_000)])
+def test_many_classes_and_many_images_stay_small(
+    classes: int, images: int, embedded: Path, tmp_path: Path
+) -> None:
+    run = invented(embedded, tmp_path / "run", classes, images)
+    page = tlkit.report(run)
+    assert page.stat().st_size < 10_000_000
+    text = Page(page).text
+    assert f"of {images:,} test images" in text
+    if classes == 200:
+        assert "The 30 of 200 classes with the lowest F1." in text
+
+
+def invented(embedded: Path, run: Path, classes: int, images: int) -> Path:
+    """A run folder of that size, with predictions drawn at random and neither images nor a model."""
+    from tlkit.evaluation.metrics import evaluate, summary
+
+    names = [f"class {number:03}" for number in range(classes)] if classes > 2 else ["cat", "dog"]
+    shutil.copytree(embedded, run, ignore=shutil.ignore_patterns("model", "pictures", "report.html"))
+    recipe = (run / "recipe.toml").read_text()
+    (run / "recipe.toml").write_text(recipe.replace('name = "drawn"', 'name = "gone"'))
+    draw = np.random.default_rng(1)
+    labels = draw.integers(classes, size=images)
+    scores = draw.normal(size=(images, classes))
+    scores[np.arange(images), labels] += 3
+    chances = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    results = json.loads((run / "results.json").read_text())
+    results["classes"] = names
+    results["phases"] = [each for each in results["phases"] if each["name"] == "fine-tune"]
+    test = evaluate(chances, labels)
+    results["phases"][0].update(val=summary(chances, labels), test=test, versus=[])
+    (run / "results.json").write_text(json.dumps(results))
+    with (run / "phases" / "fine-tune" / "predictions.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["split", "id", "label", "predicted", *(f"p_{name}" for name in names)])
+        for place, row in enumerate(chances):
+            found = [f"{value:.7g}" for value in row]
+            rows.writerow(["test", f"{place}.jpg", names[labels[place]], names[row.argmax()], *found])
+    with (run / "splits.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["split", "id", "label", "width", "height", "sha256"])
+        for place, label in enumerate(labels):
+            rows.writerow(["test", f"{place}.jpg", names[label], 300 + place % 701, 400, f"{place:064x}"])
+    return run
+
+
+def test_names_from_a_run_are_text_not_html(few_photos: Path, tmp_path: Path) -> None:
+    folder = sorted_by_class(few_photos)
+    (folder / "cat").rename(folder / "<b onclick=alert(1)>&amp;")
+    run = tlkit.fit(folder, backbone="vgg16-quarter", epochs=1, out=tmp_path / "run").folder
+    text = tlkit.report(run).read_text()
+    assert "<b onclick" not in text
+    assert "&lt;b onclick=alert(1)&gt;&amp;amp;" in text
+
+
+def test_what_is_no_run_is_said(tmp_path: Path, embedded: Path) -> None:
+    with pytest.raises(RunFolderError, match="is not there"):
+        tlkit.report(tmp_path / "nothing")
+    with pytest.raises(RunFolderError, match="is no run folder"):
+        tlkit.report(tmp_path)
+    copy = tmp_path / "run"
+    shutil.copytree(embedded, copy)
+    (copy / "results.json").write_text("{")
+    done = command("report", copy)
+    assert done.returncode == 2
+    assert "results.json cannot be read" in done.stderr
+    assert (copy / "report.html").is_file()  # the old one is not lost
+
+
+def test_a_run_ends_with_its_report(few_photos: Path, tmp_path: Path) -> None:
+    folder = sorted_by_class(few_photos)
+    out = tmp_path / "run"
+    done = command("fit", folder, "--backbone", "vgg16-quarter", "--epochs", 1, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert str(out / "report.html") in done.stdout
+    assert "is right on" in Page(out / "report.html").text
+    quiet = tmp_path / "quiet"
+    command("fit", folder, "--backbone", "vgg16-quarter", "--epochs", 1, "--out", quiet, "--no-report")
+    assert not (quiet / "report.html").exists()
