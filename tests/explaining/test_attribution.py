@@ -50,7 +50,7 @@ def test_grad_cam_is_captum_s_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "module"), [("resnet18", "layer4"), ("vgg11", "features"), ("convnext_atto", "stages")]
+    ("name", "module"), [("resnet18", "layer4"), ("vgg11", "features"), ("convnext_atto", "norm_pre")]
 )
 def test_grad_cam_is_taken_of_the_last_map(name: str, module: str) -> None:
     made = predictor(name, 64)

@@ -64,7 +64,7 @@ def test_bad_input(fitted: Path) -> None:
     made = tlkit.load(fitted)
     layer = telling_layers(made.module)[0]
     with pytest.raises(DataError, match="did you mean"):
-        maximise(made.module, made.preprocess, f"{layer}0", [0])
+        maximise(made.module, made.preprocess, f"{layer}x", [0])
     with pytest.raises(DataError, match="is no convolution and no linear layer"):
         maximise(made.module, made.preprocess, "features", [0])
     with pytest.raises(DataError, match="has channels 0 to 15, not 16, 99"):

@@ -34,3 +34,9 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def its_cache(embedded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the drawn images of that run are."""
     monkeypatch.setenv("TLKIT_CACHE", str(embedded.parent / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def few_steps(embedded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports that are made after that one maximise for two steps only, since it takes long."""
+    monkeypatch.setattr("tlkit.reporting.gallery.MAXIMISING_STEPS", 2)

@@ -90,7 +90,7 @@ def test_it_is_one_small_file_that_asks_for_no_other(embedded: Path) -> None:
 def test_the_same_run_gives_the_same_page(embedded: Path, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(embedded, copy)
-    first = (copy / "report.html").read_text()
+    first = tlkit.report(copy).read_text()
     assert tlkit.report(copy).read_text() == first
     assert not list(copy.glob("*.unfinished"))
 

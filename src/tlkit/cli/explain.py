@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -40,7 +41,10 @@ def explain(
             failed += 1
             say(str(error), stderr=True)
             continue
-        name = image.stem if image.stem not in taken else f"{image.stem}-{len(taken)}"
+        numbers = itertools.count(2)
+        name = image.stem
+        while name in taken:
+            name = f"{image.stem}-{next(numbers)}"
         taken.add(name)
         file = write_png(out / f"{name}.png", seen.overlay())
         say(f"{file}: {seen.method} for {seen.label}, probability {seen.probability:.3f}")
