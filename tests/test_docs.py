@@ -11,6 +11,7 @@ from unittest import mock
 
 import pytest
 
+import tlkit
 from tlkit.cli.app import main
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -39,6 +40,25 @@ def test_the_commands_of_the_command_line_page(here: Path, capsys: pytest.Captur
         assert capsys.readouterr().out
     assert (here / "pets.onnx").is_file()
     assert (here / "runs" / "pets" / "recipe.toml").is_file()
+
+
+def test_the_commands_of_the_report_page(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for out in ("pets", "pets-again"):
+        tlkit.fit(here / "photos", backbone="vgg16-quarter", epochs=1, out=here / "runs" / out)
+    lines = [line for block in blocks("report.md", "console") for line in block.splitlines()]
+    commands = [shlex.split(line.removeprefix("$ "), comments=True) for line in lines]
+    assert [command[1] for command in commands] == [
+        *("report", "compare", "explain", "explain", "visualize", "visualize")
+    ]
+    for command in commands:
+        with mock.patch.object(sys, "argv", command), pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 0, command
+        assert capsys.readouterr().out
+    assert (here / "runs" / "pets" / "report.html").is_file()
+    assert (here / "comparison" / "compare.html").is_file()
+    assert (here / "explained" / "1.png").is_file()
+    assert len(list((here / "visualized").iterdir())) == 4
 
 
 def test_the_code_of_the_python_page(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
