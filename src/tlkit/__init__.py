@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Source,
     )
     from tlkit.errors import TlkitError
+    from tlkit.explaining.attribution import explain
     from tlkit.fetching import Fetched, fetch
     from tlkit.fitting import fit
     from tlkit.folders import cache_folder
@@ -46,6 +47,7 @@ _HOMES = {
     "Source": "components",
     "TlkitError": "errors",
     "cache_folder": "folders",
+    "explain": "explaining.attribution",
     "compare": "reporting",
     "fetch": "fetching",
     "fit": "fitting",
@@ -76,6 +78,7 @@ __all__ = [
     "TlkitError",
     "cache_folder",
     "compare",
+    "explain",
     "fetch",
     "fit",
     "from_timm",
