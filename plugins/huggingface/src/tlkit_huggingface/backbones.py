@@ -46,7 +46,9 @@ def from_address(
     return _backbone(loaded, features, preprocess_of(loaded.place))
 
 
-def rebuilt(*, config: dict[str, Any], features: Features = "pooled", weights: Literal["none"] = "none") -> Backbone:
+def rebuilt(
+    *, config: dict[str, Any], features: Features = "pooled", weights: Literal["none"] = "none"
+) -> Backbone:
     """An image model of transformers' from its configuration alone, as a model folder keeps it.
 
     Args:

@@ -51,7 +51,9 @@ def _translated(settings: dict[str, Any], name: str) -> Preprocess:
     elif "crop_pct" in settings and "shortest_edge" in settings["size"]:  # ConvNeXt's own way
         size = settings["size"]["shortest_edge"]
     elif resize == "crop":
-        raise PluginError(f"{name} makes images that are not square: it resizes the shorter side, crops nothing")
+        raise PluginError(
+            f"{name} makes images that are not square: it resizes the shorter side, crops nothing"
+        )
     if size > edge:
         raise PluginError(f"{name} crops {size} pixels out of {edge}: that adds a border")
     filter_ = INTERPOLATIONS.get(settings.get("resample", 2))

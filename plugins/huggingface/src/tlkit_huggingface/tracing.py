@@ -44,7 +44,13 @@ class Reading(nn.Module):
         pooled: Tensor | None = getattr(output, "pooler_output", None)
         if pooled is not None:
             return pooled.flatten(1)
-        return last[:, 0] if self._has_class_token else last.flatten(2).mean(2) if last.ndim == 4 else last.mean(1)
+        return (
+            last[:, 0]
+            if self._has_class_token
+            else last.flatten(2).mean(2)
+            if last.ndim == 4
+            else last.mean(1)
+        )
 
 
 class Undivided(nn.Module):
