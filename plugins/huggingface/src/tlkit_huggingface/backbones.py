@@ -57,12 +57,10 @@ def rebuilt(
             ``(B, N, C)`` or ``(B, C, h, w)``.
         weights: "none": random; a model folder brings its own.
     """
-    from tlkit_huggingface.models import from_config
+    from tlkit_huggingface.models import from_config, image_size
 
-    size = config.get("image_size", 224)
-    if not isinstance(size, int):
-        size = size[0]
-    return _backbone(from_config(config), features, Preprocess(size=size))
+    loaded = from_config(config)
+    return _backbone(loaded, features, Preprocess(size=image_size(loaded.model)))
 
 
 def _backbone(loaded: Loaded, features: Features, preprocess: Preprocess) -> Backbone:

@@ -31,7 +31,7 @@ def image_column(where: str, features: Features, name: str | None) -> str:
 
 
 def label_column(where: str, features: Features, name: str | None, images: str) -> str:
-    """The column with the classes: the named one, the only class column, or the only one of texts or integers.
+    """The column with the classes: the named one, the only class column, or the only one of texts or numbers.
 
     Raises:
         DataError: there is none, or there are several to choose from.

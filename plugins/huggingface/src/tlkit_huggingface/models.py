@@ -15,7 +15,7 @@ from huggingface_hub import try_to_load_from_cache
 from torch import nn
 from transformers.utils import logging
 
-from tlkit.errors import PluginError, WeightsError, close_matches
+from tlkit.errors import PluginError, TlkitError, WeightsError, close_matches
 from tlkit.reaching import hub, unreachable
 
 #: Of what a config.json says, what has no part in the network: where it came from, what classes are called.
@@ -83,7 +83,7 @@ def load(address: str, *, pretrained: bool) -> Loaded:
         missing = []
     if missing or report["mismatched_keys"]:
         raise WeightsError(
-            f"transformers:{address}: its weights are not those of the network that its config.json describes: "
+            f"transformers:{address}: its weights are not those of the network in its config.json: "
             f"{', '.join(map(str, missing or sorted(report['mismatched_keys'])))[:200]}"
         )
     return Loaded(_finished(model, table), table, place)
@@ -100,11 +100,24 @@ def from_config(table: Mapping[str, Any]) -> Loaded:
         return Loaded(_make(own), own)
 
 
+def base_of(model: Any) -> Any:
+    """The part of a model that gives hidden states for images: without its classifier, or its text half."""
+    base = model.base_model if _is_classified(model) else model
+    return getattr(base, "vision_model", base)
+
+
+def image_size(model: Any) -> int:
+    """Height and width of the images that a model was configured for; 224 where it does not say."""
+    config = getattr(model.config, "vision_config", model.config)
+    size = getattr(config, "image_size", None) or 224
+    return size if isinstance(size, int) else int(size[0])
+
+
 def last_layer(model: Any) -> nn.Linear | None:
     """Takes the last layer off a classification model, where it is one linear layer; None where it is not."""
-    if not type(model).__name__.endswith("ForImageClassification"):
+    if not _is_classified(model):
         return None
-    inside = f"{model.base_model_prefix}."
+    inside = (f"{model.base_model_prefix}.", "vision_model.")
     layers = [
         (name, layer)
         for name, layer in model.named_modules()
@@ -115,6 +128,10 @@ def last_layer(model: Any) -> nn.Linear | None:
     name, layer = layers[0]
     model.set_submodule(name, nn.Identity())
     return layer
+
+
+def _is_classified(model: Any) -> bool:
+    return type(model).__name__.endswith("ForImageClassification")
 
 
 def _place(address: str, *, pretrained: bool) -> Place:
@@ -196,7 +213,9 @@ def quiet(what: str) -> Iterator[None]:
     logging.disable_progress_bar()
     try:
         yield
-    except (OSError, ImportError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except TlkitError:
+        raise
+    except Exception as error:  # it raises what the libraries below it do, and faults in a configuration
         reason = " ".join(str(error).split())
         raise PluginError(f"{what}: transformers refuses it: {reason[:400]}") from error
     finally:

@@ -37,8 +37,8 @@ def preprocess_of(place: Place) -> Preprocess:
     difference = _difference(processor, preprocess)
     if difference > TOLERANCE:
         raise PluginError(
-            f"{name} does more than its settings say (its pixels differ by {difference:.3f} on average), so its "
-            "preprocessing cannot be had in tlkit"
+            f"{name} does more than its settings say (its pixels differ by {difference:.3f} on average), so "
+            "its preprocessing cannot be had in tlkit"
         )
     return preprocess
 

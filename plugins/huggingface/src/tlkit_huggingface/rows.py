@@ -96,15 +96,17 @@ def _rows(
     # the fingerprint is datasets' own, of the data and all that was done to it
     folder = made_folder() / "datasets" / digest(table._fingerprint, image)[:20]
     rows, problems = [], []
-    for place, (path, has_bytes, name) in enumerate(zip(paths, inside, labels, strict=True)):
-        file = Path(path or "")
+    for place, (path, has_bytes, label_name) in enumerate(zip(paths, inside, labels, strict=True)):
+        file, name = Path(path or ""), f"{split}/{place:07d}"
         if has_bytes:
             suffix = file.suffix.lower() if file.suffix.lower() in IMAGE_SUFFIXES else ""
             file = folder / split / f"{place:07d}{suffix}"
             content[file] = (split, place)
         elif not path or not file.is_file():
             problems.append(f"{split}, row {place}: {f'{path} is no file' if path else 'no image'}")
-        rows.append(_Row(f"{split}/{place:07d}", file, split, name))
+        elif file.is_relative_to(where):
+            name = file.relative_to(where).as_posix()
+        rows.append(_Row(name, file, split, label_name))
     if problems:
         more = [f"and {len(problems) - PROBLEMS_SHOWN} more"] if len(problems) > PROBLEMS_SHOWN else []
         lines = "\n".join(f"  - {problem}" for problem in [*problems[:PROBLEMS_SHOWN], *more])
@@ -136,7 +138,7 @@ def _classes(where: str, rows: Sequence[_Row], feature: Any, label: str) -> tupl
 
 
 def _splits(where: str, rows: Sequence[_Row]) -> dict[str, Split]:
-    """What the tables with labels are for; nothing where there is one, since it is all there is to draw from."""
+    """What each table with labels is for; nothing where there is one, which is then drawn from."""
     names = list(dict.fromkeys(row.split for row in rows if row.label))
     if len(names) == 1:
         return {}

@@ -77,9 +77,9 @@ def _from_hub(name: str) -> Tables:
 
 
 def _tables(found: datasets.Dataset | datasets.DatasetDict) -> Tables:
-    return (
-        {str(name): table for name, table in found.items()} if isinstance(found, dict) else {"train": found}
-    )
+    if isinstance(found, datasets.Dataset):
+        return {"train": found}
+    return {str(name): table for name, table in found.items()}
 
 
 @contextmanager

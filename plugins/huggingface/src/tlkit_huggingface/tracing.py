@@ -15,6 +15,7 @@ from timm.layers import register_notrace_module
 from torch import Tensor, fx, nn
 
 from tlkit.components import Block
+from tlkit_huggingface.models import base_of
 
 
 class Reading(nn.Module):
@@ -29,8 +30,9 @@ class Reading(nn.Module):
             is_classified: whether it is one whose last layer was taken off, which gives what that would see.
         """
         super().__init__()
-        self.net = model if is_classified and features == "pooled" else model.base_model
-        self._output = "logits" if self.net is not self.net.base_model else features
+        self._output = "logits" if is_classified and features == "pooled" else features
+        self.net = model if self._output == "logits" else base_of(model)
+        self._gives_maps = False
         self._has_class_token = any(name.endswith("cls_token") for name, _ in self.net.named_parameters())
 
     def forward(self, images: Tensor) -> Tensor:
@@ -44,13 +46,11 @@ class Reading(nn.Module):
         pooled: Tensor | None = getattr(output, "pooler_output", None)
         if pooled is not None:
             return pooled.flatten(1)
-        return (
-            last[:, 0]
-            if self._has_class_token
-            else last.flatten(2).mean(2)
-            if last.ndim == 4
-            else last.mean(1)
-        )
+        if isinstance(last, Tensor):  # noted in an ordinary call, since a traced value does not say
+            self._gives_maps = last.ndim == 4
+        if self._gives_maps:
+            return last.mean((2, 3))
+        return last[:, 0] if self._has_class_token else last.mean(1)
 
 
 class Undivided(nn.Module):
@@ -86,7 +86,7 @@ def divisible(reading: Reading, size: int) -> tuple[nn.Module, list[Block]]:
     try:
         network, layers = _graph(reading)
         with torch.no_grad():
-            found = network(images)
+            found = network.forward(images)  # a plain call would print what goes wrong
     except Exception as error:  # whatever a model's own code does under tracing
         return _whole(reading, (str(error) or type(error).__name__).splitlines()[0])
     if found.shape != expected.shape or not torch.allclose(found, expected, atol=1e-6):
@@ -178,7 +178,7 @@ def _called(network: fx.GraphModule) -> Iterator[str]:
 
 
 def _blocks(parameters: Iterable[str], layers: Iterable[str]) -> list[Block]:
-    """A block per layer, and one for what comes before; what is between or behind joins the layer in front."""
+    """A block per layer, and one for what comes before; what is between or behind joins the one in front."""
     groups: dict[str, list[str]] = {}
     current = "embeddings"
     for name in dict.fromkeys(parameters):
