@@ -63,10 +63,9 @@ def _load(kind: str, **where: str) -> Tables:
 
 def _from_hub(name: str) -> Tables:
     reason = unreachable(f"{hub_address()}/datasets/{name}")
-    with _quiet(name):
+    with _quiet(name), _offline(reason is not None):
         try:
-            only_here = datasets.DownloadConfig(local_files_only=reason is not None)
-            return _tables(datasets.load_dataset(name, download_config=only_here))
+            return _tables(datasets.load_dataset(name))
         except Exception as error:
             if reason is None:
                 raise
@@ -80,6 +79,17 @@ def _tables(found: datasets.Dataset | datasets.DatasetDict) -> Tables:
     if isinstance(found, datasets.Dataset):
         return {"train": found}
     return {str(name): table for name, table in found.items()}
+
+
+@contextmanager
+def _offline(wanted: bool) -> Iterator[None]:
+    """Keeps datasets to what was downloaded before; it would try for long to reach what cannot be reached."""
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = wanted or before
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
 
 
 @contextmanager

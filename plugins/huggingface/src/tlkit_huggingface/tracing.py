@@ -140,7 +140,7 @@ def _make_leaf(module: nn.Module) -> None:
     if not type(module).__module__.startswith("torch."):
         register_notrace_module(type(module))
         # a part of what kept features are found by: another version may compute otherwise
-        module.made_by = transformers.__version__  # type: ignore[assignment]
+        module.made_by = transformers.__version__
 
 
 def _layers(root: nn.Module) -> list[str]:
