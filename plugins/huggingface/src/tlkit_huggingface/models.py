@@ -77,7 +77,7 @@ def load(address: str, *, pretrained: bool) -> Loaded:
             output_loading_info=True,
         )
     missing = sorted(map(str, report["missing_keys"]))
-    if missing and all(".pooler." in f".{name}" for name in missing):
+    if missing and all(name.startswith("pooler.") for name in missing):
         # saved without its pooler, whatever the class is called: features are then read in front of it
         table["architectures"] = []
         missing = []
