@@ -13,6 +13,8 @@ import pytest
 from tlkit.errors import PluginError, WeightsError
 from tlkit.plugins import KINDS, PluginState, Registry, load_registry
 
+#: The plugins of this repository, which are installed when its tests run.
+WORKSPACE = ("tlkit-catsdogs", "tlkit-huggingface")
 Install = Callable[..., None]
 
 HEAD = """
@@ -66,7 +68,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 @pytest.fixture(autouse=True)
 def _no_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plugins that happen to be installed beside the toolkit stay out of these tests."""
-    monkeypatch.setenv("TLKIT_DISABLE_PLUGINS", "tlkit-catsdogs")
+    monkeypatch.setenv("TLKIT_DISABLE_PLUGINS", ",".join(WORKSPACE))
 
 
 def load(*builtin: str) -> Registry:
@@ -74,7 +76,7 @@ def load(*builtin: str) -> Registry:
 
 
 def states(registry: Registry) -> dict[str, PluginState]:
-    return {state.name: state for state in registry.plugins if state.distribution != "tlkit-catsdogs"}
+    return {state.name: state for state in registry.plugins if state.distribution not in WORKSPACE}
 
 
 def test_an_installed_plugin_is_found(install: Install) -> None:
@@ -180,7 +182,7 @@ def test_a_built_in_module_that_fails_is_not_hidden() -> None:
 def test_plugins_are_left_out_by_name(install: Install, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
     install("one", "raise RuntimeError('must not be imported')")
     install("two", HEAD.format(name="wide"))
-    monkeypatch.setenv("TLKIT_DISABLE_PLUGINS", f"{named},tlkit-catsdogs")
+    monkeypatch.setenv("TLKIT_DISABLE_PLUGINS", ",".join([named, *WORKSPACE]))
     registry = load()
     assert states(registry)["one"].state == "disabled"
     assert states(registry)["one"].reason == "TLKIT_DISABLE_PLUGINS"

@@ -342,6 +342,19 @@ def test_paths_on_the_command_line_are_relative_to_the_current_folder(
     assert read_recipe(path, {"data.root": Path("there")}).data.root == tmp_path / "there"
 
 
+@pytest.mark.parametrize(
+    ("path", "found"), [("./net", "folder/net"), ("../net", "net"), ("~/net", "home/net")]
+)
+def test_a_plugins_name_may_be_the_address_of_a_folder(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, found: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    recipe = read_recipe(write(LEAST + f'backbone = "any:{path}"', "folder/recipe.toml"))
+    assert recipe.phases[0].backbone.name == f"any:{tmp_path / found}"
+    plain = read_recipe(write(LEAST + 'backbone = "any:net/work"', "folder/recipe.toml"))
+    assert plain.phases[0].backbone.name == "any:net/work"
+
+
 # writing back
 
 

@@ -139,8 +139,10 @@ def _locate(value: Any, folder: Path, key: tuple[str, ...] = ()) -> Any:
         value = str(value)
     if not isinstance(value, str) or isinstance(value, Located):
         return value
-    if value.startswith("local-dir:"):
-        return Located(f"local-dir:{_absolute(value.removeprefix('local-dir:'), folder)}", folder)
+    kind, colon, path = value.partition(":")
+    # a plugin's names may be addresses too, and say by ./ that they mean a folder
+    if kind == "local-dir" or (colon and path.startswith(("./", "../", "~/"))):
+        return Located(f"{kind}:{_absolute(path, folder)}", folder)
     if key in PATHS or value.endswith(".safetensors"):
         return Located(str(_absolute(value, folder)), folder)
     return Located(value, folder)
