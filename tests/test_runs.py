@@ -17,7 +17,7 @@ import pytest
 
 import tlkit
 from tlkit.errors import DataError, RecipeError, RunFolderError, StoreError, TlkitError, WeightsError
-from tlkit.runs import Run
+from tlkit.observer import Run
 
 Runner = Callable[..., Run]
 

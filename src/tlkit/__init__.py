@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from tlkit.folders import cache_folder
     from tlkit.hookspecs import hookimpl
     from tlkit.networks import from_timm, load_weights
-    from tlkit.observer import Observer
+    from tlkit.observer import Observer, Run
     from tlkit.plugins import load_registry
     from tlkit.predictor import Prediction, Predictions, Predictor, load
     from tlkit.recipe import Recipe, read_recipe
     from tlkit.reporting import compare, report
-    from tlkit.runs import Run, run
+    from tlkit.runs import run
 
 _HOMES = {
     "Backbone": "components",
@@ -42,7 +42,7 @@ _HOMES = {
     "Predictor": "predictor",
     "Preprocess": "components",
     "Recipe": "recipe",
-    "Run": "runs",
+    "Run": "observer",
     "Sample": "components",
     "Source": "components",
     "TlkitError": "errors",

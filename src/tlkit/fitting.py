@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tlkit.observer import Observer
+from tlkit.observer import Observer, Run
 from tlkit.plugins import Registry
 from tlkit.recipe import Recipe, make_recipe
-from tlkit.runs import Run, run
+from tlkit.runs import run
 
 #: Small enough for a laptop, pretrained on ImageNet-12k: its features serve most photos.
 BACKBONE = "convnext_nano.in12k_ft_in1k"

@@ -58,7 +58,11 @@ def tlkit_phase_started(run: Any, phase: Any) -> None:
 
 @hookspec
 def tlkit_epoch_ended(run: Any, phase: Any, epoch: int, metrics: dict[str, float]) -> None:
-    """Observe: an epoch is trained and validated; `epoch` counts from 1."""
+    """Observe: an epoch is trained and validated; `epoch` counts from 1.
+
+    `metrics` is the epoch's row of history.csv: epoch, train_loss, val_loss, val_accuracy, lr, seconds.
+    ``run.stop_phase(reason)`` makes it the phase's last.
+    """
 
 
 @hookspec

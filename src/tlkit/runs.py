@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from tlkit.evaluation.metrics import evaluate, summary
 from tlkit.features.extraction import Owner, extract, plan
 from tlkit.features.store import FeatureStore, cache_limit
 from tlkit.model_folder import load_state, read_state, save_model
-from tlkit.observer import Observer
+from tlkit.observer import Observer, Run
 from tlkit.phase_run import feature_summary, labels, logits, make_feeds, make_lesson
 from tlkit.planning import (
     Plan,
@@ -41,23 +40,6 @@ from tlkit.recipe import Recipe, draft_recipe
 from tlkit.run_folder import RunFolder, empty_results, next_folder
 from tlkit.training.loop import History, train
 from tlkit.training.resuming import clear_progress
-
-
-@dataclass
-class Run:
-    """One execution of a recipe, as hooks and the caller see it.
-
-    Attributes:
-        recipe: what is run.
-        folder: where its files are.
-        plan: what it does; None where a finished run was only read.
-        results: the content of results.json, growing phase by phase.
-    """
-
-    recipe: Recipe
-    folder: Path
-    plan: Plan | None = None
-    results: dict[str, Any] = field(default_factory=dict)
 
 
 def run(
@@ -258,6 +240,7 @@ class _Execution:
         """One phase from its start to its entry in results.json."""
         name, began = item.phase.name, time.perf_counter()
         before = self.feature_seconds.get(name, 0.0)
+        run.stopping = None
         self._notify("tlkit_phase_started", run=run, phase=item.phase)
         self.folder.log("phase_started", phase=name)
         if item.phase.start_from is not None:
@@ -283,6 +266,7 @@ class _Execution:
             "name": name,
             "epochs": len(history.rows),
             "best_epoch": history.best_epoch,
+            "stopped": run.stopping,
             "parameters": parameters(item),
             "features": feature_summary(item, splits, self.computed),
             "seconds": {key: round(value, 3) for key, value in seconds.items()},
@@ -301,10 +285,11 @@ class _Execution:
         """Trains the phase if anything in it learns, and keeps its history."""
         phase = item.phase
 
-        def epoch_ended(row: dict[str, float]) -> None:
+        def epoch_ended(row: dict[str, float]) -> bool:
             self.folder.log("epoch", phase=phase.name, **row)
             self.observer.epoch_ended(phase.name, row, phase.training.epochs)
             self._notify("tlkit_epoch_ended", run=run, phase=phase, epoch=int(row["epoch"]), metrics=row)
+            return run.stopping is not None
 
         classes: list[str] = run.results["classes"]
         history = History()

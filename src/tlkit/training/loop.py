@@ -75,7 +75,7 @@ def train(
     training: Training,
     setting: Setting,
     resume: Path,
-    epoch_ended: Callable[[dict[str, float]], object] = lambda _: None,
+    epoch_ended: Callable[[dict[str, float]], bool] = lambda _: False,
     stepped: Callable[[int], object] = lambda _: None,
 ) -> History:
     """Trains what lies behind the frontier and leaves the weights of the best epoch in place.
@@ -89,7 +89,7 @@ def train(
         training: for how long and how.
         setting: where and how precisely.
         resume: folder that holds what is needed to go on, while the phase lasts.
-        epoch_ended: called with each epoch's row of the history.
+        epoch_ended: called with each epoch's row of the history; whether this is to be the last.
         stepped: called with the number of training images after each step.
 
     Returns:
@@ -132,7 +132,8 @@ def train(
             progress.rows, progress.best_epoch = history.rows, history.best_epoch
             save_progress(resume, progress, split, optimizer)
             saved = time.monotonic()
-        epoch_ended(row)
+        if epoch_ended(row):
+            break
     split.load_state_dict(progress.best, strict=False)
     split.eval()
     return history
