@@ -62,11 +62,11 @@ def plugin(folder: Path, name: str, code: str, group: str = "tlkit") -> Path:
     return folder
 
 
-def test_a_run_shows_plan_progress_table_and_folder(tlkit: Command, tmp_path: Path) -> None:
+def test_a_run_shows_plan_progress_table_and_report(tlkit: Command, tmp_path: Path) -> None:
     ended = tlkit("run", ".", "--out", "out")
     assert ended.returncode == 0, ended.stderr
     lines = ended.stdout.splitlines()
-    assert lines[-1] == "out"
+    assert lines[-1] == "out/report.html"
     assert lines[0].startswith("few: cat, dog; images: 16 train, 6 val, 8 test")
     assert "  learns    1,026 in the head" in lines
     assert "  frozen    11,176,512" in lines
@@ -79,13 +79,13 @@ def test_a_run_shows_plan_progress_table_and_folder(tlkit: Command, tmp_path: Pa
     assert "\x1b[" not in ended.stdout + ended.stderr  # a pipe gets plain lines
     again = tlkit("run", ".", "--out", "out")
     assert again.returncode == 0
-    assert again.stdout.splitlines()[-1] == "out"
+    assert again.stdout.splitlines()[-1] == "out/report.html"
     assert row in again.stdout.splitlines()
 
 
 def test_runs_are_numbered(tlkit: Command) -> None:
-    assert tlkit("run", "recipe.toml").stdout.splitlines()[-1] == "runs/few/1"
-    assert tlkit("run", "recipe.toml").stdout.splitlines()[-1] == "runs/few/2"
+    assert tlkit("run", "recipe.toml").stdout.splitlines()[-1] == "runs/few/1/report.html"
+    assert tlkit("run", "recipe.toml").stdout.splitlines()[-1] == "runs/few/2/report.html"
 
 
 def test_a_plan_writes_no_folder(tlkit: Command, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_two_processes_share_the_work_and_agree(tlkit: Command, tmp_path: Path, 
     command = [*launch, "run", ".", "--out", "two", *options]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.splitlines()[-1] == "two"
+    assert ended.stdout.splitlines()[-1] == "two/report.html"
     assert ended.stdout.count("Accuracy on the test images") == 1
     together = json.loads((tmp_path / "two" / "results.json").read_text())["phases"][0]
     assert (together["features"]["computed"], together["features"]["reused"]) == (22, 0)
