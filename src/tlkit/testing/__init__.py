@@ -10,16 +10,26 @@ The `check_…` functions are for a plugin's own tests; `results` is for those w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tlkit.options import Factory
 from tlkit.plugins import Registry
 from tlkit.testing import augmentations, backbones, freeze_policies, heads, sources
-from tlkit.testing.core import CLASSES, Bench, Result, demand, examine
+from tlkit.testing.core import CLASSES, Bench, Check, Result, demand, examine
+
+#: By kind, what is checked beside its options and that it can be made.
+CHECKS: Mapping[str, Sequence[Check[Any]]] = {
+    "backbone": backbones.CHECKS,
+    "head": heads.CHECKS,
+    "augmentation": augmentations.CHECKS,
+    "freeze-policy": freeze_policies.CHECKS,
+    "source": sources.CHECKS,
+}
 
 __all__ = [
+    "CHECKS",
     "CLASSES",
     "Result",
     "check_augmentation",
@@ -90,15 +100,11 @@ def results(
     """
     bench = Bench.of(kind, part, options, registry)
     preprocess = {"size": size} if size else {}
-    match kind:
-        case "backbone":
-            return examine(bench, lambda bench: backbones.setup(bench, preprocess), backbones.CHECKS)
-        case "head":
-            return examine(bench, heads.setup, heads.CHECKS)
-        case "augmentation":
-            return examine(bench, augmentations.setup, augmentations.CHECKS)
-        case "freeze-policy":
-            return examine(bench, freeze_policies.setup, freeze_policies.CHECKS)
-        case "source":
-            return examine(bench, lambda bench: sources.setup(bench, root), sources.CHECKS)
-    raise ValueError(f"no kind of part is called {kind!r}")
+    setups: Mapping[str, Callable[[Bench], Any]] = {
+        "backbone": lambda bench: backbones.setup(bench, preprocess),
+        "head": heads.setup,
+        "augmentation": augmentations.setup,
+        "freeze-policy": freeze_policies.setup,
+        "source": lambda bench: sources.setup(bench, root),
+    }
+    return examine(bench, setups[kind], CHECKS[kind])

@@ -105,7 +105,7 @@ def feature_shapes_agree(subject: Subject) -> str:
     """What `Backbone.feature_shape` declares is what comes, for several batch and image sizes."""
     declared = subject.backbone.feature_shape
     for count in BATCHES:
-        _shape_is(subject, declared, subject.size, count)
+        shape_is(subject, declared, subject.size, count)
     taken, refused = [str(subject.size)], ""
     for size in _other_sizes(subject.size):
         try:
@@ -115,7 +115,7 @@ def feature_shapes_agree(subject: Subject) -> str:
             refused = refused or f"; {size} px are refused: {line}"
             continue
         other = replace(subject.backbone, preprocess=Preprocess(size=size))
-        _shape_is(subject, other.feature_shape, size, 2)
+        shape_is(subject, other.feature_shape, size, 2)
         taken.append(str(size))
     shape = "×".join(map(str, declared))
     return f"{shape} at {subject.size} px; takes {', '.join(taken)} px{refused}"
@@ -126,7 +126,8 @@ def _other_sizes(size: int) -> tuple[int, int]:
     return max(32, size // 64 * 32), (size // 32 + 1) * 32
 
 
-def _shape_is(subject: Subject, declared: tuple[int, ...], size: int, count: int) -> None:
+def shape_is(subject: Subject, declared: tuple[int, ...], size: int, count: int) -> None:
+    """That many images of that size have features of the declared shape."""
     came = tuple(subject.features(subject.images(count, size)).shape)
     if came != (count, *declared):
         raise Failed(
@@ -159,6 +160,7 @@ def features_repeat(subject: Subject) -> None:
 def evaluation_changes_no_state(subject: Subject) -> None:
     """A forward pass in evaluation mode leaves every parameter and buffer as it was."""
     module = copy.deepcopy(subject.backbone.module).eval()
+    subject.features(subject.images(2), module)  # the first may note positions for an image size
     before = state(module)
     subject.features(subject.images(2), module)
     changed = changed_names(before, state(module))
@@ -269,7 +271,7 @@ def a_model_folder_brings_it_back(subject: Subject) -> None:
             calibration={"temperature": 1.0, "reject_below": None},
         )
         saved = load_model(folder, bench)
-    changed = changed_names(state(classifier), state(saved.classifier))
+    changed = changed_names(classifier.state_dict(), saved.classifier.state_dict())
     with torch.no_grad():
         distance = apart(saved.classifier(images), classifier(images))
     if changed or distance > SAME or saved.backbone.preprocess != subject.backbone.preprocess:

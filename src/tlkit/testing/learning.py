@@ -49,6 +49,8 @@ def fine_tune_step(classifier: Classifier, images: Tensor) -> str:
     learning = last_blocks(classifier, 1)
     freeze(classifier, learning)
     parts = split(classifier, learning, images[:1], move_statistics=False)
+    with torch.no_grad():
+        parts(*parts.prefix(images))  # the first pass may note positions for an image size
     before = state(classifier)
     moving = {name: value for name, value in classifier.named_parameters() if value.requires_grad}
     optimizer = torch.optim.SGD(moving.values(), lr=0.1)
