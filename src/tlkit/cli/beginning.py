@@ -34,7 +34,8 @@ def new(
         raise typer.BadParameter(f"{kind!r} is none of {', '.join(KINDS)}", param_hint="--kind")
     if not NAME.fullmatch(name):
         raise typer.BadParameter(
-            f"{name!r} is no name for a package: letters, digits, '-', '_' and '.', a letter or digit at both ends",
+            f"{name!r} is no name for a package: letters, digits, '-', '_' and '.', "
+            "a letter or digit at both ends",
             param_hint="NAME",
         )
     part = re.sub(r"[-_.]+", "-", name.removeprefix("tlkit-")).lower()

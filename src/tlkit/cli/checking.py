@@ -23,7 +23,8 @@ COLUMNS = ("family", "name", "px>", "forward", "blocks>", "split", "fine-tune st
 
 def check(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Parts, as in a recipe; with --timm families, all unless named.")
+        list[str] | None,
+        typer.Argument(help="Parts, as in a recipe; with --timm families, all unless named."),
     ] = None,
     kind: Annotated[str | None, typer.Option(help="Only parts of this kind.")] = None,
     set_: Annotated[
@@ -33,10 +34,13 @@ def check(
     size: Annotated[
         int | None, typer.Option(min=1, help="Pixels of the images that backbones are checked with.")
     ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object per line instead of a table.")] = False,
+    json_: Annotated[
+        bool, typer.Option("--json", help="One JSON object per line instead of a table.")
+    ] = False,
     timm: Annotated[bool, typer.Option("--timm", help="One network of every family of timm's.")] = False,
     page: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="With --timm, write the table to this Markdown file too.")
+        Path | None,
+        typer.Option(metavar="FILE", help="With --timm, write the table to this Markdown file too."),
     ] = None,
 ) -> None:
     """Check parts against what tlkit wants of them, and say how to mend what fails.
@@ -74,7 +78,9 @@ def _check_parts(
 
     given = read_options(texts)
     # every name is looked up first, so that a misspelt one costs no time
-    parts = [part for name in names for part in ([registry.find(kind, name)] if kind else registry.search(name))]
+    parts = [
+        part for name in names for part in ([registry.find(kind, name)] if kind else registry.search(name))
+    ]
     done = []
     for part in parts:
         where = root.absolute() if root else None
@@ -163,8 +169,9 @@ def _page(rows: Sequence[Row]) -> str:
     lines = [
         "# timm's networks",
         "",
-        f"timm {version('timm')}, {date.today():%Y-%m-%d}. One network of every family, the one with the fewest "
-        "parameters, without pretrained weights; written by `tlkit plugins check --timm --page docs/timm.md`.",
+        f"timm {version('timm')}, {date.today():%Y-%m-%d}. One network of every family, the one "
+        "with the fewest parameters, without pretrained weights; written by "
+        "`tlkit plugins check --timm --page docs/timm.md`.",
         "",
         f"{_summary(rows)} One that does not divide trains whole: slower, to the same end.",
         "",

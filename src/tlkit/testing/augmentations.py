@@ -86,7 +86,10 @@ def one_seed_gives_one_image(subject: Subject) -> None:
     for seed in SEEDS:
         first = subject.draw(seed)
         subject.draw(seed + 100)
-        for other, where in ((subject.draw(seed), "again"), (subject.draw(seed, transform=twin), "by a copy")):
+        for other, where in (
+            (subject.draw(seed), "again"),
+            (subject.draw(seed, transform=twin), "by a copy"),
+        ):
             if not np.array_equal(first, other):
                 raise Failed(
                     expected=f"the same pixels when seed {seed} is drawn {where}",

@@ -7,6 +7,7 @@ import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -223,13 +224,13 @@ def blocks_go_from_input_to_output(subject: Subject) -> None:
         places = [first[name] for name in block.parameters if name in first]
         if places:
             met.append((min(places), block.name))
-    for (place, name), (other, following) in zip(met, met[1:], strict=False):
+    for (place, name), (other, following) in pairwise(met):
         if other < place:
             raise Failed(
                 expected="blocks in the order in which an image meets them",
                 came=f"block {following!r}, listed behind {name!r}, is met before it",
-                mend="order Backbone(grouping=…) from input to output, and put a parameter that is read early "
-                "into an early block: the last blocks are the ones that learn",
+                mend="order Backbone(grouping=…) from input to output, and put a parameter that is read "
+                "early into an early block: the last blocks are the ones that learn",
             )
 
 
@@ -302,7 +303,7 @@ def works_under_autocast(subject: Subject) -> str:
 def works_in_channels_last(subject: Subject) -> None:
     """In channels-last layout the features are the same."""
     module = copy.deepcopy(subject.backbone.module).eval()
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module.to(memory_format=torch.channels_last)
     images = subject.images(2)
     came = subject.features(images.to(memory_format=torch.channels_last), module)
     distance = apart(came, subject.features(images))

@@ -35,9 +35,7 @@ def example(form: str) -> Backbone:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         module, classifier = Small(form), nn.Linear(CHANNELS, 10)
-    return Backbone(
-        module.eval(), Preprocess(size=SIZE), classifier=classifier if form == "pooled" else None
-    )
+    return Backbone(module.eval(), Preprocess(size=SIZE), classifier=classifier if form == "pooled" else None)
 
 
 FORMS = ("pooled", "map", "tokens")

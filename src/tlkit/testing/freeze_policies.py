@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -76,7 +77,7 @@ def every_name_is_a_parameter(subject: Subject) -> None:
 
 def the_network_stays(subject: Subject) -> None:
     """The policy only answers: no parameter, buffer, mode or requires_grad is changed by it."""
-    classifier = subject.classifiers[0]
+    classifier = copy.deepcopy(subject.classifiers[0]).requires_grad_(True)
     flags = {name: value.requires_grad for name, value in classifier.named_parameters()}
     modes = [module.training for module in classifier.modules()]
     before = state(classifier)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -104,7 +105,8 @@ def gradients_reach_every_parameter(subject: Subject) -> None:
         learn += len(own)
         if not own:
             continue
-        nn.functional.cross_entropy(trained(subject.features(form, 6)), labels).backward()
+        loss: Any = nn.functional.cross_entropy(trained(subject.features(form, 6)), labels)
+        loss.backward()
         without = [name for name, value in own.items() if value.grad is None or not value.grad.any()]
         if without:
             raise Failed(

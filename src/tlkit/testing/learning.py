@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +27,9 @@ def divided(classifier: Classifier, count: int, images: Tensor) -> str | None:
         whole, logits = classifier(images), parts(*parts.prefix(images))
     if apart(logits, whole) > SAME:
         raise Failed(
-            expected=f"the network, divided in front of its last {count} blocks, to give the whole one's logits",
+            expected=f"the network, divided in front of its last {count} blocks, to give the whole's logits",
             came=f"a difference of {apart(logits, whole):.1e} of the largest",
-            mend="let forward depend on its input and its parameters alone, not on Python state that it changes",
+            mend="let forward depend on its input and its parameters alone, not on what it has noted",
         )
     return None
 
@@ -56,7 +57,8 @@ def fine_tune_step(classifier: Classifier, images: Tensor) -> str:
     optimizer = torch.optim.SGD(moving.values(), lr=0.1)
     labels = torch.arange(len(images)) % len(CLASSES)
     parts.train()
-    nn.functional.cross_entropy(parts(*parts.prefix(images)), labels).backward()
+    loss: Any = nn.functional.cross_entropy(parts(*parts.prefix(images)), labels)
+    loss.backward()
     optimizer.step()
     changed = changed_names(before, state(classifier))
     wrong = [name for name in changed if name not in learning]
@@ -72,7 +74,7 @@ def fine_tune_step(classifier: Classifier, images: Tensor) -> str:
         raise Failed(
             expected="a gradient for the last block",
             came=f"none for any parameter of block {block.name!r}",
-            mend="look for detach() or no_grad() in the network, or for a block that the features do not pass",
+            mend="look for detach() or no_grad() in the network, or a block that the features do not pass",
         )
     return "" if parts.why_not is None else f"it trains whole: {parts.why_not}"
 

@@ -31,6 +31,7 @@ class _Reads(TorchFunctionMode):
 
 def first_reads(module: nn.Module, run: Callable[[], object]) -> dict[str, int]:
     """Calls `run` and says for each parameter's name how many others were read before it."""
-    with _Reads({id(value): name for name, value in module.named_parameters()}) as reads:
+    reads = _Reads({id(value): name for name, value in module.named_parameters()})
+    with reads:
         run()
     return reads.first

@@ -119,7 +119,6 @@ def look_at(family: str, name: str, registry: Registry) -> Row:
 
     row.split = attempt(split)
     row.finetune = attempt(lambda subject: fine_tune_step(classifier, subject.images(2)))
-    del classifier
     row.model_folder = attempt(backbones.a_model_folder_brings_it_back)
     row.reason = "; ".join(dict.fromkeys(reasons))
     return row
