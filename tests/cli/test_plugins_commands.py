@@ -134,7 +134,8 @@ def test_every_kind_of_new_package_passes_its_own_test(tlkit: Command, tmp_path:
         assert re.search(rf"my-{kind} +tlkit-my-{kind} +0\.1\.0 +loaded", listed)
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib",
-         "-c", os.devnull, "--rootdir", str(tmp_path), *(str(tmp_path / f"tlkit-my-{kind}" / "tests") for kind in KINDS)],
+         "-c", os.devnull, "--rootdir", str(tmp_path),
+         *(str(tmp_path / f"tlkit-my-{kind}" / "tests") for kind in KINDS)],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout

@@ -133,8 +133,8 @@ BACKBONES: list[tuple[Callable[..., Backbone], list[str]]] = [
     (
         misses_a_parameter,
         [
-            "blocks cover every parameter once: expected each of 4 parameters in one block; came second.bias: "
-            "in no block; to mend: return in Backbone(grouping=…) every name of module.named_parameters()"
+            "blocks cover every parameter once: expected each of 4 parameters in one block; came "
+            "second.bias: in no block; to mend: return in Backbone(grouping=…) every name of module.named_parameters()"
         ],
     ),
     (
@@ -256,8 +256,9 @@ def test_wrong_freeze_policies() -> None:
     with pytest.raises(AssertionError) as failed:
         check_freeze_policy(lambda classifier: {"backbone.last.0.wieght"})
     assert (
-        "every name is a parameter: expected names of the classifier's parameters, which begin with backbone. "
-        "or head.; came backbone.last.0.wieght (did you mean 'backbone.last.0.weight'" in str(failed.value)
+        "every name is a parameter: expected names of the classifier's parameters, which begin with "
+        "backbone. or head.; came backbone.last.0.wieght (did you mean 'backbone.last.0.weight'"
+        in str(failed.value)
     )
 
     def freezes(classifier: nn.Module) -> set[str]:
@@ -275,8 +276,8 @@ def test_wrong_freeze_policies() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"id": "0.png"}, "ids are unique: expected an id of its own for every image: results name it by that; "
-                          "came 0.png more than once; to mend: use the path below the root"),
+        ({"id": "0.png"}, "ids are unique: expected an id of its own for every image: results name it by "
+                          "that; came 0.png more than once; to mend: use the path below the root"),
         ({"label": 2}, "expected labels from 0 to 1, indices into ('cat', 'dog'); came 2 for '3.png'"),
         ({"path": "0.png", "split": "test"}, "came '0.png' in train and in test; to mend: list a file once"),
         ({"path": "gone.png"}, "expected a file for every sample; came none for 3.png"),
