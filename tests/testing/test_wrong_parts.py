@@ -134,7 +134,8 @@ BACKBONES: list[tuple[Callable[..., Backbone], list[str]]] = [
         misses_a_parameter,
         [
             "blocks cover every parameter once: expected each of 4 parameters in one block; came "
-            "second.bias: in no block; to mend: return in Backbone(grouping=…) every name of module.named_parameters()"
+            "second.bias: in no block; to mend: return in Backbone(grouping=…) every name of "
+            "module.named_parameters()"
         ],
     ),
     (
@@ -257,8 +258,8 @@ def test_wrong_freeze_policies() -> None:
         check_freeze_policy(lambda classifier: {"backbone.last.0.wieght"})
     assert (
         "every name is a parameter: expected names of the classifier's parameters, which begin with "
-        "backbone. or head.; came backbone.last.0.wieght (did you mean 'backbone.last.0.weight'"
-        in str(failed.value)
+        "backbone. or head.; came backbone.last.0.wieght "
+        "(did you mean 'backbone.last.0.weight'" in str(failed.value)
     )
 
     def freezes(classifier: nn.Module) -> set[str]:
