@@ -177,26 +177,28 @@ def test_sizes_are_computed_again_and_not_kept() -> None:
 
 
 class Positioned(nn.Module):
-    """Adds positions that are made anew in each call, from the image's size alone."""
+    """Adds a part of a table, as large as the image; `writes` puts something of the image into it first."""
 
-    def __init__(self) -> None:
+    def __init__(self, writes: bool) -> None:
         super().__init__()
+        self.table, self.writes = nn.Parameter(torch.randn(40, 40)), writes
         self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
 
     def forward(self, images: Tensor) -> Tensor:
         maps = self.first(images)
         height, width = maps.shape[-2:]
-        across = torch.arange(width).float()
-        table = torch.zeros(height, width)
-        table[:] = across
-        return self.second(maps) + table[2:, 2:].sin()
+        table = self.table[: height - 2, : width - 2].sin()
+        if self.writes:
+            table[0] = maps.mean()
+        return self.second(maps) + table
 
 
-def test_what_depends_on_an_images_size_alone_is_made_again() -> None:
-    base = tiny(Positioned())
+@pytest.mark.parametrize(("writes", "kept"), [(False, [(1, 4, 30, 30)]), (True, [])])
+def test_what_depends_on_an_images_size_alone_is_made_again(writes: bool, kept: list[object]) -> None:
+    base = tiny(Positioned(writes))
     network = Classifier(base, REGISTRY.make("head", "linear", {}, base, ["a", "b"]))
     split, _ = divided(network, "all-but-last-blocks", size=32, blocks=1)
-    assert [boundary.shape for boundary in split.boundaries] == [(1, 4, 30, 30)], split.why_not
+    assert [boundary.shape for boundary in split.boundaries] == kept, split.why_not
     split.eval()
     images = torch.randn(3, 3, 32, 32)
     torch.testing.assert_close(split(*split.prefix(images)), network(images))
