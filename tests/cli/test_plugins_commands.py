@@ -10,9 +10,11 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from tlkit.cli.app import main
 from tlkit.plugins import KINDS
 
 TLKIT = [str(Path(sys.executable).with_name("tlkit"))]
@@ -97,10 +99,14 @@ def test_a_name_of_two_kinds_is_checked_in_both(tlkit: Command, tmp_path: Path) 
         (["--timm", "resnett"], "timm has no family 'resnett' (did you mean 'resnet'"),
     ],
 )
-def test_a_users_mistake_ends_with_code_2(tlkit: Command, arguments: list[str], says: str) -> None:
-    ended = tlkit("plugins", "check", *arguments)
-    assert ended.returncode == 2
-    assert says in " ".join(ended.stderr.replace("│", " ").split())
+def test_a_users_mistake_ends_with_code_2(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["tlkit", "plugins", "check", *arguments]
+    with mock.patch.object(sys, "argv", command), pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert says in " ".join(capsys.readouterr().err.replace("│", " ").split())
 
 
 def test_ten_of_timms_families(tlkit: Command, tmp_path: Path) -> None:
@@ -112,7 +118,7 @@ def test_ten_of_timms_families(tlkit: Command, tmp_path: Path) -> None:
         assert row["forward"] and row["split"] and row["finetune"] and row["model_folder"], row["reason"]
         assert row["blocks"] > 1 and not row["reason"]
     page = (tmp_path / "timm.md").read_text()
-    assert f"| resnet | {rows[0]['name']} | " in page
+    assert f"| {TEN[0]} | {rows[0]['name']} | " in page
     assert "Of 10 families 10 forward, 10 divide" in page
 
 
