@@ -5,7 +5,8 @@ Importing this module imports neither torch nor Pillow, so a plugin stays cheap 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -212,14 +213,10 @@ class Backbone:
         from torch._subclasses.fake_tensor import FakeTensorMode
 
         def shape() -> tuple[int, ...]:
-            was_training = self.module.training
-            try:
-                # two images, since some networks drop a dimension of length one
-                images = torch.zeros(2, 3, self.preprocess.size, self.preprocess.size)
-                with torch.no_grad():
-                    features = getattr(self.module.eval(), self.method)(images)
-            finally:
-                self.module.train(was_training)
+            # two images, since some networks drop a dimension of length one
+            images = torch.zeros(2, 3, self.preprocess.size, self.preprocess.size)
+            with torch.no_grad(), untouched(self.module):
+                features = getattr(self.module.eval(), self.method)(images)
             if not isinstance(features, torch.Tensor) or features.ndim not in (2, 3, 4):
                 raise PluginError(
                     f"{type(self.module).__name__}.{self.method} gives no features (B, C, h, w), (B, N, C) "
@@ -234,6 +231,25 @@ class Backbone:
             raise
         except Exception:
             return shape()
+
+
+@contextmanager
+def untouched(module: nn.Module) -> Iterator[None]:
+    """Puts every attribute and buffer of a network back afterwards.
+
+    Some networks note positions or sizes for the next call; what they note while shapes alone
+    are followed cannot be computed with.
+    """
+    attributes = [vars(each) for each in module.modules()]
+    # dictionaries among them hold buffers, or what a network has noted by size or device
+    notes = [value for each in attributes for value in each.values() if isinstance(value, dict)]
+    before = [(each, dict(each)) for each in (*attributes, *notes)]
+    try:
+        yield
+    finally:
+        for each, content in before:
+            each.clear()
+            each.update(content)
 
 
 class BlockNetwork(Protocol):

@@ -37,7 +37,7 @@ def from_timm(
     """
     net: Any = model
     classifier = _last_layer(net)
-    preprocess = preprocess or _preprocess(net.pretrained_cfg)
+    preprocess = preprocess or _preprocess(net)
     module, method = _cut(net, features, preprocess)
     return Backbone(
         module, preprocess=preprocess, classifier=classifier, method=method, grouping=_blocks(module)
@@ -113,8 +113,11 @@ def _cut(model: Any, features: Features, preprocess: Preprocess) -> tuple[nn.Mod
     return model, "forward_features"
 
 
-def _preprocess(config: Mapping[str, Any]) -> Preprocess:
-    _, height, width = config["input_size"]
+def _preprocess(net: Any) -> Preprocess:
+    config: Mapping[str, Any] = net.pretrained_cfg
+    # a network made for another size than its weights were says so itself
+    own = getattr(getattr(net, "patch_embed", None), "img_size", None)
+    height, width = own if isinstance(own, tuple) else config["input_size"][1:]
     if height != width:
         name = config.get("architecture", "the network")
         raise PluginError(f"{name} takes {height}x{width} images; only square ones are supported")

@@ -339,7 +339,10 @@ def _load(state: PluginState, load: Callable[[], object]) -> _Loaded:
     manager = pluggy.PluginManager("tlkit")
     manager.add_hookspecs(hookspecs)
     plugin = load()
-    manager.register(plugin, state.name)
+    try:
+        manager.register(plugin, state.name)
+    except pluggy.PluginValidationError as error:
+        raise PluginError(f"{_say(error)}; is it written for a newer tlkit than this one?") from error
     callers = manager.get_hookcallers(plugin)
     if not callers:
         raise PluginError("implements no hook: is @tlkit.hookimpl missing?")

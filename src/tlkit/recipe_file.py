@@ -59,6 +59,19 @@ def read_tree(path: Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -> 
     return tree
 
 
+def read_options(texts: Sequence[str]) -> Tree:
+    """A part's options from texts ``"option=value"`` with TOML values.
+
+    Raises:
+        RecipeError: a text is not of this form.
+    """
+    problems: list[str] = []
+    options = {".".join(key): value for key, value in _pairs(texts, problems)}
+    if problems:
+        raise RecipeError(problems, recipe="--set")
+    return options
+
+
 def merge_part(base: Any, given: Any) -> Any:
     """A part's table in place of, or merged into, the one it inherits from."""
     if not isinstance(given, dict) or "name" in given:

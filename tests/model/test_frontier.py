@@ -174,3 +174,69 @@ def test_sizes_are_computed_again_and_not_kept() -> None:
     split.eval()
     for batch in (1, 2, 6):
         assert split(*split.prefix(torch.randn(batch, 3, 64, 64))).shape == (batch, 3)
+
+
+class Positioned(nn.Module):
+    """Adds a part of a table, as large as the image; `writes` puts something of the image into it first."""
+
+    def __init__(self, writes: bool) -> None:
+        super().__init__()
+        self.table, self.writes = nn.Parameter(torch.randn(40, 40)), writes
+        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.first(images)
+        height, width = maps.shape[-2:]
+        table = self.table[: height - 2, : width - 2].sin()
+        if self.writes:
+            table[0] = maps.mean()
+        return self.second(maps) + table
+
+
+@pytest.mark.parametrize(("writes", "kept"), [(False, [(1, 4, 30, 30)]), (True, [])])
+def test_what_depends_on_an_images_size_alone_is_made_again(writes: bool, kept: list[object]) -> None:
+    base = tiny(Positioned(writes))
+    network = Classifier(base, REGISTRY.make("head", "linear", {}, base, ["a", "b"]))
+    split, _ = divided(network, "all-but-last-blocks", size=32, blocks=1)
+    assert [boundary.shape for boundary in split.boundaries] == kept, split.why_not
+    split.eval()
+    images = torch.randn(3, 3, 32, 32)
+    torch.testing.assert_close(split(*split.prefix(images)), network(images))
+
+
+class Noting(nn.Module):
+    """Notes in evaluation what it makes of its weights, and drops it when it is told to train."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bias = nn.Conv2d(3, 4, 3), nn.Parameter(torch.zeros(4))
+        self.noted: dict[str, Tensor] = {}
+
+    def train(self, mode: bool = True) -> Noting:
+        if mode:
+            self.noted = {}
+        return super().train(mode)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            bias = self.bias.exp()
+        else:
+            bias = self.noted.setdefault("bias", self.bias.exp().detach())
+        return self.conv(images) + bias[:, None, None]
+
+
+def test_what_a_network_notes_is_neither_kept_too_long_nor_spoiled() -> None:
+    """Shapes are followed with tensors that hold no numbers; timm's convit and levit note such ones."""
+    base = tiny(Noting())
+    assert base.feature_shape == (4, 30, 30)
+    assert not base.module.noted
+    network = Classifier(base, REGISTRY.make("head", "linear", {}, base, ["a", "b"]))
+    split, _ = divided(network, "nothing", size=32)
+    images = torch.randn(2, 3, 32, 32)
+    split.eval()
+    before = split(images)
+    split.train()
+    with torch.no_grad():
+        network.backbone.bias += 1
+    split.eval()
+    assert not torch.allclose(split(images), before)

@@ -186,9 +186,15 @@ def _bar(what: str, total: int, unit: str) -> Iterator[Any]:
             nonlocal done
             done += count
             rate = done / max(time.monotonic() - began, 1e-9)
-            bar.update(task, advance=count, rate=f"{rate:,.0f} {unit}/s")
+            bar.update(task, advance=count, rate=pace(rate, unit))
 
         yield tick
+
+
+def pace(rate: float, unit: str = "") -> str:
+    """How much per second, or per minute where that is less than one."""
+    each, time = (rate, "s") if rate >= 1 else (60 * rate, "min")
+    return f"{each:,.0f} {unit}/{time}" if unit else f"{each:,.0f}/{time}"
 
 
 @contextmanager
@@ -204,12 +210,12 @@ def _lines(what: str, total: int, unit: str) -> Iterator[Any]:
             last = now
             rate = done / (now - began)
             left = (total - done) / rate
-            say(f"{what}: {done:,} of {total:,} {unit}, {rate:,.0f}/s, {left:,.0f} s left", stderr=True)
+            say(f"{what}: {done:,} of {total:,} {unit}, {pace(rate)}, {left:,.0f} s left", stderr=True)
 
     yield tick
     spent = time.monotonic() - began
     if spent >= 1:
-        say(f"{what}: {done:,} {unit} in {spent:,.1f} s, {done / spent:,.0f}/s", stderr=True)
+        say(f"{what}: {done:,} {unit} in {spent:,.1f} s, {pace(done / spent)}", stderr=True)
 
 
 @contextmanager

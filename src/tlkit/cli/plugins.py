@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tlkit.cli.beginning import new
+from tlkit.cli.checking import check
 from tlkit.cli.console import console, table
 
 if TYPE_CHECKING:
     from tlkit.plugins import RegisteredPart
 
-app = typer.Typer(help="Show plugins and the parts they register.", no_args_is_help=True)
+app = typer.Typer(help="Show, check and begin plugins and the parts they register.", no_args_is_help=True)
+app.command()(check)
+app.command()(new)
 
 
 @app.command("list")

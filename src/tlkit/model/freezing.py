@@ -48,6 +48,8 @@ def set_modes(
         training: whether those behind the frontier are to train.
         move_statistics: whether batch norms among them update their running statistics.
     """
+    # some networks note in evaluation what they make of their weights, and drop it when told to train
+    backbone.train()
     backbone.eval()
     if not training or behind is None:
         return

@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from tlkit.model.classifier import Classifier
 from tlkit.model.fingerprint import Fingerprints, fingerprint_graph
 from tlkit.model.freezing import set_modes
-from tlkit.model.tracing import Opaque, Whole, needed, propagate, rows, trace
+from tlkit.model.tracing import Opaque, Whole, in_place, is_constant, needed, propagate, rows, trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +154,8 @@ def _divide(result: Split, learning: set[str], example: Tensor) -> None:
         raise Whole("everything learns")
     backbone.eval()
     graph = trace(backbone, method)
-    side = _Side(backbone, graph, learning)
     values = propagate(backbone, graph, example)
+    side = _Side(backbone, graph, learning, values)
     crossing = side.crossing(values)
     prints = fingerprint_graph(backbone, graph)
     shapes = [rows(values, node) for node in crossing]
@@ -182,8 +182,8 @@ def _training_suffix(
     set_modes(backbone, result._behind, training=True, move_statistics=result._move_statistics)
     try:
         graph = trace(backbone, result.classifier.method)
-        side = _Side(backbone, graph, learning)
         values = propagate(backbone, graph, example)
+        side = _Side(backbone, graph, learning, values)
         again = side.crossing(values)
         known = fingerprint_graph(backbone, graph)
         if [known[node] for node in again] != [prints[node] for node in crossing]:
@@ -196,15 +196,14 @@ def _training_suffix(
 class _Side:
     """For each node: does it depend on the image, and does it lie behind the frontier?"""
 
-    def __init__(self, root: nn.Module, graph: fx.Graph, learning: set[str]) -> None:
+    def __init__(
+        self, root: nn.Module, graph: fx.Graph, learning: set[str], values: dict[fx.Node, Any]
+    ) -> None:
         self.graph = graph
-        self.depends: set[fx.Node] = set()
+        self.depends = _depending(root, graph, values)
         self.behind: set[fx.Node] = set()
         for node in graph.nodes:
-            inputs = node.all_input_nodes
-            if node.op == "placeholder" or not self.depends.isdisjoint(inputs):
-                self.depends.add(node)
-            if not self.behind.isdisjoint(inputs) or _reads(root, node, learning):
+            if not self.behind.isdisjoint(node.all_input_nodes) or _reads(root, node, learning):
                 self.behind.add(node)
         (self.output,) = (node for node in graph.nodes if node.op == "output")
         self.behind.discard(self.output)
@@ -226,6 +225,23 @@ class _Side:
             if isinstance(values[node], Opaque):
                 raise Whole(f"{node.name} crosses the frontier and is no tensor")
         return [node for node in read if isinstance(values[node], tuple) and values[node][0] == "tensor"]
+
+
+def _depending(root: nn.Module, graph: fx.Graph, values: dict[fx.Node, Any]) -> set[fx.Node]:
+    """The nodes that depend on the image: its size does not, being the same for all."""
+    found: set[fx.Node] = set()
+    changed: set[fx.Node] = set()
+    while True:
+        for node in graph.nodes:
+            fixed = is_constant(values.get(node))
+            if node.op == "placeholder" or (not fixed and not found.isdisjoint(node.all_input_nodes)):
+                found.add(node)
+        # what an image is written into depends on it from the beginning
+        written = {node.all_input_nodes[0] for node in found if in_place(root, node)} - found
+        if not written or written <= changed:
+            return found
+        changed |= written
+        found |= written
 
 
 def _reads(root: nn.Module, node: fx.Node, learning: set[str]) -> bool:
@@ -305,7 +321,9 @@ def _suffix(
     for node in graph.nodes:
         if node in copies or node not in wanted:
             continue
-        if node in side.behind or node not in side.depends:
+        if is_constant(values[node]) and node.op != "get_attr":
+            copies[node] = value(values[node])
+        elif node in side.behind or node not in side.depends:
             copies[node] = part.node_copy(node, lambda other: copies[other])
         elif any(user in side.behind for user in node.users):
             copies[node] = value(values[node])

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from tlkit.components import untouched
+
 #: Two batch sizes are enough to tell what grows with the batch; primes are least likely to occur by chance.
 BATCHES = (5, 7)
 
@@ -69,7 +71,7 @@ def propagate(root: nn.Module, graph: fx.Graph, example: Tensor) -> dict[fx.Node
     """Per node, what it is for any batch size: a tensor's shapes, or a value's rule."""
     runs: list[dict[fx.Node, Any]] = []
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), untouched(root):
             runs = [_run(root, graph, example, batch) for batch in BATCHES]
     except Exception:  # an operation that cannot be followed without computing
         try:
@@ -111,6 +113,13 @@ def _rule(first: Any, second: Any) -> Any:
         if isinstance(first, int) and first * BATCHES[1] == second * BATCHES[0]:
             return ("times", first // BATCHES[0])
     return Opaque()
+
+
+def is_constant(rule: Any) -> bool:
+    """Whether a value is the same for any batch, and no tensor: an image's height, a type, a list of such."""
+    if isinstance(rule, tuple) and rule[0] == "list":
+        return all(is_constant(item) for item in rule[1])
+    return isinstance(rule, tuple) and rule[0] == "constant"
 
 
 def rows(values: dict[fx.Node, Any], node: fx.Node) -> tuple[int, ...]:

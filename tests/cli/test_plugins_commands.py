@@ -1,0 +1,193 @@
+"""``tlkit plugins check``, ``new`` and ``list``, as a plugin's author meets them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from tlkit.cli.app import main
+from tlkit.plugins import KINDS
+
+TLKIT = [str(Path(sys.executable).with_name("tlkit"))]
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+#: Ten of timm's families, of several kinds and with few members; convit and efficientvit_msra note positions.
+TEN = (
+    "vovnet starnet senet swiftformer pit vision_transformer_relpos convit efficientvit_msra sknet repghost"
+).split()
+
+
+@pytest.fixture
+def tlkit(tmp_path: Path) -> Command:
+    """Runs tlkit in an empty folder; `path` holds what is installed besides."""
+
+    def run(*arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, **({"PYTHONPATH": str(path)} if path else {})}
+        return subprocess.run(
+            [*TLKIT, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+
+    return run
+
+
+def install(site: Path, name: str, code: str, group: str = "tlkit") -> Path:
+    """Writes a module and the .dist-info of its distribution, as an installer would."""
+    about = site / f"{name}-1.0.dist-info"
+    about.mkdir(parents=True)
+    (site / f"{name}.py").write_text(code)
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(f"[{group}]\n{name} = {name}\n")
+    return site
+
+
+HEAD = "import tlkit\n@tlkit.hookimpl\ndef tlkit_heads(register):\n    register('{name}', make)\n"
+MAKE = "def make(backbone, classes, *, hidden=3):\n    from torch import nn\n    return nn.Flatten()\n"
+
+
+def test_a_right_part_and_a_wrong_one(tlkit: Command, tmp_path: Path) -> None:
+    site = install(tmp_path / "site", "wrong", HEAD.format(name="wrong-head") + MAKE)
+    ended = tlkit("plugins", "check", "linear", "wrong-head", path=site)
+    assert ended.returncode == 1, ended.stderr
+    assert re.search(
+        r"head linear +logits have one column per class +passed +takes pooled, map, tokens", ended.stdout
+    )
+    assert re.search(
+        r"head wrong-head +options are declared +failed +expected a type for every option", ended.stdout
+    )
+    assert re.search(r"\d+ passed, 2 failed, 1 not applicable", ended.stdout)
+    ended = tlkit("plugins", "check", "wrong-head", "--json", path=site)
+    assert ended.returncode == 1
+    rows = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert rows[0] == {
+        "kind": "head", "part": "wrong-head", "check": "options are declared", "outcome": "failed",
+        "message": "expected a type for every option, since recipes are validated by it; came none for "
+        "hidden; to mend: annotate it, as in hidden: int",
+    }  # fmt: skip
+
+
+def test_a_name_of_two_kinds_is_checked_in_both(tlkit: Command, tmp_path: Path) -> None:
+    code = (
+        "import tlkit\n@tlkit.hookimpl\ndef tlkit_freeze_policies(register):\n"
+        "    register('linear', policy)\ndef policy(classifier):\n    return {'head.fc.weight'}\n"
+    )
+    site = install(tmp_path / "site", "second", code)
+    ended = tlkit("plugins", "check", "linear", "--json", path=site)
+    assert ended.returncode == 0, ended.stdout
+    assert {json.loads(line)["kind"] for line in ended.stdout.splitlines()} == {"head", "freeze-policy"}
+    ended = tlkit("plugins", "check", "linear", "--json", "--kind", "head", path=site)
+    assert {json.loads(line)["kind"] for line in ended.stdout.splitlines()} == {"head"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["affnie"], "no part is called 'affnie' (did you mean 'affine'?)"),
+        (["class-groups"], "option 'groups' is missing"),
+        (["linear", "--set", "dropuot=0.5"], "option 'dropuot' is unknown (did you mean 'dropout'?)"),
+        (["linear", "--set", "dropout"], "must be KEY=VALUE"),
+        (["folder"], "source 'folder' needs a folder: give one with --root PATH"),
+        (["linear", "--kind", "haed"], "'haed' is none of"),
+        ([], "name at least one part"),
+        (["--timm", "resnett"], "timm has no family 'resnett' (did you mean 'resnet'"),
+    ],
+)
+def test_a_users_mistake_ends_with_code_2(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["tlkit", "plugins", "check", *arguments]
+    with mock.patch.object(sys, "argv", command), pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert says in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+def test_ten_of_timms_families(tlkit: Command, tmp_path: Path) -> None:
+    ended = tlkit("plugins", "check", "--timm", *TEN, "--json", "--page", "timm.md")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    rows = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert [row["family"] for row in rows] == TEN
+    for row in rows:
+        assert row["forward"] and row["split"] and row["finetune"] and row["model_folder"], row["reason"]
+        assert row["blocks"] > 1 and not row["reason"]
+    page = (tmp_path / "timm.md").read_text()
+    assert f"| {TEN[0]} | {rows[0]['name']} | " in page
+    assert "Of 10 families 10 forward, 10 divide" in page
+
+
+def test_every_kind_of_new_package_passes_its_own_test(tlkit: Command, tmp_path: Path) -> None:
+    """Each is built to a wheel and unpacked into a fresh folder on the path, which is what installing a
+    pure wheel is; torch and the rest come from the environment at hand, since a whole one takes minutes."""
+    site = tmp_path / "site"
+    for kind in KINDS:
+        ended = tlkit("plugins", "new", f"my-{kind}", "--kind", kind)
+        assert ended.returncode == 0, ended.stderr
+        folder = tmp_path / f"tlkit-my-{kind}"
+        assert {file.name for file in folder.iterdir()} == {"pyproject.toml", "README.md", "src", "tests"}
+        build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "wheels")]
+        subprocess.run(build, cwd=folder, check=True, capture_output=True)
+    for wheel in (tmp_path / "wheels").glob("*.whl"):
+        zipfile.ZipFile(wheel).extractall(site)
+    listed = tlkit("plugins", "list", path=site).stdout
+    for kind in KINDS:
+        assert re.search(rf"my-{kind} +tlkit-my-{kind} +0\.1\.0 +loaded", listed)
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib",
+         "-c", os.devnull, "--rootdir", str(tmp_path),
+         *(str(tmp_path / f"tlkit-my-{kind}" / "tests") for kind in KINDS)],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout
+    assert "5 passed" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["taken", "--kind", "head"], "tlkit-taken is there already"),
+        (["a b", "--kind", "head"], "'a b' is no name for a package"),
+        (["-dash-", "--kind", "head"], "No such option"),
+        (["dash-", "--kind", "head"], "'dash-' is no name for a package"),
+        (["fine", "--kind", "haed"], "'haed' is none of"),
+    ],
+)
+def test_new_refuses(tlkit: Command, tmp_path: Path, arguments: list[str], says: str) -> None:
+    (tmp_path / "tlkit-taken").mkdir()
+    before = sorted(tmp_path.iterdir())
+    ended = tlkit("plugins", "new", *arguments)
+    assert ended.returncode == 2
+    assert says in " ".join(ended.stderr.replace("│", " ").split())
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_list_says_what_is_wrong_with_each_plugin_and_the_rest_works(tlkit: Command, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    install(site, "falls", "raise RuntimeError('no such luck')")
+    install(site, "misspells", HEAD.replace("heads", "haeds").format(name="a") + MAKE)
+    install(site, "newer", HEAD.replace("(register)", "(register, device)").format(name="b") + MAKE)
+    install(site, "one", HEAD.format(name="same") + MAKE)
+    install(site, "two", HEAD.format(name="same") + MAKE)
+    ended = tlkit("plugins", "list", path=site)
+    assert ended.returncode == 0, ended.stderr
+    for name, state, reason in (
+        ("falls", "broken", "RuntimeError: no such luck"),
+        ("misspells", "broken", "there is no hook 'tlkit_haeds' (did you mean 'tlkit_heads'"),
+        ("newer", "broken", "PluginValidationError: "),
+        ("one", "loaded", "head 'same' is two's too"),
+        ("two", "loaded", "head 'same' is one's too"),
+    ):
+        assert re.search(rf"{name} +{name} +1\.0 +{state} +.*{re.escape(reason)}", ended.stdout), ended.stdout
+    text = " ".join(ended.stdout.split())
+    assert "Argument(s) {'device'} are declared in the hookimpl" in text
+    assert "is it written for a newer tlkit than this one?" in text
+    assert tlkit("plugins", "check", "nothing", path=site).returncode == 0
+    clash = tlkit("plugins", "check", "same", path=site)
+    assert clash.returncode == 2
+    assert "head 'same' is registered by one and by two" in clash.stderr

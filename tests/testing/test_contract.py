@@ -1,0 +1,67 @@
+"""The parts that come with tlkit, and the reference plugin's, meet the contract that plugins are held to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from networks import REGISTRY
+
+from tlkit.plugins import KINDS
+from tlkit.testing import CHECKS, Result, results
+
+UNTRAINED = {"weights": "none"}
+SMALL_VIT = {"img_size": 32, "depth": 3}
+#: kind, name, options: every part that is registered by name, and networks of timm's of several kinds.
+PARTS: list[tuple[str, str, dict[str, Any]]] = [
+    ("backbone", "convnet3", {}),
+    ("backbone", "vgg16-quarter", {}),
+    ("backbone", "test_resnet", UNTRAINED),
+    ("backbone", "test_efficientnet", {**UNTRAINED, "features": "map"}),
+    ("backbone", "vit_tiny_patch16_224", {**UNTRAINED, "features": "map", "model_args": SMALL_VIT}),
+    ("head", "linear", {"dropout": 0.5}),
+    ("head", "mlp", {"hidden": 8}),
+    ("head", "class-groups", {"groups": {"a": "0-3", "b": [4, 5], "c": "6"}}),
+    ("augmentation", "none", {}),
+    ("augmentation", "affine", {"rotation": 20.0, "zoom": 0.2, "flip": True}),
+    ("augmentation", "standard", {}),
+    ("freeze-policy", "backbone", {}),
+    ("freeze-policy", "nothing", {}),
+    ("freeze-policy", "all-but-last-blocks", {"blocks": 2}),
+    ("freeze-policy", "matching", {"learn": ["backbone.last.*", "head.*"]}),
+    ("source", "drawn", {"per_class": 20, "without_label": 5}),
+    ("source", "catsdogs", {}),
+    ("source", "folder", {}),
+    ("source", "csv", {"split_column": "split"}),
+]
+
+
+def failures(done: list[Result]) -> list[str]:
+    return [f"{result.check}: {result.message}" for result in done if result.outcome == "failed"]
+
+
+@pytest.mark.parametrize(("kind", "name", "options"), PARTS, ids=[f"{each[0]} {each[1]}" for each in PARTS])
+def test_a_part_meets_the_contract(
+    kind: str, name: str, options: dict[str, Any], few_photos: Path, by_class: Path, tmp_path: Path
+) -> None:
+    roots = {"catsdogs": few_photos, "folder": by_class, "csv": by_class}
+    root = roots.get(name)
+    if name == "csv":
+        files = sorted(by_class.glob("*/*.jpg"))
+        rows = [
+            f"{file.relative_to(by_class).as_posix()},{file.parent.name},{('train', 'test')[number % 2]}"
+            for number, file in enumerate(files)
+        ]
+        table = tmp_path / "labels.csv"
+        table.write_text("\n".join(["path,label,split", *rows]))
+        options = {**options, "file": str(table)}
+    size = {"backbone": 32}.get(kind)
+    done = list(results(kind, name, options, registry=REGISTRY, root=root, size=size))
+    assert not failures(done)
+    assert len(done) == len(CHECKS[kind]) + 2
+
+
+def test_no_part_is_left_out() -> None:
+    tried = {(kind, name) for kind, name, _ in PARTS}
+    assert {(kind, name) for kind in KINDS for name in REGISTRY.names(kind)} <= tried

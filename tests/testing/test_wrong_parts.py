@@ -1,0 +1,324 @@
+"""Parts that are wrong on purpose: each is caught, and told what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import albumentations as A
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import tlkit
+from tlkit.components import Backbone, Block, Preprocess, Sample, Source
+from tlkit.errors import PluginError
+from tlkit.testing import check_augmentation, check_backbone, check_freeze_policy, check_head, check_source
+
+
+class Network(nn.Module):
+    """Two convolutions; the wrong ones differ from it in one thing each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, stride=2)
+        self.second = nn.Conv2d(4, 8, 3, stride=2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.second(self.first(images).relu()).relu()
+
+
+def backbone(network: nn.Module, **fields: Any) -> Backbone:
+    return Backbone(network, Preprocess(size=32), **fields)
+
+
+def right() -> Backbone:
+    """Nothing is wrong with it."""
+    return backbone(Network())
+
+
+def misses_a_parameter() -> Backbone:
+    blocks = [Block("first", ("first.weight", "first.bias")), Block("second", ("second.weight",))]
+    return backbone(Network(), grouping=blocks)
+
+
+def lists_blocks_backwards() -> Backbone:
+    names = ("second", "first")
+    return backbone(Network(), grouping=[Block(name, (f"{name}.weight", f"{name}.bias")) for name in names])
+
+
+def looks_at_its_batch() -> Backbone:
+    class Centred(Network):
+        def forward(self, images: Tensor) -> Tensor:
+            maps = super().forward(images)
+            return maps - maps.mean(0, keepdim=True)
+
+    return backbone(Centred())
+
+
+def counts_in_evaluation() -> Backbone:
+    class Counting(Network):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(1))
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.seen += len(images)
+            return super().forward(images)
+
+    return backbone(Counting())
+
+
+def declares_another_shape() -> Backbone:
+    class Declared(Backbone):
+        @property
+        def feature_shape(self) -> tuple[int, ...]:  # type: ignore[override]
+            return (8, 9, 9)
+
+    return Declared(Network(), Preprocess(size=32))
+
+
+def draws_in_evaluation() -> Backbone:
+    class Noisy(Network):
+        def forward(self, images: Tensor) -> Tensor:
+            return nn.functional.dropout(super().forward(images), 0.5)
+
+    return backbone(Noisy())
+
+
+def leaves_a_tensor_behind() -> Backbone:
+    class Scaled(Network):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.tensor(2.0)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images * self.scale)
+
+    return backbone(Scaled())
+
+
+def forgets_its_weights() -> Backbone:
+    class Forgetful(Network):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("scale", torch.rand(1) + 1, persistent=False)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images) * self.scale
+
+    return backbone(Forgetful())
+
+
+def measures_in_255() -> Backbone:
+    return Backbone(Network(), Preprocess(size=32, mean=(123.7, 116.3, 103.5)))
+
+
+def takes_options_by_position(width: int = 4) -> Backbone:
+    return backbone(Network())
+
+
+def calls_what_is_not_there() -> Backbone:
+    class Broken(Network):
+        def forward(self, images: Tensor) -> Tensor:
+            return self.third(images)
+
+    return backbone(Broken())
+
+
+BACKBONES: list[tuple[Callable[..., Backbone], list[str]]] = [
+    (
+        misses_a_parameter,
+        [
+            "blocks cover every parameter once: expected each of 4 parameters in one block; came "
+            "second.bias: in no block; to mend: return in Backbone(grouping=…) every name of "
+            "module.named_parameters()"
+        ],
+    ),
+    (
+        lists_blocks_backwards,
+        ["block 'first', listed behind 'second', is met before it", "from input to output"],
+    ),
+    (
+        looks_at_its_batch,
+        ["images are independent: expected an image's features to be the same alone", "track_running_stats"],
+    ),
+    (
+        counts_in_evaluation,
+        [
+            "evaluation changes no state: expected a forward pass in evaluation mode to change nothing; came "
+            "a change of seen; to mend: change a buffer only where self.training is true",
+            "what is frozen stays: expected all but the last block and the head to stay bit for bit in a "
+            "training step; came a change of backbone.seen",
+        ],
+    ),
+    (
+        declares_another_shape,
+        [
+            "feature shapes agree: expected features (1, 8, 9, 9), as feature_shape declares for 32 px and 1 "
+            "image; came (1, 8, 7, 7); to mend: declare what the network gives"
+        ],
+    ),
+    (draws_in_evaluation, ["features repeat: expected the same features", "where self.training is true"]),
+    (leaves_a_tensor_behind, ["came scale left behind; to mend: make it a buffer: self.register_buffer("]),
+    (forgets_its_weights, ["a model folder brings it back: expected the same weights", "persistent=True"]),
+    (measures_in_255, ["expected mean to be three numbers from 0 to 1", "divide by 255"]),
+    (
+        takes_options_by_position,
+        ["width by position, which no recipe can set", "put a * in front", "(*, width)"],
+    ),
+    (calls_what_is_not_there, ["AttributeError: 'Broken' object has no attribute 'third' in "]),
+]
+
+
+def test_a_right_one_passes() -> None:
+    outcomes = {result.outcome for result in check_backbone(right)}
+    assert outcomes == {"passed"}
+
+
+@pytest.mark.parametrize(("factory", "says"), BACKBONES, ids=[each[0].__name__ for each in BACKBONES])
+def test_wrong_backbones(factory: Callable[..., Backbone], says: list[str]) -> None:
+    with pytest.raises(AssertionError) as failed:
+        check_backbone(factory)
+    text = str(failed.value)
+    assert text.startswith(f"backbone '{factory.__name__}' fails ")
+    for part in says:
+        assert part in text
+
+
+class Draws(A.ImageOnlyTransform):
+    """Adds one number to an image's pixels, drawn from wherever it is told."""
+
+    def __init__(self, draw: Callable[[Any], int]) -> None:
+        super().__init__(p=1.0)
+        self.draw = draw
+
+    def apply(self, img: Any, **params: Any) -> Any:
+        return (img // 2 + self.draw(self)).astype(np.uint8)
+
+
+def with_steps(*steps: Any) -> Callable[[Preprocess], Any]:
+    def factory(preprocess: Preprocess) -> Any:
+        return A.Compose([A.Resize(preprocess.size, preprocess.size), *steps])
+
+    return factory
+
+
+@pytest.mark.parametrize(
+    ("factory", "says"),
+    [
+        (
+            with_steps(A.HorizontalFlip(), A.ToFloat(max_value=255)),
+            "came float32 (32, 32, 3); to mend: end with pixels",
+        ),
+        (with_steps(Draws(lambda _: 100)), "came the same one for all; to mend: draw anew in every call"),
+        (
+            with_steps(Draws(lambda _: int(np.random.randint(100)))),
+            "expected the same pixels when seed 0 is drawn again; came 1024 different pixels; to mend: draw "
+            "from albumentations' own generators",
+        ),
+        (
+            lambda preprocess: A.Compose([A.HorizontalFlip()]),
+            "expected uint8 pixels (32, 32, 3) from an image 64",
+        ),
+        (lambda preprocess: lambda image: image, "must return an albumentations.Compose"),
+    ],
+)
+def test_wrong_augmentations(factory: Callable[..., Any], says: str) -> None:
+    with pytest.raises(AssertionError) as failed:
+        check_augmentation(factory)
+    assert says in str(failed.value)
+
+
+def test_wrong_heads() -> None:
+    class Idle(nn.Module):
+        def __init__(self, width: int, classes: int) -> None:
+            super().__init__()
+            self.fc, self.idle = nn.Linear(width, classes), nn.Linear(width, classes)
+
+        def forward(self, features: Tensor) -> Tensor:
+            return self.fc(features.flatten(1))
+
+    def idle(shape: tuple[int, ...], classes: int) -> nn.Module:
+        return Idle(torch.Size(shape).numel(), classes)
+
+    with pytest.raises(AssertionError) as failed:
+        check_head(lambda backbone, classes: idle(backbone.feature_shape, len(classes)))
+    assert "came none for idle.weight, idle.bias; to mend: use it in forward" in str(failed.value)
+    with pytest.raises(AssertionError) as failed:
+        check_head(lambda backbone, classes: idle(backbone.feature_shape, 1))
+    assert "expected finite logits (1, 3) from features (1, 16); came (1, 1)" in str(failed.value)
+
+
+def test_wrong_freeze_policies() -> None:
+    with pytest.raises(AssertionError) as failed:
+        check_freeze_policy(lambda classifier: {"backbone.last.0.wieght"})
+    assert (
+        "every name is a parameter: expected names of the classifier's parameters, which begin with "
+        "backbone. or head.; came backbone.last.0.wieght "
+        "(did you mean 'backbone.last.0.weight'" in str(failed.value)
+    )
+
+    def freezes(classifier: nn.Module) -> set[str]:
+        classifier.requires_grad_(False)
+        return {"head.fc.weight"}
+
+    with pytest.raises(
+        AssertionError, match="to mend: return names only: tlkit freezes what is not among them"
+    ):
+        check_freeze_policy(freezes)
+    with pytest.raises(AssertionError, match="expected a set of parameter names; came list"):
+        check_freeze_policy(lambda classifier: ["head.fc.weight"])
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"id": "0.png"}, "ids are unique: expected an id of its own for every image: results name it by "
+                          "that; came 0.png more than once; to mend: use the path below the root"),
+        ({"label": 2}, "expected labels from 0 to 1, indices into ('cat', 'dog'); came 2 for '3.png'"),
+        ({"path": "0.png", "split": "test"}, "came '0.png' in train and in test; to mend: list a file once"),
+        ({"path": "gone.png"}, "expected a file for every sample; came none for 3.png"),
+        ({"split": "tset"}, "expected a split of train, val, test, or None; came 'tset' for '3.png'"),
+    ],
+)  # fmt: skip
+def test_wrong_sources(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    for number in range(4):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
+
+    def source(root: Path) -> Source:
+        samples = [
+            {"id": f"{number}.png", "path": f"{number}.png", "label": number % 2, "split": "train"}
+            for number in range(4)
+        ]
+        samples[3] |= change
+        made = [Sample(**{**sample, "path": root / sample["path"]}) for sample in samples]
+        return Source(("cat", "dog"), made)
+
+    with pytest.raises(AssertionError) as failed:
+        check_source(source, tmp_path)
+    assert says in str(failed.value)
+
+
+def test_a_source_that_is_not_the_same_twice(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def source(root: Path | None) -> Source:
+        calls.append(1)
+        samples = [Sample(f"{len(calls)}-{number}", tmp_path, number) for number in range(2)]
+        return Source(("cat", "dog"), samples, make=lambda sample: b"")
+
+    with pytest.raises(AssertionError, match="expected the same 2 images in the same order on a second call"):
+        check_source(source)
+
+
+def test_a_users_mistakes_are_no_failed_checks(tmp_path: Path) -> None:
+    with pytest.raises(PluginError, match=r"no head is called 'lineer' .did you mean 'linear'"):
+        check_head("lineer")
+    with pytest.raises(PluginError, match=r"option 'hiden' is unknown .did you mean 'hidden'"):
+        check_head("mlp", hiden=3)
+    with pytest.raises(tlkit.TlkitError, match="is not there"):
+        check_source("folder", tmp_path / "nowhere")
