@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from commands import command
 
 TLKIT = [str(Path(sys.executable).with_name("tlkit"))]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -84,8 +85,8 @@ def test_a_run_shows_plan_progress_table_and_report(tlkit: Command, tmp_path: Pa
 
 
 def test_runs_are_numbered(tlkit: Command) -> None:
-    assert tlkit("run", "recipe.toml").stdout.splitlines()[-1] == "runs/few/1/report.html"
-    assert tlkit("run", "recipe.toml").stdout.splitlines()[-1] == "runs/few/2/report.html"
+    assert tlkit("run", "recipe.toml", "--no-report").stdout.splitlines()[-1] == "runs/few/1"
+    assert tlkit("run", "recipe.toml", "--no-report").stdout.splitlines()[-1] == "runs/few/2"
 
 
 def test_a_plan_writes_no_folder(tlkit: Command, tmp_path: Path) -> None:
@@ -111,17 +112,18 @@ def test_a_plan_writes_no_folder(tlkit: Command, tmp_path: Path) -> None:
     ],
 )
 def test_a_users_mistake_ends_with_2_and_says_what_to_do(
-    arguments: list[str], says: str, tlkit: Command
+    arguments: list[str], says: str, tlkit: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ended = tlkit(*arguments)
+    monkeypatch.chdir(tmp_path)
+    ended = command(*arguments)
     assert ended.returncode == 2
     assert says in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
 def test_debug_shows_where(tlkit: Command) -> None:
-    ended = tlkit("run", "nowhere.toml", "--debug")
-    assert "Traceback" in ended.stderr
+    assert "Traceback" not in tlkit("run", "nowhere.toml").stderr
+    assert "Traceback" in tlkit("run", "nowhere.toml", "--debug").stderr
 
 
 def test_a_full_disk_is_said_and_loses_nothing(tlkit: Command, cache: Path) -> None:
@@ -131,7 +133,7 @@ def test_a_full_disk_is_said_and_loses_nothing(tlkit: Command, cache: Path) -> N
     assert "features cannot be written" in ended.stderr
     assert "features.keep=false" in ended.stderr
     assert not list(cache.rglob("*.unfinished"))
-    assert tlkit("run", ".", "--out", "out").returncode == 0
+    assert tlkit("run", ".", "--out", "out", "--no-report").returncode == 0
 
 
 def test_a_plugin_that_raises_at_import_is_named_and_the_rest_works(tlkit: Command, tmp_path: Path) -> None:
@@ -176,7 +178,7 @@ def test_blocks_of_vgg16(tlkit: Command) -> None:
 
 
 def test_the_cache_is_listed_and_cleared(tlkit: Command) -> None:
-    assert tlkit("run", ".", "--out", "out").returncode == 0
+    assert tlkit("run", ".", "--out", "out", "--no-report").returncode == 0
     assert re.search(r"^1 in .*features: [\d.]+ kB of 20\.0 GB$", tlkit("cache", "list").stdout, re.MULTILINE)
     assert "freed 0 B" in tlkit("cache", "prune").stdout
     assert re.search(r"freed [\d.]+ kB", tlkit("cache", "clear").stdout)
@@ -190,14 +192,14 @@ def test_two_processes_share_the_work_and_agree(tlkit: Command, tmp_path: Path, 
     launch = [str(Path(sys.executable).with_name("accelerate")), "launch", "--cpu", "--num_processes", "2"]
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "tlkit"]
     options = ["--set", "training.epochs=3", "--set", "phase.bottleneck.freeze=all-but-last-blocks"]
-    command = [*launch, "run", ".", "--out", "two", *options]
+    command = [*launch, "run", ".", "--out", "two", "--no-report", *options]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.splitlines()[-1] == "two/report.html"
+    assert ended.stdout.splitlines()[-1] == "two"
     assert ended.stdout.count("Accuracy on the test images") == 1
     together = json.loads((tmp_path / "two" / "results.json").read_text())["phases"][0]
     assert (together["features"]["computed"], together["features"]["reused"]) == (22, 0)
-    alone = tlkit("run", ".", "--out", "one", *options)
+    alone = tlkit("run", ".", "--out", "one", "--no-report", *options)
     assert alone.returncode == 0, alone.stderr
     single = json.loads((tmp_path / "one" / "results.json").read_text())["phases"][0]
     assert (single["features"]["computed"], single["features"]["reused"]) == (0, 22)
