@@ -217,3 +217,21 @@ def test_an_annotation_that_cannot_be_resolved_names_the_factory() -> None:
 
     with pytest.raises(PluginError, match=r"broken: the type of an option cannot be resolved.*Network"):
         options.describe(broken)
+
+
+@pytest.mark.parametrize(
+    ("weights", "without"),
+    [
+        (Literal["pretrained", "none"], {"weights": "none"}),
+        (Literal["pretrained", "none"] | Path, {"weights": "none"}),
+        (Path | None, {"weights": None}),
+        (Path, {}),
+        (str, {}),
+    ],
+)
+def test_a_backbone_without_its_weights(weights: Any, without: dict[str, Any]) -> None:
+    def backbone(*, width: int = 8, weights: str) -> None: ...
+
+    backbone.__annotations__["weights"] = weights
+    assert options.without_weights(backbone) == without
+    assert options.without_weights(lambda *, width=8: None) == {}

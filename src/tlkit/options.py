@@ -76,6 +76,18 @@ def convert(factory: Factory, options: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def without_weights(factory: Factory) -> dict[str, Any]:
+    """The options that make a backbone without loading weights, for where its own come from elsewhere.
+
+    They are its `weights`, where that can be "none" or None, and nothing else.
+    """
+    allowed = get_args(_types(factory).get("weights"))
+    named = any(get_origin(each) is Literal and "none" in get_args(each) for each in allowed)
+    if named or "none" in allowed:  # alone, Literal's arguments are its values
+        return {"weights": "none"}
+    return {"weights": None} if NoneType in allowed else {}
+
+
 def _validate(factory: Factory, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     parameters, types = _parameters(factory), _types(factory)
     problems = [(name, _unknown(name, list(parameters))) for name in options if name not in parameters]

@@ -242,6 +242,10 @@ class Registry:
         with _blaming(part.owner, f"making {kind} {name!r}"):
             return part.factory(*args, **converted)
 
+    def without_weights(self, backbone: str) -> dict[str, Any]:
+        """The options that make that backbone without loading weights."""
+        return options.without_weights(self.find("backbone", backbone).factory)
+
     def needs_root(self, source: str) -> bool:
         """Whether a source cannot do without a folder: its factory's `root` has no default."""
         root = inspect.signature(self.find("source", source).factory).parameters.get("root")

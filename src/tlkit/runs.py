@@ -324,11 +324,13 @@ class _Execution:
         temperature = fit_temperature(raw["val"], labels(splits.val))
         found = {part: probabilities(values, temperature) for part, values in raw.items()}
         if self.folder.writes:
+            backbone = item.phase.backbone
             save_model(
                 self.folder.model(name),
                 item.split.classifier,
                 item.backbone,
-                backbone_table=item.phase.backbone.table(),
+                # its weights are in the folder; where they came from may not be where it goes
+                backbone_table={**backbone.table(), **self.registry.without_weights(backbone.name)},
                 head_table=item.phase.head.table(),
                 classes=classes,
                 calibration={"temperature": temperature, "reject_below": self.recipe.reject_below},

@@ -52,6 +52,13 @@ def tlkit(tmp_path: Path, few_photos: Path) -> Command:
     return run
 
 
+@pytest.fixture
+def here(tlkit: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That folder, for commands in this process: a new one takes seconds to load torch."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 def plugin(folder: Path, name: str, code: str, group: str = "tlkit") -> Path:
     """Installs a real plugin: a module and the entry point that names it."""
     folder.mkdir(exist_ok=True)
@@ -84,16 +91,16 @@ def test_a_run_shows_plan_progress_table_and_report(tlkit: Command, tmp_path: Pa
     assert row in again.stdout.splitlines()
 
 
-def test_runs_are_numbered(tlkit: Command) -> None:
-    assert tlkit("run", "recipe.toml", "--no-report").stdout.splitlines()[-1] == "runs/few/1"
-    assert tlkit("run", "recipe.toml", "--no-report").stdout.splitlines()[-1] == "runs/few/2"
+def test_runs_are_numbered(here: Path) -> None:
+    assert command("run", "recipe.toml", "--no-report").stdout.splitlines()[-1] == "runs/few/1"
+    assert command("run", "recipe.toml", "--no-report").stdout.splitlines()[-1] == "runs/few/2"
 
 
-def test_a_plan_writes_no_folder(tlkit: Command, tmp_path: Path) -> None:
-    ended = tlkit("run", ".", "--plan", "--set", "phase.bottleneck.freeze=nothing")
+def test_a_plan_writes_no_folder(here: Path) -> None:
+    ended = command("run", ".", "--plan", "--set", "phase.bottleneck.freeze=nothing")
     assert ended.returncode == 0
     assert "everything learns" in ended.stdout
-    assert not (tmp_path / "runs").exists()
+    assert not (here / "runs").exists()
 
 
 @pytest.mark.parametrize(
@@ -111,10 +118,7 @@ def test_a_plan_writes_no_folder(tlkit: Command, tmp_path: Path) -> None:
         (["cache", "prune", "--limit", "lots"], "is no size"),
     ],
 )
-def test_a_users_mistake_ends_with_2_and_says_what_to_do(
-    arguments: list[str], says: str, tlkit: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_users_mistake_ends_with_2_and_says_what_to_do(arguments: list[str], says: str, here: Path) -> None:
     ended = command(*arguments)
     assert ended.returncode == 2
     assert says in ended.stderr
@@ -149,6 +153,7 @@ def test_a_plugin_that_raises_at_import_is_named_and_the_rest_works(tlkit: Comma
 
 def test_help_answers_at_once_whatever_plugins_import(tlkit: Command, tmp_path: Path) -> None:
     path = plugin(tmp_path / "site", "slowplugin", "import torch, time\ntime.sleep(5)")
+    plugin(path, "slowcommand", "import torch, time\ntime.sleep(5)", group="tlkit.commands")
     seconds = []
     for _ in range(3):
         began = time.perf_counter()
@@ -158,31 +163,48 @@ def test_help_answers_at_once_whatever_plugins_import(tlkit: Command, tmp_path: 
 
 
 def test_a_plugins_command_has_a_heading_of_its_own(tlkit: Command, tmp_path: Path) -> None:
-    code = (
-        "import typer\napp = typer.Typer(help='Says hello.')\n@app.command()\ndef hello(): print('hello')\n"
-    )
-    path = plugin(tmp_path / "site", "greeter", code, group="tlkit.commands")
-    about = path / "greeter-1.0.dist-info" / "entry_points.txt"
-    about.write_text("[tlkit.commands]\ngreeter = greeter:app\n")
-    shown = tlkit("--help", path=path).stdout
-    assert "Commands of plugins" in shown
-    assert "Says hello." in shown
+    """And is loaded when it is asked for, not before."""
+    code = "import typer\napp = typer.Typer()\n@app.command()\ndef hello(): print('hello')\n"
+    path = plugin(tmp_path / "site", "greeter", code)
+    about = path / "greeter-1.0.dist-info"
+    with (about / "METADATA").open("a") as metadata:
+        metadata.write("Summary: Says hello.\n")
+    commands = [
+        "greeter = greeter:app",
+        "gone = greeter:nothing",
+        "text = greeter:__name__",
+        "run = greeter:app",
+    ]
+    (about / "entry_points.txt").write_text("\n".join(["[tlkit.commands]", *commands]))
+    shown = tlkit("--help", path=path)
+    assert re.search(r"Commands of plugins.*greeter +Says hello\.", shown.stdout, re.DOTALL)
+    assert "greeter's command 'run' is left out: tlkit has one of that name" in shown.stderr
+    assert tlkit("greeter", "hello", path=path).stdout == "hello\n"
+    for name, says in (
+        ("gone", "could not be loaded: AttributeError: "),
+        ("text", "must be a typer.Typer, not"),
+    ):
+        ended = tlkit(name, path=path)
+        assert (ended.returncode, says in ended.stderr) == (2, True), ended.stderr
+    assert tlkit("--version", path=path).returncode == 0
 
 
-def test_blocks_of_vgg16(tlkit: Command) -> None:
-    shown = tlkit("plugins", "blocks", "vgg16").stdout
+def test_blocks_of_vgg16() -> None:
+    shown = command("plugins", "blocks", "vgg16").stdout
     assert "14,714,688 parameters" in shown
     (last,) = (line for line in shown.splitlines() if line.strip().startswith("5 "))
     assert "7,079,424" in last
     assert "features.24.weight … features.28.bias" in last
 
 
-def test_the_cache_is_listed_and_cleared(tlkit: Command) -> None:
-    assert tlkit("run", ".", "--out", "out", "--no-report").returncode == 0
-    assert re.search(r"^1 in .*features: [\d.]+ kB of 20\.0 GB$", tlkit("cache", "list").stdout, re.MULTILINE)
-    assert "freed 0 B" in tlkit("cache", "prune").stdout
-    assert re.search(r"freed [\d.]+ kB", tlkit("cache", "clear").stdout)
-    listed = tlkit("cache", "list").stdout
+def test_the_cache_is_listed_and_cleared(here: Path) -> None:
+    assert command("run", ".", "--out", "out", "--no-report").returncode == 0
+    assert re.search(
+        r"^1 in .*features: [\d.]+ kB of 20\.0 GB$", command("cache", "list").stdout, re.MULTILINE
+    )
+    assert "freed 0 B" in command("cache", "prune").stdout
+    assert re.search(r"freed [\d.]+ kB", command("cache", "clear").stdout)
+    listed = command("cache", "list").stdout
     assert listed.startswith("0 in ")
     assert "images that sources made" in listed
 

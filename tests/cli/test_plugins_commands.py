@@ -10,11 +10,10 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
 import pytest
+from commands import command
 
-from tlkit.cli.app import main
 from tlkit.plugins import KINDS
 
 TLKIT = [str(Path(sys.executable).with_name("tlkit"))]
@@ -73,16 +72,16 @@ def test_a_right_part_and_a_wrong_one(tlkit: Command, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_a_name_of_two_kinds_is_checked_in_both(tlkit: Command, tmp_path: Path) -> None:
+def test_a_name_of_two_kinds_is_checked_in_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
         "import tlkit\n@tlkit.hookimpl\ndef tlkit_freeze_policies(register):\n"
         "    register('linear', policy)\ndef policy(classifier):\n    return {'head.fc.weight'}\n"
     )
-    site = install(tmp_path / "site", "second", code)
-    ended = tlkit("plugins", "check", "linear", "--json", path=site)
+    monkeypatch.syspath_prepend(install(tmp_path / "site", "second", code))
+    ended = command("plugins", "check", "linear", "--json")
     assert ended.returncode == 0, ended.stdout
     assert {json.loads(line)["kind"] for line in ended.stdout.splitlines()} == {"head", "freeze-policy"}
-    ended = tlkit("plugins", "check", "linear", "--json", "--kind", "head", path=site)
+    ended = command("plugins", "check", "linear", "--json", "--kind", "head")
     assert {json.loads(line)["kind"] for line in ended.stdout.splitlines()} == {"head"}
 
 
@@ -99,14 +98,10 @@ def test_a_name_of_two_kinds_is_checked_in_both(tlkit: Command, tmp_path: Path) 
         (["--timm", "resnett"], "timm has no family 'resnett' (did you mean 'resnet'"),
     ],
 )
-def test_a_users_mistake_ends_with_code_2(
-    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = ["tlkit", "plugins", "check", *arguments]
-    with mock.patch.object(sys, "argv", command), pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    assert says in " ".join(capsys.readouterr().err.replace("│", " ").split())
+def test_a_users_mistake_ends_with_code_2(arguments: list[str], says: str) -> None:
+    ended = command("plugins", "check", *arguments)
+    assert ended.returncode == 2
+    assert says in " ".join(ended.stderr.replace("│", " ").split())
 
 
 def test_ten_of_timms_families(tlkit: Command, tmp_path: Path) -> None:
@@ -158,10 +153,13 @@ def test_every_kind_of_new_package_passes_its_own_test(tlkit: Command, tmp_path:
         (["fine", "--kind", "haed"], "'haed' is none of"),
     ],
 )
-def test_new_refuses(tlkit: Command, tmp_path: Path, arguments: list[str], says: str) -> None:
+def test_new_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+) -> None:
     (tmp_path / "tlkit-taken").mkdir()
+    monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.iterdir())
-    ended = tlkit("plugins", "new", *arguments)
+    ended = command("plugins", "new", *arguments)
     assert ended.returncode == 2
     assert says in " ".join(ended.stderr.replace("│", " ").split())
     assert sorted(tmp_path.iterdir()) == before

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import entry_points, version
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points, version
 from typing import Annotated
 
 import typer
@@ -19,7 +20,10 @@ from tlkit.cli.fit import fit
 from tlkit.cli.predict import predict
 from tlkit.cli.report import compare, report
 from tlkit.cli.run import run
-from tlkit.errors import TlkitError
+from tlkit.errors import PluginError, TlkitError
+
+#: The heading in --help of commands that plugins add.
+PANEL = "Commands of plugins"
 
 app = typer.Typer(
     name="tlkit",
@@ -50,8 +54,8 @@ def main() -> None:
     # --debug means the same wherever it stands
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
-    _add_plugin_commands()
     try:
+        _add_plugin_commands(arguments)
         app(arguments)
     except TlkitError as error:
         if debug:
@@ -69,13 +73,40 @@ def main() -> None:
         sys.exit(1)
 
 
-def _add_plugin_commands() -> None:
-    """Adds plugins' own commands; one that cannot be loaded is left out and reported."""
+def _add_plugin_commands(arguments: Sequence[str]) -> None:
+    """Adds plugins' own commands.
+
+    Only the one that is asked for is loaded, so that ``--help`` stays fast whatever they import; the
+    others are described by their package's summary.
+
+    Raises:
+        PluginError: the one that is asked for cannot be loaded.
+    """
+    own = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+    own |= {group.name for group in app.registered_groups}
+    asked = next((argument for argument in arguments if not argument.startswith("-")), None)
     disabled = {name.strip() for name in os.environ.get("TLKIT_DISABLE_PLUGINS", "").split(",")}
     for entry in entry_points(group="tlkit.commands"):
-        if disabled & {"*", entry.name, entry.dist.name if entry.dist else ""}:
+        owner = entry.dist.name if entry.dist else entry.name
+        if disabled & {"*", entry.name, owner}:
             continue
-        try:
-            app.add_typer(entry.load(), name=entry.name, rich_help_panel="Commands of plugins")
-        except Exception as error:
-            say(f"plugin command {entry.name!r} could not be loaded: {error}", stderr=True)
+        if entry.name in own:
+            say(f"{owner}'s command {entry.name!r} is left out: tlkit has one of that name", stderr=True)
+        elif entry.name == asked:
+            app.add_typer(_load(entry, owner), name=entry.name, rich_help_panel=PANEL)
+        else:
+            about = entry.dist.metadata.json if entry.dist else {}
+            app.add_typer(
+                typer.Typer(help=str(about.get("summary", ""))), name=entry.name, rich_help_panel=PANEL
+            )
+
+
+def _load(entry: EntryPoint, owner: str) -> typer.Typer:
+    try:
+        loaded = entry.load()
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        raise PluginError(f"{owner}'s command {entry.name!r} could not be loaded: {text}") from error
+    if not isinstance(loaded, typer.Typer):
+        raise PluginError(f"{owner}'s command {entry.name!r} must be a typer.Typer, not {loaded!r}")
+    return loaded

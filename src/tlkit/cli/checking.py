@@ -45,7 +45,8 @@ def check(
 ) -> None:
     """Check parts against what tlkit wants of them, and say how to mend what fails.
 
-    A backbone's option `weights` is "none" unless --set says otherwise, so that nothing is fetched.
+    A backbone's option `weights` is "none", or left out, unless --set says otherwise, so that nothing is
+    fetched.
     """
     from tlkit.plugins import KINDS, load_registry
 
@@ -109,12 +110,10 @@ def _checks(kind: str) -> int:
 def _results(
     kind: str, name: str, given: Mapping[str, Any], registry: Registry, root: Path | None, size: int | None
 ) -> Iterator[Result]:
-    from tlkit import options
     from tlkit.errors import PluginError
     from tlkit.testing import results
 
-    known = {option.name for option in options.describe(registry.find(kind, name).factory)}
-    own = {"weights": "none"} if kind == "backbone" and "weights" in known else {}
+    own = registry.without_weights(name) if kind == "backbone" else {}
     if kind == "source" and root is None and registry.needs_root(name):
         raise PluginError(f"source {name!r} needs a folder: give one with --root PATH")
     return results(kind, name, {**own, **given}, registry=registry, root=root, size=size)

@@ -100,8 +100,8 @@ def blocks(
 
     registry = load_registry()
     known = {option.name for option in options.describe(registry.find("backbone", name).factory)}
-    wanted = {key: value for key, value in (("features", features), ("weights", "none")) if key in known}
-    backbone = registry.make("backbone", name, wanted)
+    wanted = {"features": features} if "features" in known else {}
+    backbone = registry.make("backbone", name, {**wanted, **registry.without_weights(name)})
     sizes = {key: value.numel() for key, value in backbone.module.named_parameters()}
     rows = []
     for number, block in enumerate(backbone.blocks(), 1):

@@ -1,0 +1,197 @@
+"""What the documents tell a plugin's author: every example is installed as it stands, and used."""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import json
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import command
+
+import tlkit
+from tlkit import hookspecs
+from tlkit.plugins import HOOKS, load_registry
+from tlkit.testing import results
+
+DOCS = Path(__file__).parents[1] / "docs"
+KIND_OF = {hook: kind for kind, hook in HOOKS.items()}
+SPECS = {name: spec for name, spec in vars(hookspecs).items() if name.startswith("tlkit_")}
+EVENTS = [name for name in SPECS if name not in KIND_OF]
+Install = Callable[..., Path]
+
+
+def code(page: str, language: str = "python") -> str:
+    """The page's first block of that language."""
+    found = re.search(rf"```{language}\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
+    assert found, f"{page} has no {language} block"
+    return found[1]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Installs a module as a distribution with one entry point."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(site)
+    written = []
+
+    def write(module: str, source: str, *, group: str = "tlkit", name: str | None = None) -> Path:
+        written.append(module)
+        (site / f"{module}.py").write_text(source, encoding="utf-8")
+        about = site / f"{module}-1.0.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\nSummary: A test.\n"
+        )
+        point = module if group == "tlkit" else f"{module}:app"
+        (about / "entry_points.txt").write_text(f"[{group}]\n{name or module} = {point}\n")
+        return site
+
+    yield write
+    for module in written:
+        sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def recipe(few_photos: Path, tmp_path: Path) -> Path:
+    """A small experiment of two phases; its goal is met in any epoch."""
+    path = tmp_path / "recipe.toml"
+    path.write_text(
+        f"""
+name = "few"
+goal = 0.01
+data = {{ source = "catsdogs", root = "{few_photos}", per_class = {{ train = 4, val = 2, test = 2 }} }}
+backbone = {{ name = "test_resnet", weights = "none" }}
+preprocess = {{ size = 32 }}
+training = {{ epochs = 3, precision = "float32" }}
+
+[[phase]]
+name = "bottleneck"
+
+[[phase]]
+name = "fine-tune"
+start_from = "bottleneck"
+freeze = {{ name = "all-but-last-blocks", blocks = 1 }}
+"""
+    )
+    return path
+
+
+@pytest.mark.parametrize("hook", SPECS)
+def test_every_hook_has_a_page_whose_example_has_its_arguments(hook: str, install: Install) -> None:
+    spec = list(inspect.signature(SPECS[hook]).parameters)
+    heading = (DOCS / "hooks" / f"{hook}.md").read_text(encoding="utf-8").splitlines()[0]
+    assert heading == f"# `{hook}({', '.join(spec)})`"
+    install("example", code(f"hooks/{hook}.md"))
+    (state,) = (state for state in load_registry().plugins if state.name == "example")
+    assert state.state == "loaded", state.reason
+    implemented = getattr(sys.modules["example"], hook)
+    assert list(inspect.signature(implemented).parameters) == spec
+
+
+@pytest.mark.parametrize("hook", KIND_OF)
+def test_the_part_of_a_hooks_page_keeps_the_contract(hook: str, install: Install, few_photos: Path) -> None:
+    install("example", code(f"hooks/{hook}.md"))
+    registry = load_registry()
+    ((kind, name),) = next(state.parts for state in registry.plugins if state.name == "example")
+    assert kind == KIND_OF[hook]
+    root = few_photos if kind == "source" else None
+    done = list(results(kind, name, registry=registry, root=root))
+    assert not [result for result in done if result.outcome == "failed"]
+    commands = code(f"hooks/{hook}.md", "console").splitlines()
+    assert commands[0].startswith(f"$ tlkit plugins check {name}")
+
+
+@pytest.fixture
+def room() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A chat room's incoming webhook: its address, and what it was told."""
+    told: list[dict[str, Any]] = []
+
+    class Room(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Room)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", told
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_examples_of_the_events(
+    install: Install,
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    room: tuple[str, list[dict[str, Any]]],
+) -> None:
+    for event in EVENTS:
+        install(f"example_{event}", code(f"hooks/{event}.md"))
+    address, told = room
+    monkeypatch.setenv("TLKIT_WEBHOOK", address)
+    run = tlkit.run(recipe, out=tmp_path / "runs" / "one")
+    phases = run.results["phases"]
+
+    (line,) = (tmp_path / "runs" / "all-runs.jsonl").read_text().splitlines()
+    started = json.loads(line)
+    assert (started["folder"], started["recipe"], started["device"]) == ("one", "few", "cpu")
+    assert started["images"]["train"] == 8
+    assert started["learning"]["fine-tune"] > started["learning"]["bottleneck"] > 0
+
+    assert (run.folder / "status.txt").read_text() == "fine-tune, 2 of 2: up to 3 epochs\n"
+
+    for phase in phases:
+        history = (run.folder / "phases" / phase["name"] / "history.csv").read_text().splitlines()
+        assert len(history) == 2, "the goal was met in the first epoch"
+        assert re.fullmatch(r"validation accuracy [\d.]+ meets the goal", phase["stopped"])
+
+    with (tmp_path / "runs" / "all-phases.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["phase"] for row in rows] == ["bottleneck", "fine-tune"]
+    assert [float(row["accuracy"]) for row in rows] == [phase["test"]["accuracy"] for phase in phases]
+
+    (message,) = told
+    assert message["text"].splitlines()[0] == f"few is done: {run.folder}"
+    assert f"fine-tune: {phases[1]['test']['accuracy']:.3f} (" in message["text"]
+
+
+def test_an_event_that_raises_is_reported_and_stops_nothing(
+    install: Install, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TLKIT_WEBHOOK", raising=False)
+    install("example", code("hooks/tlkit_run_ended.md"))
+    ended = command("run", recipe, "--out", tmp_path / "out", "--no-report")
+    assert ended.returncode == 0, ended.stderr
+    assert "example: KeyError: 'TLKIT_WEBHOOK'" in ended.stderr
+    log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    (failed,) = (line for line in log if line["event"] == "plugin_failed")
+    assert failed["hook"] == "tlkit_run_ended"
+    assert len(json.loads((tmp_path / "out" / "results.json").read_text())["phases"]) == 2
+
+
+def test_the_example_of_a_command(install: Install, recipe: Path, few_photos: Path, tmp_path: Path) -> None:
+    run = tlkit.run(recipe, out=tmp_path / "out")
+    site = install("tlkit_review", code("commands-of-plugins.md"), group="tlkit.commands", name="review")
+    named = code("commands-of-plugins.md", "toml")
+    assert 'review = "tlkit_review:app"' in named
+    assert site.is_dir()
+    all_of_them = command("review", "unsure", run.folder, few_photos, "--below", "1.1")
+    assert all_of_them.returncode == 0, all_of_them.stderr
+    photos = sorted(few_photos.rglob("*.jpg"))
+    assert [Path(line.split("\t")[0]) for line in all_of_them.stdout.splitlines()] == photos
+    assert command("review", "unsure", run.folder, few_photos, "--below", "0").stdout == ""
+    shown = command("--help").stdout
+    assert "Commands of plugins" in shown
