@@ -69,3 +69,15 @@ def test_the_code_of_the_python_page(here: Path, capsys: pytest.CaptureFixture[s
     probabilities = names["predictor"].predict_proba([names["image"]])  # type: ignore[attr-defined]
     softmax = names["torch"].softmax(names["logits"] / names["predictor"].temperature, 1)  # type: ignore
     assert softmax.detach().numpy() == pytest.approx(probabilities, abs=1e-5)
+
+
+def test_links_lead_to_files() -> None:
+    root = DOCS.parent
+    pages = [*root.glob("*.md"), *DOCS.rglob("*.md"), *root.glob("plugins/*/README.md")]
+    broken = [
+        f"{page.relative_to(root)}: {target}"
+        for page in pages
+        for target in re.findall(r"\]\(([^)\s#:]+)(?:#[^)\s]*)?\)", page.read_text(encoding="utf-8"))
+        if not (page.parent / target).exists()
+    ]
+    assert len(pages) > 15 and not broken

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import inspect
 import json
 import re
+import shlex
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -195,3 +198,76 @@ def test_the_example_of_a_command(install: Install, recipe: Path, few_photos: Pa
     assert command("review", "unsure", run.folder, few_photos, "--below", "0").stdout == ""
     shown = command("--help").stdout
     assert "Commands of plugins" in shown
+
+
+def code_lines(source: str) -> int:
+    """Lines of code: without blank ones, comments alone and docstrings."""
+    tree = ast.parse(source)
+    nodes = [tree, *(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))]
+    docs = {
+        line
+        for node in nodes
+        if ast.get_docstring(node) and isinstance(node.body[0], ast.Expr)
+        for line in range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1)
+    }
+    lines = enumerate(source.splitlines(), 1)
+    return sum(
+        bool(line.strip()) and not line.strip().startswith("#")
+        for number, line in lines
+        if number not in docs
+    )
+
+
+def test_the_tutorial(install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its commands, with little data; the package is written by hand where `pip install -e` would link it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(DOCS.parent / "examples")
+    text = (DOCS / "tutorial.md").read_text(encoding="utf-8")
+    commands = [shlex.split(line[2:]) for line in text.splitlines() if line.startswith("$ tlkit")]
+    new, check, again, pretraining, experiment = (each[1:] for each in commands)
+    assert check == again == ["plugins", "check", "four-stages"]
+    ended = command(*new)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "tlkit-four-stages" / "src" / "tlkit_four_stages.py").is_file()
+
+    module = code("tutorial.md")
+    assert code_lines(module) == 24, "the page says 24; at most 25"
+    install("tlkit_four_stages", module)
+    ended = command(*check)
+    assert ended.returncode == 0, ended.stdout
+    printed = text.split("$ tlkit plugins check four-stages")[-1].split("```")[0]
+    checks = re.findall(r"^ backbone four-stages +(.*?)  +passed", printed, re.MULTILINE)
+    assert checks == re.findall(r"^ backbone four-stages +(.*?)  +passed", ended.stdout, re.MULTILINE)
+
+    few = {
+        "data.source.per_class": 6,
+        "data.per_class": "{train=3, val=1, test=2}",
+        "phase.pretrain.epochs": 1,
+    }
+    ended = command(*pretraining, *changes(few))
+    assert ended.returncode == 0, ended.stderr
+    few = {
+        "data.source.per_class": 20,
+        "data.source.without_label": 4,
+        "data.per_class": "{train=8, val=4, test=8}",
+        "training.epochs": 1,
+    }
+    ended = command(*experiment, *changes(few), "--out", "out")
+    assert ended.returncode == 0, ended.stderr
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [phase["name"] for phase in results["phases"]] == [
+        "benchmark",
+        "zero-shot",
+        "bottleneck",
+        "fine-tune",
+    ]
+    assert (tmp_path / "out" / "report.html").is_file()
+
+    # a model folder needs no file that its weights once came from
+    shutil.rmtree(tmp_path / "runs" / "four-stages")
+    classifier = tlkit.load(tmp_path / "out")
+    assert classifier.classes == ("cat", "dog")
+
+
+def changes(settings: dict[str, Any]) -> list[str]:
+    return [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
-import zipfile
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,27 +118,36 @@ def test_ten_of_timms_families(tlkit: Command, tmp_path: Path) -> None:
     assert "Of 10 families 10 forward, 10 divide" in page
 
 
-def test_every_kind_of_new_package_passes_its_own_test(tlkit: Command, tmp_path: Path) -> None:
-    """Each is built to a wheel and unpacked into a fresh folder on the path, which is what installing a
-    pure wheel is; torch and the rest come from the environment at hand, since a whole one takes minutes."""
-    site = tmp_path / "site"
-    for kind in KINDS:
-        ended = tlkit("plugins", "new", f"my-{kind}", "--kind", kind)
-        assert ended.returncode == 0, ended.stderr
-        folder = tmp_path / f"tlkit-my-{kind}"
-        assert {file.name for file in folder.iterdir()} == {"pyproject.toml", "README.md", "src", "tests"}
+def test_every_kind_of_new_package_passes_its_own_test(tmp_path: Path) -> None:
+    """Each is built and installed into a fresh environment, which borrows torch and the rest from this one:
+    installing those would take minutes."""
+    packages = [tmp_path / f"tlkit-my-{kind}" for kind in KINDS]
+    with contextlib.chdir(tmp_path):
+        for kind, folder in zip(KINDS, packages, strict=True):
+            ended = command("plugins", "new", f"my-{kind}", "--kind", kind)
+            assert ended.returncode == 0, ended.stderr
+            assert {file.name for file in folder.iterdir()} == {"pyproject.toml", "README.md", "src", "tests"}
+    for folder in packages:
         build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "wheels")]
         subprocess.run(build, cwd=folder, check=True, capture_output=True)
-    for wheel in (tmp_path / "wheels").glob("*.whl"):
-        zipfile.ZipFile(wheel).extractall(site)
-    listed = tlkit("plugins", "list", path=site).stdout
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", "fresh"], cwd=tmp_path, check=True)
+    python = tmp_path / "fresh" / "bin" / "python"
+    (site,) = (tmp_path / "fresh" / "lib").glob("python*/site-packages")
+    (site / "borrowed.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    wheels = map(str, (tmp_path / "wheels").glob("*.whl"))
+    uv = os.environ.get("UV", "uv")  # uv run says where it is
+    install = [uv, "pip", "install", "--quiet", "--no-deps", "--no-index", "--python", str(python), *wheels]
+    subprocess.run(install, check=True)
+    listed = subprocess.run(
+        [python, "-m", "tlkit", "plugins", "list"], capture_output=True, text=True, check=True
+    )
     for kind in KINDS:
-        assert re.search(rf"my-{kind} +tlkit-my-{kind} +0\.1\.0 +loaded", listed)
+        assert re.search(rf"my-{kind} +tlkit-my-{kind} +0\.1\.0 +loaded", listed.stdout)
+    tests = [str(folder / "tests") for folder in packages]
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib",
-         "-c", os.devnull, "--rootdir", str(tmp_path),
-         *(str(tmp_path / f"tlkit-my-{kind}" / "tests") for kind in KINDS)],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True,
+        [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib",
+         "-c", os.devnull, "--rootdir", str(tmp_path), *tests],
+        cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout
     assert "5 passed" in ended.stdout
