@@ -229,6 +229,10 @@ def test_one_phase_after_the_other_is_the_whole(run: Runner, tmp_path: Path) -> 
     for row in (*whole.results["phases"], *second.results["phases"]):
         row.pop("features")
     assert timeless(second.results) == timeless(whole.results)
+    plans = [json.loads((each.folder / "plan.json").read_text()) for each in (whole, second)]
+    assert plans[0] == plans[1]
+    states = [[block["state"] for block in phase["blocks"]] for phase in plans[0]["phases"]]
+    assert states == [["frozen"] * 5, ["frozen"] * 4 + ["learns"]]
 
 
 def test_a_plan_writes_nothing(run: Runner, tmp_path: Path, cache: Path) -> None:
