@@ -1,0 +1,79 @@
+"""fastai: ImageDataLoaders and a Learner, frozen up to its last group."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+import torch
+from fastai.vision.all import (
+    Callback,
+    CrossEntropyLossFlat,
+    ImageDataLoaders,
+    Learner,
+    Normalize,
+    OptimWrapper,
+    Resize,
+    ResizeMethod,
+    accuracy,
+    aug_transforms,
+    imagenet_stats,
+    params,
+)
+from torch import nn
+
+from benchmarks.networks import network
+from benchmarks.work import LAST_BLOCK, LR, MOMENTUM, Work, contend
+
+
+class Clock(Callback):
+    """Notes the seconds of each epoch's training, without its validation."""
+
+    def __init__(self) -> None:
+        self.epochs: list[float] = []
+
+    def before_train(self) -> None:
+        self.began = time.perf_counter()
+
+    def after_train(self) -> None:
+        self.epochs.append(time.perf_counter() - self.began)
+
+
+def groups(model: nn.Sequential) -> list[Any]:
+    return [params(model[0][:LAST_BLOCK]), [*params(model[0][LAST_BLOCK:]), *params(model[1])]]
+
+
+def main(work: Work) -> dict[str, Any]:
+    varied = aug_transforms(size=work.size, min_scale=0.8) if work.augment else []
+    data = ImageDataLoaders.from_folder(
+        work.folder,
+        train="train",
+        valid="val",
+        bs=work.batch,
+        num_workers=work.workers,
+        item_tfms=Resize(work.size, method=ResizeMethod.Squish),
+        batch_tfms=[*varied, Normalize.from_stats(*imagenet_stats)],
+    )
+    clock = Clock()
+    optimizer = partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=MOMENTUM))
+    learner = Learner(
+        data,
+        network(),
+        loss_func=CrossEntropyLossFlat(),
+        opt_func=optimizer,
+        splitter=groups,
+        metrics=accuracy,
+        cbs=clock,
+    )
+    learner.freeze()
+    with learner.no_bar(), learner.no_logging():
+        learner.fit(work.epochs, LR)
+        test = data.test_dl(work.files("test"), with_labels=True)
+        began = time.perf_counter()
+        _, right = learner.validate(dl=test)
+    return {"epochs": clock.epochs, "test_accuracy": right, "predict": time.perf_counter() - began}
+
+
+if __name__ == "__main__":
+    contend(main)

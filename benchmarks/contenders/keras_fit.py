@@ -1,0 +1,80 @@
+"""Keras on TensorFlow: its own VGG16, image_dataset_from_directory, fit."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+os.environ["KERAS_BACKEND"] = "tensorflow"
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+from benchmarks.work import DROPOUT, HIDDEN, LR, MOMENTUM, Work, contend
+
+
+class Clock(keras.callbacks.Callback):
+    """Notes the seconds of each epoch's training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epochs: list[float] = []
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.began = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.epochs.append(time.perf_counter() - self.began)
+
+
+def images(work: Work, part: str, *, shuffle: bool) -> tf.data.Dataset:
+    size = (work.size, work.size)
+    found = keras.utils.image_dataset_from_directory(
+        f"{work.folder}/{part}", image_size=size, batch_size=work.batch, shuffle=shuffle, verbose=False
+    )
+    return found.prefetch(tf.data.AUTOTUNE)
+
+
+def main(work: Work) -> dict[str, Any]:
+    keras.utils.set_random_seed(1)
+    if work.precision == "bfloat16":
+        keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    base = keras.applications.VGG16(weights=None, include_top=False, input_shape=(work.size, work.size, 3))
+    base.trainable = True
+    for layer in base.layers:
+        layer.trainable = layer.name.startswith("block5")
+    inputs = keras.Input((work.size, work.size, 3))
+    varied = inputs
+    if work.augment:
+        for layer in (layers.RandomFlip("horizontal"), layers.RandomZoom((-0.2, 0.0))):
+            varied = layer(varied)
+    prepared = keras.applications.vgg16.preprocess_input(varied)
+    found = layers.Flatten()(base(prepared))
+    found = layers.Dropout(DROPOUT)(layers.Dense(HIDDEN, activation="relu")(found))
+    model = keras.Model(inputs, layers.Dense(2, dtype="float32")(found))
+    model.compile(
+        keras.optimizers.SGD(LR, momentum=MOMENTUM),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    clock = Clock()
+    model.fit(images(work, "train", shuffle=True), epochs=work.epochs, callbacks=[clock], verbose=0)
+    test = images(work, "test", shuffle=False)
+    began = time.perf_counter()
+    _, right = model.evaluate(test, verbose=0)
+    predict = time.perf_counter() - began
+    bottleneck = keras.Sequential([keras.Input((work.size, work.size, 3)), base])
+    began = time.perf_counter()
+    bottleneck.predict(test.map(lambda image, _: image), verbose=0)
+    return {
+        "epochs": clock.epochs,
+        "test_accuracy": right,
+        "predict": predict,
+        "frozen_pass": time.perf_counter() - began,
+    }
+
+
+if __name__ == "__main__":
+    contend(main)

@@ -1,0 +1,53 @@
+"""A plain loop: timm's network and transforms, torchvision's ImageFolder, torch's DataLoader."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from timm.data import create_transform
+from torch import nn
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+
+from benchmarks.networks import network
+from benchmarks.work import LR, MOMENTUM, Work, contend
+
+
+def loader(work: Work, part: str, *, train: bool) -> DataLoader[Any]:
+    options = {"scale": (0.8, 1.0), "hflip": 0.5, "color_jitter": None} if train and work.augment else {}
+    transform = create_transform(
+        work.size, is_training=bool(options), crop_mode="squash", crop_pct=1.0, **options
+    )
+    images = ImageFolder(f"{work.folder}/{part}", transform)
+    return DataLoader(images, work.batch, shuffle=train, num_workers=work.workers, persistent_workers=True)
+
+
+def main(work: Work) -> dict[str, Any]:
+    model = network()
+    learning = [value for value in model.parameters() if value.requires_grad]
+    optimizer = torch.optim.SGD(learning, lr=LR, momentum=MOMENTUM)
+    criterion = nn.CrossEntropyLoss()
+    train, test = loader(work, "train", train=True), loader(work, "test", train=False)
+    epochs = []
+    for _ in range(work.epochs):
+        began = time.perf_counter()
+        model.train()
+        for images, labels in train:
+            optimizer.zero_grad()
+            loss = criterion(model(images), labels)
+            loss.backward()
+            optimizer.step()
+        epochs.append(time.perf_counter() - began)
+    model.eval()
+    began, right, count = time.perf_counter(), 0, 0
+    with torch.inference_mode():
+        for images, labels in test:
+            right += int((model(images).argmax(1) == labels).sum())
+            count += len(labels)
+    return {"epochs": epochs, "test_accuracy": right / count, "predict": time.perf_counter() - began}
+
+
+if __name__ == "__main__":
+    contend(main)
