@@ -161,16 +161,18 @@ def show(everything: dict[str, Any], images: int) -> None:
         plain = IMAGES * EPOCHS / rate(everything["plain torch and timm plain"], images)
         again = IMAGES * EPOCHS / rate(second["rate"], images)
         head = IMAGES * EPOCHS / rate(second["head"], images)
-        for line in (
-            precision,
-            f"  frozen pass with decoding: {frozen:.1f} images/s, {frozen / limits['forward']:.0%} of the pure "
-            f"forward pass ({limits['forward']:.1f})",
-            f"  training epoch with validation: {step:.0f} images/s, {step / limits['step']:.0%} of the pure step "
-            f"({limits['step']:.0f}); matrix products: {limits['matrix_rate']:.0f} GFLOP/s",
-            f"  another learning rate, 50 epochs: {again:.0f} s, {plain / again:.0f} x as fast as the plain loop",
-            f"  another head alone, 50 epochs: {head:.0f} s, {plain / head:.0f} x",
+        console.print(precision)
+        for what, done, limit in (
+            ("frozen pass, decoding included", frozen, limits["forward"]),
+            ("training epoch, validation included", step, limits["step"]),
         ):
-            console.print(line)
+            share = f"{done / limit:.0%} of the pure arithmetic's {limit:.1f}"
+            console.print(f"  {what}: {done:.1f} images/s, {share}")
+        console.print(f"  matrix products: {limits['matrix_rate']:.0f} GFLOP/s")
+        for what, seconds in (("another learning rate", again), ("another head alone", head)):
+            console.print(
+                f"  {what}, 50 epochs: {seconds:.0f} s, {plain / seconds:.0f} x the plain loop's speed"
+            )
 
 
 if __name__ == "__main__":

@@ -7,11 +7,17 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from tlkit.components import Preprocess
+from tlkit.data.batches import View
 from tlkit.errors import PluginError, WeightsError
+from tlkit.planning import training_views
 from tlkit.plugins import KINDS, PluginState, Registry, load_registry
+from tlkit.recipe_tables import Part
 
 #: The plugins of this repository, which are installed when its tests run.
 WORKSPACE = ("tlkit-catsdogs", "tlkit-huggingface")
@@ -302,3 +308,27 @@ def test_the_toolkits_own_parts_clash_with_nobody() -> None:
     registry = load_registry()
     assert all(registry.names(kind) or registry.families(kind) for kind in KINDS)
     assert all(not state.reason for state in registry.plugins if state.state == "built-in")
+
+
+def test_views_of_an_edited_augmentation_are_others(install: Install, tmp_path: Path) -> None:
+    """Kept features of what it drew before are not found."""
+    code = """
+        import tlkit
+
+        @tlkit.hookimpl
+        def tlkit_augmentations(register):
+            register("mirrored", mirrored)
+
+        def mirrored(preprocess):
+            return {step}
+    """
+    phase = SimpleNamespace(augmentation=Part("mirrored", {}), views=2, name="fine-tune")
+    found = []
+    install("mirrored", "")
+    for step in ("'before'", "'before'", "'after'"):
+        (tmp_path / "site" / "tlkit_test_mirrored.py").write_text(textwrap.dedent(code.format(step=step)))
+        sys.modules.pop("tlkit_test_mirrored", None)
+        importlib.invalidate_caches()
+        views = training_views(cast("Any", None), cast("Any", phase), View(Preprocess()), load_registry())
+        found.append(views[1].identity)
+    assert found[0] == found[1] != found[2]

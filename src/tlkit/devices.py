@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 
 from tlkit.errors import RecipeError
 
 Precision = Literal["auto", "float32", "bfloat16"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,13 @@ def processes() -> PartialState:
     the run folder and shows progress.
     """
     return PartialState()
+
+
+def from_first(value: T) -> T:
+    """What the first of the processes has, in all of them."""
+    shared = [value]
+    broadcast_object_list(shared)
+    return shared[0]
 
 
 def choose_device(name: str | None) -> torch.device:

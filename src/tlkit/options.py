@@ -88,6 +88,14 @@ def without_weights(factory: Factory) -> dict[str, Any]:
     return {"weights": None} if NoneType in allowed else {}
 
 
+def module_file(factory: Factory) -> str | None:
+    """The file that a factory is defined in, or None."""
+    try:
+        return inspect.getsourcefile(inspect.unwrap(_function(_unbind(factory)[0])))
+    except TypeError:
+        return None
+
+
 def _validate(factory: Factory, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     parameters, types = _parameters(factory), _types(factory)
     problems = [(name, _unknown(name, list(parameters))) for name in options if name not in parameters]

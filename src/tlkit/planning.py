@@ -272,7 +272,7 @@ def training_views(recipe: Recipe, phase: Phase, plain: View, registry: Registry
         return (plain,)
     transform = registry.make("augmentation", part.name, part.options, plain.preprocess)
     found = registry.find("augmentation", part.name)
-    name = digest(part.name, sorted(part.options.items()), found.owner, found.version)
+    name = digest(part.name, sorted(part.options.items()), found.owner, found.version, found.code())
     if phase.views == "fresh":
         return (View(plain.preprocess, transform, (recipe.seed, phase.name), name),)
     # a kept view is drawn from its number and the image's bytes, so that runs and seeds share it

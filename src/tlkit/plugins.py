@@ -9,18 +9,18 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import inspect
-import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pluggy
 
 from tlkit import hookspecs, options
+from tlkit.disabling import DISABLE, is_disabled
 from tlkit.errors import PluginError, TlkitError, close_matches
 from tlkit.options import Factory
 
@@ -34,7 +34,6 @@ HOOKS = {
 }
 KINDS = tuple(HOOKS)
 GROUP = "tlkit"
-DISABLE = "TLKIT_DISABLE_PLUGINS"
 #: Named, not imported: the toolkit's own parts are plugins like any other.
 BUILTIN = tuple(
     f"tlkit.builtin.{name}" for name in ("backbones", "heads", "augmentations", "freeze_policies", "sources")
@@ -58,6 +57,11 @@ class RegisteredPart:
     factory: Factory
     owner: str
     version: str
+
+    def code(self) -> bytes:
+        """The file that makes it: an edited plugin must not find what it made before."""
+        file = options.module_file(self.factory)
+        return Path(file).read_bytes() if file and Path(file).is_file() else b""
 
 
 @dataclass(frozen=True)
@@ -317,11 +321,10 @@ def load_registry(builtin: Sequence[str] = BUILTIN) -> Registry:
     for module in builtin:
         state = PluginState(module.rpartition(".")[2], "tlkit", version, "built-in")
         loaded.append(_load(state, partial(importlib.import_module, module)))
-    left_out = {_normal(name) for name in os.environ.get(DISABLE, "").split(",")}
     for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=_origin):
         distribution, version, _ = _origin(entry)
         state = PluginState(entry.name, distribution, version, "loaded")
-        if left_out & {"*", _normal(entry.name), _normal(distribution)}:
+        if is_disabled(entry.name, distribution):
             others.append(replace(state, state="disabled", reason=DISABLE))
             continue
         try:
@@ -377,7 +380,3 @@ def _blaming(owner: str, doing: str) -> Iterator[None]:
 def _say(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return text if isinstance(error, TlkitError) else f"{type(error).__name__}: {text}"
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name.strip()).lower()

@@ -16,7 +16,7 @@ from tlkit.data.images import Image
 from tlkit.data.making import make, not_yet_made
 from tlkit.data.reading import read_images
 from tlkit.data.splits import Splits
-from tlkit.devices import choose_device, processes
+from tlkit.devices import choose_device, from_first, processes
 from tlkit.errors import RecipeError, RunFolderError, TlkitError
 from tlkit.evaluation.calibration import fit_temperature, probabilities
 from tlkit.evaluation.comparison import mcnemar
@@ -289,6 +289,7 @@ class _Execution:
             self.folder.log("epoch", phase=phase.name, **row)
             self.observer.epoch_ended(phase.name, row, phase.training.epochs)
             self._notify("tlkit_epoch_ended", run=run, phase=phase, epoch=int(row["epoch"]), metrics=row)
+            run.stopping = from_first(run.stopping)
             return run.stopping is not None
 
         classes: list[str] = run.results["classes"]
@@ -374,6 +375,8 @@ class _Execution:
         self._notify("tlkit_run_ended", run=run)
 
     def _notify(self, hook: str, **values: Any) -> None:
+        if not processes().is_main_process:
+            return
         for problem in self.registry.notify(hook, **values):
             self.observer.note(problem)
             self.folder.log("plugin_failed", hook=hook, problem=problem)

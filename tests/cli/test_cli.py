@@ -210,18 +210,31 @@ def test_the_cache_is_listed_and_cleared(here: Path) -> None:
 
 
 def test_two_processes_share_the_work_and_agree(tlkit: Command, tmp_path: Path, cache: Path) -> None:
-    """accelerate starts both on this machine's processor."""
+    """accelerate starts both on this machine's processor; the first calls what watches, and both stop."""
+    code = """
+import tlkit
+@tlkit.hookimpl
+def tlkit_epoch_ended(run, epoch):
+    with (run.folder.parent / f"{run.folder.name}.txt").open("a") as file:
+        file.write(f"{epoch}\\n")
+    if epoch == 2:
+        run.stop_phase("enough")
+"""
+    path = plugin(tmp_path / "site", "stopper", code)
     launch = [str(Path(sys.executable).with_name("accelerate")), "launch", "--cpu", "--num_processes", "2"]
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "tlkit"]
     options = ["--set", "training.epochs=3", "--set", "phase.bottleneck.freeze=all-but-last-blocks"]
     command = [*launch, "run", ".", "--out", "two", "--no-report", *options]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(path)}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.splitlines()[-1] == "two"
     assert ended.stdout.count("Accuracy on the test images") == 1
     together = json.loads((tmp_path / "two" / "results.json").read_text())["phases"][0]
+    assert (tmp_path / "two.txt").read_text() == "1\n2\n"
+    assert (together["stopped"], together["epochs"]) == ("enough", 2)
     assert (together["features"]["computed"], together["features"]["reused"]) == (22, 0)
-    alone = tlkit("run", ".", "--out", "one", "--no-report", *options)
+    alone = tlkit("run", ".", "--out", "one", "--no-report", *options, path=path)
     assert alone.returncode == 0, alone.stderr
     single = json.loads((tmp_path / "one" / "results.json").read_text())["phases"][0]
     assert (single["features"]["computed"], single["features"]["reused"]) == (0, 22)

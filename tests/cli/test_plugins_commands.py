@@ -161,6 +161,8 @@ def test_every_kind_of_new_package_passes_its_own_test(tmp_path: Path) -> None:
         (["-dash-", "--kind", "head"], "No such option"),
         (["dash-", "--kind", "head"], "'dash-' is no name for a package"),
         (["fine", "--kind", "haed"], "'haed' is none of"),
+        (["linear", "--kind", "head"], "there is a head 'linear' already"),
+        (["catsdogs", "--kind", "head"], "a package tlkit-catsdogs is installed already"),
     ],
 )
 def test_new_refuses(

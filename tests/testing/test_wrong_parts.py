@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ import tlkit
 from tlkit.components import Backbone, Block, Preprocess, Sample, Source
 from tlkit.errors import PluginError
 from tlkit.testing import check_augmentation, check_backbone, check_freeze_policy, check_head, check_source
+
+WIDTHS = itertools.count(4)
 
 
 class Network(nn.Module):
@@ -121,6 +125,19 @@ def takes_options_by_position(width: int = 4) -> Backbone:
     return backbone(Network())
 
 
+def lets_no_gradient_past() -> Backbone:
+    class Cut(Network):
+        def forward(self, images: Tensor) -> Tensor:
+            return self.second(self.first(images).relu().detach()).relu()
+
+    return backbone(Cut())
+
+
+def is_built_by_chance() -> Backbone:
+    width = next(WIDTHS)
+    return backbone(nn.Sequential(nn.Conv2d(3, width, 3, stride=2), nn.ReLU()))
+
+
 def calls_what_is_not_there() -> Backbone:
     class Broken(Network):
         def forward(self, images: Tensor) -> Tensor:
@@ -170,7 +187,17 @@ BACKBONES: list[tuple[Callable[..., Backbone], list[str]]] = [
         takes_options_by_position,
         ["width by position, which no recipe can set", "put a * in front", "(*, width)"],
     ),
-    (calls_what_is_not_there, ["AttributeError: 'Broken' object has no attribute 'third' in "]),
+    (
+        lets_no_gradient_past,
+        [
+            "every block can learn: expected a gradient for every block when nothing is frozen; came none for first"
+        ],
+    ),
+    (is_built_by_chance, ["expected a second network from the same options", "Backbone(blueprint=…)"]),
+    (
+        calls_what_is_not_there,
+        ["AttributeError: 'Broken' object has no attribute 'third' in test_wrong_parts.py, line "],
+    ),
 ]
 
 
@@ -252,6 +279,34 @@ def test_wrong_heads() -> None:
         check_head(lambda backbone, classes: idle(backbone.feature_shape, 1))
     assert "expected finite logits (1, 3) from features (1, 16); came (1, 1)" in str(failed.value)
 
+    class Drawn(nn.Linear):
+        def __init__(self, width: int, classes: int) -> None:
+            super().__init__(8, classes)
+            self.basis = torch.randn(width, 8)
+
+        def forward(self, features: Tensor) -> Tensor:
+            return super().forward(features @ self.basis)
+
+    def drawn(backbone: Backbone, classes: list[str]) -> nn.Module:
+        if len(backbone.feature_shape) != 1:
+            raise PluginError("pooled features only")
+        return Drawn(backbone.feature_shape[0], len(classes))
+
+    with pytest.raises(AssertionError, match="its state can be loaded: expected the same logits"):
+        check_head(drawn)
+
+
+def test_right_ones_that_look_wrong() -> None:
+    def begins_at_zero(backbone: Backbone, classes: list[str]) -> nn.Module:
+        last = nn.Linear(8, len(classes))
+        nn.init.zeros_(last.weight)
+        width = torch.Size(backbone.feature_shape).numel()
+        return nn.Sequential(nn.Flatten(), nn.Linear(width, 8), nn.ReLU(), last)
+
+    check_head(begins_at_zero)
+    done = check_augmentation(with_steps(A.HorizontalFlip(p=0.03)))
+    assert re.fullmatch(r"2 different images from \d+ seeds", done[-1].message)
+
 
 def test_wrong_freeze_policies() -> None:
     with pytest.raises(AssertionError) as failed:
@@ -282,6 +337,10 @@ def test_wrong_freeze_policies() -> None:
         ({"label": 2}, "expected labels from 0 to 1, indices into ('cat', 'dog'); came 2 for '3.png'"),
         ({"path": "0.png", "split": "test"}, "came '0.png' in train and in test; to mend: list a file once"),
         ({"path": "gone.png"}, "expected a file for every sample; came none for 3.png"),
+        ({"split": None}, "expected a split for every labelled image, train and test among them, or for "
+                          "none; came none for 3.png; to mend: leave Sample(split=…) out"),
+        ({"id": "/home/me/3.png"}, "expected ids that are the same on every machine; came paths of this "
+                                   "one: /home/me/3.png"),
         ({"split": "tset"}, "expected a split of train, val, test, or None; came 'tset' for '3.png'"),
     ],
 )  # fmt: skip
@@ -291,7 +350,8 @@ def test_wrong_sources(tmp_path: Path, change: dict[str, Any], says: str) -> Non
 
     def source(root: Path) -> Source:
         samples = [
-            {"id": f"{number}.png", "path": f"{number}.png", "label": number % 2, "split": "train"}
+            {"id": f"{number}.png", "path": f"{number}.png", "label": number % 2}
+            | {"split": "train" if number < 2 else "test"}
             for number in range(4)
         ]
         samples[3] |= change
@@ -301,6 +361,29 @@ def test_wrong_sources(tmp_path: Path, change: dict[str, Any], says: str) -> Non
     with pytest.raises(AssertionError) as failed:
         check_source(source, tmp_path)
     assert says in str(failed.value)
+
+
+def test_a_source_whose_classes_have_no_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one process a set has one order, so that it is made in another, too."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(16):
+        Image.new("RGB", (8, 8)).save(images / f"{'abcdefgh'[number % 8]}{number}.png")
+    site = tmp_path / "site"
+    about = site / "unordered-1.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: unordered\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[tlkit]\nunordered = unordered\n")
+    (site / "unordered.py").write_text(
+        "import tlkit\n@tlkit.hookimpl\ndef tlkit_sources(register):\n    register('unordered', source)\n"
+        "def source(root):\n    files = sorted(root.glob('*.png'))\n"
+        "    classes = tuple({file.name[0] for file in files})\n"
+        "    return tlkit.Source(classes, [\n"
+        "        tlkit.Sample(f.name, f, classes.index(f.name[0])) for f in files])\n"
+    )
+    monkeypatch.syspath_prepend(site)
+    with pytest.raises(AssertionError, match=r"expected the classes .* again; came .* sort them"):
+        check_source("unordered", images)
 
 
 def test_a_source_that_is_not_the_same_twice(tmp_path: Path) -> None:

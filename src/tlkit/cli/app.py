@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points, version
@@ -20,6 +19,7 @@ from tlkit.cli.fit import fit
 from tlkit.cli.predict import predict
 from tlkit.cli.report import compare, report
 from tlkit.cli.run import run
+from tlkit.disabling import is_disabled
 from tlkit.errors import PluginError, TlkitError
 
 #: The heading in --help of commands that plugins add.
@@ -85,10 +85,9 @@ def _add_plugin_commands(arguments: Sequence[str]) -> None:
     own = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
     own |= {group.name for group in app.registered_groups}
     asked = next((argument for argument in arguments if not argument.startswith("-")), None)
-    disabled = {name.strip() for name in os.environ.get("TLKIT_DISABLE_PLUGINS", "").split(",")}
     for entry in entry_points(group="tlkit.commands"):
         owner = entry.dist.name if entry.dist else entry.name
-        if disabled & {"*", entry.name, owner}:
+        if is_disabled(entry.name, owner):
             continue
         if entry.name in own:
             say(f"{owner}'s command {entry.name!r} is left out: tlkit has one of that name", stderr=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -28,7 +30,7 @@ def new(
     out: Annotated[Path | None, typer.Option(help="The folder; tlkit-NAME unless given.")] = None,
 ) -> None:
     """Begin a plugin: a package with one part, a test that calls the contract suite, and a README."""
-    from tlkit.plugins import HOOKS, KINDS
+    from tlkit.plugins import HOOKS, KINDS, load_registry
 
     if kind not in KINDS:
         raise typer.BadParameter(f"{kind!r} is none of {', '.join(KINDS)}", param_hint="--kind")
@@ -39,6 +41,15 @@ def new(
             param_hint="NAME",
         )
     part = re.sub(r"[-_.]+", "-", name.removeprefix("tlkit-")).lower()
+    if part in load_registry().names(kind):
+        raise typer.BadParameter(
+            f"there is a {kind} {part!r} already: choose another name", param_hint="NAME"
+        )
+    with suppress(PackageNotFoundError):
+        found = distribution(f"tlkit-{part}")
+        raise typer.BadParameter(
+            f"a package {found.name} is installed already: choose another name", param_hint="NAME"
+        )
     folder = out or Path(f"tlkit-{part}")
     if folder.exists():
         raise typer.BadParameter(f"{folder} is there already: choose another with --out", param_hint="NAME")

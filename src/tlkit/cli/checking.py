@@ -82,9 +82,11 @@ def _check_parts(
     parts = [
         part for name in names for part in ([registry.find(kind, name)] if kind else registry.search(name))
     ]
+    where = root.absolute() if root else None
+    for part in parts:
+        _must_be_possible(part.kind, part.name, given, registry, where)
     done = []
     for part in parts:
-        where = root.absolute() if root else None
         with progress(f"{part.kind} {part.name}", _checks(part.kind), "checks") as tick:
             for result in _results(part.kind, part.name, given, registry, where, size):
                 done.append(result)
@@ -100,6 +102,18 @@ def _check_parts(
     return not failed
 
 
+def _must_be_possible(
+    kind: str, name: str, given: Mapping[str, Any], registry: Registry, root: Path | None
+) -> None:
+    """Finds a mistake before any part is checked, which takes its time."""
+    from tlkit.errors import PluginError
+
+    for key, message in registry.problems(kind, name, given):
+        raise PluginError(f"{kind} {name!r}: option {key!r} {message}")
+    if kind == "source" and root is None and registry.needs_root(name):
+        raise PluginError(f"source {name!r} needs a folder: give one with --root PATH")
+
+
 def _checks(kind: str) -> int:
     """How many results a part of that kind gives."""
     from tlkit.testing import CHECKS
@@ -110,12 +124,9 @@ def _checks(kind: str) -> int:
 def _results(
     kind: str, name: str, given: Mapping[str, Any], registry: Registry, root: Path | None, size: int | None
 ) -> Iterator[Result]:
-    from tlkit.errors import PluginError
     from tlkit.testing import results
 
     own = registry.without_weights(name) if kind == "backbone" else {}
-    if kind == "source" and root is None and registry.needs_root(name):
-        raise PluginError(f"source {name!r} needs a folder: give one with --root PATH")
     return results(kind, name, {**own, **given}, registry=registry, root=root, size=size)
 
 

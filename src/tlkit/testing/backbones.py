@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tlkit.components import Backbone, Preprocess
+from tlkit.errors import RunFolderError
 from tlkit.model.classifier import Classifier
 from tlkit.model_folder import load_model, save_model
 from tlkit.testing.core import CLASSES, ROUNDING, SAME, Bench, Failed, NotApplicable, apart, listed
@@ -256,6 +257,26 @@ def what_is_frozen_stays(subject: Subject) -> str:
     return fine_tune_step(subject.classifier(), subject.images(4))
 
 
+def every_block_can_learn(subject: Subject) -> None:
+    """With nothing frozen, every block has a gradient."""
+    classifier = subject.classifier().train()
+    for value in classifier.parameters():
+        value.requires_grad_(value.is_floating_point())
+    classifier(subject.images(4)).square().sum().backward()
+    gradients = {name: value.grad for name, value in classifier.named_parameters()}
+    without = [
+        block.name
+        for block in classifier.blocks()
+        if all(gradients[name] is None for name in block.parameters)
+    ]
+    if without:
+        raise Failed(
+            expected="a gradient for every block when nothing is frozen",
+            came=f"none for {listed(without)}",
+            mend="look for detach() or no_grad() in the network, or a block that the features do not pass",
+        )
+
+
 def a_model_folder_brings_it_back(subject: Subject) -> None:
     """Saved and loaded, it has the same state, the same preprocessing and the same logits."""
     classifier, bench = subject.classifier(), subject.bench
@@ -271,7 +292,14 @@ def a_model_folder_brings_it_back(subject: Subject) -> None:
             classes=CLASSES,
             calibration={"temperature": 1.0, "reject_below": None},
         )
-        saved = load_model(folder, bench)
+        try:
+            saved = load_model(folder, bench)
+        except RunFolderError as error:
+            raise Failed(
+                expected="a second network from the same options, with the same parameters",
+                came=str(error).replace(str(folder), "the model folder"),
+                mend="let options alone decide how it is built, or give Backbone(blueprint=…), those that do",
+            ) from error
     changed = changed_names(classifier.state_dict(), saved.classifier.state_dict())
     with torch.no_grad():
         distance = apart(saved.classifier(images), classifier(images))
@@ -364,6 +392,7 @@ CHECKS = (
     blocks_go_from_input_to_output,
     splits_at_every_block,
     what_is_frozen_stays,
+    every_block_can_learn,
     a_model_folder_brings_it_back,
     works_under_autocast,
     works_in_channels_last,

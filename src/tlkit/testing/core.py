@@ -126,7 +126,7 @@ def judge(bench: Bench, check: Check[Subject], subject: Subject) -> Result:
     except NotApplicable as reason:
         outcome, message = "not applicable", str(reason)
     except Exception as error:
-        outcome, message = "failed", _unforeseen(error)
+        outcome, message = "failed", _unforeseen(error, bench.factory)
     return Result(bench.kind, bench.name, name, outcome, message)
 
 
@@ -144,7 +144,7 @@ def examine(
     except TlkitError:
         raise
     except Exception as error:
-        yield Result(bench.kind, bench.name, "can be made", "failed", _unforeseen(error))
+        yield Result(bench.kind, bench.name, "can be made", "failed", _unforeseen(error, bench.factory))
         return
     yield Result(bench.kind, bench.name, "can be made", "passed")
     for check in checks:
@@ -225,10 +225,12 @@ def listed(names: Sequence[str], shown: int = 5) -> str:
     return ", ".join(names[:shown]) + more
 
 
-def _unforeseen(error: Exception) -> str:
-    """An error from within a part, and the last line of code that it came by."""
+def _unforeseen(error: Exception, factory: Factory) -> str:
+    """An error from within a part, and the last line of the part's own module that it came by."""
     frames = traceback.extract_tb(error.__traceback__)
-    where = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+    own = [frame for frame in frames if frame.filename == part_options.module_file(factory)]
+    last = (own or frames)[-1] if frames else None
+    where = f" in {Path(last.filename).name}, line {last.lineno}" if last else ""
     text = " ".join(str(error).split())
     return str(
         Failed(

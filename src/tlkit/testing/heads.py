@@ -100,6 +100,9 @@ def gradients_reach_every_parameter(subject: Subject) -> None:
     learn = 0
     for form, (_, head) in subject.heads.items():
         trained = copy.deepcopy(head).train()
+        with torch.no_grad():
+            for value in trained.parameters():  # some rightly begin as zeros, which lets no gradient past
+                value.add_(0.05 * torch.randn_like(value))
         labels = torch.arange(6) % len(CLASSES)
         own = {name: value for name, value in trained.named_parameters() if value.requires_grad}
         learn += len(own)
@@ -122,6 +125,7 @@ def its_state_can_be_loaded(subject: Subject) -> None:
     """A head made again takes the first one's weights and gives its logits: model folders need that."""
     for form, (backbone, head) in subject.heads.items():
         head.eval()
+        torch.manual_seed(1)  # whatever it draws and does not save is then another
         again = subject.bench.part(backbone, CLASSES).eval()
         features = subject.features(form, 2)
         try:

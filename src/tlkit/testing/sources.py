@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from tlkit.components import SPLITS, Sample, Source
 from tlkit.data.images import decode
@@ -20,12 +23,47 @@ class Subject:
     """A source under test.
 
     Attributes:
-        again: makes it anew.
+        bench: how it was made.
+        root: its folder, or None.
         source: it.
     """
 
-    again: Callable[[], Source]
+    bench: Bench
+    root: Path | None
     source: Source
+
+    def again(self) -> Source:
+        """The source, made anew."""
+        source: Source = self.bench.part(self.root)
+        return source
+
+    def elsewhere(self) -> Source | None:
+        """What another process makes of it, where sets have another order; None if nobody registered it."""
+        bench = self.bench
+        if bench.name not in bench.registry.names("source"):
+            return None
+        if bench.registry.find("source", bench.name).factory is not bench.factory:
+            return None
+        root = str(self.root) if self.root else None
+        # nothing is read from this process but plain values, and nothing is run but tlkit's own loading
+        given = json.dumps([bench.name, dict(bench.options), root], default=str)
+        environment = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run(
+            [sys.executable, "-m", "tlkit.testing.elsewhere", given],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise Failed(
+                expected="the source in another process, too",
+                came=done.stderr.strip().splitlines()[-1],
+                mend="let it depend on its root and its options alone",
+            )
+        made = json.loads(done.stdout)
+        samples = [Sample(each, Path(path), label, split) for each, path, label, split in made["samples"]]
+        unlabelled = [Sample(each, Path(path)) for each, path in made["unlabelled"]]
+        return Source(tuple(made["classes"]), samples, unlabelled)
 
     def all(self) -> list[Sample]:
         """Labelled and unlabelled samples."""
@@ -41,7 +79,7 @@ def setup(bench: Bench, root: Path | None = None) -> Subject:
     source = bench.part(root)
     if not isinstance(source, Source):
         raise TypeError(f"the factory must return a tlkit.Source, not {type(source).__name__}")
-    return Subject(lambda: bench.part(root), source)
+    return Subject(bench, root, source)
 
 
 def classes_are_named(subject: Subject) -> str:
@@ -76,6 +114,13 @@ def ids_are_unique(subject: Subject) -> None:
     """No two images, labelled or not, have the same id."""
     twice = [name for name, count in Counter(sample.id for sample in subject.all()).items() if count > 1]
     wrong = [repr(sample.id) for sample in subject.all() if not isinstance(sample.id, str) or not sample.id]
+    absolute = [sample.id for sample in subject.all() if PurePath(sample.id).is_absolute()]
+    if absolute and not (twice or wrong):
+        raise Failed(
+            expected="ids that are the same on every machine",
+            came=f"paths of this one: {listed(absolute)}",
+            mend="use the path below the root: path.relative_to(root).as_posix()",
+        )
     if twice or wrong:
         raise Failed(
             expected="an id of its own for every image: results name it by that",
@@ -85,8 +130,14 @@ def ids_are_unique(subject: Subject) -> None:
 
 
 def a_second_call_gives_the_same(subject: Subject) -> None:
-    """Made again it has the same classes, ids, labels and splits in the same order."""
-    other = subject.again()
+    """Made again, here and in another process, it has the same classes, ids, labels and splits in order."""
+    _must_be_the_same(subject, subject.again())
+    elsewhere = subject.elsewhere()
+    if elsewhere is not None:
+        _must_be_the_same(subject, elsewhere)
+
+
+def _must_be_the_same(subject: Subject, other: Source) -> None:
     if other.classes != subject.source.classes:
         raise Failed(
             expected=f"the classes {subject.source.classes} again",
@@ -130,7 +181,10 @@ def labels_are_within_the_classes(subject: Subject) -> None:
 
 
 def splits_are_disjoint(subject: Subject) -> str:
-    """No file is in two splits; either every labelled image names its split or none does."""
+    """No file is in two splits; either every labelled image names its split or none does.
+
+    A source that knows splits knows what to train and to test on; validation images can be drawn.
+    """
     places: dict[Path, str | None] = {}
     for sample in subject.source.samples:
         if sample.split is not None and sample.split not in SPLITS:
@@ -147,6 +201,14 @@ def splits_are_disjoint(subject: Subject) -> str:
                 mend="list a file once: what was trained on must not be tested on",
             )
     counts = Counter(str(sample.split) for sample in subject.source.samples if sample.split)
+    unplaced = [sample.id for sample in subject.source.samples if sample.split is None]
+    lacking = [split for split in ("train", "test") if split not in counts]
+    if counts and (unplaced or lacking):
+        raise Failed(
+            expected="a split for every labelled image, train and test among them, or for none",
+            came=f"none for {listed(unplaced)}" if unplaced else f"no {' and no '.join(lacking)} images",
+            mend="leave Sample(split=…) out for all of them, and tlkit draws the splits",
+        )
     return ", ".join(f"{count} {name}" for name, count in counts.items()) or "the toolkit draws them"
 
 

@@ -64,11 +64,15 @@ def families(wanted: Sequence[str] = ()) -> list[str]:
 def survey(wanted: Sequence[str], registry: Registry) -> Iterator[Row]:
     """Goes through the families, one network each, without pretrained weights."""
     for family in wanted:
-        name = smallest(family)
         with warnings.catch_warnings():
             # what timm's own code says about itself is no matter here
             warnings.simplefilter("ignore")
-            yield look_at(family, name, registry)
+            try:
+                name = smallest(family)
+            except Exception as error:
+                yield Row(family, "", reason=_line(error))
+            else:
+                yield look_at(family, name, registry)
 
 
 def smallest(family: str) -> str:

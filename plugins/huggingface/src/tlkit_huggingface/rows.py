@@ -147,4 +147,10 @@ def _splits(where: str, rows: Sequence[_Row]) -> dict[str, Split]:
             f"{where} has splits that are none of train, validation and test: {', '.join(unknown)}; "
             "set own_splits = false to have the splits drawn from all images"
         )
-    return {name: SPLITS[name.casefold()] for name in names}
+    found = {name: SPLITS[name.casefold()] for name in names}
+    if lacking := [split for split in ("train", "test") if split not in found.values()]:
+        raise DataError(
+            f"{where} has the splits {', '.join(names)}, and none to {' or to '.join(lacking)} on; "
+            "set own_splits = false to have the splits drawn from all images"
+        )
+    return found
