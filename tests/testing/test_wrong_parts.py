@@ -190,7 +190,8 @@ BACKBONES: list[tuple[Callable[..., Backbone], list[str]]] = [
     (
         lets_no_gradient_past,
         [
-            "every block can learn: expected a gradient for every block when nothing is frozen; came none for first"
+            "every block can learn: expected a gradient for every block when nothing is frozen; came none "
+            "for first"
         ],
     ),
     (is_built_by_chance, ["expected a second network from the same options", "Backbone(blueprint=…)"]),
