@@ -1,0 +1,120 @@
+"""How time and memory grow with the number of images: drawn ones, a small network, a cold start each.
+
+uv run --group bench python -m benchmarks.growth 1000 10000 100000
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+import tlkit
+from tlkit.devices import keep_freed_memory
+from tlkit.features.store import FeatureStore, Writer
+
+RECIPE = """
+name = "growth"
+data = {{ source = {{ name = "drawn", setting = "street", per_class = {count} }}, root = "{root}" }}
+backbone = {{ name = "vgg16-quarter", features = "pooled" }}
+preprocess = {{ size = 64 }}
+head = "linear"
+training = {{ epochs = 5, batch_size = 128 }}
+
+[[phase]]
+name = "bottleneck"
+"""
+#: Rows and numbers per row of the store that is only opened.
+ROWS, WIDTH = 1_000_000, 16
+
+
+def grow(images: int, root: Path) -> dict[str, Any]:
+    """One run over that many images, which are drawn in `root` if they are not there yet."""
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["TLKIT_CACHE"] = folder
+        recipe = Path(folder) / "recipe.toml"
+        recipe.write_text(RECIPE.format(count=images // 2, root=root))
+        tlkit.run(recipe, out=Path(folder) / "drawn", plan_only=True)
+        began = time.perf_counter()
+        run = tlkit.run(recipe, out=Path(folder) / "out")
+        whole = time.perf_counter() - began
+        log = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+        (phase,) = run.results["phases"]
+        passed = sum(line["seconds"] for line in log if line["event"] == "features")
+    training = phase["seconds"]["training"]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    rest = whole - passed - training
+    return {"images": images, "frozen_pass": passed, "training": training, "rest": rest, "peak_memory": peak}
+
+
+def open_store() -> dict[str, float]:
+    """Seconds to open a column of a million small features, find all of them, and take a batch."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = FeatureStore(Path(folder))
+        writer = Writer(store.column("ab" * 32))
+        names = [f"{number:064x}" for number in range(ROWS)]
+        for start in range(0, ROWS, 10_000):
+            writer.add(names[start : start + 10_000], torch.randn(10_000, 1, WIDTH))
+        writer.flush()
+        began = time.perf_counter()
+        rows = store.column("ab" * 32).rows(names)
+        opened = time.perf_counter() - began
+        began = time.perf_counter()
+        rows.take(np.random.default_rng(0).integers(ROWS, size=32))
+        return {"open": opened, "batch": time.perf_counter() - began}
+
+
+def main(counts: list[int]) -> None:
+    console = Console(width=120)
+    table = Table(title="From a cold start, images drawn already", title_justify="left", box=box.SIMPLE_HEAD)
+    for column in (
+        "images",
+        "frozen pass, s",
+        "per 1,000",
+        "training, s",
+        "per 1,000",
+        "rest, s",
+        "memory, GB",
+    ):
+        table.add_column(column, justify="right")
+    with tempfile.TemporaryDirectory() as root:
+        for count in counts:
+            command = [sys.executable, "-m", "benchmarks.growth", "--one", str(count), root]
+            found = json.loads(
+                subprocess.run(command, check=True, capture_output=True).stdout.splitlines()[-1]
+            )
+            table.add_row(
+                f"{count:,}",
+                f"{found['frozen_pass']:.1f}",
+                f"{1000 * found['frozen_pass'] / count:.2f}",
+                f"{found['training']:.1f}",
+                f"{1000 * found['training'] / count:.3f}",
+                f"{found['rest']:.1f}",
+                f"{found['peak_memory'] / 1e9:.2f}",
+            )
+    console.print(table)
+    store = open_store()
+    console.print(
+        f"A store of {ROWS:,} features of {WIDTH} numbers: opened, with every row found, in "
+        f"{store['open']:.2f} s; a batch of 32 in {1000 * store['batch']:.1f} ms"
+    )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        print(json.dumps(grow(int(sys.argv[2]), Path(sys.argv[3]))))  # noqa: T201
+    else:
+        main([int(count) for count in sys.argv[1:]] or [1000, 10_000, 100_000])
