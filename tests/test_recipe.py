@@ -480,7 +480,10 @@ def test_what_is_written_reads_back_as_an_equal_recipe(write: Write, tmp_path: P
         (
             "views = 8",
             "views = 0",
-            ['phase.fine-tune.augmentation.views: must be a whole number from 1, or "fresh", and is 0'],
+            [
+                'phase.fine-tune.augmentation.views: must be a whole number from 1, "fresh" or "auto", '
+                "and is 0"
+            ],
         ),
         (
             "views = 8",

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ import pytest
 
 import tlkit
 from tlkit.errors import DataError, RecipeError, RunFolderError, StoreError, TlkitError, WeightsError
-from tlkit.observer import Run
+from tlkit.estimating import Estimate
+from tlkit.observer import Observer, Run
 
 Runner = Callable[..., Run]
 
@@ -192,6 +193,48 @@ def test_views_take_turns_and_are_shared(run: Runner) -> None:
     assert first.results["phases"][1]["features"]["computed"] == 16 * 2
     second = run(set={**options, "phase.fine-tune.optimizer.lr": 0.1})
     assert second.results["phases"][1]["features"]["reused"] == 16 * 3 + 6
+
+
+def test_views_are_chosen_by_what_they_cost(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def chosen(epochs: int) -> int | str:
+        auto = {"name": "affine", "rotation": 10, "views": "auto"}
+        options = {"phase.fine-tune.augmentation": auto, "training.epochs": epochs}
+        plan = run(set=options, plan_only=True).plan
+        assert plan is not None
+        return plan.phases[1].views
+
+    assert chosen(8) == "fresh", "eight epochs draw as often as eight views are made"
+    assert chosen(9) == 8
+    monkeypatch.setenv("TLKIT_CACHE_LIMIT", "2MB")
+    assert chosen(9) == "fresh", "eight views of 16 images take 2.1 MB"
+
+
+def test_estimates_are_measured_and_change_nothing(run: Runner) -> None:
+    class Curious(Observer):
+        def __init__(self) -> None:
+            self.seen: Mapping[str, Estimate] = {}
+
+        def estimating(self, estimates: Callable[[], Mapping[str, Estimate]]) -> None:
+            self.seen = estimates()
+
+    options = {"phase.fine-tune.augmentation": {"name": "affine", "rotation": 10, "views": 3}}
+    first, second = Curious(), Curious()
+    told = run(set=options, observer=first)
+    assert told.results["phases"][0]["features"]["computed"] == 22, "nothing was kept while measuring"
+    again = run(set={**options, "training.epochs": 30}, observer=second)
+    untold = run(set=options)
+    fine_tune = first.seen["fine-tune"]
+    assert fine_tune.kept is not None and fine_tune.making > 0
+    assert fine_tune.bytes == 3 * 16 * 256 * 4 * 4 * 4
+    later = second.seen["fine-tune"]
+    assert later.making == 0, "they are all there"
+    assert later.kept is not None and 0 < later.kept < later.fresh
+    assert again.results["phases"][1]["features"]["computed"] == 0
+    for name in ("bottleneck", "fine-tune"):
+        assert predictions(told, name) == predictions(untold, name)
+        assert [row["train_loss"] for row in history(told, name)] == [
+            row["train_loss"] for row in history(untold, name)
+        ]
 
 
 def test_fresh_views_are_never_kept(run: Runner) -> None:

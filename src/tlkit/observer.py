@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tlkit.estimating import Estimate
     from tlkit.planning import Plan
     from tlkit.recipe import Recipe
 
@@ -44,6 +45,9 @@ class Observer:
 
     def planned(self, plan: Plan) -> None:
         """The plan is made."""
+
+    def estimating(self, estimates: Callable[[], Mapping[str, Estimate]]) -> None:
+        """What the phases will cost can be had: the call measures it, in about a second for each phase."""
 
     @contextmanager
     def working(self, what: str, total: int, unit: str) -> Iterator[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -28,6 +28,8 @@ from tlkit.recipe_tables import Data
 
 #: Features of test and of unlabelled images are kept up to this many bytes each per phase.
 SMALL = 256 * 2**20
+#: How many views "auto" keeps: their accuracy is beside that of fresh ones in benchmarks/RESULTS.md.
+AUTO_VIEWS = 8
 
 
 @dataclass
@@ -276,10 +278,30 @@ def training_views(recipe: Recipe, phase: Phase, plain: View, registry: Registry
     if phase.views == "fresh":
         return (View(plain.preprocess, transform, (recipe.seed, phase.name), name),)
     # a kept view is drawn from its number and the image's bytes, so that runs and seeds share it
-    return (
-        plain,
-        *(View(plain.preprocess, transform, (number,), name) for number in range(1, int(phase.views))),
-    )
+    count = AUTO_VIEWS if phase.views == "auto" else phase.views
+    return (plain, *(View(plain.preprocess, transform, (number,), name) for number in range(1, count)))
+
+
+def settle(item: Prepared, recipe: Recipe, registry: Registry, images: int, limit: int) -> Prepared:
+    """A phase whose ``views = "auto"`` is decided.
+
+    Each kept view costs one pass through the frozen part, and so does each epoch of fresh ones. Eight are
+    kept where that is less, and where they fit; time is not measured for it, so that the same recipe
+    always does the same.
+
+    Args:
+        item: the phase.
+        recipe: it is from.
+        registry: of parts.
+        images: how many it trains on.
+        limit: bytes that may be kept.
+    """
+    if item.phase.views != "auto":
+        return item
+    cheaper = item.keeps and item.phase.training.epochs > AUTO_VIEWS
+    keep = cheaper and AUTO_VIEWS * images * item.bytes_per_view() <= limit
+    phase = replace(item.phase, views=AUTO_VIEWS if keep else "fresh")
+    return replace(item, phase=phase, views=training_views(recipe, phase, item.plain, registry))
 
 
 def known_beforehand(item: Prepared, recipe: Recipe, every: Mapping[str, Prepared]) -> bool:

@@ -43,7 +43,8 @@ class Phase:
         head: what learns to tell the classes apart.
         freeze: the policy that says what learns.
         augmentation: how training images are varied.
-        views: how many versions of each training image take turns, or "fresh" for a new one each time.
+        views: how many versions of each training image take turns; "fresh" for a new one each time;
+            "auto" for eight where they cost less than that and fit in the cache.
         start_from: the earlier phase whose weights it begins with.
         statistics: whether batch norms update theirs; None: only where the whole backbone learns.
         keep: whether what lies in front of the frontier is kept.
@@ -56,7 +57,7 @@ class Phase:
     head: Part
     freeze: Part
     augmentation: Part
-    views: int | Literal["fresh"]
+    views: int | Literal["fresh", "auto"]
     start_from: str | None
     statistics: Literal["learn", "keep"] | None
     keep: bool
@@ -289,8 +290,8 @@ def _view_problems(phase: str, augmentation: Tree, views: Any) -> Iterator[str]:
         return
     if augmentation.get("name") == "none":
         yield f"{key}: without an augmentation there is one view, the plain image"
-    elif views != "fresh" and (not isinstance(views, int) or isinstance(views, bool) or views < 1):
-        yield f'{key}: must be a whole number from 1, or "fresh", and is {toml(views)}'
+    elif views not in ("fresh", "auto") and (type(views) is not int or views < 1):
+        yield f'{key}: must be a whole number from 1, "fresh" or "auto", and is {toml(views)}'
 
 
 def _order_problems(phases: Sequence[Phase], names: Sequence[str]) -> Iterator[str]:

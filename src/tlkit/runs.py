@@ -18,6 +18,7 @@ from tlkit.data.reading import read_images
 from tlkit.data.splits import Splits
 from tlkit.devices import choose_device, from_first, processes
 from tlkit.errors import RecipeError, RunFolderError, TlkitError
+from tlkit.estimating import Estimate, estimate
 from tlkit.evaluation.calibration import fit_temperature, probabilities
 from tlkit.evaluation.comparison import mcnemar
 from tlkit.evaluation.metrics import evaluate, summary
@@ -34,6 +35,7 @@ from tlkit.planning import (
     known_beforehand,
     parameters,
     prepare,
+    settle,
 )
 from tlkit.plugins import Registry, load_registry
 from tlkit.recipe import Recipe, draft_recipe
@@ -121,6 +123,8 @@ class _Execution:
         with self.observer.working("reading images", len(source), "images") as tick:
             found = read_images(source, self.recipe.data, self.recipe.seed, tick)
         splits, unlabelled, rejected = found.splits, found.unlabelled, found.rejected
+        count, limit = len(splits.train), cache_limit()
+        prepared = [settle(item, self.recipe, self.registry, count, limit) for item in prepared]
         counts = {name: len(getattr(splits, name)) for name in ("train", "val", "test")}
         run.plan = Plan(
             self.recipe.name,
@@ -132,6 +136,8 @@ class _Execution:
             source.about,
         )
         self.observer.planned(run.plan)
+        todo = [item for item in prepared if item.phase.name not in (done or {})]
+        self.observer.estimating(lambda: self._estimates(todo, splits))
         if plan_only:
             return run
         self._check_starts(done or {})
@@ -142,7 +148,6 @@ class _Execution:
         run.results = self.folder.results() or empty_results(self.recipe, run.plan)
         self.folder.describe(self.recipe, str(self.device), finished=False)
         self._notify("tlkit_run_started", run=run)
-        todo = [item for item in prepared if item.phase.name not in (done or {})]
         self._frozen_pass(todo, prepared, splits, unlabelled)
         for item in todo:
             self._phase(run, item, splits, unlabelled)
@@ -183,6 +188,14 @@ class _Execution:
         if problems or source is None:
             raise RecipeError(problems, recipe=str(recipe.path or recipe.name))
         return source, prepared
+
+    def _estimates(self, todo: Sequence[Prepared], splits: Splits) -> dict[str, Estimate]:
+        """What training will cost, for the phases that train."""
+        return {
+            item.phase.name: estimate(item, splits.train, self.store, self.pixels)
+            for item in todo
+            if item.trains
+        }
 
     def _check_starts(self, done: Mapping[str, Any]) -> None:
         """A phase must find the one it starts from: among these, or finished in this folder."""

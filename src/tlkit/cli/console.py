@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tlkit.wording import gain, size
+from tlkit.wording import duration, gain, size
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tlkit.estimating import Estimate
     from tlkit.planning import PhasePlan, Plan
 
 #: Seconds between two lines of progress in a pipe.
@@ -72,6 +73,20 @@ def print_plan(plan: Plan) -> None:
         say(f"  frontier  {phase.frontier}")
         say(f"  keeps     {_keeping(phase)}")
     say()
+
+
+def print_estimates(estimates: Mapping[str, Estimate]) -> None:
+    """What training is going to cost, with kept features and without."""
+    for name, found in estimates.items():
+        fresh = f"{duration(found.fresh)} with images read and varied anew each epoch"
+        if found.kept is None:
+            say(f"{name} will train for about {fresh}")
+        else:
+            kept = f"{duration(found.kept)} with kept features ({size(found.bytes)}"
+            kept += f", {duration(found.making)} to make them)" if found.making else ", all there)"
+            say(f"{name} will train for about {kept}, {fresh}")
+    if estimates:
+        say()
 
 
 def _keeping(phase: PhasePlan) -> str:

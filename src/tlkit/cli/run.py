@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tlkit.cli.console import print_plan, print_results, progress, say
+from tlkit.cli.console import print_estimates, print_plan, print_results, progress, say
 
 if TYPE_CHECKING:
     from tlkit.observer import Observer
@@ -67,6 +67,9 @@ def watching() -> Observer:
     class Shown(Observer):
         def planned(self, plan: Any) -> None:
             print_plan(plan)
+
+        def estimating(self, estimates: Any) -> None:
+            print_estimates(estimates())
 
         @contextmanager
         def working(self, what: str, total: int, unit: str) -> Iterator[Any]:

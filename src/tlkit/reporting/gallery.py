@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -101,8 +101,11 @@ class Gallery:
     def views(self, phase: PhaseRecord, predictor: Predictor) -> list[Picture]:
         """One training image as the phase saw it, epoch after epoch."""
         plain = View(predictor.preprocess)
-        views = training_views(self._record.recipe, phase.phase, plain, self._registry)
-        fresh = phase.phase.views == "fresh"
+        planned = phase.phase
+        if planned.views == "auto" and phase.plan is not None:
+            planned = replace(planned, views=phase.plan["views"])
+        views = training_views(self._record.recipe, planned, plain, self._registry)
+        fresh = planned.views == "fresh"
         if len(views) == 1 and not fresh:
             return []
         row = next((row for row in self._record.images if row.split == "train"), None)

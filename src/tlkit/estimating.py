@@ -1,0 +1,104 @@
+"""What a phase's training will cost, from a short measurement on a few of its images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tlkit.data.batches import Pixels, View, batches
+from tlkit.data.images import Image
+from tlkit.features.extraction import Request, plan
+from tlkit.features.store import FeatureStore
+from tlkit.model.classifier import is_convolutional
+from tlkit.planning import Prepared
+
+#: Images that are tried, and seconds after which a first try is good enough.
+IMAGES, ENOUGH = 8, 2.0
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds that a phase's training will take, frozen pass over the training images included.
+
+    Attributes:
+        kept: with kept features; None where nothing can be kept.
+        making: of those, what making the features takes that are not there yet.
+        fresh: with views drawn anew each epoch.
+        bytes: what the kept features of the training images take.
+    """
+
+    kept: float | None
+    making: float
+    fresh: float
+    bytes: int
+
+
+def estimate(item: Prepared, images: Sequence[Image], store: FeatureStore, pixels: Pixels) -> Estimate:
+    """Measures reading, the frozen part and a step on a few images; nothing of the phase is changed."""
+    few = [images[place] for place in np.linspace(0, len(images) - 1, min(IMAGES, len(images))).astype(int)]
+    views = item.views if item.keeps_training else (item.plain,)
+    read, tensors = _timed(lambda: _read(pixels, few, item.views[-1]))
+    tensors = tensors.to(item.setting.device)
+    frozen, crossing = _timed(lambda: _crossing(item, tensors))
+    step, _ = _timed(lambda: _step(item, crossing))
+    each = len(images) / len(few)
+    epochs = item.phase.training.epochs
+    missing = 0
+    if item.keeps:
+        requests = [Request(item.split, view, tuple(images), (item.phase.name, "train")) for view in views]
+        missing = sum(len(job.images) for job in plan(requests, store, item.setting))
+    making = missing / len(few) * (read + frozen)
+    return Estimate(
+        kept=making + epochs * each * step if item.keeps else None,
+        making=making,
+        fresh=epochs * each * (read + frozen + step),
+        bytes=len(views) * len(images) * item.bytes_per_view() if item.keeps else 0,
+    )
+
+
+def _timed(run: Callable[[], Value]) -> tuple[float, Value]:
+    """Seconds of a second call, or of the first where that took long, and what it gave."""
+    for _ in range(2):
+        began = time.perf_counter()
+        value = run()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        took = time.perf_counter() - began
+        if took > ENOUGH:
+            break
+    return took, value
+
+
+def _read(pixels: Pixels, images: Sequence[Image], view: View) -> Tensor:
+    places = np.arange(len(images))
+    ((_, tensors),) = batches(pixels, images, [view] * len(images), [places])
+    return tensors
+
+
+def _crossing(item: Prepared, images: Tensor) -> tuple[Tensor, ...]:
+    with item.setting.autocast():
+        crossing = item.split.prefix(images)
+    if not item.split.boundaries:
+        return crossing
+    kept = tuple(tensor.to(item.setting.dtype) for tensor in crossing)
+    if not is_convolutional(item.split.root):
+        return kept
+    last = torch.channels_last
+    return tuple(each.contiguous(memory_format=last) if each.ndim == 4 else each for each in kept)
+
+
+def _step(item: Prepared, crossing: tuple[Tensor, ...]) -> None:
+    """Forward and backward, in evaluation mode: no statistics move, no dropout is drawn."""
+    item.split.eval()
+    with item.setting.autocast():
+        logits = item.split(*crossing)
+    logits.float().square().mean().backward()
+    for value in item.split.parameters():
+        value.grad = None
