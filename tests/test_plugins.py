@@ -322,7 +322,7 @@ def test_views_of_an_edited_augmentation_are_others(install: Install, tmp_path: 
         def mirrored(preprocess):
             return {step}
     """
-    phase = SimpleNamespace(augmentation=Part("mirrored", {}), views=2, name="fine-tune")
+    phase = SimpleNamespace(augmentation=Part(name="mirrored"), views=2, name="fine-tune")
     found = []
     install("mirrored", "")
     for step in ("'before'", "'before'", "'after'"):
