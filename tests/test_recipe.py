@@ -488,7 +488,7 @@ def test_what_is_written_reads_back_as_an_equal_recipe(write: Write, tmp_path: P
         (
             "views = 8",
             'views = "new"',
-            ['phase.fine-tune.augmentation.views: must be a whole number from 1, or "fresh", and is "new"'],
+            ['phase.fine-tune.augmentation.views: must be a whole number from 1, "fresh" or "auto", and'],
         ),
         (
             'name = "affine", rotation = 10',
