@@ -39,6 +39,16 @@ def predictor(name: str, size: int, **arguments: object) -> Predictor:
     return Predictor(Classifier(backbone, nn.Linear(backbone.feature_shape[0], 2)), preprocess, ("a", "b"))
 
 
+def test_an_image_is_never_written_over(fitted: Path, tmp_path: Path) -> None:
+    image = tmp_path / "cat.png"
+    Image.new("RGB", (64, 64)).save(image)
+    before = image.read_bytes()
+    done = command("explain", fitted, image, "--out", tmp_path)
+    assert done.returncode == 2
+    assert "cat.png is one of the images: name another folder with --out" in done.stderr
+    assert image.read_bytes() == before
+
+
 def test_grad_cam_is_captum_s_own() -> None:
     torch.manual_seed(3)
     net = timm.create_model("resnet18", num_classes=5).eval()

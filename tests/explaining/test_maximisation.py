@@ -26,9 +26,8 @@ def test_the_activation_rises_by_a_factor(regularization: Regularization, fitted
         made.module, made.preprocess, layer, channels, regularization=regularization, size=64, steps=24
     )
     assert found.images.shape == (3, 64, 64, 3) and found.images.dtype == np.uint8
-    assert (found.after > found.before).all()
-    # at least one of them must have become many times as active
-    assert (found.after - found.before).max() > 5 * np.abs(found.before).min()
+    rise = (found.after - found.before) / np.abs(found.before).clip(1e-3)
+    assert (rise > 1).all(), "each is more than twice as active"
     again = maximise(
         made.module, made.preprocess, layer, channels, regularization=regularization, size=64, steps=24
     )

@@ -41,6 +41,8 @@ def test_runs_are_compared_on_the_same_test_images(runs: tuple[Path, Path], tmp_
     expected = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
     assert pair["p"] == pytest.approx(expected)
     text = found.page.read_text()
+    beyond = "is right most often, beyond chance" if pair["p"] < 0.05 else "but not beyond chance"
+    assert beyond in text
     assert "short" in text and "Pair by pair" in text and (tmp_path / "out" / "pictures").is_dir()
 
 
@@ -53,7 +55,12 @@ def test_runs_without_common_images_are_not_compared(runs: tuple[Path, Path], tm
     splits.write_text("\n".join([lines[0], *changed]) + "\n")
     found = tlkit.compare([runs[0], other], tmp_path / "out")
     assert found.pairs[0]["n"] == 0
-    assert "they cannot be compared" in found.page.read_text()
+    text = found.page.read_text()
+    assert "they cannot be compared" in text
+    assert "Not all runs were tested on the same images" in text
+    (other / "splits.csv").unlink()
+    with pytest.raises(RunFolderError, match=r"splits\.csv does not say which its test images are"):
+        tlkit.compare([runs[0], other], tmp_path / "out")
 
 
 def test_the_command(runs: tuple[Path, Path], tmp_path: Path) -> None:

@@ -185,6 +185,7 @@ def test_many_classes_and_many_images_stay_small(
     assert f"of {images:,} test images" in text
     if classes == 200:
         assert "The 30 of 200 classes with the lowest F1." in text
+        assert re.search(r"class \d{3}, taken for class \d{3}: \d+", text)
 
 
 def invented(embedded: Path, run: Path, classes: int, images: int) -> Path:
@@ -227,6 +228,49 @@ def test_names_from_a_run_are_text_not_html(few_photos: Path, tmp_path: Path) ->
     text = tlkit.report(run).read_text()
     assert "<b onclick" not in text
     assert "&lt;b onclick=alert(1)&gt;&amp;amp;" in text
+
+
+def test_classes_whose_names_are_alike_or_odd_have_bars_of_their_own(
+    few_photos: Path, tmp_path: Path
+) -> None:
+    folder = sorted_by_class(few_photos)
+    (folder / "cat").rename(folder / "American Staffordshire $_$ terrier")
+    (folder / "dog").rename(folder / "American Staffordshire $_$ bull terrier")
+    (folder / "_third").mkdir()
+    for file in sorted((folder / "American Staffordshire $_$ terrier").iterdir())[:5]:
+        file.rename(folder / "_third" / file.name)
+    run = tlkit.fit(folder, backbone="vgg16-quarter", epochs=1, out=tmp_path / "run").folder
+    page = Page(tlkit.report(run))
+    assert "in so few epochs they saved nothing" in page.text
+    split = (run / "pictures" / "split.svg").read_text()
+    for name in ("American…$ terrier", "American…l terrier", "_third"):
+        assert name in split
+
+
+def test_a_part_that_cannot_be_made_is_missed_and_no_more(
+    embedded: Path, tmp_path: Path, its_cache: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise IndexError("no such dimension")
+
+    monkeypatch.setattr("tlkit.reporting.gallery.maximise", broken)
+    run = tmp_path / "run"
+    shutil.copytree(embedded, run)
+    page = Page(tlkit.report(run))
+    assert page.sections == [name for name in SECTIONS if name != "layers"]
+    assert "Not shown: what the layers respond to. IndexError: no such dimension" in page.text
+
+
+def test_images_are_made_in_a_folder_of_the_page_s_own(
+    embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stranger's run names where its images were; nothing is written there."""
+    monkeypatch.setenv("TLKIT_CACHE", str(tmp_path / "empty"))
+    run = tmp_path / "run"
+    shutil.copytree(embedded, run)
+    page = Page(tlkit.report(run))
+    assert page.sections == SECTIONS
+    assert not list((tmp_path / "empty").rglob("*.jpg"))
 
 
 def test_what_is_no_run_is_said(tmp_path: Path, embedded: Path) -> None:

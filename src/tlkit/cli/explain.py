@@ -46,7 +46,10 @@ def explain(
         while name in taken:
             name = f"{image.stem}-{next(numbers)}"
         taken.add(name)
-        file = write_png(out / f"{name}.png", seen.overlay())
+        target = out / f"{name}.png"
+        if target.exists() and any(target.samefile(each) for each in images if each.exists()):
+            raise DataError(f"{target} is one of the images: name another folder with --out")
+        file = write_png(target, seen.overlay())
         say(f"{file}: {seen.method} for {seen.label}, probability {seen.probability:.3f}")
     if failed:
         raise typer.Exit(1)

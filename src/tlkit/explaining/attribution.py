@@ -121,7 +121,8 @@ def integrated_gradients(network: nn.Module, inputs: Tensor, place: int) -> NDAr
         found = IntegratedGradients(network).attribute(
             inputs, target=place, n_steps=STEPS, internal_batch_size=AT_ONCE
         )
-    heat = found.detach().abs().sum(1)[0].float().cpu().numpy()
+    # what spoke against the class is left out, as in Grad-CAM
+    heat = found.detach().sum(1).clamp_min(0)[0].float().cpu().numpy()
     return _scaled(cv2.GaussianBlur(heat, (0, 0), SMOOTHING * max(heat.shape)))
 
 

@@ -156,7 +156,8 @@ def _activations(
         hook.remove()
     if not caught:
         raise DataError("the network does not use this layer")
-    output = caught[0].movedim(1 if isinstance(module, nn.Conv2d) else -1, 1).flatten(2)
+    output = caught[0].movedim(1 if isinstance(module, nn.Conv2d) else -1, 1)
+    output = output.reshape(*output.shape[:2], -1)  # a layer behind pooling has one value per channel
     return output.mean(2)[torch.arange(len(channels)), torch.tensor(list(channels))]
 
 

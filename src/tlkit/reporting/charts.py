@@ -17,7 +17,7 @@ from tlkit.reporting.pictures import COLOURS, GREY, INK
 LEARNS, PARTLY, FROZEN = COLOURS[1], COLOURS[3], "#b8c4d0"
 SPLITS = ("train", "val", "test", "unlabelled")
 #: With more classes than this a chart shows totals.
-MANY = 8
+MANY = len(COLOURS)
 #: More blocks than this are drawn without their names.
 NAMED_BLOCKS = 16
 SHORT = 18
@@ -53,20 +53,22 @@ def split(figure: Figure, images: Sequence[ImageRow], classes: Sequence[str]) ->
     parts = [name for name in SPLITS if any(key[0] == name for key in counts)]
     left = np.zeros(len(parts))
     groups = list(classes) if len(classes) <= MANY else []
+    bars = []
     for place, label in enumerate(groups):
         values = np.array([counts[part, label] for part in parts])
-        axes.barh(parts, values, left=left, label=shortened(label), color=COLOURS[place % len(COLOURS)])
+        bars.append(axes.barh(parts, values, left=left, color=COLOURS[place])[0])
         left += values
     others = np.array([sum(n for key, n in counts.items() if key[0] == part) for part in parts]) - left
     if others.any():
-        axes.barh(parts, others, left=left, color=GREY, label=None if not groups else "no label")
+        bars.append(axes.barh(parts, others, left=left, color=GREY)[0])
     for place, total in enumerate(left + others):
         axes.annotate(f"{total:,.0f}", (total, place), (3, 0), textcoords="offset points", va="center")
     axes.invert_yaxis()
     axes.margins(x=0.15)
     axes.set_xlabel("images")
     if groups:
-        figure.legend(loc="outside upper center", ncols=4)
+        names = [*map(shortened, groups), *(["no label"] if others.any() else [])]
+        figure.legend(bars, names, loc="outside upper center", ncols=4)
 
 
 def sizes(figure: Figure, images: Sequence[ImageRow]) -> None:
@@ -111,11 +113,14 @@ def networks(figure: Figure, phases: Sequence[Mapping[str, Any]]) -> None:
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
     axes.set_ylabel("output ← input")
+    there = {block["state"] for phase in phases for block in phase["blocks"]} | {"frozen", "learns"}
+    shown = [state for state in ("frozen", "partly", "learns") if state in there]
     handles = [
-        Rectangle((0, 0), 1, 1, facecolor=FROZEN, hatch="///", ec="w"),
-        Rectangle((0, 0), 1, 1, facecolor=LEARNS),
+        Rectangle((0, 0), 1, 1, facecolor=colours[state], hatch="///" if state == "frozen" else None, ec="w")
+        for state in shown
     ]
-    figure.legend(handles, ["frozen", "learns"], loc="outside lower center", ncols=2)
+    names = {"frozen": "frozen", "partly": "learns in part", "learns": "learns"}
+    figure.legend(handles, [names[state] for state in shown], loc="outside lower center", ncols=3)
 
 
 def curves(figure: Figure, phase: PhaseRecord) -> None:
@@ -151,12 +156,13 @@ def curves(figure: Figure, phase: PhaseRecord) -> None:
 def seconds(figure: Figure, results: Sequence[Mapping[str, Any]]) -> None:
     """Where each phase's time went."""
     axes = figure.subplots()
-    names = [shortened(result["name"]) for result in results]
+    places = range(len(results))
     left = np.zeros(len(results))
     for place, part in enumerate(("features", "training", "evaluation")):
         values = np.array([result["seconds"][part] for result in results])
-        axes.barh(names, values, left=left, label=part, color=COLOURS[place])
+        axes.barh(places, values, left=left, label=part, color=COLOURS[place])
         left += values
+    axes.set_yticks(places, [shortened(result["name"]) for result in results])
     axes.invert_yaxis()
     axes.set_xlabel("seconds")
     figure.legend(loc="outside upper center", ncols=3)
@@ -180,8 +186,9 @@ def overlaid(figure: Figure, phases: Mapping[str, PhaseRecord]) -> None:
 
 
 def shortened(name: str, length: int = SHORT) -> str:
-    """A name that fits into a chart."""
-    return name if len(name) <= length else f"{name[: length - 1]}…"
+    """A name that fits into a chart: its beginning and its end, which tells it from others."""
+    kept = length // 2
+    return name if len(name) <= length else f"{name[: length - 1 - kept]}…{name[-kept:]}"
 
 
 def magnitude(count: int) -> str:

@@ -18,6 +18,9 @@ from tlkit.reporting import charts
 from tlkit.reporting.pictures import Album
 from tlkit.reporting.writing import making, render
 
+#: A p-value below which a difference counts as more than chance.
+BEYOND_CHANCE = 0.05
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -61,7 +64,6 @@ def compare(runs: Sequence[Path | str], out: Path | str) -> Comparison:
     pairs = [_pair(names[a], names[b], right[a], right[b]) for a, b in combinations(range(len(runs)), 2)]
     results = [{"name": row["name"], "test": row["test"]} for row in rows]
     about = [((record.results or {}).get("data") or {}).get("about", "") for record in records]
-    best = max(rows, key=lambda row: row["test"]["accuracy"])
     with making(page) as unfinished:
         album = Album(unfinished)
         alt = "Accuracies: " + ", ".join(f"{row['name']} {row['test']['accuracy']:.3f}" for row in rows)
@@ -73,8 +75,7 @@ def compare(runs: Sequence[Path | str], out: Path | str) -> Comparison:
         labels = dict.fromkeys(f"The images are {text}." for text in about if text)
         text = render(
             "compare.html",
-            headline=f"{best['name']} is right most often: {100 * best['test']['accuracy']:.1f}% of "
-            f"{best['test']['n']:,} test images",
+            headline=_headline(rows, pairs),
             labels=list(labels),
             runs=rows,
             pairs=pairs,
@@ -83,6 +84,18 @@ def compare(runs: Sequence[Path | str], out: Path | str) -> Comparison:
         )
         (unfinished / page.name).write_text(text, encoding="utf-8")
     return Comparison(rows, pairs, page)
+
+
+def _headline(rows: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> str:
+    """Which run is best, as far as the same test images say so."""
+    if any(not pair["n"] for pair in pairs):
+        return "Not all runs were tested on the same images: their accuracies say little about which is best"
+    best = max(rows, key=lambda row: row["test"]["accuracy"])
+    own = [pair for pair in pairs if best["name"] in (pair["first"], pair["second"])]
+    said = f"{100 * best['test']['accuracy']:.1f}% of {best['test']['n']:,} test images"
+    if all(pair["p"] < BEYOND_CHANCE for pair in own):
+        return f"{best['name']} is right most often, beyond chance: {said}"
+    return f"{best['name']} is right most often, {said}, but not beyond chance against every other run"
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -121,6 +134,8 @@ def _right(record: RunRecord, last: PhaseRecord) -> dict[tuple[str, str | None],
     if found is None:
         raise RunFolderError(f"{record.folder}: the predictions of phase {last.name} are not there")
     images = {row.id: (row.sha256, row.label) for row in record.images}
+    if not images.keys() >= set(found.ids):
+        raise RunFolderError(f"{record.folder}: splits.csv does not say which its test images are")
     return {images[name]: bool(right) for name, right in zip(found.ids, found.right, strict=True)}
 
 

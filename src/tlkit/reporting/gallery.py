@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -15,7 +17,6 @@ from numpy.typing import NDArray
 from tlkit.components import Sample
 from tlkit.data.batches import Pixels, View
 from tlkit.data.images import Image, UnreadableImage, read
-from tlkit.data.making import make
 from tlkit.explaining.attribution import explain
 from tlkit.explaining.layers import chosen_channels, find_layer, telling_layers
 from tlkit.explaining.maximisation import REGULARIZATIONS, maximise
@@ -75,9 +76,15 @@ class Gallery:
         self._registry = registry
         self._samples, self._source, problem = image_files(record.recipe, registry)
         self._rows = {row.id: row for row in record.images}
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self.missing: dict[str, None] = (
             {f"The run's images cannot be shown: {problem}": None} if problem else {}
         )
+
+    def close(self) -> None:
+        """Removes what was made for a look."""
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def samples(self) -> list[Picture]:
         """Training images: of every class as many, or of some classes one each."""
@@ -112,7 +119,8 @@ class Gallery:
         image = self._find(row.id) if row else None
         if image is None:
             return []
-        chosen = [views[0].drawn(epoch) for epoch in range(1, VIEWS + 1)] if fresh else list(views[:VIEWS])
+        shown = min(VIEWS, len(phase.history))
+        chosen = [views[0].drawn(epoch) for epoch in range(shown)] if fresh else list(views[:VIEWS])
         pictures = []
         for number, view in enumerate(chosen, 1):
             pixels = Pixels(0).get(image, view, remember=False)
@@ -205,7 +213,7 @@ class Gallery:
                 self._miss("Some images of the run are not in its source any more and cannot be shown.")
             return None
         try:
-            self._make(sample)
+            sample = self._made(sample)
             content = sample.path.read_bytes()
             if hashlib.sha256(content).hexdigest() == row.sha256:
                 read(sample.path)
@@ -215,9 +223,17 @@ class Gallery:
             self._miss("Some images of the run cannot be read any more and are not shown.")
         return None
 
-    def _make(self, sample: Sample) -> None:
-        if self._source is not None and self._source.make is not None and not sample.path.is_file():
-            make(self._source, [sample], lambda _: None)
+    def _made(self, sample: Sample) -> Sample:
+        """The sample, its file made in a folder of the page's own where the source makes its images.
+
+        A run may be a stranger's: what its recipe names is read, never written.
+        """
+        if self._source is None or self._source.make is None or sample.path.is_file():
+            return sample
+        self._folder = self._folder or tempfile.TemporaryDirectory()
+        path = Path(self._folder.name) / hashlib.sha256(sample.id.encode()).hexdigest()
+        path.write_bytes(self._source.make(sample))
+        return replace(sample, path=path)
 
     def _miss(self, reason: str) -> None:
         self.missing[reason] = None

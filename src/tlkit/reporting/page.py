@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tlkit import options
 from tlkit.errors import TlkitError
@@ -33,6 +34,7 @@ from tlkit.wording import duration
 
 #: How many rejected images and how many classes' predictions a page lists.
 LISTED = 20
+Shown = TypeVar("Shown")
 CLASSES_SHOWN = 12
 #: Classes listed one by one; of more, those that do worst.
 PER_CLASS = 30
@@ -178,7 +180,16 @@ class _Page:
                 draw = partial(charts.curves, phase=phase)
                 picture = self.album.chart(f"curves-{phase.name}", alt, draw, height=3.4)
             views = looks.views.get(phase.name, [])
-            rows.append({"record": phase, "curves": picture, "views": views, "saved": self._saved(phase)})
+            fresh = (phase.plan or {}).get("views") == "fresh"
+            rows.append(
+                {
+                    "record": phase,
+                    "curves": picture,
+                    "views": views,
+                    "fresh": fresh,
+                    "saved": self._saved(phase),
+                }
+            )
         return rows
 
     def _saved(self, phase: PhaseRecord) -> str:
@@ -188,6 +199,12 @@ class _Page:
             return ""
         without = result["epochs"] * (counts["train"] + counts["val"])
         spared = without - result["features"]["computed"]
+        if spared <= 0:
+            made = result["features"]["computed"]
+            return (
+                f"in so few epochs they saved nothing, {made:,} passes through the frozen part where "
+                f"{without:,} would have done; the next run finds them"
+            )
         each = self.record.view_seconds()
         said = f"{spared:,} of {without:,} passes through the frozen part were not needed"
         return f"{said}, some {duration(spared * each)} at this run's own rate" if each else said
@@ -228,11 +245,13 @@ class _Page:
         wrong = test["n"] - test["correct"]
         alt = f"Confusion of {last.name}: {wrong:,} of {test['n']:,} test images are given a wrong class"
         chart("confusion", alt, result_charts.confusion, alt, cells=test["confusion"], classes=classes)
+        confused = result_charts.confused(test["confusion"], classes)
         areas = {phase.name: phase.result["test"]["auroc"] for phase in record.done if phase.result}
         alt = "ROC curves; area below: " + ", ".join(
             f"{name} {'undefined' if area is None else f'{area:.3f}'}" for name, area in areas.items()
         )
-        chart("roc", alt, result_charts.roc, alt, phases=tests)
+        of = f"of {classes[1]}" if len(classes) == 2 else "mean over the classes, each against the rest"
+        chart("roc", f"{alt} ({of})", result_charts.roc, f"{alt} ({of})", phases=tests)
         alt = f"Reliability of {last.name}: calibration error {test['ece']:.3f}"
         chart("reliability", alt, result_charts.reliability, alt, found=found)
         alt = f"Confidence of {last.name} where it is right and where it is wrong"
@@ -248,6 +267,7 @@ class _Page:
         return {
             "phase": last.name,
             "charts": drawn,
+            "confused": confused if len(classes) > result_charts.NUMBERED else [],
             "test": test,
             "per_class": list(rows.items()) if len(rows) <= PER_CLASS else worst[:PER_CLASS],
             "classes": len(rows),
@@ -283,12 +303,13 @@ class _Page:
         looks = _Looks()
         gallery = Gallery(self.record, self.album, self.registry)
         total = 4 * EXAMPLES + 9
-        with observer.working("looking at examples", total, "pictures") as tick:
-            looks.samples = gallery.samples()
+        with observer.working("looking at examples", total, "pictures") as tick, closing(gallery):
+            looks.samples = self._optional("training images", gallery.samples) or []
             for phase in self.record.done:
                 wanted = phase is last or phase.phase.augmentation.name != "none"
                 if wanted and (predictor := self._load(phase)) is not None:
-                    looks.views[phase.name] = gallery.views(phase, predictor)
+                    views = partial(gallery.views, phase, predictor)
+                    looks.views[phase.name] = self._optional(f"views of phase {phase.name}", views) or []
                     if phase is last:
                         self._look(looks, gallery, predictor, phase, tests, tick)
         self.missing += list(gallery.missing)
@@ -304,16 +325,34 @@ class _Page:
         tick: Callable[[int], object],
     ) -> None:
         found = tests.get(last.name)
+
+        def shown(kind: str, places: list[int], remarks: Mapping[int, str]) -> list[Example]:
+            assert found is not None
+            examples = partial(gallery.examples, kind, found, places, predictor, remarks, tick)
+            return self._optional(f"examples ({kind})", examples) or []
+
         if found is not None:
-            looks.mistakes = gallery.examples("mistake", found, surest_mistakes(found), predictor, {}, tick)
-            looks.unsure = gallery.examples("unsure", found, least_sure(found), predictor, {}, tick)
+            looks.mistakes = shown("mistake", surest_mistakes(found), {})
+            looks.unsure = shown("unsure", least_sure(found), {})
             others = [name for name in tests if name != last.name]
             if others:
                 gained, lost = changed(tests[others[-1]], found)
                 remarks = dict.fromkeys(gained, f"{others[-1]} had it wrong")
                 remarks |= dict.fromkeys(lost, f"{others[-1]} had it right")
-                looks.changed = gallery.examples("changed", found, [*gained, *lost], predictor, remarks, tick)
-        looks.responses = gallery.responses(predictor, tick)
+                looks.changed = shown("changed", [*gained, *lost], remarks)
+        responses = partial(gallery.responses, predictor, tick)
+        looks.responses = self._optional("what the layers respond to", responses) or {}
+
+    def _optional(self, what: str, make: Callable[[], Shown]) -> Shown | None:
+        """A part that the page can do without; whatever keeps it from being made is said to be missing.
+
+        Networks, augmentations and sources are plugins', and fail in many ways.
+        """
+        try:
+            return make()
+        except Exception as error:
+            self.missing.append(f"Not shown: {what}. {type(error).__name__}: {error}")
+            return None
 
     def _load(self, phase: PhaseRecord) -> Predictor | None:
         try:

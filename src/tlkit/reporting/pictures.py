@@ -28,6 +28,7 @@ STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 9,
     "text.color": INK,
+    "text.parse_math": False,  # a class may be called $_$
     "axes.labelcolor": INK,
     "axes.edgecolor": GREY,
     "axes.spines.top": False,

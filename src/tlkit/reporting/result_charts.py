@@ -18,6 +18,10 @@ from tlkit.reporting.pictures import COLOURS, GREY, INK
 
 #: With more classes than this a confusion has no numbers and no names.
 NUMBERED = 12
+#: Lines differ by more than colour.
+LINES = ("-", "--", "-.", ":")
+#: Pairs of classes that are listed, most often confused first.
+CONFUSED = 10
 #: Places at which ROC curves are drawn.
 GRID: NDArray[np.float64] = np.unique(np.concatenate([np.linspace(0, 0.1, 101), np.linspace(0.1, 1, 181)]))
 
@@ -43,13 +47,26 @@ def confusion(figure: Figure, cells: Sequence[Sequence[int]], classes: Sequence[
         )
 
 
+def confused(cells: Sequence[Sequence[int]], classes: Sequence[str]) -> list[tuple[str, str, int]]:
+    """The pairs that are confused most often: the true class, the one it was taken for, how often."""
+    counts = np.array(cells)
+    np.fill_diagonal(counts, 0)
+    order = np.argsort(-counts, axis=None, kind="stable")[:CONFUSED]
+    rows, columns = np.unravel_index(order, counts.shape)
+    return [
+        (classes[row], classes[column], int(counts[row, column]))
+        for row, column in zip(rows, columns, strict=True)
+        if counts[row, column]
+    ]
+
+
 def roc(figure: Figure, phases: Mapping[str, Predicted]) -> None:
     """Each phase's ROC curve: of the second class for two classes, else the mean over all, each
     against the rest."""
     axes = figure.subplots()
     for place, (name, found) in enumerate(phases.items()):
-        colour = COLOURS[place % len(COLOURS)]
-        axes.plot(GRID, roc_curve(found), color=colour, label=shortened(name))
+        colour, style = COLOURS[place % len(COLOURS)], LINES[place % len(LINES)]
+        axes.plot(GRID, roc_curve(found), color=colour, linestyle=style, label=shortened(name))
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
     axes.set_xlabel("false positive rate")
     axes.set_ylabel("true positive rate")
@@ -93,6 +110,7 @@ def reliability(figure: Figure, found: Predicted) -> None:
         ms=4,
     )
     axes.set_xlabel("confidence")
+    axes.set_ylabel("part of the images")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     figure.legend(loc="outside upper center", ncols=2)
@@ -102,8 +120,9 @@ def confidence(figure: Figure, found: Predicted, threshold: float | None) -> Non
     """How sure the classifier was where it was right, and where it was wrong."""
     axes = figure.subplots()
     edges = np.linspace(0, 1, 41).tolist()
-    parts = [found.confidence[found.right], found.confidence[~found.right]]
-    axes.hist(parts, edges, stacked=True, color=[COLOURS[0], COLOURS[1]], label=["right", "wrong"])
+    # side by side, not stacked: on a logarithmic axis what stands on top of something looks small
+    for label, part, colour in (("right", found.right, COLOURS[0]), ("wrong", ~found.right, COLOURS[1])):
+        axes.hist(found.confidence[part], edges, histtype="step", color=colour, linewidth=1.5, label=label)
     axes.set_yscale("symlog", linthresh=10)
     axes.set_xlabel("confidence")
     axes.set_ylabel("test images")
@@ -116,9 +135,10 @@ def confidence(figure: Figure, found: Predicted, threshold: float | None) -> Non
 def unlabelled(figure: Figure, counts: Mapping[str, int]) -> None:
     """How many images without a label were given which class, or none."""
     axes = figure.subplots()
-    names = [shortened(name) for name in counts]
+    places = range(len(counts))
     colours = [GREY if name == UNCLASSIFIED else COLOURS[0] for name in counts]
-    axes.barh(names, list(counts.values()), color=colours)
+    axes.barh(places, list(counts.values()), color=colours)
+    axes.set_yticks(places, [shortened(name) for name in counts])
     for place, count in enumerate(counts.values()):
         axes.annotate(f"{count:,}", (count, place), (3, 0), textcoords="offset points", va="center")
     axes.invert_yaxis()
