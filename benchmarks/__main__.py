@@ -74,14 +74,12 @@ def whole(found: dict[str, Any], images: int) -> float:
     Computed, it is what the process needed besides its epochs and predictions, and epochs of as many
     images as the experiment has; for tlkit also its frozen pass over them.
     """
-    scale = IMAGES / images
-    began = found.get("seconds", found["wall"] - found["predict"])
-    once = found.get("frozen_pass", 0.0) if "second" in found else 0.0
-    start = began - sum(found["epochs"]) - once
-    if "second" in found:  # the process's own start is not in its seconds
-        start += found["process_start"]
     epochs = sum(found["epochs"]) if len(found["epochs"]) == EPOCHS else IMAGES * EPOCHS / rate(found, images)
-    return start + once * scale + epochs
+    if "second" not in found:  # a peer: its process did this and nothing else
+        return float(found["wall"] - found["predict"] - sum(found["epochs"]) + epochs)
+    once = found["frozen_pass"]
+    start = found["process_start"] + found["seconds"] - sum(found["epochs"]) - once
+    return float(start + once * IMAGES / images + epochs)
 
 
 def main(
