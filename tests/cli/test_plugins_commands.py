@@ -52,7 +52,9 @@ HEAD = "import tlkit\n@tlkit.hookimpl\ndef tlkit_heads(register):\n    register(
 MAKE = "def make(backbone, classes, *, hidden=3):\n    from torch import nn\n    return nn.Flatten()\n"
 
 
-def test_a_right_part_and_a_wrong_one(tlkit: Command, tmp_path: Path) -> None:
+def test_a_right_part_and_a_wrong_one(
+    tlkit: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site = install(tmp_path / "site", "wrong", HEAD.format(name="wrong-head") + MAKE)
     ended = tlkit("plugins", "check", "linear", "wrong-head", path=site)
     assert ended.returncode == 1, ended.stderr
@@ -63,7 +65,8 @@ def test_a_right_part_and_a_wrong_one(tlkit: Command, tmp_path: Path) -> None:
         r"head wrong-head +options are declared +failed +expected a type for every option", ended.stdout
     )
     assert re.search(r"\d+ passed, 2 failed, 1 not applicable", ended.stdout)
-    ended = tlkit("plugins", "check", "wrong-head", "--json", path=site)
+    monkeypatch.syspath_prepend(site)
+    ended = command("plugins", "check", "wrong-head", "--json")
     assert ended.returncode == 1
     rows = [json.loads(line) for line in ended.stdout.splitlines()]
     assert rows[0] == {
@@ -105,8 +108,8 @@ def test_a_users_mistake_ends_with_code_2(arguments: list[str], says: str) -> No
     assert says in " ".join(ended.stderr.replace("│", " ").split())
 
 
-def test_ten_of_timms_families(tlkit: Command, tmp_path: Path) -> None:
-    ended = tlkit("plugins", "check", "--timm", *TEN, "--json", "--page", "timm.md")
+def test_ten_of_timms_families(tmp_path: Path) -> None:
+    ended = command("plugins", "check", "--timm", *TEN, "--json", "--page", tmp_path / "timm.md")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     rows = [json.loads(line) for line in ended.stdout.splitlines()]
     assert [row["family"] for row in rows] == TEN
@@ -177,7 +180,9 @@ def test_new_refuses(
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_list_says_what_is_wrong_with_each_plugin_and_the_rest_works(tlkit: Command, tmp_path: Path) -> None:
+def test_list_says_what_is_wrong_with_each_plugin_and_the_rest_works(
+    tlkit: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site = tmp_path / "site"
     install(site, "falls", "raise RuntimeError('no such luck')")
     install(site, "misspells", HEAD.replace("heads", "haeds").format(name="a") + MAKE)
@@ -197,7 +202,8 @@ def test_list_says_what_is_wrong_with_each_plugin_and_the_rest_works(tlkit: Comm
     text = " ".join(ended.stdout.split())
     assert "Argument(s) {'device'} are declared in the hookimpl" in text
     assert "is it written for a newer tlkit than this one?" in text
-    assert tlkit("plugins", "check", "nothing", path=site).returncode == 0
-    clash = tlkit("plugins", "check", "same", path=site)
+    monkeypatch.syspath_prepend(site)
+    assert command("plugins", "check", "nothing").returncode == 0
+    clash = command("plugins", "check", "same")
     assert clash.returncode == 2
     assert "head 'same' is registered by one and by two" in clash.stderr
