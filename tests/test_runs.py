@@ -317,7 +317,7 @@ def test_a_phase_that_is_cut_short_goes_on_to_the_same_end(
 
 
 def test_killed_while_extracting_only_the_missing_are_computed(
-    few_photos: Path, tmp_path: Path, cache: Path
+    few_photos: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(RECIPE.format(photos=few_photos, backbone=BACKBONES["residual"]))
@@ -337,7 +337,8 @@ def test_killed_while_extracting_only_the_missing_are_computed(
     process.wait()
     if (tmp_path / "out" / "results.json").exists():
         pytest.fail("the process had ended before it was killed")
-    subprocess.run(command, env=environment, check=True)
+    monkeypatch.setattr("tlkit.features.extraction.BATCH", 2)
+    tlkit.run(recipe, out=tmp_path / "out")
     phases = json.loads((tmp_path / "out" / "results.json").read_text())["phases"]
     reused = sum(phase["features"]["reused"] for phase in phases)
     computed = sum(phase["features"]["computed"] for phase in phases)

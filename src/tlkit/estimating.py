@@ -18,8 +18,8 @@ from tlkit.features.store import FeatureStore
 from tlkit.model.classifier import is_convolutional
 from tlkit.planning import Prepared
 
-#: Images that are tried, and seconds after which a first try is good enough.
-IMAGES, ENOUGH = 8, 2.0
+#: Images that are tried at most, and seconds after which a first try is good enough.
+IMAGES, ENOUGH = 32, 2.0
 Value = TypeVar("Value")
 
 
@@ -42,7 +42,8 @@ class Estimate:
 
 def estimate(item: Prepared, images: Sequence[Image], store: FeatureStore, pixels: Pixels) -> Estimate:
     """Measures reading, the frozen part and a step on a few images; nothing of the phase is changed."""
-    few = [images[place] for place in np.linspace(0, len(images) - 1, min(IMAGES, len(images))).astype(int)]
+    count = min(IMAGES, item.phase.training.batch_size, len(images))
+    few = [images[place] for place in np.linspace(0, len(images) - 1, count).astype(int)]
     views = item.views if item.keeps_training else (item.plain,)
     read, tensors = _timed(lambda: _read(pixels, few, item.views[-1]))
     tensors = tensors.to(item.setting.device)

@@ -19,9 +19,9 @@ from tlkit.plugins import KINDS
 
 TLKIT = [str(Path(sys.executable).with_name("tlkit"))]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
-#: Ten of timm's families, of several kinds and with few members; convit and efficientvit_msra note positions.
+#: Ten of timm's families, of several kinds and quickly tried; convit and levit note positions.
 TEN = (
-    "vovnet starnet senet swiftformer pit vision_transformer_relpos convit efficientvit_msra sknet repghost"
+    "starnet senet swiftformer pit vision_transformer_relpos convit levit resnetv2 edgenext convnext"
 ).split()
 
 
