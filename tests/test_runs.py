@@ -226,6 +226,13 @@ def test_estimates_are_measured_and_change_nothing(run: Runner) -> None:
     fine_tune = first.seen["fine-tune"]
     assert fine_tune.kept is not None and fine_tune.making > 0
     assert fine_tune.bytes == 3 * 16 * 256 * 4 * 4 * 4
+    assert (fine_tune.keeps, fine_tune.views) == (True, 3)
+    third = Curious()
+    fresh = {"phase.fine-tune.augmentation": {"name": "affine", "rotation": 10, "views": "fresh"}}
+    run(set=fresh, observer=third, plan_only=True)
+    instead = third.seen["fine-tune"]
+    assert (instead.keeps, instead.views, instead.bytes) == (False, 8, 8 * 16 * 256 * 4 * 4 * 4)
+    assert instead.kept is not None and instead.making > 0
     later = second.seen["fine-tune"]
     assert later.making == 0, "they are all there"
     assert later.kept is not None and 0 < later.kept < later.fresh

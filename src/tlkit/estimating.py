@@ -16,7 +16,7 @@ from tlkit.data.images import Image
 from tlkit.features.extraction import Request, plan
 from tlkit.features.store import FeatureStore
 from tlkit.model.classifier import is_convolutional
-from tlkit.planning import Prepared
+from tlkit.planning import AUTO_VIEWS, Prepared
 
 #: Images that are tried at most, and seconds after which a first try is good enough.
 IMAGES, ENOUGH = 32, 2.0
@@ -25,15 +25,20 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds that a phase's training will take, frozen pass over the training images included.
+    """Seconds that a phase's training takes, frozen pass over the training images included.
 
     Attributes:
+        keeps: whether the phase keeps features of training images: `kept` is then what it will take,
+            else `fresh`.
+        views: how many views of each image are kept, or would be.
         kept: with kept features; None where nothing can be kept.
         making: of those, what making the features takes that are not there yet.
-        fresh: with views drawn anew each epoch.
+        fresh: with images read in each epoch, and varied if the phase varies them.
         bytes: what the kept features of the training images take.
     """
 
+    keeps: bool
+    views: int
     kept: float | None
     making: float
     fresh: float
@@ -44,23 +49,27 @@ def estimate(item: Prepared, images: Sequence[Image], store: FeatureStore, pixel
     """Measures reading, the frozen part and a step on a few images; nothing of the phase is changed."""
     count = min(IMAGES, item.phase.training.batch_size, len(images))
     few = [images[place] for place in np.linspace(0, len(images) - 1, count).astype(int)]
-    views = item.views if item.keeps_training else (item.plain,)
     read, tensors = _timed(lambda: _read(pixels, few, item.views[-1]))
     tensors = tensors.to(item.setting.device)
     frozen, crossing = _timed(lambda: _crossing(item, tensors))
     step, _ = _timed(lambda: _step(item, crossing))
-    each = len(images) / len(few)
-    epochs = item.phase.training.epochs
-    missing = 0
-    if item.keeps:
-        requests = [Request(item.split, view, tuple(images), (item.phase.name, "train")) for view in views]
+    keeps = item.keeps_training
+    views = len(item.views) if keeps else AUTO_VIEWS
+    missing = views * len(images)
+    if keeps:
+        requests = [
+            Request(item.split, view, tuple(images), (item.phase.name, "train")) for view in item.views
+        ]
         missing = sum(len(job.images) for job in plan(requests, store, item.setting))
     making = missing / len(few) * (read + frozen)
+    trained = item.phase.training.epochs * len(images) / len(few)
     return Estimate(
-        kept=making + epochs * each * step if item.keeps else None,
-        making=making,
-        fresh=epochs * each * (read + frozen + step),
-        bytes=len(views) * len(images) * item.bytes_per_view() if item.keeps else 0,
+        keeps=keeps,
+        views=views,
+        kept=making + trained * step if item.keeps else None,
+        making=making if item.keeps else 0.0,
+        fresh=trained * (read + frozen + step),
+        bytes=views * len(images) * item.bytes_per_view() if item.keeps else 0,
     )
 
 

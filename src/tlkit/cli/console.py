@@ -78,13 +78,15 @@ def print_plan(plan: Plan) -> None:
 def print_estimates(estimates: Mapping[str, Estimate]) -> None:
     """What training is going to cost, with kept features and without."""
     for name, found in estimates.items():
-        fresh = f"{duration(found.fresh)} with images read and varied anew each epoch"
+        fresh = f"{duration(found.fresh)} with images read anew each epoch"
         if found.kept is None:
             say(f"{name} will train for about {fresh}")
-        else:
-            kept = f"{duration(found.kept)} with kept features ({size(found.bytes)}"
-            kept += f", {duration(found.making)} to make them)" if found.making else ", all there)"
-            say(f"{name} will train for about {kept}, {fresh}")
+            continue
+        views = f"{found.views} kept views" if found.views > 1 else "kept features"
+        making = f"{duration(found.making)} to make them" if found.making else "all there"
+        kept = f"{duration(found.kept)} with {views} ({size(found.bytes)}, {making})"
+        now, instead = (kept, fresh) if found.keeps else (fresh, kept)
+        say(f"{name} will train for about {now}; it would be {instead}")
     if estimates:
         say()
 
