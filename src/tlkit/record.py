@@ -150,12 +150,17 @@ class RunRecord:
         views = sum(sum(event["computed"].values()) for event in passes)
         return sum(event["seconds"] for event in passes) / views if views >= ENOUGH else None
 
-    def _json(self, name: str) -> Any:
+    def _json(self, name: str) -> dict[str, Any] | None:
         path = self.folder / name
+        if not path.is_file():
+            return None
         try:
-            return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+            found = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise RunFolderError(f"{path} cannot be read: {error}") from error
+        if not isinstance(found, dict):
+            raise RunFolderError(f"{path} cannot be read: it holds no table")
+        return found
 
     def _images(self) -> list[ImageRow]:
         path = self.folder / "splits.csv"

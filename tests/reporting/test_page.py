@@ -285,6 +285,9 @@ def test_what_is_no_run_is_said(tmp_path: Path, embedded: Path) -> None:
     assert done.returncode == 2
     assert "results.json cannot be read" in done.stderr
     assert (copy / "report.html").is_file()  # the old one is not lost
+    (copy / "results.json").write_text("[1]")
+    with pytest.raises(RunFolderError, match=r"results\.json cannot be read: it holds no table"):
+        tlkit.report(copy)
 
 
 def test_a_run_ends_with_its_report(few_photos: Path, tmp_path: Path) -> None:
