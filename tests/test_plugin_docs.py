@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import installing
 import pytest
 from commands import command
 
@@ -48,15 +49,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
     def write(module: str, source: str, *, group: str = "tlkit", name: str | None = None) -> Path:
         written.append(module)
-        (site / f"{module}.py").write_text(source, encoding="utf-8")
-        about = site / f"{module}-1.0.dist-info"
-        about.mkdir()
-        (about / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\nSummary: A test.\n"
-        )
         point = module if group == "tlkit" else f"{module}:app"
-        (about / "entry_points.txt").write_text(f"[{group}]\n{name or module} = {point}\n")
-        return site
+        return installing.install(site, module, source, group, points={name or module: point})
 
     yield write
     for module in written:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from commands import command
+from installing import install
 
 TLKIT = [str(Path(sys.executable).with_name("tlkit"))]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -57,17 +58,6 @@ def here(tlkit: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     """That folder, for commands in this process: a new one takes seconds to load torch."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def plugin(folder: Path, name: str, code: str, group: str = "tlkit") -> Path:
-    """Installs a real plugin: a module and the entry point that names it."""
-    folder.mkdir(exist_ok=True)
-    (folder / f"{name}.py").write_text(code)
-    about = folder / f"{name}-1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text(f"[{group}]\n{name} = {name}\n")
-    return folder
 
 
 def test_a_run_shows_plan_progress_table_and_report(tlkit: Command, tmp_path: Path, here: Path) -> None:
@@ -142,7 +132,7 @@ def test_a_full_disk_is_said_and_loses_nothing(tlkit: Command, cache: Path, here
 def test_a_plugin_that_raises_at_import_is_named_and_the_rest_works(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(plugin(here / "site", "brokenplugin", "raise RuntimeError('no such luck')"))
+    monkeypatch.syspath_prepend(install(here / "site", "brokenplugin", "raise RuntimeError('no such luck')"))
     listed = command("plugins", "list")
     assert listed.returncode == 0
     assert re.search(r"brokenplugin.*broken.*no such luck", listed.stdout)
@@ -153,8 +143,8 @@ def test_a_plugin_that_raises_at_import_is_named_and_the_rest_works(
 
 
 def test_help_answers_at_once_whatever_plugins_import(tlkit: Command, tmp_path: Path) -> None:
-    path = plugin(tmp_path / "site", "slowplugin", "import torch, time\ntime.sleep(5)")
-    plugin(path, "slowcommand", "import torch, time\ntime.sleep(5)", group="tlkit.commands")
+    path = install(tmp_path / "site", "slowplugin", "import torch, time\ntime.sleep(5)")
+    install(path, "slowcommand", "import torch, time\ntime.sleep(5)", group="tlkit.commands")
     seconds = []
     for _ in range(3):
         began = time.perf_counter()
@@ -166,17 +156,13 @@ def test_help_answers_at_once_whatever_plugins_import(tlkit: Command, tmp_path: 
 def test_a_plugins_command_has_a_heading_of_its_own(tlkit: Command, tmp_path: Path) -> None:
     """And is loaded when it is asked for, not before."""
     code = "import typer\napp = typer.Typer()\n@app.command()\ndef hello(): print('hello')\n"
-    path = plugin(tmp_path / "site", "greeter", code)
-    about = path / "greeter-1.0.dist-info"
-    with (about / "METADATA").open("a") as metadata:
-        metadata.write("Summary: Says hello.\n")
-    commands = [
-        "greeter = greeter:app",
-        "gone = greeter:nothing",
-        "text = greeter:__name__",
-        "run = greeter:app",
-    ]
-    (about / "entry_points.txt").write_text("\n".join(["[tlkit.commands]", *commands]))
+    points = {
+        "greeter": "greeter:app",
+        "gone": "greeter:nothing",
+        "text": "greeter:__name__",
+        "run": "greeter:app",
+    }
+    path = install(tmp_path / "site", "greeter", code, "tlkit.commands", points=points, summary="Says hello.")
     shown = tlkit("--help", path=path)
     assert re.search(r"Commands of plugins.*greeter +Says hello\.", shown.stdout, re.DOTALL)
     assert "greeter's command 'run' is left out: tlkit has one of that name" in shown.stderr
@@ -221,7 +207,7 @@ def tlkit_epoch_ended(run, epoch):
     if epoch == 2:
         run.stop_phase("enough")
 """
-    path = plugin(tmp_path / "site", "stopper", code)
+    path = install(tmp_path / "site", "stopper", code)
     launch = [str(Path(sys.executable).with_name("accelerate")), "launch", "--cpu", "--num_processes", "2"]
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "tlkit"]
     options = ["--set", "training.epochs=3", "--set", "phase.bottleneck.freeze=all-but-last-blocks"]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from commands import command
+from installing import install
 
 from tlkit.plugins import KINDS
 
@@ -36,16 +37,6 @@ def tlkit(tmp_path: Path) -> Command:
         )
 
     return run
-
-
-def install(site: Path, name: str, code: str, group: str = "tlkit") -> Path:
-    """Writes a module and the .dist-info of its distribution, as an installer would."""
-    about = site / f"{name}-1.0.dist-info"
-    about.mkdir(parents=True)
-    (site / f"{name}.py").write_text(code)
-    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text(f"[{group}]\n{name} = {name}\n")
-    return site
 
 
 HEAD = "import tlkit\n@tlkit.hookimpl\ndef tlkit_heads(register):\n    register('{name}', make)\n"

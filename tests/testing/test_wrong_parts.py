@@ -12,6 +12,7 @@ import albumentations as A
 import numpy as np
 import pytest
 import torch
+from installing import install
 from PIL import Image
 from torch import Tensor, nn
 
@@ -370,19 +371,14 @@ def test_a_source_whose_classes_have_no_order(tmp_path: Path, monkeypatch: pytes
     images.mkdir()
     for number in range(16):
         Image.new("RGB", (8, 8)).save(images / f"{'abcdefgh'[number % 8]}{number}.png")
-    site = tmp_path / "site"
-    about = site / "unordered-1.0.dist-info"
-    about.mkdir(parents=True)
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: unordered\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[tlkit]\nunordered = unordered\n")
-    (site / "unordered.py").write_text(
+    code = (
         "import tlkit\n@tlkit.hookimpl\ndef tlkit_sources(register):\n    register('unordered', source)\n"
         "def source(root):\n    files = sorted(root.glob('*.png'))\n"
         "    classes = tuple({file.name[0] for file in files})\n"
         "    return tlkit.Source(classes, [\n"
         "        tlkit.Sample(f.name, f, classes.index(f.name[0])) for f in files])\n"
     )
-    monkeypatch.syspath_prepend(site)
+    monkeypatch.syspath_prepend(install(tmp_path / "site", "unordered", code))
     with pytest.raises(AssertionError, match=r"expected the classes .* again; came .* sort them"):
         check_source("unordered", images)
 

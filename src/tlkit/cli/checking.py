@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tlkit.cli.console import progress, say, table
+from tlkit.cli.console import json_line, progress, say, table
 
 if TYPE_CHECKING:
     from tlkit.plugins import Registry
@@ -92,7 +90,7 @@ def _check_parts(
                 done.append(result)
                 tick(1)
                 if as_json:
-                    _line(asdict(result))
+                    json_line(asdict(result))
     failed = [result for result in done if result.outcome == "failed"]
     if not as_json:
         rows = [(f"{each.kind} {each.part}", each.check, each.outcome, each.message) for each in done]
@@ -139,7 +137,7 @@ def _check_timm(wanted: Sequence[str], registry: Registry, *, as_json: bool, pag
         for row in timm_families.survey(families, registry):
             rows.append(row)
             if as_json:
-                _line(asdict(row))
+                json_line(asdict(row))
             tick(1)
     if not as_json:
         table(None, (*COLUMNS, "reason"), [(*_cells(row), row.reason) for row in rows])
@@ -147,12 +145,6 @@ def _check_timm(wanted: Sequence[str], registry: Registry, *, as_json: bool, pag
     if page is not None:
         page.write_text(_page(rows), encoding="utf-8")
     return all(row.works for row in rows)
-
-
-def _line(values: Mapping[str, Any]) -> None:
-    """One JSON object, at once: a reader need not wait for the others."""
-    sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
 
 
 def _cells(row: Row) -> tuple[str, ...]:

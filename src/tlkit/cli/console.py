@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,6 +34,12 @@ def console(*, stderr: bool = False) -> Console:
 def say(text: str = "", *, style: str | None = None, stderr: bool = False) -> None:
     """Prints text as it is; brackets in it are no markup."""
     console(stderr=stderr).print(text, style=style, markup=False)
+
+
+def json_line(values: Mapping[str, Any]) -> None:
+    """Prints one JSON object on a line of its own, at once: a reader need not wait for what follows."""
+    sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
 
 
 def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tlkit.cli.console import print_evaluation, progress
+from tlkit.cli.console import json_line, print_evaluation, progress
 from tlkit.cli.predict import DeviceOption, Model, PhaseOption, RejectOption
 
 
@@ -33,6 +32,6 @@ def evaluate(
     with progress("evaluating", len(paths), "images") as tick:
         result: dict[str, Any] = predictor.evaluate(paths, labels, tick=tick)
     if json_:
-        print(json.dumps(result))  # noqa: T201
+        json_line(result)
     else:
         print_evaluation(result)

@@ -11,7 +11,7 @@ import typer
 
 from tlkit.cli.beginning import new
 from tlkit.cli.checking import check
-from tlkit.cli.console import console, table
+from tlkit.cli.console import say, table
 
 if TYPE_CHECKING:
     from tlkit.plugins import RegisteredPart
@@ -71,7 +71,7 @@ def _show(part: RegisteredPart) -> None:
     # the options' own table says what follows
     doc = (inspect.getdoc(factory) or "no description").partition("\nArgs:\n")[0].strip()
     text = f"{part.kind} {part.name}\nfrom {part.owner} {part.version}\n\n{doc}\n"
-    console().print(text, markup=False, highlight=False)
+    say(text)
     rows = [
         (option.name, option.type_text, _default(option.default), option.doc)
         for option in options.describe(part.factory)

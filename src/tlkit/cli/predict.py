@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tlkit.cli.console import counting, say
+from tlkit.cli.console import counting, json_line, say
 
 if TYPE_CHECKING:
     from tlkit.predictor import Prediction
@@ -76,7 +75,7 @@ def predict(
 
 def _writer(form: Form, top: int, width: int) -> Callable[[Prediction], Any]:
     if form is Form.json:
-        return lambda found: print(json.dumps(_object(found), ensure_ascii=False))  # noqa: T201
+        return lambda found: json_line(_object(found))
     if form is Form.csv:
         rows = csv.writer(sys.stdout, lineterminator="\n")
         names = [f"{name}_{place}" for place in range(1, top + 1) for name in ("class", "probability")]

@@ -128,20 +128,9 @@ def curves(figure: Figure, phase: PhaseRecord) -> None:
     above, below = figure.subplots(2, sharex=True)
     epochs = [row["epoch"] for row in phase.history]
     marker = "." if len(epochs) < 30 else None
-    above.plot(
-        epochs,
-        [row["train_loss"] for row in phase.history],
-        label="learning",
-        color=COLOURS[1],
-        marker=marker,
-    )
-    above.plot(
-        epochs,
-        [row["val_loss"] for row in phase.history],
-        label="validation",
-        color=COLOURS[0],
-        marker=marker,
-    )
+    lines = (("learning", "train_loss", COLOURS[1]), ("validation", "val_loss", COLOURS[0]))
+    for label, key, colour in lines:
+        above.plot(epochs, [row[key] for row in phase.history], label=label, color=colour, marker=marker)
     above.set_ylabel("loss")
     below.plot(epochs, [row["val_accuracy"] for row in phase.history], color=COLOURS[0], marker=marker)
     below.set_ylabel("accuracy on\nvalidation")
