@@ -78,6 +78,12 @@ def test_every_picture_is_on_the_page_and_in_the_folder(embedded: Path) -> None:
     assert len([name for name in names if name.startswith("layer-")]) == 9
 
 
+def test_no_chart_shows_the_code_of_a_formula(embedded: Path) -> None:
+    charts = [path.read_text(encoding="utf-8") for path in (embedded / "pictures").glob("*.svg")]
+    assert len(charts) > 8
+    assert not [text for text in charts if "mathdefault" in text]
+
+
 def test_it_is_one_small_file_that_asks_for_no_other(embedded: Path) -> None:
     text = (embedded / "report.html").read_text(encoding="utf-8")
     page = Page(embedded / "report.html")

@@ -124,6 +124,7 @@ def confidence(figure: Figure, found: Predicted, threshold: float | None) -> Non
     for label, part, colour in (("right", found.right, COLOURS[0]), ("wrong", ~found.right, COLOURS[1])):
         axes.hist(found.confidence[part], edges, histtype="step", color=colour, linewidth=1.5, label=label)
     axes.set_yscale("symlog", linthresh=10)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")  # the scale's own writes formulas
     axes.set_xlabel("confidence")
     axes.set_ylabel("test images")
     axes.set_xlim(float(found.confidence.min()) - 0.02, 1)
