@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from tlkit.components import Preprocess
-from tlkit.data.batches import View
+from tlkit.data.pixels import View
 from tlkit.errors import PluginError, WeightsError
 from tlkit.planning import training_views
 from tlkit.plugins import KINDS, PluginState, Registry, load_registry

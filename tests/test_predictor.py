@@ -14,8 +14,8 @@ from PIL import Image as PillowImage
 
 import tlkit
 from tlkit.components import Sample
-from tlkit.data.batches import Pixels, View
 from tlkit.data.images import inspect, read
+from tlkit.data.pixels import Pixels, View
 from tlkit.errors import DataError, RunFolderError
 from tlkit.labelled import labelled_images
 from tlkit.predictor import ImageLike
@@ -75,7 +75,7 @@ def test_every_path_gives_the_same_pixels(name: str, fitted: Path, tmp_path: Pat
     predictor = tlkit.load(fitted)
     due = predictor.preprocess(read(path))
     (found,), _ = inspect([Sample("a", path)], threads=1)
-    trained_on = Pixels().get(found, View(predictor.preprocess), remember=False)
+    trained_on = Pixels().get(found, [View(predictor.preprocess)], remember=False)[0]
     assert np.array_equal(trained_on, due)
     with PillowImage.open(path) as opened:
         answers = predictor.predict_proba([path, str(path), opened, np.asarray(read(path))])

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+import psutil
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from torch import Tensor
 
 from tlkit.errors import RecipeError
 
 Precision = Literal["auto", "float32", "bfloat16"]
 T = TypeVar("T")
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +84,50 @@ def has_bfloat16(device: torch.device) -> bool:
 
 def setting(device: torch.device, precision: Precision) -> Setting:
     """How networks compute on `device` in that precision."""
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32, as cuDNN's convolutions have it anyway
     low = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
     dtype = torch.bfloat16 if low else torch.float32
     return Setting(device, dtype)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free where `device` keeps its tensors."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def total_memory(device: torch.device) -> int:
+    """Bytes that there are where `device` keeps its tensors."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[1])
+    return int(psutil.virtual_memory().total)
+
+
+def one_behind(made: Iterable[tuple[Key, Mapping[str, Tensor]]]) -> Iterator[tuple[Key, dict[str, Tensor]]]:
+    """Tensors brought to the CPU, those of a batch while a graphics card computes the next batch's."""
+    waiting: tuple[Key, dict[str, Tensor], torch.cuda.Event | None] | None = None
+
+    def arrived() -> tuple[Key, dict[str, Tensor]]:
+        assert waiting is not None
+        key, tensors, copied = waiting
+        if copied is not None:
+            copied.synchronize()
+        return key, tensors
+
+    for key, tensors in made:
+        cuda = any(tensor.is_cuda for tensor in tensors.values())
+        # without waiting torch copies to pinned memory, which may only be read after the event
+        coming = {name: tensor.to("cpu", non_blocking=cuda) for name, tensor in tensors.items()}
+        copied = torch.cuda.Event() if cuda else None  # type: ignore[no-untyped-call]
+        if copied is not None:
+            copied.record()
+        if waiting is not None:
+            yield arrived()
+        waiting = key, coming, copied
+    if waiting is not None:
+        yield arrived()
 
 
 def keep_freed_memory() -> None:

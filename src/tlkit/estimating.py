@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tlkit.data.batches import Pixels, View, batches
+from tlkit.data.batches import batches
 from tlkit.data.images import Image
+from tlkit.data.pixels import Pixels, View
 from tlkit.features.extraction import Request, plan
 from tlkit.features.store import FeatureStore
 from tlkit.model.classifier import is_convolutional
@@ -60,7 +61,7 @@ def estimate(item: Prepared, images: Sequence[Image], store: FeatureStore, pixel
         requests = [
             Request(item.split, view, tuple(images), (item.phase.name, "train")) for view in item.views
         ]
-        missing = sum(len(job.images) for job in plan(requests, store, item.setting))
+        missing = sum(len(job) for job in plan(requests, store, item.setting))
     making = missing / len(few) * (read + frozen)
     trained = item.phase.training.epochs * len(images) / len(few)
     return Estimate(

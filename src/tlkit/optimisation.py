@@ -17,10 +17,16 @@ SCHEDULES = ("cosine", "tanh", "step", "multistep", "poly")
 
 
 def make_optimizer(module: nn.Module, name: str, options: Mapping[str, Any]) -> torch.optim.Optimizer:
-    """timm's optimiser of that name over what learns in `module`."""
-    from timm.optim import create_optimizer_v2
+    """timm's optimiser of that name over what learns in `module`.
 
-    optimizer: torch.optim.Optimizer = create_optimizer_v2(module, opt=name, **options)
+    Where it is one of torch's that can take a step in one pass over the weights ("fused"), it does: on a
+    processor that is half the time and less.
+    """
+    from timm.optim import create_optimizer_v2, get_optimizer_class
+
+    made: Any = get_optimizer_class(name, bind_defaults=False)
+    fused = {"fused": True} if "fused" in inspect.signature(made).parameters else {}
+    optimizer: torch.optim.Optimizer = create_optimizer_v2(module, opt=name, **{**fused, **options})
     return optimizer
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlkit.data.batches import Pixels, View
 from tlkit.data.feed import Feed
 from tlkit.data.images import Image
+from tlkit.data.pixels import Pixels, View
 from tlkit.data.splits import Splits
 from tlkit.features.extraction import Owner, column_key
 from tlkit.features.feeds import ImageFeed, KeptFeed

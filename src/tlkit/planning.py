@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from tlkit.components import Backbone, Source
-from tlkit.data.batches import View
 from tlkit.data.images import Image
+from tlkit.data.pixels import View
 from tlkit.data.splits import Splits
 from tlkit.devices import Setting
 from tlkit.devices import setting as make_setting

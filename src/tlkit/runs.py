@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from tlkit.components import Source
-from tlkit.data.batches import Pixels
 from tlkit.data.feed import Feed
 from tlkit.data.images import Image
 from tlkit.data.making import make, not_yet_made
+from tlkit.data.pixels import Pixels
 from tlkit.data.reading import read_images
 from tlkit.data.splits import Splits
 from tlkit.devices import choose_device, from_first, processes
@@ -233,7 +233,7 @@ class _Execution:
             ]
             jobs = plan(requests, self.store, setting)
             processes().wait_for_everyone()  # nobody writes before all have looked
-            total = sum(len(job.images) for job in jobs)
+            total = sum(len(job) for job in jobs)
             if not total:
                 continue
             with self.observer.working("frozen pass", total, "images") as tick:

@@ -126,7 +126,8 @@ def test_squashing_keeps_the_whole_image_unless_told_otherwise() -> None:
 def test_pixels_of_a_view_depend_on_image_and_number_alone(photos: Path) -> None:
     from networks import REGISTRY
 
-    from tlkit.data.batches import Pixels, View
+    from tlkit.data.pixels import Pixels, View
+    from tlkit.data.shelf import Shelf
 
     preprocess = Preprocess(size=64)
     transform = REGISTRY.make("augmentation", "affine", {"rotation": 20, "flip": True}, preprocess)
@@ -134,8 +135,10 @@ def test_pixels_of_a_view_depend_on_image_and_number_alone(photos: Path) -> None
     (one, two), _ = inspect(samples, threads=1)
     first, second = (View(preprocess, transform, (number,), "affine") for number in (1, 2))
     pixels = Pixels()
-    seen = pixels.get(one, first, remember=True)
-    pixels.get(two, first, remember=True)
-    assert np.array_equal(pixels.get(one, first, remember=True), seen)
-    assert np.array_equal(Pixels(memory=0).get(one, first, remember=True), seen)
-    assert not np.array_equal(pixels.get(one, second, remember=True), seen)
+    (seen,) = pixels.get(one, [first], remember=True)
+    pixels.get(two, [first], remember=True)
+    assert np.array_equal(pixels.get(one, [first], remember=True)[0], seen)
+    assert np.array_equal(Pixels(Shelf(memory=0, disk=0)).get(one, [first], remember=True)[0], seen)
+    again, other = Pixels().get(one, [first, second], remember=False)
+    assert np.array_equal(again, seen)
+    assert not np.array_equal(other, seen)

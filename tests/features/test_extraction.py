@@ -10,11 +10,14 @@ import torch
 from networks import KINDS, backbone, classifier, divided
 from torch import nn
 
+import tlkit.data.pixels as pixels_module
 from tlkit.components import Sample
-from tlkit.data.batches import Pixels, View, batches
-from tlkit.data.images import Image, inspect
+from tlkit.data.batches import batches
+from tlkit.data.images import Image, inspect, read
+from tlkit.data.pixels import Pixels, View
 from tlkit.devices import Setting
-from tlkit.features.extraction import Pass, Request, column_key, extract, plan
+from tlkit.features import extraction
+from tlkit.features.extraction import Pass, Request, batch_size, column_key, extract, plan
 from tlkit.features.store import FeatureStore
 from tlkit.model.frontier import Split
 
@@ -56,9 +59,10 @@ def test_two_depths_are_made_in_one_pass_and_are_right(kind: str, images: tuple[
 
 def test_what_networks_share_is_computed_once() -> None:
     deep, shallow = two_depths("plain")
-    wanted = {"deep": (deep, deep.boundaries[0]), "shallow": (shallow, shallow.boundaries[0])}
+    wanted = {split.boundaries[0].fingerprint: (split, split.boundaries[0]) for split in (deep, shallow)}
     together = len(Pass(wanted, SETTING)._steps)
-    assert together == len(Pass({"deep": wanted["deep"]}, SETTING)._steps)
+    first = deep.boundaries[0].fingerprint
+    assert together == len(Pass({first: wanted[first]}, SETTING)._steps)
 
 
 def test_ten_new_images_compute_ten(images: tuple[Image, ...]) -> None:
@@ -124,8 +128,53 @@ def test_an_in_place_operation_of_one_network_does_not_spoil_another() -> None:
         splits.append(divided(made, "backbone", size=32)[0])
     images = torch.randn(32, 3, 32, 32)
     expected = [split.prefix(images)[0].clone() for split in splits]
-    found = Pass({str(n): (split, split.boundaries[0]) for n, split in enumerate(splits)}, SETTING).run(
-        images
-    )
-    for number, wanted in enumerate(expected):
-        torch.testing.assert_close(found[str(number)], wanted)
+    wanted = {split.boundaries[0].fingerprint: (split, split.boundaries[0]) for split in splits}
+    found = Pass(wanted, SETTING).run(images)
+    for split, right in zip(splits, expected, strict=True):
+        torch.testing.assert_close(found[split.boundaries[0].fingerprint], right)
+
+
+def test_all_views_of_an_image_are_made_of_one_decoding(
+    images: tuple[Image, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from networks import REGISTRY
+
+    split, _ = divided(classifier("plain"), "backbone")
+    preprocess = backbone("plain").preprocess
+    transform = REGISTRY.make("augmentation", "standard", {}, preprocess)
+    views = [View(preprocess), *(View(preprocess, transform, (number,), "standard") for number in (1, 2, 3))]
+    store, owner = FeatureStore(), ("a", "train")
+    jobs = plan([Request(split, view, images, owner) for view in views], store, SETTING)
+    assert [len(job) for job in jobs] == [160]
+    decoded: list[Path] = []
+    monkeypatch.setattr(pixels_module, "read", lambda path: decoded.append(path) or read(path))
+    assert extract(jobs, store, SETTING, Pixels()) == {owner: 160}
+    # an image at the end of one batch may go on in the next; 32 is a multiple of 4
+    assert sorted(decoded) == sorted(image.sample.path for image in images)
+    for view in views:
+        ((_, batch),) = batches(Pixels(), images, [view] * 40, [np.arange(40)])
+        rows = store.column(column_key(split.boundaries[0], view, SETTING))
+        found = rows.rows([image.sha256 for image in images]).take(np.arange(40)).flatten(0, 1)
+        torch.testing.assert_close(found, split.prefix(batch)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_is_as_large_as_memory_allows(
+    images: tuple[Image, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split, _ = divided(classifier("residual"), "backbone")
+    view, boundary = View(backbone("residual").preprocess), split.boundaries[0]
+    executor = Pass({boundary.fingerprint: (split, boundary)}, SETTING)
+    # the widest moment: two maps of 64 channels at half the size, in front of the pooling
+    each = executor.footprint(torch.zeros(1, 3, 64, 64))
+    assert 64 * 32 * 32 * 4 <= each <= 3 * 64 * 32 * 32 * 4
+    assert batch_size(executor, 64, SETTING.device) == 32
+    found = []
+    for number, room in enumerate((32, 5)):
+        monkeypatch.setattr(extraction, "total_memory", lambda _, room=room: 4 * room * each)
+        assert batch_size(executor, 64, SETTING.device) == (32 if room == 32 else 4)
+        store = FeatureStore(Path(f"{FeatureStore().folder}{number}"))
+        jobs = plan([Request(split, view, images, ("a", "train"))], store, SETTING)
+        extract(jobs, store, SETTING, Pixels())
+        column = store.column(column_key(boundary, view, SETTING))
+        found.append(column.rows([image.sha256 for image in images]).take(np.arange(40)))
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)

@@ -13,7 +13,7 @@ import torch
 
 from tlkit.errors import StoreError
 from tlkit.features import store as store_module
-from tlkit.features.store import FeatureStore, Writer, cache_limit
+from tlkit.features.store import FeatureStore, Rows, Writer, cache_limit
 
 KEY = "ab" + "0" * 38
 
@@ -37,8 +37,8 @@ def test_features_come_back_by_image_in_any_order() -> None:
     order = [7, 0, 5, 9, 6]
     rows = column.rows([images[place] for place in order])
     assert torch.equal(rows.take(np.arange(5)), features[order])
-    rows.hold()
-    assert torch.equal(rows.take(np.array([4, 0])), features[[6, 7]])
+    twice = Rows.joined([rows, FeatureStore().column(KEY).rows(images[:3])])
+    assert torch.equal(twice.take(np.array([4, 6, 0])), features[[6, 1, 7]])
     assert column.missing([*images, *names(2, 50)]) == names(2, 50)
     with pytest.raises(StoreError, match="2 images have no kept features"):
         column.rows([*images, *names(2, 50)])

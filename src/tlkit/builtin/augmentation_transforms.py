@@ -30,6 +30,8 @@ INTERPOLATIONS = {
 class Preprocessed(A.ImageOnlyTransform):  # type: ignore[misc]
     """The fixed resizing and cropping, with Pillow, as evaluation does it."""
 
+    fixed = True  # its result is remembered: see tlkit.data.pixels
+
     def __init__(self, preprocess: Preprocess) -> None:
         super().__init__(p=1.0)
         self.preprocess = preprocess
@@ -37,6 +39,26 @@ class Preprocessed(A.ImageOnlyTransform):  # type: ignore[misc]
     def apply(self, img: Pixels, **params: Any) -> Pixels:
         """Any size to ``(size, size, 3)``."""
         return self.preprocess(Image.fromarray(img))
+
+
+class Shrunk(A.ImageOnlyTransform):  # type: ignore[misc]
+    """A large image made smaller, with Pillow, which smooths; OpenCV's resizing would skip pixels."""
+
+    fixed = True
+
+    def __init__(self, shorter: int) -> None:
+        super().__init__(p=1.0)
+        self.shorter = shorter
+
+    def apply(self, img: Pixels, **params: Any) -> Pixels:
+        """``(H, W, 3)`` to the same proportions, its shorter side no more than `shorter` pixels."""
+        height, width = img.shape[:2]
+        scale = self.shorter / min(height, width)
+        if scale >= 1:
+            return img
+        size = (round(width * scale), round(height * scale))
+        image = Image.fromarray(img).resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+        return np.asarray(image)
 
 
 class KerasAffine(A.ImageOnlyTransform):  # type: ignore[misc]
@@ -111,13 +133,16 @@ def random_crop(
     colour: float,
 ) -> A.Compose:
     """Random resized crop, mirror image, colour jitter."""
+    # the smallest crop is then still as large as the result
+    least = math.sqrt(scale[0] * min(ratio[0], 1 / ratio[1]))
     steps: list[Any] = [
+        Shrunk(math.ceil(preprocess.size / least)),
         A.RandomResizedCrop(
             size=(preprocess.size, preprocess.size),
             scale=scale,
             ratio=ratio,
             interpolation=INTERPOLATIONS[preprocess.interpolation],
-        )
+        ),
     ]
     if flip:
         steps.append(A.HorizontalFlip(p=0.5))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,17 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from tlkit.data.batches import Pixels, View, batches
+from tlkit.components import Preprocess
+from tlkit.data.batches import batches
 from tlkit.data.images import Image
-from tlkit.devices import Setting, processes
+from tlkit.data.pixels import Pixels, View
+from tlkit.devices import Setting, one_behind, processes, total_memory
 from tlkit.features.store import FeatureStore, Writer
 from tlkit.hashing import digest
 from tlkit.model.frontier import Boundary, Split
 from tlkit.model.tracing import in_place, needed
 
-#: Images per forward pass. Always filled up, so that a feature does not depend on its neighbours' number.
-BATCH = 32
+#: Images per forward pass at most. Always filled up, so that a feature does not depend on its neighbours'
+#: number. A processor gains nothing from more; a graphics card needs more to be busy.
+BATCH, GPU_BATCH = 32, 256
 
+#: To be raised when the same network gives other features than before: they are then made again.
+COMPUTING = 2
 
 #: A phase's name and a part of the data: train, val, test.
 Owner = tuple[str, str]
@@ -46,17 +51,29 @@ class Request:
 
 def column_key(boundary: Boundary, view: View, setting: Setting) -> str:
     """The key of a boundary's column: the network up to there, precision, preprocessing, view."""
-    return digest(boundary.fingerprint, view.identity, setting.dtype, setting.device.type, torch.__version__)
+    where = setting.dtype, setting.device.type, torch.__version__
+    return digest(COMPUTING, boundary.fingerprint, view.identity, *where)
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Images of one view that lack the same columns."""
+    """Images that lack the same boundaries in the same views.
+
+    Attributes:
+        owner: who asked first.
+        views: they share their preprocessing.
+        images: which images.
+        wanted: the boundaries, by fingerprint.
+    """
 
     owner: Owner
-    view: View
+    views: tuple[View, ...]
     images: tuple[Image, ...]
     wanted: Mapping[str, tuple[Split, Boundary]]
+
+    def __len__(self) -> int:
+        """How many image views are to be computed."""
+        return len(self.views) * len(self.images)
 
 
 def plan(requests: Iterable[Request], store: FeatureStore, setting: Setting) -> list[Job]:
@@ -68,24 +85,30 @@ def plan(requests: Iterable[Request], store: FeatureStore, setting: Setting) -> 
     lacking: dict[tuple[str, str], dict[str, tuple[Split, Boundary]]] = {}
     first: dict[tuple[str, str], tuple[Request, Image]] = {}
     for request in requests:
+        by_hash = {image.sha256: image for image in request.images}
         for boundary in request.split.boundaries:
-            key = column_key(boundary, request.view, setting)
-            by_hash = {image.sha256: image for image in request.images}
-            for name in store.column(key).missing(list(by_hash)):
-                place = (request.view.identity, name)
-                lacking.setdefault(place, {}).setdefault(key, (request.split, boundary))
+            column = store.column(column_key(boundary, request.view, setting))
+            for name in column.missing(list(by_hash)):
+                place = (name, request.view.identity)
+                lacking.setdefault(place, {}).setdefault(boundary.fingerprint, (request.split, boundary))
                 first.setdefault(place, (request, by_hash[name]))
-    groups: dict[tuple[Owner, str, tuple[str, ...]], list[tuple[str, str]]] = {}
+    # all views of an image that lack the same go together: it is then decoded once
+    together: dict[tuple[Owner, str, Preprocess, tuple[str, ...]], list[tuple[str, str]]] = {}
     for place, wanted in lacking.items():
-        groups.setdefault((first[place][0].owner, place[0], tuple(sorted(wanted))), []).append(place)
+        request, image = first[place]
+        key = (request.owner, image.sha256, request.view.preprocess, tuple(sorted(wanted)))
+        together.setdefault(key, []).append(place)
+    groups: dict[tuple[Owner, tuple[str, ...], tuple[str, ...]], list[list[tuple[str, str]]]] = {}
+    for (owner, _, _, prints), places in together.items():
+        groups.setdefault((owner, tuple(view for _, view in places), prints), []).append(places)
     return [
         Job(
             owner,
-            first[places[0]][0].view,
-            tuple(first[place][1] for place in places),
-            lacking[places[0]],
+            tuple(first[place][0].view for place in members[0]),
+            tuple(first[places[0]][1] for places in members),
+            lacking[members[0][0]],
         )
-        for (owner, _, _), places in groups.items()
+        for (owner, _, _), members in groups.items()
     ]
 
 
@@ -112,20 +135,33 @@ def extract(
     together = processes()
     for job in jobs:
         own = job.images[together.process_index :: together.num_processes]
+        count = len(job.views)
+        images, views = [image for image in own for _ in range(count)], [*job.views] * len(own)
         executor = Pass(job.wanted, setting)
-        writers = {key: Writer(store.column(key)) for key in executor.keys}
-        views = [job.view] * len(own)
-        parts = [np.arange(start, min(start + BATCH, len(views))) for start in range(0, len(views), BATCH)]
-        again = job.view.augmentation is not None  # the other views decode the same images
-        for places, images in batches(pixels, own, views, parts, fill=BATCH, remember=again):
-            names = [own[place].sha256 for place in places]
-            for key, features in executor.run(images.to(setting.device)).items():
-                rows = features.reshape(BATCH, -1, *features.shape[1:])
-                writers[key].add(names, rows[: len(names)])
-            tick(len(names) * together.num_processes)
-        for writer in writers.values():
+        size = batch_size(executor, job.views[0].preprocess.size, setting.device)
+        parts = [np.arange(start, min(start + size, len(views))) for start in range(0, len(views), size)]
+        writers = [
+            {
+                name: Writer(store.column(column_key(boundary, view, setting)), sharing=count)
+                for name, (_, boundary) in job.wanted.items()
+            }
+            for view in job.views
+        ]
+        made = (
+            (places, executor.run(batch))
+            for places, batch in batches(pixels, images, views, parts, device=setting.device, fill=size)
+        )
+        for places, features in one_behind(made):
+            for number, of_view in enumerate(writers):
+                rows = np.flatnonzero(places % count == number)
+                names = [images[place].sha256 for place in places[rows]]
+                for name, writer in of_view.items():
+                    found = features[name]
+                    writer.add(names, found.reshape(size, -1, *found.shape[1:])[torch.from_numpy(rows)])
+            tick(len(places) * together.num_processes)
+        for writer in (writer for of_view in writers for writer in of_view.values()):
             writer.flush()
-        computed[job.owner] = computed.get(job.owner, 0) + len(job.images)
+        computed[job.owner] = computed.get(job.owner, 0) + len(job)
     together.wait_for_everyone()
     return computed
 
@@ -145,25 +181,28 @@ class Pass:
     """
 
     def __init__(self, wanted: Mapping[str, tuple[Split, Boundary]], setting: Setting) -> None:
-        self.keys = tuple(wanted)
         self._setting = setting
         self._results: dict[str, list[str]] = {}
         self._steps: list[_Step] = []
         self._networks: dict[str, set[int]] = {}
-        for key, (split, boundary) in wanted.items():
-            self._results.setdefault(boundary.fingerprint, []).append(key)
-            self._add(split, boundary)
+        for name, (split, boundary) in wanted.items():
+            self._results.setdefault(self._add(split, boundary), []).append(name)
         self._last = {name: place for place, step in enumerate(self._steps) for name in step.inputs.values()}
         self._copied = {place for place in range(len(self._steps)) if self._spoils(place)}
 
-    def _add(self, split: Split, boundary: Boundary) -> None:
-        prints = split.fingerprints
-        for node in needed(split.root, [boundary.node]):
-            key = prints[node]
+    def _add(self, split: Split, boundary: Boundary) -> str:
+        """Adds what a boundary is computed from, and returns its own step's key."""
+        root = split.frozen
+        (output,) = (node for node in root.graph.nodes if node.op == "output")
+        crossing: Any = output.args[0]
+        result: fx.Node = crossing[split.boundaries.index(boundary)]
+        for node in needed(root, [result]):
+            key = node.meta["fingerprint"]
             if key not in self._networks:
-                inputs = {other: prints[other] for other in node.all_input_nodes}
-                self._steps.append(_Step(key, split.root, node, inputs))
+                inputs = {other: other.meta["fingerprint"] for other in node.all_input_nodes}
+                self._steps.append(_Step(key, root, node, inputs))
             self._networks.setdefault(key, set()).add(id(split))
+        return str(result.meta["fingerprint"])
 
     def _spoils(self, place: int) -> bool:
         """Whether a step changes its input in place while another network still needs it as it was."""
@@ -178,20 +217,36 @@ class Pass:
         )
 
     def run(self, images: Tensor) -> dict[str, Tensor]:
-        """Images ``(B, 3, H, W)`` to each column's features ``(k·B, …)``, on the CPU."""
-        known: dict[str, Any] = {}
+        """Images ``(B, 3, H, W)`` to each boundary's features ``(k·B, …)``, on the same device."""
         kept: dict[str, Tensor] = {}
         with torch.no_grad(), self._setting.autocast():
-            for place, step in enumerate(self._steps):
-                known[step.key] = self._value(step, known, images, place in self._copied)
-                for column in self._results.get(step.key, ()):
+            for step, known in self._walk(images):
+                for name in self._results.get(step.key, ()):
                     # copied now: a later step may change it in place
-                    value = known[step.key].to(self._setting.dtype)
-                    kept[column] = value.to("cpu", copy=True, memory_format=torch.contiguous_format)
-                for name in step.inputs.values():
-                    if self._last[name] == place:
-                        known.pop(name, None)
+                    kept[name] = known[step.key].to(
+                        self._setting.dtype, copy=True, memory_format=torch.contiguous_format
+                    )
         return kept
+
+    def footprint(self, image: Tensor) -> int:
+        """Bytes of activations at the fullest moment of a pass over one image ``(1, 3, H, W)``."""
+        most = 0
+        with torch.no_grad(), self._setting.autocast():
+            for _, known in self._walk(image):
+                tensors = [value for value in known.values() if isinstance(value, Tensor)]
+                storages = {value.untyped_storage().data_ptr(): value.untyped_storage() for value in tensors}
+                most = max(most, sum(storage.nbytes() for storage in storages.values()))
+        return most
+
+    def _walk(self, images: Tensor) -> Iterator[tuple[_Step, dict[str, Any]]]:
+        """Each step once it is computed, with all values that are still needed, its own among them."""
+        known: dict[str, Any] = {}
+        for place, step in enumerate(self._steps):
+            known[step.key] = self._value(step, known, images, place in self._copied)
+            yield step, known
+            for name in step.inputs.values():
+                if self._last[name] == place:
+                    known.pop(name, None)
 
     def _value(self, step: _Step, known: dict[str, Any], images: Tensor, copied: bool) -> Any:
         node = step.node
@@ -210,6 +265,20 @@ class Pass:
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
         function: Any = node.target
         return function(*args, **kwargs)
+
+
+def batch_size(executor: Pass, size: int, device: torch.device) -> int:
+    """How many images of `size` pixels go through together, with activations in a quarter of the memory.
+
+    It depends on the network and the machine alone, not on what is free: the same run makes the same
+    features.
+    """
+    image = torch.zeros(1, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
+    room, each = total_memory(device) // 4, executor.footprint(image)
+    count = GPU_BATCH if device.type == "cuda" else BATCH
+    while count > 1 and count * each > room:
+        count //= 2
+    return count
 
 
 def bytes_per_view(split: Split, setting: Setting) -> int:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 
-from tlkit.data.batches import Pixels, View, batches
+from tlkit.data.batches import batches
 from tlkit.data.feed import Places, chunks
 from tlkit.data.images import Image
-from tlkit.devices import Setting
+from tlkit.data.pixels import Pixels, View
+from tlkit.devices import Setting, free_memory
 from tlkit.features.store import Rows
 from tlkit.model.classifier import is_convolutional
 from tlkit.model.frontier import Split
@@ -24,7 +24,7 @@ class KeptFeed:
     def __init__(
         self, views: Sequence[Sequence[Rows]], turns: Sequence[int], split: Split, setting: Setting
     ) -> None:
-        """Reads everything into memory when it fits in half of what is free.
+        """Holds everything on the device when it fits in half of what is free there.
 
         Args:
             views: for each view, the rows of each boundary.
@@ -32,39 +32,37 @@ class KeptFeed:
             split: what will be fed.
             setting: on which device.
         """
-        self._views = views
         self._turns = np.asarray(turns, np.int64)
+        self._views = len(views)
         self._device = setting.device
         self._channels_last = is_convolutional(split.root)
-        every = [rows for view in views for rows in view]
-        if sum(rows.bytes for rows in every) < psutil.virtual_memory().available // 2:
-            for rows in every:
-                rows.hold()
+        self._rows = [Rows.joined(of_views) for of_views in zip(*views, strict=True)]
+        self._held: list[Tensor] | None = None
+        if sum(rows.bytes for rows in self._rows) < free_memory(setting.device) // 2:
+            self._held = [rows.take(np.arange(len(rows))).to(setting.device) for rows in self._rows]
 
     def __len__(self) -> int:
         return len(self._turns)
 
     def batches(self, order: Places, size: int, epoch: int) -> Iterator[tuple[Places, tuple[Tensor, ...]]]:
         """See `Feed`."""
+        view = (self._turns + epoch) % self._views
+        # on the device once for the whole epoch: no step waits for a copy
+        index = torch.from_numpy(view * len(self) + np.arange(len(self)))[torch.from_numpy(order)]
+        moved = index.to(self._device)
+        start = 0
         for places in chunks(order, size):
-            numbers = (self._turns[places] + epoch) % len(self._views)
-            yield (
-                places,
-                tuple(self._gather(places, numbers, number) for number in range(len(self._views[0]))),
-            )
+            end = start + len(places)
+            if self._held is not None:
+                rows = [held[moved[start:end]] for held in self._held]
+            else:
+                rows = [each.take(index[start:end].numpy()).to(self._device) for each in self._rows]
+            yield places, tuple(self._laid_out(each.flatten(0, 1)) for each in rows)
+            start = end
 
-    def _gather(self, places: Places, numbers: Places, boundary: int) -> Tensor:
-        first = self._views[int(numbers[0])][boundary]
-        if (numbers == numbers[0]).all():
-            rows = first.take(places)
-        else:
-            parts = [np.flatnonzero(numbers == number) for number in np.unique(numbers)]
-            taken = [self._views[int(numbers[part[0]])][boundary].take(places[part]) for part in parts]
-            back = np.argsort(np.concatenate(parts), kind="stable")
-            rows = torch.cat(taken)[torch.from_numpy(back)]
-        rows = rows.flatten(0, 1).to(self._device, non_blocking=True)
+    def _laid_out(self, rows: Tensor) -> Tensor:
         if rows.ndim == 4 and self._channels_last:
-            rows = rows.contiguous(memory_format=torch.channels_last)
+            return rows.contiguous(memory_format=torch.channels_last)
         return rows
 
 
@@ -104,8 +102,10 @@ class ImageFeed:
             numbers = (self._turns + epoch) % len(self._views)
             views = [self._views[number] for number in numbers]
         parts = chunks(order, size)
-        for places, images in batches(self._pixels, self._images, views, parts, remember=self._remember):
-            images = images.to(self._setting.device, non_blocking=True)
+        device, remember = self._setting.device, self._remember
+        for places, images in batches(
+            self._pixels, self._images, views, parts, device=device, remember=remember
+        ):
             with self._setting.autocast():
                 crossing = self._split.prefix(images)
             if self._split.boundaries:

@@ -170,7 +170,16 @@ class Rows:
         self._shards = shards
         self._shard = shard
         self._row = row
-        self._tensor: Tensor | None = None
+
+    @staticmethod
+    def joined(parts: Sequence[Rows]) -> Rows:
+        """The rows of all parts, one part after the other."""
+        starts = np.cumsum([0, *(len(part._shards) for part in parts[:-1])])
+        return Rows(
+            [shard for part in parts for shard in part._shards],
+            np.concatenate([part._shard + start for part, start in zip(parts, starts, strict=True)]),
+            np.concatenate([part._row for part in parts]),
+        )
 
     def __len__(self) -> int:
         return len(self._row)
@@ -183,14 +192,8 @@ class Rows:
         first = self._shards[int(self._shard[0])]
         return len(self) * first[0].numel() * first.element_size()
 
-    def hold(self) -> None:
-        """Reads all of them into memory, once."""
-        self._tensor = self.take(np.arange(len(self)))
-
     def take(self, places: NDArray[np.int64]) -> Tensor:
         """The features at these places, ``(n, k, …)``."""
-        if self._tensor is not None:
-            return self._tensor[torch.from_numpy(places)]
         shard, row = self._shard[places], self._row[places]
         example = self._shards[int(shard[0])]
         result = torch.empty((len(places), *example.shape[1:]), dtype=example.dtype)
@@ -203,7 +206,9 @@ class Rows:
 class Writer:
     """Appends features to a column, a shard at a time."""
 
-    def __init__(self, column: Column) -> None:
+    def __init__(self, column: Column, sharing: int = 1) -> None:
+        """With several columns that are written beside each other, `sharing` of them, shards are smaller."""
+        self._limits = SHARD_BYTES // sharing, SHARD_SECONDS * sharing
         self._folder = column.folder
         self._key = column.key
         self._images: list[str] = []
@@ -220,7 +225,8 @@ class Writer:
         self._images += images
         self._parts.append(features)
         self._bytes += features.numel() * features.element_size()
-        if self._bytes >= SHARD_BYTES or time.monotonic() - self._since >= SHARD_SECONDS:
+        size, seconds = self._limits
+        if self._bytes >= size or time.monotonic() - self._since >= seconds:
             self.flush()
 
     def flush(self) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
 
 from tlkit.model.classifier import Classifier
 from tlkit.model.fingerprint import Fingerprints, fingerprint_graph
+from tlkit.model.folding import frozen_part
 from tlkit.model.freezing import set_modes
 from tlkit.model.tracing import Opaque, Whole, in_place, is_constant, needed, propagate, rows, trace
 
@@ -45,7 +46,7 @@ class Split(nn.Module):
         classifier: the network itself; the parts share its parameters.
         boundaries: the tensors that cross the frontier; empty when nothing can be kept.
         why_not: why nothing can be kept, or None.
-        graph: the backbone's graph in evaluation mode, of which the prefix is a part; None when whole.
+        graph: the backbone's graph in evaluation mode; None when whole.
         fingerprints: of the graph's nodes.
     """
 
@@ -68,8 +69,9 @@ class Split(nn.Module):
         return self.classifier.backbone
 
     def refresh(self) -> None:
-        """Makes the fingerprints anew, after other weights were loaded."""
+        """To be called after other weights were loaded: makes what was computed of them anew."""
         if self.graph is not None:
+            self._parts.pop("frozen", None)
             self.fingerprints = fingerprint_graph(self.root, self.graph)
             self.boundaries = tuple(
                 replace(boundary, fingerprint=self.fingerprints[boundary.node])
@@ -89,15 +91,24 @@ class Split(nn.Module):
                 names.update(f"backbone.{node.target}.{name}" for name in state)
         return names
 
+    @property
+    def frozen(self) -> fx.GraphModule:
+        """The part in front of the frontier, as `frozen_part` makes it; only where there are boundaries."""
+        if "frozen" not in self._parts:
+            wanted = [boundary.node for boundary in self.boundaries]
+            nodes = needed(self.root, wanted)
+            self._parts["frozen"] = frozen_part(self.root, nodes, wanted, self.fingerprints)
+        return cast(fx.GraphModule, self._parts["frozen"])
+
     def prefix(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images ``(B, 3, H, W)`` to the tensors that cross the frontier, without gradients.
 
         When nothing can be kept these are the images themselves.
         """
-        if not self._parts:
+        if not self.boundaries:
             return (images,)
         with torch.no_grad():
-            crossing: tuple[Tensor, ...] = self._parts["prefix"](images)
+            crossing: tuple[Tensor, ...] = self.frozen(images)
         return crossing
 
     def forward(self, *crossing: Tensor) -> Tensor:
@@ -164,7 +175,6 @@ def _divide(result: Split, learning: set[str], example: Tensor) -> None:
     result.boundaries = tuple(
         Boundary(node, prints[node], shape) for node, shape in zip(crossing, shapes, strict=True)
     )
-    result._parts["prefix"] = _prefix(backbone, graph, crossing)
     result._parts["evaluation"] = _suffix(backbone, graph, side, crossing, values)
     if any(boundary.shape[0] > 1 for boundary in result.boundaries):
         _checkrows(result, example)
@@ -279,15 +289,6 @@ def _check_prefix(root: nn.Module, graph: fx.Graph, side: _Side, crossing: Seque
         raise Whole("nothing in front of the frontier has parameters")
     if any(node.op == "placeholder" for node in crossing):
         raise Whole("the image itself is read behind the frontier")
-
-
-def _prefix(root: nn.Module, graph: fx.Graph, crossing: Sequence[fx.Node]) -> fx.GraphModule:
-    part = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
-    for node in needed(root, crossing):
-        copies[node] = part.node_copy(node, lambda other: copies[other])
-    part.output(tuple(copies[node] for node in crossing))
-    return fx.GraphModule(root, part)
 
 
 def _suffix(

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from tlkit.components import Sample
-from tlkit.data.batches import Pixels, View
 from tlkit.data.images import Image, UnreadableImage, read
+from tlkit.data.pixels import Pixels, View
 from tlkit.explaining.attribution import explain
 from tlkit.explaining.layers import chosen_channels, find_layer, telling_layers
 from tlkit.explaining.maximisation import REGULARIZATIONS, maximise
@@ -123,7 +123,7 @@ class Gallery:
         chosen = [views[0].drawn(epoch) for epoch in range(shown)] if fresh else list(views[:VIEWS])
         pictures = []
         for number, view in enumerate(chosen, 1):
-            pixels = Pixels(0).get(image, view, remember=False)
+            pixels = Pixels().get(image, [view], remember=False)[0]
             what = "the plain image" if view.augmentation is None else "an augmented view"
             alt = f"{image.sample.id}: {what} in phase {phase.name}"
             pictures.append(self._album.photo(f"view-{phase.name}-{number}", alt, pixels))

@@ -166,12 +166,14 @@ def _train_epoch(
     torch.manual_seed(seed(*lesson.seed, epoch, "dropout", *([rank] if rank else [])))
     # the first images come again at the end until every process has as many
     own = np.resize(order, -(-len(order) // count) * count)[rank::count]
-    total = torch.zeros((), device=setting.device)
+    wanted = labels[torch.from_numpy(own).to(setting.device)]
+    total, start = torch.zeros((), device=setting.device), 0
     for places, crossing in lesson.train.batches(own, max(1, training.batch_size // count), epoch):
         with setting.autocast():
             logits = network(*crossing)
-        wanted = labels[torch.from_numpy(places).to(setting.device)]
-        loss = nn.functional.cross_entropy(logits.float(), wanted, weights)
+        end = start + len(places)
+        loss = nn.functional.cross_entropy(logits.float(), wanted[start:end], weights)
+        start = end
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -193,9 +195,9 @@ def predict(
     with torch.no_grad():
         for places, crossing in feed.batches(np.arange(len(feed)), batch_size, 0):
             with setting.autocast():
-                parts.append(split(*crossing).float().cpu())
+                parts.append(split(*crossing).float())
             stepped(len(places))
-    return torch.cat(parts)
+    return torch.cat(parts).cpu()
 
 
 def class_weights(lesson: Lesson, training: Training) -> Tensor:

@@ -1,0 +1,86 @@
+"""Arrays that are wanted again: in memory while they fit there, then in a memory-mapped file."""
+
+from __future__ import annotations
+
+import mmap
+import shutil
+import tempfile
+import threading
+import weakref
+from collections.abc import Hashable
+from math import prod
+from typing import IO
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from tlkit.folders import cache_folder
+
+Array = NDArray[np.uint8]
+
+
+class Shelf:
+    """Holds uint8 arrays by key, as many as fit; several threads may use it.
+
+    The file is in the cache folder, has no name there, and is gone with the process.
+    """
+
+    def __init__(self, memory: int | None = None, disk: int | None = None) -> None:
+        """Each limit is in bytes; a quarter of what is free unless given."""
+        self._memory = psutil.virtual_memory().available // 4 if memory is None else memory
+        self._disk = disk
+        self._arrays: dict[Hashable, Array] = {}
+        self._places: dict[Hashable, tuple[int, tuple[int, ...]]] = {}
+        self._file: IO[bytes] | None = None
+        self._end = 0
+        self._map: mmap.mmap | None = None
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable) -> Array | None:
+        """The array of that key, not to be written to; None if it is not held."""
+        found = self._arrays.get(key)
+        place = self._places.get(key) if found is None else None
+        if place is None:
+            return found
+        start, shape = place
+        count = prod(shape)
+        return np.frombuffer(self._mapped(start + count), np.uint8, count, start).reshape(shape)
+
+    def put(self, key: Hashable, array: Array) -> None:
+        """Holds an array, unless there is room for it neither in memory nor on disk."""
+        with self._lock:
+            if key in self._arrays or key in self._places:
+                return
+            if array.nbytes <= self._memory:
+                self._memory -= array.nbytes
+                self._arrays[key] = array
+            elif self._write(array):
+                self._places[key] = (self._end - array.nbytes, array.shape)
+
+    def _write(self, array: Array) -> bool:
+        try:
+            cache_folder().mkdir(parents=True, exist_ok=True)
+            if self._disk is None:
+                self._disk = shutil.disk_usage(cache_folder()).free // 4
+            if self._end + array.nbytes > self._disk:
+                return False
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(dir=cache_folder())
+                weakref.finalize(self, self._file.close)
+            self._file.seek(self._end)
+            self._file.write(np.ascontiguousarray(array).data)
+            self._file.flush()
+        except OSError:
+            self._disk = 0  # full, or not to be written: what it holds already stays readable
+            return False
+        self._end += array.nbytes
+        return True
+
+    def _mapped(self, end: int) -> mmap.mmap:
+        """The file in memory, at least up to `end`."""
+        with self._lock:
+            if self._map is None or len(self._map) < end:
+                assert self._file is not None  # a place was given out
+                self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+            return self._map
