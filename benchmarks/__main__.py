@@ -116,17 +116,17 @@ def main(
                 everything[f"{name} {kind}"] = measured(f"contenders.{PEERS[name]}", work)
     if json_:
         json_.write_text(json.dumps(everything, indent=1))
-    show(everything, images)
+    show(everything, images, 2 * counts["test"])
 
 
-def show(everything: dict[str, Any], images: int) -> None:
+def show(everything: dict[str, Any], images: int, tested: int) -> None:
     """The tables, with ratios."""
     for kind, precisions in (("plain", ("bfloat16", "float32")), ("augmented", ("bfloat16",))):
         title = (
             "no augmentation" if kind == "plain" else "augmented: tlkit keeps eight views, peers draw anew"
         )
         table = Table(title=f"VGG16, 150 px, last block and head, {title}", title_justify="left")
-        for column in ("", "images/s", "50 epochs, s", "memory, GB", "test accuracy"):
+        for column in ("", "images/s", "50 epochs, s", "predicted/s", "memory, GB", "test accuracy"):
             table.add_column(column, justify="left" if not column else "right")
         for precision in precisions:
             table.add_column(f"tlkit {precision} is", justify="right")
@@ -141,12 +141,13 @@ def show(everything: dict[str, Any], images: int) -> None:
                 else f"{seconds / whole(each, images):.1f} x"
                 for each in own.values()
             ]
-            numbers = (rate(found, images), seconds, found["peak_memory"] / 1e9)
+            numbers = rate(found, images), seconds, tested / found["predict"], found["peak_memory"] / 1e9
             table.add_row(
                 name,
                 f"{numbers[0]:.1f}",
                 f"{numbers[1]:,.0f}",
                 f"{numbers[2]:.1f}",
+                f"{numbers[3]:.1f}",
                 f"{found['test_accuracy']:.3f}",
                 *ratios,
             )

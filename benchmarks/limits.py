@@ -58,7 +58,10 @@ def main(work: Work) -> dict[str, Any]:
 
     crossing = [value.to(how.dtype).contiguous(memory_format=torch.channels_last) for value in forward()]
     optimizer = torch.optim.SGD(
-        [value for value in divided.parameters() if value.requires_grad], lr=LR, momentum=MOMENTUM
+        [value for value in divided.parameters() if value.requires_grad],
+        lr=LR,
+        momentum=MOMENTUM,
+        fused=True,
     )
 
     def step() -> None:

@@ -14,6 +14,7 @@ from scipy.ndimage import affine_transform
 
 from tlkit.builtin.augmentation_transforms import KerasAffine
 from tlkit.components import Preprocess
+from tlkit.data.pixels import divide
 
 PREPROCESS = Preprocess(size=96, resize="squash")
 OPTIONS = {
@@ -85,3 +86,46 @@ def test_draws_stay_in_their_ranges() -> None:
     assert 0.7 <= min(zooms) < 0.72
     assert 1.28 < max(zooms) <= 1.3
     assert max(abs(part) for one in drawn for part in one["shifts"]) <= 0.2
+
+
+def test_the_fixed_beginning_is_done_once_and_changes_nothing(photos: Path) -> None:
+    """Affine: preprocessing; standard: shrinking. What follows takes its result for the image."""
+    image = Image.open(photos / "cat.1.jpg").convert("RGB").resize((900, 700))
+    for name, beginning in (("affine", (96, 96, 3)), ("standard", (188, 242, 3))):
+        transform = REGISTRY.make("augmentation", name, OPTIONS[name], PREPROCESS)
+        (step,), rest = divide(transform)
+        start = step(image=np.asarray(image))["image"]
+        assert start.shape == beginning
+        assert draw(rest, start, 3).shape == (96, 96, 3)
+        assert not np.array_equal(draw(rest, start, 3), draw(rest, start, 4))
+        assert len(transform.transforms) > len(rest.transforms)  # the original is left as it was
+    small = np.asarray(image.resize((150, 120)))
+    assert np.array_equal(step(image=small)["image"], small)
+
+
+def test_steps_behind_one_that_draws_are_not_the_beginning() -> None:
+    import albumentations as A
+
+    fixed = REGISTRY.make("augmentation", "none", {}, PREPROCESS).transforms[0]
+    assert len(divide(A.Compose([fixed, A.HorizontalFlip(), fixed]))[0]) == 1
+    assert divide(A.Compose([A.HorizontalFlip(), fixed]))[0] == []
+    assert divide(A.OneOf([fixed]))[0] == []
+
+
+def test_views_depend_on_seed_and_image_whether_remembered_or_not(photos: Path) -> None:
+    from tlkit.components import Sample
+    from tlkit.data.images import inspect
+    from tlkit.data.pixels import Pixels, View
+    from tlkit.data.shelf import Shelf
+
+    (image,), _ = inspect([Sample("cat.1.jpg", photos / "cat.1.jpg", 0)], threads=1)
+    for name in ("affine", "standard"):
+        transform = REGISTRY.make("augmentation", name, OPTIONS[name], PREPROCESS)
+        views = [View(PREPROCESS, transform, (number,), name) for number in range(3)]
+        found = Pixels(Shelf(memory=0, disk=0)).get(image, views, remember=False)
+        for shelf in (Shelf(), Shelf(memory=0)):
+            pixels = Pixels(shelf)
+            for _ in range(2):
+                for view, expected in zip(views, found, strict=True):
+                    (seen,) = pixels.get(image, [view], remember=True)
+                    assert np.array_equal(seen, expected)

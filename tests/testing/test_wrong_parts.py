@@ -262,6 +262,15 @@ def test_wrong_augmentations(factory: Callable[..., Any], says: str) -> None:
     assert says in str(failed.value)
 
 
+def test_a_step_that_draws_and_says_it_does_not() -> None:
+    class Flip(A.HorizontalFlip):
+        fixed = True
+
+    with pytest.raises(AssertionError) as failed:
+        check_augmentation(lambda preprocess: A.Compose([Flip(p=0.5), *with_steps()(preprocess).transforms]))
+    assert "expected the same pixels from Flip, which says fixed = True; came others" in str(failed.value)
+
+
 def test_wrong_heads() -> None:
     class Idle(nn.Module):
         def __init__(self, width: int, classes: int) -> None:
@@ -307,7 +316,7 @@ def test_right_ones_that_look_wrong() -> None:
 
     check_head(begins_at_zero)
     done = check_augmentation(with_steps(A.HorizontalFlip(p=0.03)))
-    assert re.fullmatch(r"2 different images from \d+ seeds", done[-1].message)
+    assert re.fullmatch(r"2 different images from \d+ seeds", done[-2].message)
 
 
 def test_wrong_freeze_policies() -> None:

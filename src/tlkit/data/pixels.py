@@ -122,7 +122,7 @@ def divide(augmentation: Any) -> tuple[list[Any], Any]:
 def _through(steps: Sequence[Any], decoded: PillowImage.Image) -> Array:
     pixels = np.asarray(decoded)
     for step in steps:
-        pixels = step.apply(pixels)
+        pixels = step(image=pixels)["image"]
     return pixels
 
 

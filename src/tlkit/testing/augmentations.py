@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tlkit.components import Preprocess
+from tlkit.data.pixels import divide
 from tlkit.testing.core import Bench, Failed, NotApplicable
 from tlkit.testing.images import PROPORTIONS, noise
 
@@ -119,9 +120,34 @@ def other_seeds_give_other_images(subject: Subject) -> str:
     )
 
 
+def fixed_steps_draw_nothing(subject: Subject) -> str:
+    """Steps at the beginning that call themselves fixed do the same whatever the seed."""
+    image = np.asarray(noise(*PROPORTIONS[0]))
+    first: list[Pixels] = []
+    for seed in SEEDS:
+        # seeded as a whole, since steps draw from the transform's generators
+        subject.transform.set_random_seed(seed)
+        steps, _ = divide(subject.transform)
+        if not steps:
+            raise NotApplicable("none of its first steps says fixed = True")
+        seen = [image]
+        for step in steps:
+            seen.append(step(image=seen[-1])["image"])
+        first = first or seen
+        for step, one, other in zip(steps, first[1:], seen[1:], strict=True):
+            if not np.array_equal(one, other):
+                raise Failed(
+                    expected=f"the same pixels from {type(step).__name__}, which says fixed = True",
+                    came=f"others with seed {seed} than with seed {SEEDS[0]}",
+                    mend="take fixed = True away: only what draws nothing may be remembered",
+                )
+    return f"{len(steps)} of its steps are done once per image"
+
+
 CHECKS = (
     pixels_are_uint8_of_the_right_size,
     the_image_itself_stays,
     one_seed_gives_one_image,
     other_seeds_give_other_images,
+    fixed_steps_draw_nothing,
 )
