@@ -50,7 +50,9 @@ def estimate(item: Prepared, images: Sequence[Image], store: FeatureStore, pixel
     """Measures reading, the frozen part and a step on a few images; nothing of the phase is changed."""
     count = min(IMAGES, item.phase.training.batch_size, len(images))
     few = [images[place] for place in np.linspace(0, len(images) - 1, count).astype(int)]
-    read, tensors = _timed(lambda: _read(pixels, few, item.views[-1]))
+    read, tensors = _timed(lambda: _read(pixels, few, item.views, remember=False))
+    read /= len(item.views)
+    again, _ = _timed(lambda: _read(pixels, few, item.views[-1:], remember=True))
     tensors = tensors.to(item.setting.device)
     frozen, crossing = _timed(lambda: _crossing(item, tensors))
     step, _ = _timed(lambda: _step(item, crossing))
@@ -63,13 +65,14 @@ def estimate(item: Prepared, images: Sequence[Image], store: FeatureStore, pixel
         ]
         missing = sum(len(job) for job in plan(requests, store, item.setting))
     making = missing / len(few) * (read + frozen)
-    trained = item.phase.training.epochs * len(images) / len(few)
+    epoch = len(images) / len(few)
+    trained = item.phase.training.epochs * epoch
     return Estimate(
         keeps=keeps,
         views=views,
         kept=making + trained * step if item.keeps else None,
         making=making if item.keeps else 0.0,
-        fresh=trained * (read + frozen + step),
+        fresh=epoch * read + (trained - epoch) * again + trained * (frozen + step),
         bytes=views * len(images) * item.bytes_per_view() if item.keeps else 0,
     )
 
@@ -87,10 +90,13 @@ def _timed(run: Callable[[], Value]) -> tuple[float, Value]:
     return took, value
 
 
-def _read(pixels: Pixels, images: Sequence[Image], view: View) -> Tensor:
-    places = np.arange(len(images))
-    ((_, tensors),) = batches(pixels, images, [view] * len(images), [places])
-    return tensors
+def _read(pixels: Pixels, images: Sequence[Image], views: Sequence[View], *, remember: bool) -> Tensor:
+    """Reads the images in all views, and gives back a batch of as many."""
+    every, seen = [image for image in images for _ in views], [*views] * len(images)
+    parts = np.array_split(np.arange(len(every)), len(views))
+    for _, tensors in batches(pixels, every, seen, parts, remember=remember):
+        last = tensors
+    return last
 
 
 def _crossing(item: Prepared, images: Tensor) -> tuple[Tensor, ...]:
