@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from tlkit.data.feed import Places, chunks
 from tlkit.devices import Setting, choose_device, has_bfloat16, setting
 from tlkit.errors import RecipeError
-from tlkit.model.classifier import Classifier
+from tlkit.model.classifier import Classifier, to_layout
 from tlkit.model.frontier import Split
 from tlkit.recipe_tables import Part, Training
+from tlkit.training import loop
 from tlkit.training.loop import Lesson, class_weights, predict, train
 
 SETTING = Setting(torch.device("cpu"), torch.float32)
@@ -74,6 +75,30 @@ def test_patience(tmp_path: Path) -> None:
     history = train(network(), lesson(), training(patience=3, optimizer=still), SETTING, tmp_path / "resume")
     assert len(history.rows) - history.best_epoch == 3
     assert len(history.rows) < 8
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "adamw"])
+def test_cut_short_it_goes_on_as_if_it_had_not_been(
+    optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # weights that lie in memory in another order than files have them, and an optimiser that remembers
+    def wide() -> Split:
+        torch.manual_seed(0)
+        layers = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU()
+        base = tiny(nn.Sequential(*layers), size=8)
+        made = Classifier(base, REGISTRY.make("head", "linear", {}, base, ["a", "b"]))
+        return divided(to_layout(made, SETTING.device), "nothing", size=8)[0]
+
+    how = training(optimizer=Part(name=optimizer, options={"lr": 0.05}))
+    whole, stopped = wide(), wide()
+    expected = train(whole, lesson(), how, SETTING, tmp_path / "whole")
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+    train(stopped, lesson(), how, SETTING, tmp_path / "resume", lambda row: row["epoch"] == 3)
+    again = wide()
+    history = train(again, lesson(), how, SETTING, tmp_path / "resume")
+    assert [row["train_loss"] for row in history.rows] == [row["train_loss"] for row in expected.rows]
+    for name, value in whole.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
 
 
 def test_a_schedule_changes_the_rate(tmp_path: Path) -> None:
