@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeVar
 
 import psutil
@@ -16,6 +18,8 @@ from torch import Tensor
 from tlkit.errors import RecipeError
 
 Precision = Literal["auto", "float32", "bfloat16"]
+#: Where Linux tells a container its limits (version 2 of control groups).
+CGROUP = Path("/sys/fs/cgroup")
 T = TypeVar("T")
 Key = TypeVar("Key")
 
@@ -84,29 +88,62 @@ def has_bfloat16(device: torch.device) -> bool:
 
 def setting(device: torch.device, precision: Precision) -> Setting:
     """How networks compute on `device` in that precision."""
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")  # TF32, as cuDNN's convolutions have it anyway
     low = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
     dtype = torch.bfloat16 if low else torch.float32
     return Setting(device, dtype)
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes that are free where `device` keeps its tensors."""
+@contextmanager
+def tensor_float32(device: torch.device) -> Iterator[None]:
+    """Lets a graphics card multiply matrices of float32 in TF32, as its convolutions do anyway."""
+    before = torch.get_float32_matmul_precision()
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free where `device` keeps its tensors: this process' share of them."""
+    return _memory(device)[0]
 
 
 def total_memory(device: torch.device) -> int:
-    """Bytes that there are where `device` keeps its tensors."""
+    """Bytes that there are where `device` keeps its tensors: this process' share of them."""
+    return _memory(device)[1]
+
+
+def _memory(device: torch.device) -> tuple[int, int]:
+    """Free and in all; of main memory no more than the container has, divided among the processes."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[1])
-    return int(psutil.virtual_memory().total)
+        free, total = torch.cuda.mem_get_info(device)
+        return free, total
+    found = psutil.virtual_memory()
+    free, total = found.available, found.total
+    try:
+        limit = int((CGROUP / "memory.max").read_text())
+        used = int((CGROUP / "memory.current").read_text())
+        about = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        pass  # no container, or one whose limit is "max"
+    else:
+        # what it holds of files is given back when memory is needed
+        free, total = min(free, max(0, limit - used + int(about["inactive_file"]))), min(total, limit)
+    share = processes().num_processes
+    return free // share, total // share
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on `device`; a copy from main memory to a graphics card is not waited for."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def one_behind(made: Iterable[tuple[Key, Mapping[str, Tensor]]]) -> Iterator[tuple[Key, dict[str, Tensor]]]:
-    """Tensors brought to the CPU, those of a batch while a graphics card computes the next batch's."""
+    """Tensors brought to the CPU, each batch once the next one's work has been given to the graphics card."""
     waiting: tuple[Key, dict[str, Tensor], torch.cuda.Event | None] | None = None
 
     def arrived() -> tuple[Key, dict[str, Tensor]]:
@@ -117,12 +154,10 @@ def one_behind(made: Iterable[tuple[Key, Mapping[str, Tensor]]]) -> Iterator[tup
         return key, tensors
 
     for key, tensors in made:
-        cuda = any(tensor.is_cuda for tensor in tensors.values())
+        card = next((tensor.device for tensor in tensors.values() if tensor.is_cuda), None)
         # without waiting torch copies to pinned memory, which may only be read after the event
-        coming = {name: tensor.to("cpu", non_blocking=cuda) for name, tensor in tensors.items()}
-        copied = torch.cuda.Event() if cuda else None  # type: ignore[no-untyped-call]
-        if copied is not None:
-            copied.record()
+        coming = {name: tensor.to("cpu", non_blocking=card is not None) for name, tensor in tensors.items()}
+        copied = torch.cuda.current_stream(card).record_event() if card is not None else None
         if waiting is not None:
             yield arrived()
         waiting = key, coming, copied

@@ -46,16 +46,16 @@ class Estimate:
     bytes: int
 
 
-def estimate(item: Prepared, images: Sequence[Image], store: FeatureStore, pixels: Pixels) -> Estimate:
+def estimate(item: Prepared, images: Sequence[Image], store: FeatureStore) -> Estimate:
     """Measures reading, the frozen part and a step on a few images; nothing of the phase is changed."""
     count = min(IMAGES, item.phase.training.batch_size, len(images))
     few = [images[place] for place in np.linspace(0, len(images) - 1, count).astype(int)]
-    read, tensors = _timed(lambda: _read(pixels, few, item.views, remember=False))
+    pixels, device = Pixels(), item.setting.device  # what another phase remembers would be no measure
+    read, tensors = _timed(lambda: _read(pixels, few, item.views, device, remember=False), device)
     read /= len(item.views)
-    again, _ = _timed(lambda: _read(pixels, few, item.views[-1:], remember=True))
-    tensors = tensors.to(item.setting.device)
-    frozen, crossing = _timed(lambda: _crossing(item, tensors))
-    step, _ = _timed(lambda: _step(item, crossing))
+    again, _ = _timed(lambda: _read(pixels, few, item.views[-1:], device, remember=True), device)
+    frozen, crossing = _timed(lambda: _crossing(item, tensors), device)
+    step, _ = _timed(lambda: _step(item, crossing), device)
     keeps = item.keeps_training
     views = len(item.views) if keeps else AUTO_VIEWS
     missing = views * len(images)
@@ -77,24 +77,26 @@ def estimate(item: Prepared, images: Sequence[Image], store: FeatureStore, pixel
     )
 
 
-def _timed(run: Callable[[], Value]) -> tuple[float, Value]:
+def _timed(run: Callable[[], Value], device: torch.device) -> tuple[float, Value]:
     """Seconds of a second call, or of the first where that took long, and what it gave."""
     for _ in range(2):
         began = time.perf_counter()
         value = run()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         took = time.perf_counter() - began
         if took > ENOUGH:
             break
     return took, value
 
 
-def _read(pixels: Pixels, images: Sequence[Image], views: Sequence[View], *, remember: bool) -> Tensor:
+def _read(
+    pixels: Pixels, images: Sequence[Image], views: Sequence[View], device: torch.device, *, remember: bool
+) -> Tensor:
     """Reads the images in all views, and gives back a batch of as many."""
     every, seen = [image for image in images for _ in views], [*views] * len(images)
     parts = np.array_split(np.arange(len(every)), len(views))
-    for _, tensors in batches(pixels, every, seen, parts, remember=remember):
+    for _, tensors in batches(pixels, every, seen, parts, device=device, remember=remember):
         last = tensors
     return last
 

@@ -19,13 +19,14 @@ SCHEDULES = ("cosine", "tanh", "step", "multistep", "poly")
 def make_optimizer(module: nn.Module, name: str, options: Mapping[str, Any]) -> torch.optim.Optimizer:
     """timm's optimiser of that name over what learns in `module`.
 
-    Where it is one of torch's that can take a step in one pass over the weights ("fused"), it does: on a
-    processor that is half the time and less.
+    Where it is one of torch's that can take a step in one pass over the weights ("fused"), it does, unless
+    the options ask for another of torch's ways: on a processor that is half the time and less.
     """
     from timm.optim import create_optimizer_v2, get_optimizer_class
 
     made: Any = get_optimizer_class(name, bind_defaults=False)
-    fused = {"fused": True} if "fused" in inspect.signature(made).parameters else {}
+    asked = any(options.get(way) for way in ("foreach", "differentiable"))
+    fused = {"fused": True} if "fused" in inspect.signature(made).parameters and not asked else {}
     optimizer: torch.optim.Optimizer = create_optimizer_v2(module, opt=name, **{**fused, **options})
     return optimizer
 
@@ -52,7 +53,7 @@ def optimizer_problems(name: str, options: Mapping[str, Any]) -> list[tuple[str,
     module = torch.nn.Linear(1, 1)
     try:
         make_optimizer(module, name, options)
-    except (TypeError, ValueError, AssertionError, ImportError) as error:
+    except (TypeError, ValueError, RuntimeError, AssertionError, ImportError) as error:
         return [(_mentioned(options, str(error)), f"timm's {name} refuses this: {error}")]
     return []
 

@@ -16,7 +16,7 @@ from tlkit.data.making import make, not_yet_made
 from tlkit.data.pixels import Pixels
 from tlkit.data.reading import read_images
 from tlkit.data.splits import Splits
-from tlkit.devices import choose_device, from_first, processes
+from tlkit.devices import choose_device, from_first, processes, tensor_float32
 from tlkit.errors import RecipeError, RunFolderError, TlkitError
 from tlkit.estimating import Estimate, estimate
 from tlkit.evaluation.calibration import fit_temperature, probabilities
@@ -76,9 +76,11 @@ def run(
     if not isinstance(recipe, Recipe):
         recipe = draft_recipe(Path(recipe), set)
     folder = RunFolder(Path(out) if out is not None else next_folder(recipe))
-    return _Execution(
+    execution = _Execution(
         recipe, folder, phases, observer or Observer(), registry or load_registry(), device
-    ).run(plan_only)
+    )
+    with tensor_float32(execution.device):
+        return execution.run(plan_only)
 
 
 class _Execution:
@@ -191,11 +193,7 @@ class _Execution:
 
     def _estimates(self, todo: Sequence[Prepared], splits: Splits) -> dict[str, Estimate]:
         """What training will cost, for the phases that train."""
-        return {
-            item.phase.name: estimate(item, splits.train, self.store, self.pixels)
-            for item in todo
-            if item.trains
-        }
+        return {item.phase.name: estimate(item, splits.train, self.store) for item in todo if item.trains}
 
     def _check_starts(self, done: Mapping[str, Any]) -> None:
         """A phase must find the one it starts from: among these, or finished in this folder."""

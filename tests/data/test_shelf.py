@@ -71,3 +71,11 @@ def test_a_full_disk_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(shelf_module, "tempfile", SimpleNamespace(TemporaryFile=Full))
     assert held(filled(Shelf(memory=0))) == [0, 1]
+
+
+def test_where_files_cannot_be_mapped_nothing_is_held_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENODEV, "no such device")
+
+    monkeypatch.setattr(shelf_module.mmap, "mmap", refused)
+    assert held(filled(Shelf(memory=LENGTHS[0]))) == [0]

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from networks import KINDS, backbone, classifier, divided
-from torch import nn
+from networks import KINDS, REGISTRY, backbone, classifier, divided, tiny
+from torch import Tensor, nn
 
 import tlkit.data.pixels as pixels_module
 from tlkit.components import Sample
@@ -19,6 +19,7 @@ from tlkit.devices import Setting
 from tlkit.features import extraction
 from tlkit.features.extraction import Pass, Request, batch_size, column_key, extract, plan
 from tlkit.features.store import FeatureStore
+from tlkit.model.classifier import Classifier
 from tlkit.model.frontier import Split
 
 SETTING = Setting(torch.device("cpu"), torch.float32)
@@ -165,8 +166,10 @@ def test_a_batch_is_as_large_as_memory_allows(
     view, boundary = View(backbone("residual").preprocess), split.boundaries[0]
     executor = Pass({boundary.fingerprint: (split, boundary)}, SETTING)
     # the widest moment: two maps of 64 channels at half the size, in front of the pooling
-    each = executor.footprint(torch.zeros(1, 3, 64, 64))
-    assert 64 * 32 * 32 * 4 <= each <= 3 * 64 * 32 * 32 * 4
+    both, largest = executor.footprint(torch.zeros(2, 3, 64, 64))
+    assert largest == 2 * 64 * 32 * 32
+    assert 4 * largest <= both <= 3 * 4 * largest
+    each = both // 2
     assert batch_size(executor, 64, SETTING.device) == 32
     found = []
     for number, room in enumerate((32, 5)):
@@ -178,3 +181,30 @@ def test_a_batch_is_as_large_as_memory_allows(
         column = store.column(column_key(boundary, view, SETTING))
         found.append(column.rows([image.sha256 for image in images]).take(np.arange(40)))
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+def test_no_tensor_of_a_batch_has_too_many_elements(monkeypatch: pytest.MonkeyPatch) -> None:
+    split, _ = divided(classifier("residual"), "backbone")
+    executor = Pass({boundary.fingerprint: (split, boundary) for boundary in split.boundaries}, SETTING)
+    monkeypatch.setattr(extraction, "LARGEST", 9 * 64 * 32 * 32)
+    assert batch_size(executor, 64, SETTING.device) == 8
+
+
+class Squeezing(nn.Module):
+    """Squeezes a batch of one image away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.last = nn.Conv2d(3, 4, 3), nn.BatchNorm1d(4), nn.Linear(4, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        found: Tensor = self.last(self.norm(self.conv(images).mean((2, 3), keepdim=True).squeeze()))
+        return found
+
+
+def test_no_batch_of_one_image_where_its_size_is_found() -> None:
+    base = tiny(Squeezing())
+    network = Classifier(base, REGISTRY.make("head", "linear", {}, base, ["a", "b"]))
+    split, _ = divided(network, "backbone", size=32)
+    executor = Pass({boundary.fingerprint: (split, boundary) for boundary in split.boundaries}, SETTING)
+    assert batch_size(executor, 32, SETTING.device) == 32

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from networks import REGISTRY, divided
-from torch import nn
+from networks import REGISTRY, divided, tiny
+from torch import Tensor, nn
 
 from tlkit.model.classifier import Classifier
 from tlkit.model.frontier import Split
@@ -51,6 +51,38 @@ def test_what_learns_keeps_its_batch_norms() -> None:
             split(*split.prefix(images)), split.classifier(images), rtol=1e-4, atol=1e-5
         )
     assert norms(split.classifier) == before
+
+
+def test_layers_with_hooks_stay_as_they_are() -> None:
+    split = pretrained("resnet18")
+    heard = []
+    layers = split.classifier.backbone.get_submodule
+    layers("conv1").register_forward_hook(lambda *_: heard.append("convolution"))
+    layers("layer1.0.bn1").register_forward_hook(lambda *_: heard.append("norm"))
+    split.prefix(torch.zeros(2, 3, 96, 96))
+    assert heard == ["convolution", "norm"]
+    assert norms(split.frozen) == 2
+
+
+class Shared(nn.Module):
+    """Uses one convolution and norm in front of what learns, and behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.last = nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        found: Tensor = self.norm(self.conv(self.last(self.norm(self.conv(images)))))
+        return found
+
+
+def test_a_layer_that_is_used_in_training_too() -> None:
+    base = tiny(Shared())
+    network = Classifier(base, REGISTRY.make("head", "linear", {}, base, ["a", "b"]))
+    split, _ = divided(network, "matching", size=32, learn=["backbone.last.*", "head.*"])
+    assert split.boundaries
+    split.train()
+    assert split(*split.prefix(torch.randn(4, 3, 32, 32))).shape == (4, 2)
 
 
 def test_weights_that_are_loaded_later_are_folded_anew() -> None:

@@ -271,6 +271,23 @@ def test_a_step_that_draws_and_says_it_does_not() -> None:
     assert "expected the same pixels from Flip, which says fixed = True; came others" in str(failed.value)
 
 
+def test_a_step_that_changes_what_is_remembered() -> None:
+    class Small(A.Resize):
+        fixed = True
+
+    class Brighter(A.ImageOnlyTransform):
+        def apply(self, img: Any, **params: Any) -> Any:
+            img //= 2
+            img += self.py_random.randrange(100)
+            return img
+
+    with pytest.raises(AssertionError) as failed:
+        check_augmentation(
+            lambda preprocess: A.Compose([Small(preprocess.size, preprocess.size), Brighter(p=1)])
+        )
+    assert "expected what its fixed steps made to stay as it is; came " in str(failed.value)
+
+
 def test_wrong_heads() -> None:
     class Idle(nn.Module):
         def __init__(self, width: int, classes: int) -> None:

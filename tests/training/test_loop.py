@@ -16,6 +16,7 @@ from tlkit.devices import Setting, choose_device, has_bfloat16, setting
 from tlkit.errors import RecipeError
 from tlkit.model.classifier import Classifier, to_layout
 from tlkit.model.frontier import Split
+from tlkit.optimisation import make_optimizer, optimizer_problems
 from tlkit.recipe_tables import Part, Training
 from tlkit.training import loop
 from tlkit.training.loop import Lesson, class_weights, predict, train
@@ -143,3 +144,13 @@ def test_precision_and_device() -> None:
     assert setting(device, "auto").dtype == expected
     with pytest.raises(RecipeError, match="--device warp"):
         choose_device("warp")
+
+
+@pytest.mark.parametrize("way", ["foreach", "differentiable"])
+def test_another_of_torch_s_ways_to_step_may_be_asked_for(way: str) -> None:
+    options = {"lr": 0.1, way: True}
+    assert not optimizer_problems("sgd", options)
+    (group,) = make_optimizer(nn.Linear(2, 2), "sgd", options).param_groups
+    assert group[way]
+    assert not group["fused"]
+    assert make_optimizer(nn.Linear(2, 2), "sgd", {"lr": 0.1}).param_groups[0]["fused"]

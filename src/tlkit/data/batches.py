@@ -17,6 +17,7 @@ from torch import Tensor
 from tlkit.components import Preprocess
 from tlkit.data.images import Image
 from tlkit.data.pixels import Pixels, View
+from tlkit.devices import moved
 
 #: Batches that are being read while one is used.
 AHEAD = 3
@@ -79,11 +80,8 @@ def batches(
 
 def normalise(pixels: NDArray[np.uint8], preprocess: Preprocess, device: torch.device = CPU) -> Tensor:
     """uint8 RGB ``(B, H, W, 3)`` to normalised float32 ``(B, 3, H, W)``, channels last, on `device`."""
-    moved = torch.from_numpy(pixels)
-    if device.type == "cuda":
-        # as bytes, a quarter of what they become; from pinned memory the copy does not wait
-        moved = moved.pin_memory()
-    images = moved.to(device, non_blocking=True).permute(0, 3, 1, 2).to(torch.float32)
+    # moved as bytes: a quarter of what they become
+    images = moved(torch.from_numpy(pixels), device).permute(0, 3, 1, 2).to(torch.float32)
     mean, std = _scale(preprocess, device)
     return images.div_(255).sub_(mean).div_(std)
 

@@ -78,6 +78,7 @@ class Pixels:
                 if not decoded:
                     decoded.append(_read(image))
                 found = steps(decoded[0])
+                found.setflags(write=False)  # all views share it
                 if remember:
                     self._shelf.put((image.sha256, key), found)
             known[key] = found

@@ -12,9 +12,10 @@ from math import prod
 from typing import IO
 
 import numpy as np
-import psutil
+import torch
 from numpy.typing import NDArray
 
+from tlkit.devices import free_memory, processes
 from tlkit.folders import cache_folder
 
 Array = NDArray[np.uint8]
@@ -27,8 +28,8 @@ class Shelf:
     """
 
     def __init__(self, memory: int | None = None, disk: int | None = None) -> None:
-        """Each limit is in bytes; a quarter of what is free unless given."""
-        self._memory = psutil.virtual_memory().available // 4 if memory is None else memory
+        """Each limit is in bytes; a quarter of what is free unless given, shared by all processes."""
+        self._memory = free_memory(torch.device("cpu")) // 4 if memory is None else memory
         self._disk = disk
         self._arrays: dict[Hashable, Array] = {}
         self._places: dict[Hashable, tuple[int, tuple[int, ...]]] = {}
@@ -45,7 +46,11 @@ class Shelf:
             return found
         start, shape = place
         count = prod(shape)
-        return np.frombuffer(self._mapped(start + count), np.uint8, count, start).reshape(shape)
+        try:
+            mapped = self._mapped(start + count)
+        except OSError:
+            return None  # a file system that maps no files
+        return np.frombuffer(mapped, np.uint8, count, start).reshape(shape)
 
     def put(self, key: Hashable, array: Array) -> None:
         """Holds an array, unless there is room for it neither in memory nor on disk."""
@@ -62,7 +67,7 @@ class Shelf:
         try:
             cache_folder().mkdir(parents=True, exist_ok=True)
             if self._disk is None:
-                self._disk = shutil.disk_usage(cache_folder()).free // 4
+                self._disk = shutil.disk_usage(cache_folder()).free // 4 // processes().num_processes
             if self._end + array.nbytes > self._disk:
                 return False
             if self._file is None:

@@ -24,6 +24,8 @@ from tlkit.model.tracing import in_place, needed
 #: Images per forward pass at most. Always filled up, so that a feature does not depend on its neighbours'
 #: number. A processor gains nothing from more; a graphics card needs more to be busy.
 BATCH, GPU_BATCH = 32, 256
+#: Elements of one tensor at most: some of a graphics card's kernels count them in 32 bits.
+LARGEST = 2**31 - 1
 
 #: To be raised when the same network gives other features than before: they are then made again.
 COMPUTING = 2
@@ -228,15 +230,16 @@ class Pass:
                     )
         return kept
 
-    def footprint(self, image: Tensor) -> int:
-        """Bytes of activations at the fullest moment of a pass over one image ``(1, 3, H, W)``."""
-        most = 0
+    def footprint(self, images: Tensor) -> tuple[int, int]:
+        """Bytes of activations at the fullest moment of a pass, and the most elements that one has."""
+        most, largest = 0, 0
         with torch.no_grad(), self._setting.autocast():
-            for _, known in self._walk(image):
+            for _, known in self._walk(images):
                 tensors = [value for value in known.values() if isinstance(value, Tensor)]
                 storages = {value.untyped_storage().data_ptr(): value.untyped_storage() for value in tensors}
                 most = max(most, sum(storage.nbytes() for storage in storages.values()))
-        return most
+                largest = max(largest, *(value.numel() for value in tensors), 0)
+        return most, largest
 
     def _walk(self, images: Tensor) -> Iterator[tuple[_Step, dict[str, Any]]]:
         """Each step once it is computed, with all values that are still needed, its own among them."""
@@ -273,10 +276,12 @@ def batch_size(executor: Pass, size: int, device: torch.device) -> int:
     It depends on the network and the machine alone, not on what is free: the same run makes the same
     features.
     """
-    image = torch.zeros(1, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
-    room, each = total_memory(device) // 4, executor.footprint(image)
+    # of two, since some networks squeeze a batch of one away
+    images = torch.zeros(2, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
+    needed, largest = executor.footprint(images)
+    room = total_memory(device) // 4
     count = GPU_BATCH if device.type == "cuda" else BATCH
-    while count > 1 and count * each > room:
+    while count > 2 and (count * needed > 2 * room or count * largest > 2 * LARGEST):
         count //= 2
     return count
 

@@ -12,7 +12,7 @@ from tlkit.data.batches import batches
 from tlkit.data.feed import Places, chunks
 from tlkit.data.images import Image
 from tlkit.data.pixels import Pixels, View
-from tlkit.devices import Setting, free_memory
+from tlkit.devices import Setting, free_memory, moved
 from tlkit.features.store import Rows
 from tlkit.model.classifier import is_convolutional
 from tlkit.model.frontier import Split
@@ -24,7 +24,7 @@ class KeptFeed:
     def __init__(
         self, views: Sequence[Sequence[Rows]], turns: Sequence[int], split: Split, setting: Setting
     ) -> None:
-        """Holds everything on the device when it fits in half of what is free there.
+        """Holds everything on the device, or else in memory, where it fits in half of what is free.
 
         Args:
             views: for each view, the rows of each boundary.
@@ -38,8 +38,11 @@ class KeptFeed:
         self._channels_last = is_convolutional(split.root)
         self._rows = [Rows.joined(of_views) for of_views in zip(*views, strict=True)]
         self._held: list[Tensor] | None = None
-        if sum(rows.bytes for rows in self._rows) < free_memory(setting.device) // 2:
-            self._held = [rows.take(np.arange(len(rows))).to(setting.device) for rows in self._rows]
+        needed = sum(rows.bytes for rows in self._rows)
+        for place in (setting.device, torch.device("cpu")):
+            if needed < free_memory(place) // 2:
+                self._held = [rows.together(place) for rows in self._rows]
+                break
 
     def __len__(self) -> int:
         return len(self._turns)
@@ -47,17 +50,18 @@ class KeptFeed:
     def batches(self, order: Places, size: int, epoch: int) -> Iterator[tuple[Places, tuple[Tensor, ...]]]:
         """See `Feed`."""
         view = (self._turns + epoch) % self._views
-        # on the device once for the whole epoch: no step waits for a copy
-        index = torch.from_numpy(view * len(self) + np.arange(len(self)))[torch.from_numpy(order)]
-        moved = index.to(self._device)
+        wanted = (view * len(self) + np.arange(len(self)))[order]
+        index = torch.from_numpy(wanted)
+        if self._held is not None:
+            index = index.to(self._held[0].device)  # once for the whole epoch: no step waits for a copy
         start = 0
         for places in chunks(order, size):
             end = start + len(places)
             if self._held is not None:
-                rows = [held[moved[start:end]] for held in self._held]
+                rows = [held[index[start:end]] for held in self._held]
             else:
-                rows = [each.take(index[start:end].numpy()).to(self._device) for each in self._rows]
-            yield places, tuple(self._laid_out(each.flatten(0, 1)) for each in rows)
+                rows = [each.take(wanted[start:end]) for each in self._rows]
+            yield places, tuple(self._laid_out(moved(each, self._device).flatten(0, 1)) for each in rows)
             start = end
 
     def _laid_out(self, rows: Tensor) -> Tensor:

@@ -202,6 +202,16 @@ class Rows:
             result[torch.from_numpy(here)] = self._shards[number][torch.from_numpy(row[here])]
         return result
 
+    def together(self, device: torch.device) -> Tensor:
+        """All of them ``(N, k, …)`` on `device`, brought there a part at a time."""
+        example = self._shards[int(self._shard[0])]
+        result = torch.empty((len(self), *example.shape[1:]), dtype=example.dtype, device=device)
+        count = max(1, SHARD_BYTES * len(self) // max(1, self.bytes))
+        for start in range(0, len(self), count):
+            places = np.arange(start, min(start + count, len(self)))
+            result[start : start + len(places)] = self.take(places)
+        return result
+
 
 class Writer:
     """Appends features to a column, a shard at a time."""

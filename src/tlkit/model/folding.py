@@ -65,7 +65,7 @@ def frozen_part(
 
 
 def _folds(root: nn.Module, norm: fx.Node, wanted: Collection[fx.Node]) -> bool:
-    """Whether a node is a batch norm that alone reads a convolution's output."""
+    """Whether a node is a batch norm that alone reads a convolution's output, and both do just that."""
     if norm.op != "call_module" or type(_layer(root, norm)) not in (nn.BatchNorm2d, BatchNormAct2d):
         return False
     convolution = norm.all_input_nodes[0]
@@ -75,7 +75,13 @@ def _folds(root: nn.Module, norm: fx.Node, wanted: Collection[fx.Node]) -> bool:
         and len(convolution.users) == 1
         and convolution not in wanted
         and _layer(root, norm).running_mean is not None
+        and not any(_does_more(_layer(root, node)) for node in (convolution, norm))
     )
+
+
+def _does_more(layer: nn.Module) -> bool:
+    """Whether a layer has hooks, or is in training mode because it is used behind the frontier too."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks or layer.training)
 
 
 def _layer(root: nn.Module, node: fx.Node) -> Any:

@@ -272,8 +272,9 @@ def _checkrows(result: Split, example: Tensor) -> None:
     both = result.prefix(images)
     single = [result.prefix(image[None]) for image in images]
     for number, tensor in enumerate(both):
-        apart = torch.cat([parts[number] for parts in single])
-        if not torch.allclose(tensor, apart, rtol=1e-3, atol=1e-4):
+        first, second = (parts[number] for parts in single)
+        # the distance of two images is what their rows in a wrong order are apart, whatever the precision
+        if not (tensor - torch.cat([first, second])).norm() <= 0.1 * (first - second).norm():
             raise Whole("the rows of an image do not lie together where the frontier is")
 
 

@@ -69,18 +69,26 @@ def pixels_are_uint8_of_the_right_size(subject: Subject) -> None:
 
 
 def the_image_itself_stays(subject: Subject) -> None:
-    """The pixels it is given are not written to: a decoded image is kept and used again."""
+    """The pixels it is given are not written to, nor what its fixed steps made: they are used again."""
+    steps, varied = divide(subject.transform)
     pixels = np.asarray(noise(*PROPORTIONS[0])).copy()
-    before = pixels.copy()
-    for seed in SEEDS:
-        subject.transform.set_random_seed(seed)
-        subject.transform(image=pixels)
-    if not np.array_equal(pixels, before):
-        raise Failed(
-            expected="the image it is given to stay as it is",
-            came=f"{int((pixels != before).sum())} changed values in it",
-            mend="work on a copy: image = image.copy()",
-        )
+    beginning = pixels
+    for step in steps:
+        beginning = step(image=beginning)["image"].copy()
+    for transform, given, what in (
+        (subject.transform, pixels, "the image it is given"),
+        (varied, beginning, "what its fixed steps made"),
+    ):
+        before = given.copy()
+        for seed in SEEDS:
+            transform.set_random_seed(seed)
+            transform(image=given)
+        if not np.array_equal(given, before):
+            raise Failed(
+                expected=f"{what} to stay as it is",
+                came=f"{int((given != before).sum())} changed values in it",
+                mend="work on a copy: image = image.copy()",
+            )
 
 
 def one_seed_gives_one_image(subject: Subject) -> None:
