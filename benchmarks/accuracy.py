@@ -62,10 +62,11 @@ def plain(folder: Path, weights: Path, epochs: int) -> list[tuple[float, float]]
     The clock stands still while the test images are looked at; it runs while the validation images are.
     """
     torch.manual_seed(1)
-    net = (
-        timm.create_model(f"local-dir:{weights}", pretrained=True, num_classes=0).eval().requires_grad_(False)
-    )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    net = timm.create_model(f"local-dir:{weights}", pretrained=True, num_classes=0).to(device)
+    net.eval().requires_grad_(False)
     head = nn.Sequential(nn.Linear(net.num_features, 256), nn.ReLU(), nn.Dropout(0.5), nn.Linear(256, 2))
+    head.to(device)
     transform = create_transform(**resolve_model_data_config(net), is_training=False)
     loaders = {
         part: DataLoader(
@@ -78,7 +79,9 @@ def plain(folder: Path, weights: Path, epochs: int) -> list[tuple[float, float]]
     def accuracy(part: str) -> float:
         head.eval()
         with torch.inference_mode():
-            pairs = [(head(net(images)).argmax(1) == labels) for images, labels in loaders[part]]
+            pairs = [
+                (head(net(images.to(device))).argmax(1).cpu() == labels) for images, labels in loaders[part]
+            ]
         return float(torch.cat(pairs).float().mean())
 
     clock, found = 0.0, []
@@ -87,9 +90,9 @@ def plain(folder: Path, weights: Path, epochs: int) -> list[tuple[float, float]]
         head.train()
         for images, labels in loaders["train"]:
             with torch.no_grad():
-                features = net(images)
+                features = net(images.to(device, non_blocking=True))
             optimizer.zero_grad()
-            nn.functional.cross_entropy(head(features), labels).backward()
+            nn.functional.cross_entropy(head(features), labels.to(device)).backward()
             optimizer.step()
         accuracy("val")
         clock += time.perf_counter() - began

@@ -11,14 +11,15 @@ import torch
 from torch import nn
 
 from benchmarks.work import DROPOUT, HIDDEN, LR, MOMENTUM, Work, contend
-from tlkit.devices import keep_freed_memory, setting
-from tlkit.model.classifier import Classifier
+from tlkit.devices import choose_device, keep_freed_memory, setting, tensor_float32
+from tlkit.model.classifier import Classifier, to_layout
 from tlkit.model.freezing import freeze
 from tlkit.model.frontier import split
 from tlkit.plugins import load_registry
 
 #: Runs that are thrown away, and runs whose median is taken.
 WARM, RUNS = 2, 7
+DEVICE = choose_device(None)
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -27,6 +28,8 @@ def seconds(run: Callable[[], object]) -> float:
     for number in range(WARM + RUNS):
         began = time.perf_counter()
         run()
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
         if number >= WARM:
             times.append(time.perf_counter() - began)
     return statistics.median(times)
@@ -34,23 +37,25 @@ def seconds(run: Callable[[], object]) -> float:
 
 def matrix_rate(dtype: torch.dtype, size: int = 2048) -> float:
     """Operations a second of a large product of matrices, in units of 10^9."""
-    first, second = torch.randn(size, size, dtype=dtype), torch.randn(size, size, dtype=dtype)
+    first, second = (torch.randn(size, size, dtype=dtype, device=DEVICE) for _ in range(2))
     return 2 * size**3 / seconds(lambda: first @ second) / 1e9
 
 
 def main(work: Work) -> dict[str, Any]:
     keep_freed_memory()
     registry = load_registry()
-    how = setting(torch.device("cpu"), work.precision)  # type: ignore[arg-type]
+    how = setting(DEVICE, work.precision)  # type: ignore[arg-type]
     backbone = registry.make("backbone", "vgg16", {"features": "map", "weights": "none"})
     backbone.preprocess = backbone.preprocess.override({"size": work.size})
     head = registry.make("head", "mlp", {"hidden": HIDDEN, "dropout": DROPOUT}, backbone, ["cat", "dog"])
-    network = Classifier(backbone, head).to(memory_format=torch.channels_last)
+    network = to_layout(Classifier(backbone, head), DEVICE)
     learning = registry.make("freeze-policy", "all-but-last-blocks", {"blocks": 1}, network)
     freeze(network, learning)
-    divided = split(network, learning, torch.zeros(1, 3, work.size, work.size), move_statistics=False)
-    images = torch.randn(work.batch, 3, work.size, work.size).contiguous(memory_format=torch.channels_last)
-    labels = torch.arange(work.batch) % 2
+    example = torch.zeros(1, 3, work.size, work.size, device=DEVICE)
+    divided = split(network, learning, example, move_statistics=False)
+    images = torch.randn(work.batch, 3, work.size, work.size, device=DEVICE)
+    images = images.contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(work.batch, device=DEVICE) % 2
 
     def forward() -> tuple[torch.Tensor, ...]:
         with torch.no_grad(), how.autocast():
@@ -81,4 +86,5 @@ def main(work: Work) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    contend(main)
+    with tensor_float32(DEVICE):  # as a run has it
+        contend(main)

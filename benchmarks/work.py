@@ -50,6 +50,8 @@ class Work:
 def contend(main: Callable[[Work], dict[str, Any]]) -> None:
     """Does the work of the command line and ends with what came out, as one line of JSON.
 
-    `main` gives `epochs`, the seconds of each training epoch; `test_accuracy`; and what else it measured.
+    `main` gives `epochs`, the seconds of each training epoch; `test_accuracy`; `predict`, the seconds of its
+    predictions of the test images; and what else it measured. A peer also gives `besides`, the seconds of
+    what is not part of the experiment.
     """
     print(json.dumps(main(Work(**json.loads(sys.argv[1])))))  # noqa: T201

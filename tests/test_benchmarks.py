@@ -26,7 +26,7 @@ def test_images_are_laid_out_once_each(tmp_path: Path, photos: Path) -> None:
 
 
 def test_a_peer_s_experiment_is_computed_from_its_epochs() -> None:
-    found = {"epochs": [99.0, 10.0, 10.0], "predict": 5.0, "wall": 134.0}
+    found = {"epochs": [99.0, 10.0, 10.0], "besides": 5.0, "wall": 134.0}
     assert rate(found, 200) == 20, "the first epoch warms up"
     assert whole(found, 200) == pytest.approx(10 + IMAGES * EPOCHS / 20)
 

@@ -135,12 +135,17 @@ def extract(
     """
     computed: dict[Owner, int] = {}
     together = processes()
+    passes: dict[tuple[frozenset[str], int], tuple[Pass, int]] = {}
     for job in jobs:
         own = job.images[together.process_index :: together.num_processes]
         count = len(job.views)
         images, views = [image for image in own for _ in range(count)], [*job.views] * len(own)
-        executor = Pass(job.wanted, setting)
-        size = batch_size(executor, job.views[0].preprocess.size, setting.device)
+        side = job.views[0].preprocess.size
+        alike = frozenset(job.wanted), side
+        if alike not in passes:
+            made = Pass(job.wanted, setting)
+            passes[alike] = made, batch_size(made, side, setting.device)
+        executor, size = passes[alike]
         parts = [np.arange(start, min(start + size, len(views))) for start in range(0, len(views), size)]
         writers = [
             {
@@ -149,11 +154,11 @@ def extract(
             }
             for view in job.views
         ]
-        made = (
+        running = (
             (places, executor.run(batch))
             for places, batch in batches(pixels, images, views, parts, device=setting.device, fill=size)
         )
-        for places, features in one_behind(made):
+        for places, features in one_behind(running):
             for number, of_view in enumerate(writers):
                 rows = np.flatnonzero(places % count == number)
                 names = [images[place].sha256 for place in places[rows]]
