@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 import tlkit_catsdogs.source
+from filelock import FileLock
 from servers import Server, serving
 from typer.testing import CliRunner
 
 import tlkit
 from tlkit.cli.app import app
+from tlkit.errors import FetchError
 
 RECIPE = Path(__file__).parents[1] / "examples" / "catsdogs" / "photos.toml"
 
@@ -63,6 +65,16 @@ def test_photos_are_fetched_once_and_corrupt_ones_listed(
     assert not list((cache / "downloads").iterdir())  # unpacked, so no longer needed
     again = tlkit.fetch(RECIPE, set=changes)
     assert (again.images, again.fetched, len(server.asked)) == (15, False, 2)
+
+
+def test_two_do_not_fetch_at_once(server: Server, changes: dict[str, object], cache: Path) -> None:
+    with (
+        FileLock(cache / "downloads.lock"),
+        pytest.raises(FetchError, match="another process is fetching into"),
+    ):
+        tlkit.fetch(RECIPE, set=changes)
+    assert not server.asked
+    assert tlkit.fetch(RECIPE, set=changes).fetched
 
 
 def test_what_was_fetched_can_be_run(server: Server, changes: dict[str, object], tmp_path: Path) -> None:

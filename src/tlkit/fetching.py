@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from filelock import FileLock, Timeout
+
 from tlkit.components import Download
 from tlkit.data.batches import threads
 from tlkit.data.downloads import download, unpack
@@ -109,11 +111,22 @@ def _weights(recipe: Recipe, registry: Registry, problems: list[str]) -> list[st
 
 
 def _images(wanted: Sequence[Download], root: Path, observer: Observer) -> None:
-    archives = []
-    for item in wanted:
-        with observer.working(f"fetching from {urlsplit(item.url).netloc}", item.bytes, "bytes") as tick:
-            archives.append((download(item, download_folder(), tick), item.unpack_to))
-    with observer.working("unpacking", sum(item.bytes for item in wanted), "bytes") as tick:
-        unpack(archives, root, tick)
-    for archive, _ in archives:
-        archive.unlink()
+    downloads = download_folder()
+    try:
+        downloads.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(downloads.with_suffix(".lock")).acquire(timeout=0)
+    except Timeout as error:
+        raise FetchError(
+            f"another process is fetching into {downloads}: try again when it is done"
+        ) from error
+    except OSError as error:
+        raise FetchError(f"{downloads} cannot be written: {error.strerror or error}") from error
+    with lock:
+        archives = []
+        for item in wanted:
+            with observer.working(f"fetching from {urlsplit(item.url).netloc}", item.bytes, "bytes") as tick:
+                archives.append((download(item, downloads, tick), item.unpack_to))
+        with observer.working("unpacking", sum(item.bytes for item in wanted), "bytes") as tick:
+            unpack(archives, root, tick)
+        for archive, _ in archives:
+            archive.unlink()
