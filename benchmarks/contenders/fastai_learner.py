@@ -28,15 +28,15 @@ from benchmarks.work import LAST_BLOCK, LR, MOMENTUM, Work, contend
 
 
 class Clock(Callback):
-    """Notes the seconds of each epoch's training, without its validation."""
+    """Notes the seconds of each epoch, validation included."""
 
     def __init__(self) -> None:
         self.epochs: list[float] = []
 
-    def before_train(self) -> None:
+    def before_epoch(self) -> None:
         self.began = time.perf_counter()
 
-    def after_train(self) -> None:
+    def after_epoch(self) -> None:
         self.epochs.append(time.perf_counter() - self.began)
 
 

@@ -31,13 +31,23 @@ def loader(work: Work, part: str, *, train: bool) -> DataLoader[Any]:
     )
 
 
+def accuracy(model: nn.Module, images_of: DataLoader[Any], device: torch.device) -> float:
+    model.eval()
+    right = count = 0
+    with torch.inference_mode():
+        for images, labels in images_of:
+            right += int((model(images.to(device)).argmax(1).cpu() == labels).sum())
+            count += len(labels)
+    return right / count
+
+
 def main(work: Work) -> dict[str, Any]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = network().to(device)
     learning = [value for value in model.parameters() if value.requires_grad]
     optimizer = torch.optim.SGD(learning, lr=LR, momentum=MOMENTUM)
     criterion = nn.CrossEntropyLoss()
-    train, test = loader(work, "train", train=True), loader(work, "test", train=False)
+    train, val, test = (loader(work, part, train=part == "train") for part in ("train", "val", "test"))
     epochs = []
     for _ in range(work.epochs):
         began = time.perf_counter()
@@ -48,16 +58,12 @@ def main(work: Work) -> dict[str, Any]:
             loss = criterion(model(images), labels)
             loss.backward()
             optimizer.step()
-        loss.item()  # an epoch ends when a graphics card has done it
+        accuracy(model, val, device)
         epochs.append(time.perf_counter() - began)
-    model.eval()
-    began, right, count = time.perf_counter(), 0, 0
-    with torch.inference_mode():
-        for images, labels in test:
-            right += int((model(images.to(device)).argmax(1).cpu() == labels).sum())
-            count += len(labels)
+    began = time.perf_counter()
+    right = accuracy(model, test, device)
     predict = time.perf_counter() - began
-    return {"epochs": epochs, "test_accuracy": right / count, "predict": predict, "besides": predict}
+    return {"epochs": epochs, "test_accuracy": right, "predict": predict, "besides": predict}
 
 
 if __name__ == "__main__":

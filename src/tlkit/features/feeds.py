@@ -41,7 +41,7 @@ class KeptFeed:
         needed = sum(rows.bytes for rows in self._rows)
         for place in (setting.device, torch.device("cpu")):
             if needed < free_memory(place) // 2:
-                self._held = [rows.together(place) for rows in self._rows]
+                self._held = [rows.together(place, channels_last=self._channels_last) for rows in self._rows]
                 break
 
     def __len__(self) -> int:

@@ -202,10 +202,18 @@ class Rows:
             result[torch.from_numpy(here)] = self._shards[number][torch.from_numpy(row[here])]
         return result
 
-    def together(self, device: torch.device) -> Tensor:
-        """All of them ``(N, k, …)`` on `device`, brought there a part at a time."""
+    def together(self, device: torch.device, *, channels_last: bool) -> Tensor:
+        """All of them ``(N, k, …)`` on `device`, brought there a part at a time.
+
+        With `channels_last` maps ``(N, k, C, H, W)`` lie in memory that way, and so do batches taken of them.
+        """
         example = self._shards[int(self._shard[0])]
-        result = torch.empty((len(self), *example.shape[1:]), dtype=example.dtype, device=device)
+        shape = len(self), *example.shape[1:]
+        if channels_last and len(shape) == 5:
+            channels_behind = *shape[:2], *shape[3:], shape[2]
+            result = torch.empty(channels_behind, dtype=example.dtype, device=device).movedim(-1, 2)
+        else:
+            result = torch.empty(shape, dtype=example.dtype, device=device)
         count = max(1, SHARD_BYTES * len(self) // max(1, self.bytes))
         for start in range(0, len(self), count):
             places = np.arange(start, min(start + count, len(self)))
