@@ -64,11 +64,10 @@ def main(work: Work) -> dict[str, Any]:
         opt_func=optimizer,
         splitter=groups,
         metrics=accuracy,
-        cbs=clock,
     )
     learner.freeze()
     with learner.no_bar(), learner.no_logging():
-        learner.fit(work.epochs, LR)
+        learner.fit(work.epochs, LR, cbs=clock)
         test = data.test_dl(work.files("test"), with_labels=True)
         began = time.perf_counter()
         _, right = learner.validate(dl=test)

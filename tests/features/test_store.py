@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -105,6 +106,33 @@ def test_the_longest_unused_goes_first_and_never_what_is_in_use() -> None:
     assert [info.key for info in store.columns()] == keys
     assert store.prune(2 * each, keep={keys[0]}) == each
     assert {info.key for info in store.columns()} == {keys[0], keys[2]}
+
+
+def test_another_run_may_make_room_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, features = FeatureStore(), torch.randn(4, 1, 2)
+    write(store, names(4), features)
+    opened = store_module._open
+
+    def removed_when_opened(path: Path, key: str) -> object:
+        found = opened(path, key)
+        shutil.rmtree(path.parent)
+        return found
+
+    monkeypatch.setattr(store_module, "_open", removed_when_opened)
+    column = store.column(KEY)
+    assert not column.folder.exists()
+    assert torch.equal(column.rows(names(4)).take(np.arange(4)), features)
+
+
+def test_a_folder_removed_while_columns_are_listed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FeatureStore()
+    keys = [f"{number:02x}" + "0" * 38 for number in range(2)]
+    for key in keys:
+        write(store, names(4), torch.zeros(4, 1, 2), key)
+    folders = list(store._folders())
+    monkeypatch.setattr(store, "_folders", lambda: folders)
+    shutil.rmtree(folders[0])
+    assert [info.key for info in store.columns()] == keys[1:]
 
 
 def test_shards_are_closed_by_size(monkeypatch: pytest.MonkeyPatch) -> None:

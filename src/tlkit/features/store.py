@@ -86,9 +86,10 @@ class FeatureStore:
         """All columns, longest unused first."""
         found = []
         for folder in self._folders():
-            files = [entry.stat() for entry in os.scandir(folder) if entry.is_file()]
-            size = sum(file.st_size for file in files)
-            found.append(ColumnInfo(folder.name, size, folder.stat().st_mtime))
+            with suppress(FileNotFoundError):  # another run is making room
+                files = [entry.stat() for entry in os.scandir(folder) if entry.is_file()]
+                size = sum(file.st_size for file in files)
+                found.append(ColumnInfo(folder.name, size, folder.stat().st_mtime))
         return sorted(found, key=lambda info: (info.used, info.key))
 
     def prune(self, limit: int, keep: Collection[str] = ()) -> int:
@@ -127,7 +128,8 @@ class Column:
                 if shard is not None:
                     images.append(shard[0])
                     self._features.append(shard[1])
-            os.utime(folder)
+            with suppress(FileNotFoundError):  # another run is making room
+                os.utime(folder)
         self._shard = np.repeat(np.arange(len(images)), [len(part) for part in images])
         self._row = np.concatenate([np.arange(len(part)) for part in images] or [np.empty(0, np.int64)])
         ids = np.concatenate(images or [np.empty((0, 32), np.uint8)])
