@@ -122,6 +122,7 @@ class PhasePlan:
         start_from: the phase it starts from, or None.
         learning: how many numbers learn.
         learning_head: how many of those are the head's.
+        head_untrained: whether the head has parameters that nothing trains, here or before.
         frozen: how many do not.
         blocks: the backbone's, from input to output.
         frontier: where the first learning parameter is met.
@@ -140,6 +141,7 @@ class PhasePlan:
     start_from: str | None
     learning: int
     learning_head: int
+    head_untrained: bool
     frozen: int
     blocks: tuple[BlockPlan, ...]
     frontier: str
@@ -336,6 +338,7 @@ def describe(item: Prepared, splits: Splits) -> PhasePlan:
         start_from=phase.start_from,
         **parameters(item),
         learning_head=classifier.count({name for name in item.learning if name.startswith("head.")}),
+        head_untrained=not item.trains and not phase.start_from and bool([*classifier.head.parameters()]),
         blocks=tuple(
             BlockPlan(
                 block.name, _state(block.parameters, item.learning), classifier.count(set(block.parameters))

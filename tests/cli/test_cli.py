@@ -93,6 +93,12 @@ def test_a_plan_writes_no_folder(here: Path) -> None:
     assert not (here / "runs").exists()
 
 
+def test_a_plan_tells_of_a_head_that_nothing_trains(here: Path) -> None:
+    warning = "nothing trains the head"
+    assert warning not in command("run", ".", "--plan").stdout
+    assert warning in command("run", ".", "--plan", "--set", "training.epochs=0").stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

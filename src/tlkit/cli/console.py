@@ -76,6 +76,8 @@ def print_plan(plan: Plan) -> None:
             style="bold",
         )
         say(f"  learns    {_learning(phase)}")
+        if phase.head_untrained:
+            say(f"            nothing trains the head {phase.head}: its answers mean nothing")
         say(f"  frozen    {phase.frozen:,}")
         say(f"  frontier  {phase.frontier}")
         say(f"  keeps     {_keeping(phase)}")
