@@ -122,7 +122,7 @@ class PhasePlan:
         start_from: the phase it starts from, or None.
         learning: how many numbers learn.
         learning_head: how many of those are the head's.
-        head_untrained: whether the head has parameters that nothing trains, here or before.
+        head_untrained: whether the head has parameters, and the phase neither trains nor starts from another.
         frozen: how many do not.
         blocks: the backbone's, from input to output.
         frontier: where the first learning parameter is met.

@@ -77,7 +77,10 @@ def print_plan(plan: Plan) -> None:
         )
         say(f"  learns    {_learning(phase)}")
         if phase.head_untrained:
-            say(f"            nothing trains the head {phase.head}: its answers mean nothing")
+            say(
+                f"            nothing trains the head {phase.head}: "
+                "unless it came with weights, its answers mean nothing"
+            )
         say(f"  frozen    {phase.frozen:,}")
         say(f"  frontier  {phase.frontier}")
         say(f"  keeps     {_keeping(phase)}")
