@@ -6,7 +6,7 @@ import hashlib
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -58,9 +58,10 @@ def serving(content: bytes) -> Iterator[Server]:
             rest = state.content[start:]
             if state.break_after:
                 rest = rest[: state.break_after.pop(0)]
-            self.wfile.write(rest)
-            self.wfile.flush()
-            self.connection.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # the client may have hung up, as it should
+                self.wfile.write(rest)
+                self.wfile.flush()
+                self.connection.shutdown(socket.SHUT_RDWR)
 
         def log_message(self, format: str, *args: object) -> None:
             pass
