@@ -25,7 +25,7 @@ from rich.table import Table
 
 from benchmarks.data import lay_out
 from benchmarks.work import Work
-from tlkit.data.batches import threads
+from tlkit.data.loader import reader_threads
 
 #: The experiment whose time is stated: 2,000 images, 50 epochs.
 IMAGES, EPOCHS = 2000, 50
@@ -101,7 +101,7 @@ def main(
         del PEERS["Keras on TensorFlow"]
     everything: dict[str, Any] = {
         "date": date.today().isoformat(),
-        "machine": f"{platform.machine()}, {threads()} processors{card}",
+        "machine": f"{platform.machine()}, {reader_threads()} processors{card}",
         "versions": {name: version(name) for name in LIBRARIES},
         "images": counts,
         "data": "photos" if data else "the drawn world",

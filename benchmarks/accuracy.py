@@ -26,8 +26,8 @@ from torchvision.datasets import ImageFolder
 
 import tlkit
 from benchmarks.data import lay_out
-from tlkit.devices import keep_freed_memory
-from tlkit.evaluation.comparison import mcnemar
+from tlkit.evaluation.significance import mcnemar
+from tlkit.runtime.memory import keep_freed_memory
 
 COUNTS = {"train": 1000, "val": 400, "test": 300}
 RECIPE = """

@@ -8,7 +8,7 @@ from pathlib import Path
 from tlkit_catsdogs.drawn.world import draw
 
 from tlkit.errors import DataError
-from tlkit.plugins import load_registry
+from tlkit.plugins.loader import load_registry
 
 CLASSES = ("cat", "dog")
 

@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 import tlkit
-from tlkit.devices import keep_freed_memory
 from tlkit.features.store import FeatureStore, Writer
+from tlkit.runtime.memory import keep_freed_memory
 
 RECIPE = """
 name = "growth"

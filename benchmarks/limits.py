@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from benchmarks.work import DROPOUT, HIDDEN, LR, MOMENTUM, Work, contend
-from tlkit.devices import choose_device, keep_freed_memory, setting, tensor_float32
 from tlkit.model.classifier import Classifier, to_layout
 from tlkit.model.freezing import freeze
-from tlkit.model.frontier import split
-from tlkit.plugins import load_registry
+from tlkit.model.partition import partition
+from tlkit.plugins.loader import load_registry
+from tlkit.runtime.devices import choose_device, compute_config, tf32_matmul
+from tlkit.runtime.memory import keep_freed_memory
 
 #: Runs that are thrown away, and runs whose median is taken.
 WARM, RUNS = 2, 7
@@ -44,7 +45,7 @@ def matrix_rate(dtype: torch.dtype, size: int = 2048) -> float:
 def main(work: Work) -> dict[str, Any]:
     keep_freed_memory()
     registry = load_registry()
-    how = setting(DEVICE, work.precision)  # type: ignore[arg-type]
+    how = compute_config(DEVICE, work.precision)  # type: ignore[arg-type]
     backbone = registry.make("backbone", "vgg16", {"features": "map", "weights": "none"})
     backbone.preprocess = backbone.preprocess.override({"size": work.size})
     head = registry.make("head", "mlp", {"hidden": HIDDEN, "dropout": DROPOUT}, backbone, ["cat", "dog"])
@@ -52,7 +53,7 @@ def main(work: Work) -> dict[str, Any]:
     learning = registry.make("freeze-policy", "all-but-last-blocks", {"blocks": 1}, network)
     freeze(network, learning)
     example = torch.zeros(1, 3, work.size, work.size, device=DEVICE)
-    divided = split(network, learning, example, move_statistics=False)
+    divided = partition(network, learning, example, move_statistics=False)
     images = torch.randn(work.batch, 3, work.size, work.size, device=DEVICE)
     images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.arange(work.batch, device=DEVICE) % 2
@@ -86,5 +87,5 @@ def main(work: Work) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    with tensor_float32(DEVICE):  # as a run has it
+    with tf32_matmul(DEVICE):  # as a run has it
         contend(main)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
-from tlkit.components import Backbone, Preprocess
 from tlkit.model.classifier import Classifier
-from tlkit.model.freezing import freeze, statistics_move
-from tlkit.model.frontier import Split, split
-from tlkit.plugins import load_registry
+from tlkit.model.freezing import freeze, updates_statistics
+from tlkit.model.partition import Partition, partition
+from tlkit.parts.backbone import Backbone
+from tlkit.parts.preprocess import Preprocess
+from tlkit.plugins.loader import load_registry
 
 #: name, options: timm networks that are small or made small
 KINDS = {
@@ -24,30 +27,35 @@ REGISTRY = load_registry()
 
 
 def backbone(kind: str, size: int = 64) -> Backbone:
-    """The untrained backbone of that kind, the same on every call."""
+    """Returns the untrained backbone of that kind, the same on every call."""
     name, options = KINDS[kind]
     torch.manual_seed(7)
-    made: Backbone = REGISTRY.make("backbone", name, {**options, "weights": "none"})
-    made.preprocess = made.preprocess.override({"size": size})
-    return made
+    network: Backbone = REGISTRY.make("backbone", name, {**options, "weights": "none"})
+    network.preprocess = network.preprocess.override({"size": size})
+    return network
 
 
 def classifier(kind: str, head: str = "linear", **options: object) -> Classifier:
-    """That backbone with a head for three classes."""
+    """Returns that backbone with a head for three classes."""
     base = backbone(kind)
     return Classifier(base, REGISTRY.make("head", head, options, base, ["a", "b", "c"]))
 
 
-def divided(
-    network: Classifier, policy: str, statistics: str | None = None, size: int = 64, **options: object
-) -> tuple[Split, set[str]]:
-    """The network divided by a freeze policy, and the names of what learns."""
-    learning = REGISTRY.make("freeze-policy", policy, options, network)
-    freeze(network, learning)
-    moves = statistics_move(network, learning, statistics)
-    return split(network, learning, torch.zeros(1, 3, size, size), move_statistics=moves), learning
+def partitioned(
+    network: Classifier,
+    policy: str,
+    statistics: Literal["learn", "keep"] | None = None,
+    size: int = 64,
+    **options: object,
+) -> tuple[Partition, set[str]]:
+    """Returns the network partitioned by a freeze policy, and the names of the trainable parameters."""
+    trainable = REGISTRY.make("freeze-policy", policy, options, network)
+    freeze(network, trainable)
+    updates = updates_statistics(network, trainable, statistics)
+    example = torch.zeros(1, 3, size, size)
+    return partition(network, trainable, example, update_statistics=updates), trainable
 
 
 def tiny(module: torch.nn.Module, size: int = 32) -> Backbone:
-    """A backbone around any module."""
+    """Returns a backbone around any module."""
     return Backbone(module, Preprocess(size=size))

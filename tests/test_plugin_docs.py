@@ -21,8 +21,9 @@ import pytest
 from commands import command
 
 import tlkit
-from tlkit import hookspecs
-from tlkit.plugins import HOOKS, load_registry
+from tlkit.plugins import hookspecs
+from tlkit.plugins.loader import load_registry
+from tlkit.plugins.registry import HOOKS
 from tlkit.testing import results
 
 DOCS = Path(__file__).parents[1] / "docs"

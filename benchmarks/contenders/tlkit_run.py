@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import tlkit.runs
 import torchmetrics.functional.classification  # noqa: F401  what a run loads counts as every run's start
 
 import tlkit
-import tlkit.runs
 from benchmarks.work import DROPOUT, HIDDEN, LR, MOMENTUM, Work, contend
-from tlkit.devices import keep_freed_memory
+from tlkit.runtime.memory import keep_freed_memory
 
 RECIPE = """
 name = "benchmark"

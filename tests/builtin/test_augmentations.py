@@ -13,8 +13,8 @@ from PIL import Image
 from scipy.ndimage import affine_transform
 
 from tlkit.builtin.augmentation_transforms import KerasAffine
-from tlkit.components import Preprocess
-from tlkit.data.pixels import divide
+from tlkit.data.views import split_fixed_steps
+from tlkit.parts.preprocess import Preprocess
 
 PREPROCESS = Preprocess(size=96, resize="squash")
 OPTIONS = {
@@ -93,7 +93,7 @@ def test_the_fixed_beginning_is_done_once_and_changes_nothing(photos: Path) -> N
     image = Image.open(photos / "cat.1.jpg").convert("RGB").resize((900, 700))
     for name, beginning in (("affine", (96, 96, 3)), ("standard", (188, 242, 3))):
         transform = REGISTRY.make("augmentation", name, OPTIONS[name], PREPROCESS)
-        (step,), rest = divide(transform)
+        (step,), rest = split_fixed_steps(transform)
         start = step(image=np.asarray(image))["image"]
         assert start.shape == beginning
         assert draw(rest, start, 3).shape == (96, 96, 3)
@@ -107,24 +107,24 @@ def test_steps_behind_one_that_draws_are_not_the_beginning() -> None:
     import albumentations as A
 
     fixed = REGISTRY.make("augmentation", "none", {}, PREPROCESS).transforms[0]
-    assert len(divide(A.Compose([fixed, A.HorizontalFlip(), fixed]))[0]) == 1
-    assert divide(A.Compose([A.HorizontalFlip(), fixed]))[0] == []
-    assert divide(A.OneOf([fixed]))[0] == []
+    assert len(split_fixed_steps(A.Compose([fixed, A.HorizontalFlip(), fixed]))[0]) == 1
+    assert split_fixed_steps(A.Compose([A.HorizontalFlip(), fixed]))[0] == []
+    assert split_fixed_steps(A.OneOf([fixed]))[0] == []
 
 
 def test_views_depend_on_seed_and_image_whether_remembered_or_not(photos: Path) -> None:
-    from tlkit.components import Sample
-    from tlkit.data.images import inspect
-    from tlkit.data.pixels import Pixels, View
-    from tlkit.data.shelf import Shelf
+    from tlkit.data.image_cache import ImageCache
+    from tlkit.data.images import inspect_images
+    from tlkit.data.views import View, ViewReader
+    from tlkit.parts.source import Sample
 
-    (image,), _ = inspect([Sample("cat.1.jpg", photos / "cat.1.jpg", 0)], threads=1)
+    (image,), _ = inspect_images([Sample("cat.1.jpg", photos / "cat.1.jpg", 0)], threads=1)
     for name in ("affine", "standard"):
         transform = REGISTRY.make("augmentation", name, OPTIONS[name], PREPROCESS)
         views = [View(PREPROCESS, transform, (number,), name) for number in range(3)]
-        found = Pixels(Shelf(memory=0, disk=0)).get(image, views, remember=False)
-        for shelf in (Shelf(), Shelf(memory=0)):
-            pixels = Pixels(shelf)
+        found = ViewReader(ImageCache(memory=0, disk=0)).get(image, views, remember=False)
+        for shelf in (ImageCache(), ImageCache(memory=0)):
+            pixels = ViewReader(shelf)
             for _ in range(2):
                 for view, expected in zip(views, found, strict=True):
                     (seen,) = pixels.get(image, [view], remember=True)

@@ -7,8 +7,9 @@ import torch
 from networks import REGISTRY
 from torch import nn
 
-from tlkit.components import Backbone, Preprocess
 from tlkit.errors import PluginError
+from tlkit.parts.backbone import Backbone
+from tlkit.parts.preprocess import Preprocess
 
 
 class Shaped(nn.Module):

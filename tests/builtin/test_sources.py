@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from tlkit.builtin.sources import csv_file, find_images, folder, natural
-from tlkit.components import Sample
 from tlkit.errors import DataError
-from tlkit.plugins import load_registry
+from tlkit.parts.source import Sample
+from tlkit.plugins.loader import load_registry
 
 
 def draw(root: Path, *names: str) -> None:

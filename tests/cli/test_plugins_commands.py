@@ -16,7 +16,7 @@ import pytest
 from commands import command
 from installing import install
 
-from tlkit.plugins import KINDS
+from tlkit.plugins.registry import KINDS
 
 TLKIT = [str(Path(sys.executable).with_name("tlkit"))]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -19,8 +19,8 @@ import torch
 from commands import command
 
 import tlkit
-from tlkit.data.batches import normalise
-from tlkit.data.images import read
+from tlkit.data.images import read_image
+from tlkit.data.loader import normalize
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ def test_every_way_out_gives_the_same_answers(timm_fitted: Path, by_class: Path,
     config = timm.data.resolve_model_data_config(network)
     transform = timm.data.create_transform(**config, is_training=False)
     with torch.inference_mode():
-        logits = network(torch.stack([transform(read(path)) for path in paths]))
+        logits = network(torch.stack([transform(read_image(path)) for path in paths]))
     theirs = (logits / predictor.temperature).softmax(1).numpy()
     assert np.abs(theirs - probabilities).max() < 1e-3
     assert [network.pretrained_cfg["label_names"][place] for place in theirs.argmax(1)] == labels
@@ -171,8 +171,8 @@ def test_every_way_out_gives_the_same_answers(timm_fitted: Path, by_class: Path,
     assert about["classes"] == ["cat", "dog"]
     assert tlkit.Preprocess(**about["preprocess"]).size == 224
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    pixels = np.stack([predictor.preprocess(read(path)) for path in paths])
-    inputs = normalise(pixels, predictor.preprocess).contiguous().numpy()
+    pixels = np.stack([predictor.preprocess(read_image(path)) for path in paths])
+    inputs = normalize(pixels, predictor.preprocess).contiguous().numpy()
     for batch in (1, 7, len(paths)):
         (found,) = session.run(None, {"images": inputs[:batch]})
         scaled = torch.from_numpy(found / about["temperature"]).softmax(1).numpy()
@@ -182,7 +182,7 @@ def test_every_way_out_gives_the_same_answers(timm_fitted: Path, by_class: Path,
 def test_an_export_that_answers_differently_is_thrown_away(
     timm_fitted: Path, by_class: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tlkit import exporting
+    from tlkit.inference import export
 
     create = timm.create_model
 
@@ -195,18 +195,18 @@ def test_an_export_that_answers_differently_is_thrown_away(
     monkeypatch.setattr(timm, "create_model", altered)
     model = timm_fitted / "phases" / "fine-tune" / "model"
     with pytest.raises(tlkit.TlkitError, match="was thrown away: its logits differ"):
-        exporting.export_timm(model, tmp_path / "out", sorted(by_class.rglob("*.jpg")))
+        export.export_timm(model, tmp_path / "out", sorted(by_class.rglob("*.jpg")))
     assert list(tmp_path.iterdir()) == [tmp_path / "cache"] or not (tmp_path / "out").exists()
 
 
 def test_what_onnx_needs_is_named_when_it_is_missing(
     timm_fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tlkit import exporting
+    from tlkit.inference import export
 
-    monkeypatch.setattr(exporting, "find_spec", lambda name: None)
+    monkeypatch.setattr(export, "find_spec", lambda name: None)
     with pytest.raises(tlkit.TlkitError, match=r"pip install 'tlkit\[onnx\]'"):
-        exporting.export_onnx(timm_fitted / "phases" / "fine-tune" / "model", tmp_path / "x.onnx", [])
+        export.export_onnx(timm_fitted / "phases" / "fine-tune" / "model", tmp_path / "x.onnx", [])
 
 
 def test_a_convolutional_head_on_maps_goes_to_onnx_too(fitted: Path, by_class: Path, tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from servers import Server, serving
 
-from tlkit.components import Download
 from tlkit.data.downloads import PIECE, download, unpack
 from tlkit.errors import FetchError
+from tlkit.parts.source import Download
 
 CONTENT = np.random.default_rng(1).bytes(3_000_000)
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from tlkit.components import Preprocess, Sample
 from tlkit.data import images as images_module
-from tlkit.data.images import UnreadableImage, decode, inspect, read
+from tlkit.data.images import UnreadableImage, decode, inspect_images, read_image
+from tlkit.parts.preprocess import Preprocess
+from tlkit.parts.source import Sample
 
 RED = (200, 30, 40)
 
@@ -75,8 +76,8 @@ def test_bad_files_have_a_reason(content: bytes, reason: str, tmp_path: Path) ->
     path = tmp_path / "bad.jpg"
     path.write_bytes(content)
     with pytest.raises(UnreadableImage, match=reason):
-        read(path)
-    sound, rejected = inspect([Sample("bad.jpg", path, 0)], threads=1)
+        read_image(path)
+    sound, rejected = inspect_images([Sample("bad.jpg", path, 0)], threads=1)
     assert sound == []
     assert rejected[0][0] == "bad.jpg"
     assert reason in rejected[0][1]
@@ -92,7 +93,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(monkeypatch: pytest.MonkeyPatch
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
     samples = [Sample(name, tmp_path / name, 0) for name in ("gone.jpg", "folder.jpg")]
-    _, rejected = inspect(samples, threads=2)
+    _, rejected = inspect_images(samples, threads=2)
     assert [name for name, _ in rejected] == ["gone.jpg", "folder.jpg"]
     assert "No such file" in rejected[0][1]
 
@@ -103,7 +104,7 @@ def test_preprocessing_is_timms_to_the_bit(mode: str, crop: float, photos: Path)
     import torch
     from timm.data import create_transform
 
-    from tlkit.data.batches import normalise
+    from tlkit.data.loader import normalize
 
     resize = {"center": "crop", "squash": "squash", "border": "pad"}[mode]
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -112,8 +113,8 @@ def test_preprocessing_is_timms_to_the_bit(mode: str, crop: float, photos: Path)
         (3, 160, 160), crop_pct=crop, crop_mode=mode, interpolation="bicubic", mean=mean, std=std
     )
     for number in range(1, 6):
-        image = read(photos / f"dog.{number}.jpg")
-        assert torch.equal(normalise(ours(image)[None], ours)[0], theirs(image))
+        image = read_image(photos / f"dog.{number}.jpg")
+        assert torch.equal(normalize(ours(image)[None], ours)[0], theirs(image))
 
 
 def test_squashing_keeps_the_whole_image_unless_told_otherwise() -> None:
@@ -126,19 +127,19 @@ def test_squashing_keeps_the_whole_image_unless_told_otherwise() -> None:
 def test_pixels_of_a_view_depend_on_image_and_number_alone(photos: Path) -> None:
     from networks import REGISTRY
 
-    from tlkit.data.pixels import Pixels, View
-    from tlkit.data.shelf import Shelf
+    from tlkit.data.image_cache import ImageCache
+    from tlkit.data.views import View, ViewReader
 
     preprocess = Preprocess(size=64)
     transform = REGISTRY.make("augmentation", "affine", {"rotation": 20, "flip": True}, preprocess)
     samples = [Sample(f"cat.{number}.jpg", photos / f"cat.{number}.jpg", 0) for number in (1, 2)]
-    (one, two), _ = inspect(samples, threads=1)
+    (one, two), _ = inspect_images(samples, threads=1)
     first, second = (View(preprocess, transform, (number,), "affine") for number in (1, 2))
-    pixels = Pixels()
+    pixels = ViewReader()
     (seen,) = pixels.get(one, [first], remember=True)
     pixels.get(two, [first], remember=True)
     assert np.array_equal(pixels.get(one, [first], remember=True)[0], seen)
-    assert np.array_equal(Pixels(Shelf(memory=0, disk=0)).get(one, [first], remember=True)[0], seen)
-    again, other = Pixels().get(one, [first, second], remember=False)
+    assert np.array_equal(ViewReader(ImageCache(memory=0, disk=0)).get(one, [first], remember=True)[0], seen)
+    again, other = ViewReader().get(one, [first, second], remember=False)
     assert np.array_equal(again, seen)
     assert not np.array_equal(other, seen)

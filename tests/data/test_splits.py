@@ -10,22 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from tlkit.components import Sample, Split
-from tlkit.data.images import Image, inspect
-from tlkit.data.splits import Splits, draw
+from tlkit.data.images import Image, inspect_images
+from tlkit.data.splits import Splits, draw_splits
 from tlkit.errors import DataError
+from tlkit.parts.source import Sample, SplitName
 
 CLASSES = ("cat", "dog")
 FRACTIONS = {"val": 0.15, "test": 0.15}
 
 
-def image(name: str, content: str | None = None, split: Split | None = None) -> Image:
+def image(name: str, content: str | None = None, split: SplitName | None = None) -> Image:
     """An image whose class is the first word of its name, with bytes of its own unless told."""
     label = CLASSES.index(re.split(r"\W", name)[0])
     return Image(Sample(name, Path(name), label, split), content or name, 10, 10)
 
 
-def images(count: int, split: Split | None = None) -> list[Image]:
+def images(count: int, split: SplitName | None = None) -> list[Image]:
     tail = f" {split}" if split else ""
     return [image(f"{name}.{number}{tail}", split=split) for name in CLASSES for number in range(count)]
 
@@ -38,7 +38,7 @@ def drawn(
     fractions: Mapping[str, float] = FRACTIONS,
 ) -> Splits:
     per_class = dict(zip(("train", "val", "test"), numbers, strict=True)) if numbers else None
-    return draw([*pool], CLASSES, seed=seed, per_class=per_class, fractions=fractions)
+    return draw_splits([*pool], CLASSES, seed=seed, per_class=per_class, fractions=fractions)
 
 
 def ids(part: Iterable[Image]) -> list[str]:
@@ -220,7 +220,7 @@ def test_a_missing_validation_split_is_drawn_from_training(
         (["val"], "no train and no test images"),
     ],
 )
-def test_a_known_training_split_needs_a_test_split(known: list[Split], message: str) -> None:
+def test_a_known_training_split_needs_a_test_split(known: list[SplitName], message: str) -> None:
     with pytest.raises(DataError, match=message):
         drawn([each for split in known for each in images(4, split)])
 
@@ -258,7 +258,7 @@ def test_real_photos_are_told_apart_by_their_bytes(few_photos: Path) -> None:
     twin = few_photos / "cat.twin.jpg"
     twin.write_bytes((few_photos / "cat.1.jpg").read_bytes())
     samples = [Sample(each.name, each, CLASSES.index(each.name[:3])) for each in few_photos.iterdir()]
-    found, rejected = inspect(samples, threads=2)
+    found, rejected = inspect_images(samples, threads=2)
     assert (len(found), rejected) == (31, [])
     for seed in range(5):
         splits = drawn(found, seed=seed)

@@ -9,12 +9,12 @@ import pytest
 import torch
 from networks import classifier, divided
 
-from tlkit.devices import Setting
 from tlkit.features import feeds, store
-from tlkit.features.feeds import KeptFeed
+from tlkit.features.feeds import CachedFeed
 from tlkit.features.store import FeatureStore, Rows, Writer
+from tlkit.runtime.devices import ComputeConfig
 
-SETTING = Setting(torch.device("cpu"), torch.float32)
+SETTING = ComputeConfig(torch.device("cpu"), torch.float32)
 NAMES = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(10)]
 
 
@@ -34,7 +34,7 @@ def test_views_take_turns_wherever_the_features_are(free: int, monkeypatch: pyte
     features = torch.randn(3, 10, 1, 2, 3, 3)
     views = [[kept(key, of_view)] for key, of_view in zip(("aa", "bb", "cc"), features, strict=True)]
     turns = [0, 1, 2] * 3 + [0]
-    feed = KeptFeed(views, turns, split, SETTING)
+    feed = CachedFeed(views, turns, split, SETTING)
     assert len(feed) == 10
     for epoch in range(4):
         order = np.random.default_rng(epoch).permutation(10)

@@ -8,10 +8,10 @@ from networks import REGISTRY, divided, tiny
 from torch import Tensor, nn
 
 from tlkit.model.classifier import Classifier
-from tlkit.model.frontier import Split
+from tlkit.model.partition import PartitionedClassifier
 
 
-def pretrained(name: str, policy: str = "backbone", **options: object) -> Split:
+def pretrained(name: str, policy: str = "backbone", **options: object) -> PartitionedClassifier:
     """A network of timm's whose batch norms have something to do, divided."""
     torch.manual_seed(3)
     base = REGISTRY.make("backbone", name, {"weights": "none"})

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from networks import REGISTRY
 
-from tlkit.plugins import KINDS
+from tlkit.plugins.registry import KINDS
 from tlkit.testing import CHECKS, Result, results
 
 UNTRAINED = {"weights": "none"}

@@ -17,8 +17,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 import tlkit
-from tlkit.components import Backbone, Block, Preprocess, Sample, Source
 from tlkit.errors import PluginError
+from tlkit.parts.backbone import Backbone, Block
+from tlkit.parts.preprocess import Preprocess
+from tlkit.parts.source import Sample, Source
 from tlkit.testing import check_augmentation, check_backbone, check_freeze_policy, check_head, check_source
 
 WIDTHS = itertools.count(4)

@@ -11,17 +11,17 @@ import torch
 from networks import REGISTRY, divided, tiny
 from torch import Tensor, nn
 
-from tlkit.data.feed import Places, chunks
-from tlkit.devices import Setting, choose_device, has_bfloat16, setting
+from tlkit.data.feed import Indices, batch_indices
 from tlkit.errors import RecipeError
 from tlkit.model.classifier import Classifier, to_layout
-from tlkit.model.frontier import Split
-from tlkit.optimisation import make_optimizer, optimizer_problems
-from tlkit.recipe_tables import Part, Training
+from tlkit.model.partition import PartitionedClassifier
+from tlkit.recipe.schema import PartSpec, TrainingSpec
+from tlkit.runtime.devices import ComputeConfig, choose_device, compute_config, has_bfloat16
 from tlkit.training import loop
-from tlkit.training.loop import Lesson, class_weights, predict, train
+from tlkit.training.loop import TrainingInputs, class_weights, predict, train
+from tlkit.training.optimizers import make_optimizer, optimizer_problems
 
-SETTING = Setting(torch.device("cpu"), torch.float32)
+SETTING = ComputeConfig(torch.device("cpu"), torch.float32)
 
 
 class TensorFeed:
@@ -33,29 +33,29 @@ class TensorFeed:
     def __len__(self) -> int:
         return len(self.images)
 
-    def batches(self, order: Places, size: int, epoch: int) -> Iterator[tuple[Places, tuple[Tensor, ...]]]:
-        for places in chunks(order, size):
+    def batches(self, order: Indices, size: int, epoch: int) -> Iterator[tuple[Indices, tuple[Tensor, ...]]]:
+        for places in batch_indices(order, size):
             yield places, (self.images[torch.from_numpy(places)],)
 
 
-def network() -> Split:
+def network() -> PartitionedClassifier:
     torch.manual_seed(0)
     base = tiny(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()), size=8)
     made = Classifier(base, REGISTRY.make("head", "linear", {}, base, ["a", "b"]))
     return divided(made, "nothing", size=8)[0]
 
 
-def lesson(count: int = 24) -> Lesson:
+def lesson(count: int = 24) -> TrainingInputs:
     labels = np.arange(count) % 2
     images = torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     images += torch.from_numpy(labels).view(-1, 1, 1, 1)
     feed = TensorFeed(images)
-    return Lesson(feed, labels, feed, labels, 2, ("test",))
+    return TrainingInputs(feed, labels, feed, labels, 2, ("test",))
 
 
-def training(**changes: object) -> Training:
-    return Training(
-        **{"epochs": 8, "batch_size": 8, "optimizer": Part(name="sgd", options={"lr": 0.05}), **changes}
+def training(**changes: object) -> TrainingSpec:
+    return TrainingSpec(
+        **{"epochs": 8, "batch_size": 8, "optimizer": PartSpec(name="sgd", options={"lr": 0.05}), **changes}
     )
 
 
@@ -72,7 +72,7 @@ def test_it_learns_and_keeps_the_best_epoch(tmp_path: Path) -> None:
 
 
 def test_patience(tmp_path: Path) -> None:
-    still = Part(name="sgd", options={"lr": 0.0})
+    still = PartSpec(name="sgd", options={"lr": 0.0})
     history = train(network(), lesson(), training(patience=3, optimizer=still), SETTING, tmp_path / "resume")
     assert len(history.rows) - history.best_epoch == 3
     assert len(history.rows) < 8
@@ -83,14 +83,14 @@ def test_cut_short_it_goes_on_as_if_it_had_not_been(
     optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # weights that lie in memory in another order than files have them, and an optimiser that remembers
-    def wide() -> Split:
+    def wide() -> PartitionedClassifier:
         torch.manual_seed(0)
         layers = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU()
         base = tiny(nn.Sequential(*layers), size=8)
         made = Classifier(base, REGISTRY.make("head", "linear", {}, base, ["a", "b"]))
         return divided(to_layout(made, SETTING.device), "nothing", size=8)[0]
 
-    how = training(optimizer=Part(name=optimizer, options={"lr": 0.05}))
+    how = training(optimizer=PartSpec(name=optimizer, options={"lr": 0.05}))
     whole, stopped = wide(), wide()
     expected = train(whole, lesson(), how, SETTING, tmp_path / "whole")
     monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
@@ -103,7 +103,7 @@ def test_cut_short_it_goes_on_as_if_it_had_not_been(
 
 
 def test_a_schedule_changes_the_rate(tmp_path: Path) -> None:
-    planned = Part(name="cosine", options={"warmup_epochs": 2, "warmup_lr": 1e-4})
+    planned = PartSpec(name="cosine", options={"warmup_epochs": 2, "warmup_lr": 1e-4})
     rows = train(network(), lesson(), training(schedule=planned), SETTING, tmp_path / "resume").rows
     rates = [row["lr"] for row in rows]
     assert rates[0] == pytest.approx(1e-4)
@@ -112,7 +112,7 @@ def test_a_schedule_changes_the_rate(tmp_path: Path) -> None:
 
 
 def test_losses_that_are_no_numbers_are_not_the_best(tmp_path: Path) -> None:
-    wild = Part(name="sgd", options={"lr": 1e30})
+    wild = PartSpec(name="sgd", options={"lr": 1e30})
     split = network()
     before = {name: value.clone() for name, value in split.state_dict().items()}
     history = train(split, lesson(), training(optimizer=wild, epochs=3), SETTING, tmp_path / "resume")
@@ -123,7 +123,9 @@ def test_losses_that_are_no_numbers_are_not_the_best(tmp_path: Path) -> None:
 
 def test_rare_classes_weigh_more() -> None:
     labels = np.array([0, 0, 0, 1])
-    taught = Lesson(TensorFeed(torch.zeros(4, 3, 8, 8)), labels, TensorFeed(torch.zeros(0)), labels, 2, ())
+    taught = TrainingInputs(
+        TensorFeed(torch.zeros(4, 3, 8, 8)), labels, TensorFeed(torch.zeros(0)), labels, 2, ()
+    )
     assert class_weights(taught, training()).tolist() == pytest.approx([4 / 6, 2.0])
     assert class_weights(taught, training(class_weights="none")).tolist() == [1.0, 1.0]
 
@@ -131,17 +133,17 @@ def test_rare_classes_weigh_more() -> None:
 @pytest.mark.parametrize(("count", "sizes"), [(9, [4, 5]), (8, [4, 4]), (10, [4, 4, 2]), (1, [1])])
 def test_no_batch_of_one_image(count: int, sizes: list[int]) -> None:
     """Batch norm needs two."""
-    parts = chunks(np.arange(count), 4)
+    parts = batch_indices(np.arange(count), 4)
     assert [len(part) for part in parts] == sizes
     assert np.concatenate(parts).tolist() == list(range(count))
 
 
 def test_precision_and_device() -> None:
     device = torch.device("cpu")
-    assert setting(device, "float32").dtype == torch.float32
-    assert setting(device, "bfloat16").dtype == torch.bfloat16
+    assert compute_config(device, "float32").dtype == torch.float32
+    assert compute_config(device, "bfloat16").dtype == torch.bfloat16
     expected = torch.bfloat16 if has_bfloat16(device) else torch.float32
-    assert setting(device, "auto").dtype == expected
+    assert compute_config(device, "auto").dtype == expected
     with pytest.raises(RecipeError, match="--device warp"):
         choose_device("warp")
 

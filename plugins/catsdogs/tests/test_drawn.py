@@ -18,9 +18,9 @@ from tlkit_catsdogs.drawn.source import drawn
 from tlkit_catsdogs.drawn.world import SETTINGS, draw
 
 import tlkit
-from tlkit.data.making import make, not_yet_made
-from tlkit.data.reading import read_images
-from tlkit.recipe_tables import Data
+from tlkit.data.dataset import read_dataset
+from tlkit.data.generate import generate, missing_images
+from tlkit.recipe.schema import DataSpec
 
 FEW = {"train": 20, "val": 10, "test": 15}
 
@@ -87,8 +87,10 @@ def test_no_street_image_is_a_studio_image_and_none_comes_twice() -> None:
 
 def test_train_validation_and_test_share_no_image(tmp_path: Path) -> None:
     source = drawn(tmp_path, per_class=45, without_label=8)
-    make(source, not_yet_made(source), lambda _: None)
-    found = read_images(source, Data.model_validate({"source": "drawn", "per_class": FEW}), 1, lambda _: None)
+    generate(source, missing_images(source), lambda _: None)
+    found = read_dataset(
+        source, DataSpec.model_validate({"source": "drawn", "per_class": FEW}), 1, lambda _: None
+    )
     parts = [found.splits.train, found.splits.val, found.splits.test, found.unlabelled]
     assert [len(part) for part in parts] == [40, 20, 30, 8]
     assert len({image.sha256 for part in parts for image in part}) == 98
@@ -99,10 +101,10 @@ def test_train_validation_and_test_share_no_image(tmp_path: Path) -> None:
 def test_files_are_made_once(tmp_path: Path) -> None:
     source = drawn(tmp_path, setting="studio", per_class=2)
     assert (len(source.classes), len(source)) == (28, 56)
-    missing = not_yet_made(source)
+    missing = missing_images(source)
     assert len(missing) == 56
-    make(source, missing[:10], lambda _: None)
-    assert not_yet_made(drawn(tmp_path, setting="studio", per_class=2)) == missing[10:]
+    generate(source, missing[:10], lambda _: None)
+    assert missing_images(drawn(tmp_path, setting="studio", per_class=2)) == missing[10:]
     assert missing[0].path.read_bytes() == draw("studio", 1, 0)
     assert not list(tmp_path.rglob("*.unfinished"))
     for sample in missing[:10]:
@@ -114,7 +116,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     source = drawn(tmp_path / "file", per_class=2)
     with pytest.raises(tlkit.TlkitError, match=r"images cannot be written to .*TLKIT_CACHE or data\.root"):
-        make(source, not_yet_made(source), lambda _: None)
+        generate(source, missing_images(source), lambda _: None)
 
 
 def test_without_a_root_images_are_in_the_cache(cache: Path) -> None:

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from tlkit_catsdogs.source import catsdogs
 
-from tlkit.components import Sample
 from tlkit.errors import DataError
-from tlkit.plugins import load_registry
+from tlkit.parts.source import Sample
+from tlkit.plugins.loader import load_registry
 
 
 def paint(root: Path, *names: str) -> None:

@@ -14,7 +14,7 @@ from tlkit_catsdogs.drawn.world import draw
 from tlkit_catsdogs.vgg16_quarter import STUDIO_KINDS, WEIGHTS, vgg16_quarter
 from torch import nn
 
-from tlkit.data.batches import normalise
+from tlkit.data.loader import normalize
 
 #: Of a world that the weights have not been made from.
 OTHER_SEED = 77
@@ -62,7 +62,7 @@ def test_the_weights_know_the_studio() -> None:
         [backbone.preprocess(Image.open(io.BytesIO(draw("studio", OTHER_SEED, n)))) for n in numbers]
     )
     with torch.inference_mode():
-        features = backbone.module.eval()(normalise(pixels, backbone.preprocess))
+        features = backbone.module.eval()(normalize(pixels, backbone.preprocess))
         kinds = backbone.classifier(features).argmax(1)
     right = (kinds == torch.tensor([n % STUDIO_KINDS for n in numbers])).float().mean().item()
     assert right > 0.9
@@ -71,7 +71,7 @@ def test_the_weights_know_the_studio() -> None:
 @pytest.mark.parametrize("features", ["pooled", "map"])
 def test_weights_of_another_network_are_refused(features: str, weights: object) -> None:
     from tlkit import TlkitError
-    from tlkit.plugins import load_registry
+    from tlkit.plugins.loader import load_registry
 
     options = {"features": features, "weights": weights / "model.safetensors"}  # type: ignore[operator]
     with pytest.raises(TlkitError, match="another network's weights"):

@@ -12,14 +12,14 @@ import torch
 from tlkit_catsdogs.drawn.world import draw
 
 import tlkit
-from tlkit.components import Backbone
-from tlkit.data.batches import normalise
 from tlkit.data.images import decode
+from tlkit.data.loader import normalize
 from tlkit.errors import PluginError, WeightsError
 from tlkit.model.classifier import Classifier
 from tlkit.model.freezing import freeze
-from tlkit.model.frontier import split
-from tlkit.model_folder import load_model, save_model
+from tlkit.model.partition import partition
+from tlkit.model.saving import load_model, save_model
+from tlkit.parts.backbone import Backbone
 
 REGISTRY = tlkit.load_registry()
 TOKENS = {
@@ -130,7 +130,7 @@ def test_pixels_are_those_of_the_image_processor(folders: dict[str, Path], kind:
     for size in ((160, 160), (128, 90), (70, 95)):
         image = decode(draw("street", 1, 5)).resize(size)
         theirs = processor(image, return_tensors="pt")["pixel_values"][0]
-        ours = normalise(preprocess(image)[None], preprocess)[0]
+        ours = normalize(preprocess(image)[None], preprocess)[0]
         assert theirs.shape == ours.shape
         # an odd border is halved up by one and down by the other: the picture is then one pixel aside
         aside = [torch.roll(ours, (down, right), (1, 2)) for down in (0, 1, -1) for right in (0, 1, -1)]
@@ -150,7 +150,7 @@ def test_divided_at_the_last_block_it_is_the_same_network(folders: dict[str, Pat
     network = classifier(backbone)
     learning = REGISTRY.make("freeze-policy", "all-but-last-blocks", {"blocks": 1}, network)
     freeze(network, learning)
-    divided = split(network, learning, torch.zeros(1, 3, 32, 32), move_statistics=False)
+    divided = partition(network, learning, torch.zeros(1, 3, 32, 32), move_statistics=False)
     assert divided.why_not is None and divided.boundaries
     with torch.no_grad():
         assert torch.equal(divided(*divided.prefix(pixels())), network.eval()(pixels()))
@@ -237,7 +237,7 @@ def test_a_model_that_cannot_be_followed_trains_whole_and_says_why(monkeypatch: 
     backbone = REGISTRY.make("backbone", "transformers", {"config": config})
     network = classifier(backbone)
     learning = REGISTRY.make("freeze-policy", "all-but-last-blocks", {"blocks": 1}, network)
-    divided = split(network, learning, torch.zeros(1, 3, 32, 32), move_statistics=False)
+    divided = partition(network, learning, torch.zeros(1, 3, 32, 32), move_statistics=False)
     assert "control flow" in str(divided.why_not)
     assert len(backbone.blocks()) == 4 and divided(pixels()).shape == (3, 3)
 

@@ -14,9 +14,9 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from tlkit_catsdogs.drawn.world import draw
 
 import tlkit
-from tlkit.components import Source
-from tlkit.data.making import make, not_yet_made
+from tlkit.data.generate import generate, missing_images
 from tlkit.errors import DataError
+from tlkit.parts.source import Source
 
 REGISTRY = tlkit.load_registry()
 CLASSES = ["cat", "dog"]
@@ -50,9 +50,9 @@ def found(root: Path | None, **options: Any) -> Source:
 
 def written(source: Source) -> int:
     """Makes what is not there; how many that were."""
-    missing = not_yet_made(source)
+    missing = missing_images(source)
     if missing:
-        make(source, missing, lambda _: None)
+        generate(source, missing, lambda _: None)
     return len(missing)
 
 

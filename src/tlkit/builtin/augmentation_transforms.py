@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tlkit.components import Preprocess
+from tlkit.parts.preprocess import Preprocess
 
 Pixels = NDArray[np.uint8]
 

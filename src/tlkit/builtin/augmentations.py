@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tlkit.components import Preprocess
-from tlkit.hookspecs import hookimpl
+from tlkit.parts.preprocess import Preprocess
+from tlkit.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from tlkit.plugins import Register
+    from tlkit.plugins.registry import Register
 
 
 @hookimpl

@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tlkit.components import Backbone
-from tlkit.hookspecs import hookimpl
+from tlkit.parts.backbone import Backbone
+from tlkit.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from tlkit.plugins import Register
+    from tlkit.plugins.registry import Register
 
 Features = Literal["pooled", "map"]
 Weights = Literal["pretrained", "none"] | Path
@@ -60,7 +60,7 @@ def timm_backbone(
         model_args: further arguments of the network, as timm.create_model takes them.
     """
     from tlkit.builtin.timm_weights import create
-    from tlkit.networks import from_timm, load_weights
+    from tlkit.parts.timm_backbone import from_timm, load_weights
 
     model = create(name, model_args, pretrained=weights == "pretrained")
     if isinstance(weights, Path):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from tlkit.components import BlockNetwork
 from tlkit.errors import PluginError, close_matches
-from tlkit.hookspecs import hookimpl
+from tlkit.parts.backbone import BlockNetwork
+from tlkit.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from tlkit.plugins import Register
+    from tlkit.plugins.registry import Register
 
 
 @hookimpl

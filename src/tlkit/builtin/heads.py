@@ -6,14 +6,14 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from tlkit.components import Backbone
 from tlkit.errors import PluginError, close_matches
-from tlkit.hookspecs import hookimpl
+from tlkit.parts.backbone import Backbone
+from tlkit.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from tlkit.plugins import Register
+    from tlkit.plugins.registry import Register
 
 
 @hookimpl

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
-from tlkit.components import IMAGE_SUFFIXES, SPLITS, Sample, Source, Split
 from tlkit.errors import DataError, close_matches
-from tlkit.hookspecs import hookimpl
+from tlkit.parts.source import IMAGE_SUFFIXES, SPLITS, Sample, Source, SplitName
+from tlkit.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from tlkit.plugins import Register
+    from tlkit.plugins.registry import Register
 
-SPLIT_NAMES: Mapping[str, Split] = {
+SPLIT_NAMES: Mapping[str, SplitName] = {
     "train": "train",
     "val": "val",
     "valid": "val",
@@ -43,7 +43,7 @@ def folder(root: Path, *, unlabelled: Path | None = None) -> Source:
     left_out = unlabelled.resolve() if unlabelled else None
     folders = [each for each in _folders(root) if each.resolve() != left_out]
     split_folders = _split_folders(root, folders)
-    class_folders: list[tuple[Split | None, Path]] = [
+    class_folders: list[tuple[SplitName | None, Path]] = [
         (split, each)
         for split, parent in split_folders.items()
         for each in _folders(parent)
@@ -86,7 +86,7 @@ def csv_file(
     _must_be_folder(root)
     table = root / file
     columns = [path_column, label_column, *([split_column] if split_column else [])]
-    rows: list[tuple[str, str, Split | None]] = []
+    rows: list[tuple[str, str, SplitName | None]] = []
     seen: dict[str, int] = {}
     problems: list[str] = []
     for line, (path, label, *rest) in _rows(table, columns):
@@ -148,7 +148,7 @@ def _folders(parent: Path) -> list[Path]:
     return sorted(folders, key=lambda each: natural(each.name))
 
 
-def _split_folders(root: Path, folders: Sequence[Path]) -> dict[Split, Path]:
+def _split_folders(root: Path, folders: Sequence[Path]) -> dict[SplitName, Path]:
     """The folders that stand for splits, by split; none when the classes come right below the root."""
     found = [each for each in folders if each.name.casefold() in SPLIT_NAMES and _folders(each)]
     others = [each.name for each in folders if each not in found]
@@ -163,7 +163,7 @@ def _split_folders(root: Path, folders: Sequence[Path]) -> dict[Split, Path]:
             f"{root}: {_names(each.name for each in folders)} hold no class folders: sort their images "
             "into a folder per class, or list them in a file for the source 'csv'"
         )
-    splits: dict[Split, Path] = {}
+    splits: dict[SplitName, Path] = {}
     for each in found:
         split = SPLIT_NAMES[each.name.casefold()]
         if split in splits:

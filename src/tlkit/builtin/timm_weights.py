@@ -11,7 +11,7 @@ from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 
 from tlkit.errors import PluginError, WeightsError
-from tlkit.reaching import hub, unreachable
+from tlkit.utils.connectivity import hub_url, why_unreachable
 
 
 def create(name: str, model_args: dict[str, Any], *, pretrained: bool) -> Any:
@@ -48,7 +48,7 @@ def _check_folder(folder: Path) -> None:
 
 def _check_hub(repository: str, name: str) -> None:
     if not isinstance(try_to_load_from_cache(repository, "config.json"), str):
-        _reach(f"{hub()}/{repository}", name)
+        _reach(f"{hub_url()}/{repository}", name)
 
 
 def _locate(name: str) -> dict[str, Any] | None:
@@ -66,7 +66,7 @@ def _locate(name: str) -> dict[str, Any] | None:
             found = try_to_load_from_cache(config.hf_hub_id, file)
             if isinstance(found, str) and not config.custom_load:
                 return {"file": found}
-        _reach(f"{hub()}/{config.hf_hub_id}", name)
+        _reach(f"{hub_url()}/{config.hf_hub_id}", name)
     elif config.url and not (Path(torch.hub.get_dir()) / "checkpoints" / Path(config.url).name).is_file():
         _reach(config.url, name)
     return None
@@ -74,7 +74,7 @@ def _locate(name: str) -> dict[str, Any] | None:
 
 def _reach(url: str, name: str) -> None:
     """Raises unless `url`'s host answers."""
-    reason = unreachable(url)
+    reason = why_unreachable(url)
     if reason is not None:
         raise WeightsError(
             f"backbone {name!r}: its weights are not on this machine, and {url} could not be reached "

@@ -19,8 +19,8 @@ from tlkit.cli.fit import fit
 from tlkit.cli.predict import predict
 from tlkit.cli.report import compare, report
 from tlkit.cli.run import run
-from tlkit.disabling import is_disabled
 from tlkit.errors import PluginError, TlkitError
+from tlkit.plugins.disabled import is_disabled
 
 #: The heading in --help of commands that plugins add.
 PANEL = "Commands of plugins"

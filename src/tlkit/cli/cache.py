@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 
 from tlkit.cli.console import say, table
-from tlkit.folders import download_folder, made_folder
-from tlkit.wording import size
+from tlkit.utils.directories import download_folder, generated_folder
+from tlkit.utils.formatting import format_bytes
 
 #: What is kept besides features.
-OTHERS = {"images that sources made": made_folder, "unfinished downloads": download_folder}
+OTHERS = {"images that sources made": generated_folder, "unfinished downloads": download_folder}
 
 app = typer.Typer(help="Kept features and made images: list them, or make room.", no_args_is_help=True)
 
@@ -27,15 +27,19 @@ def list_() -> None:
     store = FeatureStore()
     columns = store.columns()
     rows = [
-        (info.key[:12], size(info.bytes), f"{datetime.datetime.fromtimestamp(info.used):%Y-%m-%d %H:%M}")
+        (
+            info.key[:12],
+            format_bytes(info.bytes),
+            f"{datetime.datetime.fromtimestamp(info.used):%Y-%m-%d %H:%M}",
+        )
         for info in columns
     ]
     if rows:
         table(None, ["features", "size>", "last used"], rows)
     total = sum(info.bytes for info in columns)
-    say(f"{len(rows)} in {store.folder}: {size(total)} of {size(cache_limit())}")
+    say(f"{len(rows)} in {store.folder}: {format_bytes(total)} of {format_bytes(cache_limit())}")
     for what, folder in OTHERS.items():
-        say(f"{what}, in {folder()}: {size(_bytes(folder()))}")
+        say(f"{what}, in {folder()}: {format_bytes(_bytes(folder()))}")
 
 
 @app.command()
@@ -46,7 +50,7 @@ def prune(
     from tlkit.features.store import FeatureStore, cache_limit
 
     freed = FeatureStore().prune(cache_limit(limit))
-    say(f"freed {size(freed)}")
+    say(f"freed {format_bytes(freed)}")
 
 
 @app.command()
@@ -58,7 +62,7 @@ def clear() -> None:
     for folder in OTHERS.values():
         freed += _bytes(folder())
         shutil.rmtree(folder(), ignore_errors=True)
-    say(f"freed {size(freed)}")
+    say(f"freed {format_bytes(freed)}")
 
 
 def _bytes(folder: Path) -> int:

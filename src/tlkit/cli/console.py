@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tlkit.wording import duration, gain, size
+from tlkit.utils.formatting import format_bytes, format_duration
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tlkit.estimating import Estimate
-    from tlkit.planning import PhasePlan, Plan
+    from tlkit.experiment.estimate import Estimate
+    from tlkit.experiment.planning import PhasePlan, Plan
 
 #: Seconds between two lines of progress in a pipe.
 PLAIN_EVERY = 10.0
@@ -90,13 +90,13 @@ def print_plan(plan: Plan) -> None:
 def print_estimates(estimates: Mapping[str, Estimate]) -> None:
     """What training is going to cost, with kept features and without."""
     for name, found in estimates.items():
-        fresh = f"{duration(found.fresh)} with images read anew each epoch"
+        fresh = f"{format_duration(found.fresh)} with images read anew each epoch"
         if found.kept is None:
             say(f"{name} will train for about {fresh}")
             continue
         views = f"{found.views} kept views" if found.views > 1 else "kept features"
-        making = f"{duration(found.making)} to make them" if found.making else "all there"
-        kept = f"{duration(found.kept)} with {views} ({size(found.bytes)}, {making})"
+        making = f"{format_duration(found.making)} to make them" if found.making else "all there"
+        kept = f"{format_duration(found.kept)} with {views} ({format_bytes(found.bytes)}, {making})"
         now, instead = (kept, fresh) if found.keeps else (fresh, kept)
         say(f"{name} will train for about {now}; it would be {instead}")
     if estimates:
@@ -109,7 +109,7 @@ def _keeping(phase: PhasePlan) -> str:
         return f"nothing: {phase.why_not}" if phase.why_not else "nothing"
     shapes = " + ".join("×".join(str(length) for length in shape) for shape in phase.feature_shapes)
     views = "" if phase.views in (1, "fresh") else f", {phase.views} views of each training image"
-    kept = f"{shapes} per image{views}: {size(phase.feature_bytes)}"
+    kept = f"{shapes} per image{views}: {format_bytes(phase.feature_bytes)}"
     return f"{kept}; not of training images: {phase.why_not}" if phase.why_not else kept
 
 
@@ -133,7 +133,7 @@ def print_results(results: Mapping[str, Any]) -> None:
         low, high = test["ci95"]
         gained = ""
         if result["versus"]:
-            gained = gain(result["versus"][0], test["n"])
+            gained = format_gain(result["versus"][0], test["n"])
         rows.append(
             (
                 result["name"],

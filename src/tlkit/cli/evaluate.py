@@ -22,9 +22,9 @@ def evaluate(
     device: DeviceOption = None,
 ) -> None:
     """Measure a classifier on labelled images; classes are matched by name."""
-    from tlkit.devices import keep_freed_memory
-    from tlkit.labelled import labelled_images
-    from tlkit.predictor import load
+    from tlkit.data.labelled import labelled_images
+    from tlkit.inference.predictor import load
+    from tlkit.runtime.memory import keep_freed_memory
 
     keep_freed_memory()
     predictor = load(model, phase=phase, reject_below=reject_below, device=device)

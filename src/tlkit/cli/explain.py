@@ -25,9 +25,9 @@ def explain(
 ) -> None:
     """Show where a classifier looks: a heat map over each image, as PNG."""
     from tlkit.errors import DataError
-    from tlkit.explaining.attribution import explain as attribute
-    from tlkit.explaining.files import write_png
-    from tlkit.predictor import load
+    from tlkit.inference.predictor import load
+    from tlkit.interpret.attribution import explain as attribute
+    from tlkit.interpret.png import write_png
 
     predictor = load(model, phase=phase, device=device)
     failed = 0
@@ -76,17 +76,17 @@ def visualize(
     """Make images that maximise channels of a network's layers, side by side in a PNG per layer."""
     import numpy as np
 
-    from tlkit.explaining.files import write_png
-    from tlkit.explaining.layers import chosen_channels, find_layer, telling_layers
-    from tlkit.explaining.maximisation import maximise
-    from tlkit.predictor import load
+    from tlkit.inference.predictor import load
+    from tlkit.interpret.layers import find_layer, parse_channels, representative_layers
+    from tlkit.interpret.maximisation import maximize
+    from tlkit.interpret.png import write_png
 
     predictor = load(model, phase=phase, device=device)
-    names = layer or telling_layers(predictor.module)
-    chosen = [chosen_channels(find_layer(predictor.module, name), channels) for name in names]
+    names = layer or representative_layers(predictor.module)
+    chosen = [parse_channels(find_layer(predictor.module, name), channels) for name in names]
     with progress("maximising", len(names), "layers") as tick:
         for name, places in zip(names, chosen, strict=True):
-            made = maximise(
+            made = maximize(
                 predictor.module,
                 predictor.preprocess,
                 name,

@@ -32,9 +32,9 @@ def export(
     phase: PhaseOption = None,
 ) -> None:
     """Write a classifier for timm or ONNX; the answers are compared before it is called done."""
-    from tlkit.data.paths import image_paths
-    from tlkit.exporting import export_onnx, export_timm, validation_images
-    from tlkit.predictor import find_model
+    from tlkit.data.image_paths import image_paths
+    from tlkit.inference.export import export_onnx, export_timm, validation_images
+    from tlkit.inference.predictor import find_model
 
     folder = find_model(model, phase)
     found = [Path(path) for path in image_paths([str(images)], ())] if images else validation_images(folder)

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from tlkit.cli.console import say
-from tlkit.cli.run import watching
-from tlkit.reaching import ask_ahead, hub
+from tlkit.cli.run import console_observer
+from tlkit.utils.connectivity import check_ahead, hub_url
 
 NAMED = 20
 
@@ -21,10 +21,10 @@ def fetch(
     ] = None,
 ) -> None:
     """Get the images and weights that a recipe needs and this machine does not have."""
-    ask_ahead(hub())  # it takes as long to hear nothing as to load torch
-    from tlkit.fetching import fetch as fetch_recipe
+    check_ahead(hub_url())  # it takes as long to hear nothing as to load torch
+    from tlkit.experiment.fetch import fetch as fetch_recipe
 
-    done = fetch_recipe(recipe, set=set_ or (), observer=watching())
+    done = fetch_recipe(recipe, set=set_ or (), observer=console_observer())
     where = f"in {done.root}" if done.root else "made when they are needed"
     say(f"images: {done.images:,} {where}{'' if done.fetched else ', nothing to fetch'}")
     for name, reason in done.unreadable[:NAMED]:

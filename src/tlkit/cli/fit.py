@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tlkit.cli.console import print_results, say
-from tlkit.cli.run import ReportOption, make_report, watching
+from tlkit.cli.run import ReportOption, console_observer, make_report
 
 
 def fit(
@@ -28,14 +28,15 @@ def fit(
     report: ReportOption = True,
 ) -> None:
     """Train a classifier on a folder of class folders; the choices are made and shown."""
-    from tlkit.devices import keep_freed_memory, processes
-    from tlkit.fitting import BACKBONE
-    from tlkit.fitting import fit as fit_folder
-    from tlkit.observer import Observer
+    from tlkit.experiment.observer import Observer
+    from tlkit.fitting.fit import BACKBONE
+    from tlkit.fitting.fit import fit as fit_folder
+    from tlkit.runtime.distributed import process_state
+    from tlkit.runtime.memory import keep_freed_memory
 
     keep_freed_memory()
-    speaks = processes().is_main_process
-    observer = watching() if speaks else Observer()
+    speaks = process_state().is_main_process
+    observer = console_observer() if speaks else Observer()
     ended = fit_folder(
         folder,
         backbone=backbone or BACKBONE,

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tlkit.cli.beginning import new
-from tlkit.cli.checking import check
 from tlkit.cli.console import say, table
+from tlkit.cli.plugins_check import check
+from tlkit.cli.plugins_new import new
 
 if TYPE_CHECKING:
-    from tlkit.plugins import RegisteredPart
+    from tlkit.plugins.registry import RegisteredPart
 
 app = typer.Typer(help="Show, check and begin plugins and the parts they register.", no_args_is_help=True)
 app.command()(check)
@@ -24,7 +24,8 @@ app.command()(new)
 @app.command("list")
 def list_plugins() -> None:
     """List the plugins that were found and the parts they register."""
-    from tlkit.plugins import KINDS, load_registry
+    from tlkit.plugins.loader import load_registry
+    from tlkit.plugins.registry import KINDS
 
     registry = load_registry()
     states = [
@@ -48,7 +49,8 @@ def show(
     ] = None,
 ) -> None:
     """Show what a part does, who registered it and its options."""
-    from tlkit.plugins import KINDS, load_registry
+    from tlkit.plugins.loader import load_registry
+    from tlkit.plugins.registry import KINDS
 
     if kind is not None and kind not in KINDS:
         raise typer.BadParameter(f"{kind!r} is none of {', '.join(KINDS)}", param_hint="--kind")
@@ -63,7 +65,7 @@ def show(
 
 
 def _show(part: RegisteredPart) -> None:
-    from tlkit import options
+    from tlkit.plugins import options
 
     factory = part.factory
     while isinstance(factory, partial):
@@ -95,8 +97,8 @@ def blocks(
     features: Annotated[str, typer.Option(help="map or pooled, where the backbone has them.")] = "map",
 ) -> None:
     """Show a backbone's blocks from input to output: what a freeze policy freezes or lets learn as one."""
-    from tlkit import options
-    from tlkit.plugins import load_registry
+    from tlkit.plugins import options
+    from tlkit.plugins.loader import load_registry
 
     registry = load_registry()
     known = {option.name for option in options.describe(registry.find("backbone", name).factory)}

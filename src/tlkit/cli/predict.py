@@ -15,7 +15,7 @@ import typer
 from tlkit.cli.console import counting, json_line, say
 
 if TYPE_CHECKING:
-    from tlkit.predictor import Prediction
+    from tlkit.inference.predictor import Prediction
 
 Model = Annotated[Path, typer.Argument(help="A model folder, or a run folder.")]
 PhaseOption = Annotated[str | None, typer.Option(help="Of a run folder: this phase instead of the last.")]
@@ -48,9 +48,9 @@ def predict(
     device: DeviceOption = None,
 ) -> None:
     """Label images. Ends with code 1 if some could not be read; the rest is labelled all the same."""
-    from tlkit.data.paths import image_paths
-    from tlkit.devices import keep_freed_memory
-    from tlkit.predictor import load
+    from tlkit.data.image_paths import image_paths
+    from tlkit.inference.predictor import load
+    from tlkit.runtime.memory import keep_freed_memory
 
     keep_freed_memory()
     predictor = load(model, phase=phase, reject_below=reject_below, device=device)

@@ -9,8 +9,8 @@ import typer
 
 from tlkit.cli.console import say, table
 from tlkit.cli.predict import DeviceOption
-from tlkit.cli.run import watching
-from tlkit.wording import duration, p_value
+from tlkit.cli.run import console_observer
+from tlkit.utils.formatting import format_duration, format_p_value
 
 
 def report(
@@ -18,11 +18,11 @@ def report(
     device: DeviceOption = None,
 ) -> None:
     """Make report.html of a run again, and its pictures."""
-    from tlkit.devices import keep_freed_memory
     from tlkit.reporting import report as make_report
+    from tlkit.runtime.memory import keep_freed_memory
 
     keep_freed_memory()
-    say(str(make_report(run, observer=watching(), device=device)))
+    say(str(make_report(run, observer=console_observer(), device=device)))
 
 
 def compare(
@@ -40,7 +40,7 @@ def compare(
         low, high = row["test"]["ci95"]
         count = f"{row['test']['correct']:,} of {row['test']['n']:,}"
         accuracy = f"{row['test']['accuracy']:.3f}"
-        took = duration(row["seconds"]["total"])
+        took = format_duration(row["seconds"]["total"])
         rows.append((row["name"], row["phase"], accuracy, f"{low:.3f} – {high:.3f}", count, took))
     columns = ("run", "last phase", "accuracy>", "95% interval", "right>", "took>")
     table("Accuracy on the test images", columns, rows)
@@ -51,7 +51,7 @@ def compare(
             f"{pair['n']:,}",
             f"{pair['lost']:,}",
             f"{pair['gained']:,}",
-            p_value(pair["p"]) if pair["n"] else "not comparable",
+            format_p_value(pair["p"]) if pair["n"] else "not comparable",
         )
         for pair in found.pairs
     ]

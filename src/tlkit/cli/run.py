@@ -12,7 +12,7 @@ import typer
 from tlkit.cli.console import print_estimates, print_plan, print_results, progress, say
 
 if TYPE_CHECKING:
-    from tlkit.observer import Observer
+    from tlkit.experiment.observer import Observer
 
 ReportOption = Annotated[bool, typer.Option("--report/--no-report", help="End with report.html.")]
 
@@ -32,13 +32,14 @@ def run(
     report: ReportOption = True,
 ) -> None:
     """Run a recipe, or go on with a run that was cut short."""
-    from tlkit.devices import keep_freed_memory, processes
-    from tlkit.observer import Observer
-    from tlkit.runs import run as run_recipe
+    from tlkit.experiment.observer import Observer
+    from tlkit.experiment.runner import run as run_recipe
+    from tlkit.runtime.distributed import process_state
+    from tlkit.runtime.memory import keep_freed_memory
 
     keep_freed_memory()
-    speaks = processes().is_main_process
-    observer = watching() if speaks else Observer()
+    speaks = process_state().is_main_process
+    observer = console_observer() if speaks else Observer()
     ended = run_recipe(
         recipe, set=set_ or (), out=out, phases=phase or (), device=device, observer=observer, plan_only=plan
     )
@@ -60,9 +61,9 @@ def make_report(folder: Path, observer: Observer, device: str | None) -> None:
     say(str(page))
 
 
-def watching() -> Observer:
+def console_observer() -> Observer:
     """An observer that shows a run on the console."""
-    from tlkit.observer import Observer
+    from tlkit.experiment.observer import Observer
 
     class Shown(Observer):
         def planned(self, plan: Any) -> None:

@@ -1,1 +1,1 @@
-"""Images: read, divided into splits, made into batches."""
+"""Images: found, read, split and loaded in batches."""

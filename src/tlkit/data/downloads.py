@@ -14,9 +14,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import requests
 
-from tlkit.components import Download
 from tlkit.errors import FetchError
-from tlkit.reaching import unreachable
+from tlkit.parts.source import Download
+from tlkit.utils.connectivity import why_unreachable
 
 #: Seconds until a connection that says nothing counts as broken: to be made, and between two pieces.
 TIMEOUT = (10, 30)
@@ -51,12 +51,12 @@ def download(item: Download, folder: Path, tick: Tick) -> Path:
     """
     file = folder / f"{item.sha256[:8]}-{PurePosixPath(item.url).name}"
     if file.is_file():
-        tick(item.bytes)
+        tick(item.size)
         return file
     part = file.with_name(f"{file.name}.part")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _must_fit(item.bytes - _size(part), folder)
+        _must_fit(item.size - _size(part), folder)
         tick(_size(part))
         _complete(item, part, tick)
         with part.open("rb") as content:
@@ -75,8 +75,8 @@ def download(item: Download, folder: Path, tick: Tick) -> Path:
 
 def _complete(item: Download, part: Path, tick: Tick) -> None:
     """Fetches what is missing, over as many connections as it takes."""
-    reason, failures, furthest = unreachable(item.url), 0, _size(part)
-    while reason is None and _size(part) < item.bytes:
+    reason, failures, furthest = why_unreachable(item.url), 0, _size(part)
+    while reason is None and _size(part) < item.size:
         try:
             _go_on(item, part, tick)
             said = "it ends too soon"
@@ -90,7 +90,7 @@ def _complete(item: Download, part: Path, tick: Tick) -> None:
             time.sleep(FIRST_PAUSE * 2 ** (failures - 1))
     if reason is not None:
         have = _size(part)
-        kept = f"; {have:,} of {item.bytes:,} bytes are kept, and the same command goes on" if have else ""
+        kept = f"; {have:,} of {item.size:,} bytes are kept, and the same command goes on" if have else ""
         raise FetchError(f"{item.url} could not be reached: {reason}{kept}")
 
 
@@ -103,17 +103,17 @@ def _go_on(item: Download, part: Path, tick: Tick) -> None:
         resumed = answer.status_code == requests.codes.partial_content
         start = have if resumed else 0
         # a page to log in to, or another file, must not be taken for a piece of this one
-        expected = str(item.bytes - start)
+        expected = str(item.size - start)
         if answer.headers.get("Content-Length", expected) != expected or (
             resumed and not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")
         ):
-            raise FetchError(f"{item.url} is not the file of {item.bytes:,} bytes that was expected")
+            raise FetchError(f"{item.url} is not the file of {item.size:,} bytes that was expected")
         if not resumed:
             tick(-have)
         with part.open("ab" if resumed else "wb") as file:
             for piece in answer.iter_content(PIECE):
-                if file.tell() + len(piece) > item.bytes:
-                    raise FetchError(f"{item.url} is larger than the {item.bytes:,} bytes that were expected")
+                if file.tell() + len(piece) > item.size:
+                    raise FetchError(f"{item.url} is larger than the {item.size:,} bytes that were expected")
                 file.write(piece)
                 tick(len(piece))
 

@@ -1,4 +1,4 @@
-"""What training and evaluation read from: batches of whatever crosses the frontier."""
+"""What training and evaluation read: batches of the tensors that cross the frontier."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-Places = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 
 class Feed(Protocol):
-    """A source of what crosses the frontier."""
+    """An ordered set of images, read as batches of the tensors that cross the frontier."""
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Returns the number of images."""
 
-    def batches(self, order: Places, size: int, epoch: int) -> Iterator[tuple[Places, tuple[Tensor, ...]]]:
-        """Batches in that order, as an epoch sees them; each tensor ``(k·b, …)``, on the device."""
+    def batches(self, order: Indices, size: int, epoch: int) -> Iterator[tuple[Indices, tuple[Tensor, ...]]]:
+        """Yields batches in the given order, as the epoch sees them; each tensor is ``(k·b, …)`` on the device."""
 
 
-def chunks(order: Places, size: int) -> list[Places]:
-    """`order` in parts of `size`; a last part of one image joins its neighbour: batch norm needs two."""
-    parts = [order[start : start + size] for start in range(0, len(order), size)]
-    if len(parts) > 1 and len(parts[-1]) == 1:
-        parts[-2:] = [np.concatenate(parts[-2:])]
-    return parts
+def batch_indices(order: Indices, size: int) -> list[Indices]:
+    """Divides `order` into batches of `size`; a last batch of one joins its neighbour, for batch norm."""
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [np.concatenate(batches[-2:])]
+    return batches

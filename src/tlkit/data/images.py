@@ -17,7 +17,7 @@ from pathlib import Path
 from PIL import Image as PillowImage
 from PIL import ImageOps, UnidentifiedImageError
 
-from tlkit.components import Sample
+from tlkit.parts.source import Sample
 
 PillowImage.init()
 #: Only formats that Pillow decodes itself: EPS, for one, would start Ghostscript on a stranger's file.
@@ -83,12 +83,12 @@ def upright(image: PillowImage.Image) -> PillowImage.Image:
     return image.convert("RGB")
 
 
-def read(path: Path) -> PillowImage.Image:
+def read_image(path: Path) -> PillowImage.Image:
     """Reads and decodes an image file; see `decode`."""
     return decode(_content(path))
 
 
-def inspect(
+def inspect_images(
     samples: Sequence[Sample], *, threads: int, tick: Callable[[int], object] = lambda _: None
 ) -> tuple[list[Image], list[tuple[str, str]]]:
     """Reads every sample's file once, to identify it by content and to see that it decodes.

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tlkit.components import SPLITS, Split
 from tlkit.errors import DataError
+from tlkit.parts.source import SPLITS, SplitName
 
 if TYPE_CHECKING:
     from tlkit.data.images import Image
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Group = tuple[Image, ...]
 
 #: An image that is in several of the source's own splits stays in the last of these.
-PRECEDENCE: tuple[Split | None, ...] = (None, "train", "val", "test")
+PRECEDENCE: tuple[SplitName | None, ...] = (None, "train", "val", "test")
 NAMES_SHOWN = 5
 
 
@@ -47,11 +47,11 @@ class Splits:
 class _Pool:
     """Images that are dealt out to `splits`: per class, the groups in the order they are drawn."""
 
-    splits: tuple[Split, ...]
+    splits: tuple[SplitName, ...]
     classes: tuple[tuple[Group, ...], ...]
 
 
-def draw(
+def draw_splits(
     images: Sequence[Image],
     classes: Sequence[str],
     *,
@@ -84,7 +84,7 @@ def draw(
     ]
     if per_class is None:
         _must_be_enough_distinct(pools, classes)
-    drawn: dict[Split, list[Image]] = {split: [] for split in SPLITS}
+    drawn: dict[SplitName, list[Image]] = {split: [] for split in SPLITS}
     short: list[tuple[_Pool, int]] = []
     for pool in pools:
         for label, own in enumerate(pool.classes):
@@ -158,8 +158,8 @@ def _contradiction(image: Image, other: Image, classes: Sequence[str]) -> str:
 
 
 def _divide(
-    groups: Sequence[Group], known: set[Split | None]
-) -> list[tuple[tuple[Split, ...], Sequence[Group]]]:
+    groups: Sequence[Group], known: set[SplitName | None]
+) -> list[tuple[tuple[SplitName, ...], Sequence[Group]]]:
     """Which groups are dealt out to which splits."""
     if known == {None}:
         return [(SPLITS, groups)]
@@ -188,13 +188,13 @@ def _shuffled(groups: Iterable[Group], classes: int, seed: int) -> tuple[tuple[G
 
 
 def _take(
-    groups: Iterable[Group], counts: Mapping[Split, int], *, weigh: Callable[[Group], int]
-) -> dict[Split, list[Image]] | None:
+    groups: Iterable[Group], counts: Mapping[SplitName, int], *, weigh: Callable[[Group], int]
+) -> dict[SplitName, list[Image]] | None:
     """Fills one split after the other; None if one cannot be filled.
 
     A group that is too large for what a split still lacks is left to the next.
     """
-    taken: dict[Split, list[Image]] = {}
+    taken: dict[SplitName, list[Image]] = {}
     for split, lacking in counts.items():
         taken[split] = []
         left = []
@@ -210,7 +210,7 @@ def _take(
     return taken
 
 
-def _shares(count: int, splits: Sequence[Split], fractions: Mapping[str, float]) -> dict[Split, int]:
+def _shares(count: int, splits: Sequence[SplitName], fractions: Mapping[str, float]) -> dict[SplitName, int]:
     """How many of `count` distinct images go to each split: at least one, the first gets the rest."""
     first, *others = splits
     shares = {}
@@ -260,7 +260,7 @@ def _size(groups: Sequence[Group]) -> str:
     return f"{images} images" if images == len(groups) else f"{images} images ({len(groups)} distinct)"
 
 
-def _possible(pool: _Pool, per_class: Mapping[str, int]) -> dict[Split, int]:
+def _possible(pool: _Pool, per_class: Mapping[str, int]) -> dict[SplitName, int]:
     """The largest numbers, in the proportions asked for, that every class can meet; empty if none."""
     asked = {split: per_class[split] for split in pool.splits}
     total = sum(asked.values())

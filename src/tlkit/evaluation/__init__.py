@@ -1,1 +1,1 @@
-"""What predictions are worth, and whether two classifiers differ."""
+"""Scores of predictions, calibration, and tests whether two classifiers differ."""

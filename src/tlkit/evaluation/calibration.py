@@ -1,7 +1,7 @@
-"""Confidence that means something: one number that sharpens or softens all probabilities.
+"""Calibrates confidence with temperature scaling.
 
-Temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", 2017): logits are divided by
-the temperature that makes the validation images most likely. The predicted class stays what it is.
+Temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", 2017) divides logits by the
+temperature that maximises the likelihood of the validation labels. Predicted classes do not change.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-#: Temperatures are looked for between these: outside, a validation set says nothing more.
-RANGE = (0.05, 20.0)
+#: Bounds of the temperature: beyond them a validation set has no more information.
+BOUNDS = (0.05, 20.0)
 
 
 def fit_temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """The temperature under which `labels` are most likely.
+    """Returns the temperature that maximises the likelihood of `labels`.
 
-    Platt's targets ("Probabilistic Outputs for Support Vector Machines", 1999) stand for the labels: of N
-    images one more might have been right and one wrong, so that a few images that are all right do not
-    make the classifier certain.
+    Labels are smoothed as Platt does ("Probabilistic Outputs for Support Vector Machines", 1999): the true
+    class of N images has the target (N + 1) / (N + 2), so that a few images that are all predicted correctly
+    do not make the classifier certain.
 
     Args:
         logits: of validation images, ``(N, classes)``.
@@ -28,20 +28,20 @@ def fit_temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> f
     from scipy.special import log_softmax
 
     count, classes = logits.shape
-    truth = (count + 1) / (count + 2)
-    others = (1 - truth) / max(1, classes - 1)
+    true_target = (count + 1) / (count + 2)
+    other_target = (1 - true_target) / max(1, classes - 1)
 
     def loss(log_temperature: float) -> float:
         scores = log_softmax(logits / np.exp(log_temperature), axis=1)
-        of_truth = scores[np.arange(count), labels]
-        return float(-(truth * of_truth + others * (scores.sum(1) - of_truth)).mean())
+        of_label = scores[np.arange(count), labels]
+        return float(-(true_target * of_label + other_target * (scores.sum(1) - of_label)).mean())
 
-    found = minimize_scalar(loss, bounds=tuple(np.log(RANGE)), method="bounded")
-    return float(np.exp(found.x))
+    optimum = minimize_scalar(loss, bounds=tuple(np.log(BOUNDS)), method="bounded")
+    return float(np.exp(optimum.x))
 
 
 def probabilities(logits: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
-    """Logits ``(N, classes)`` to probabilities, each row adding up to 1."""
+    """Maps logits ``(N, classes)`` to probabilities; each row sums to 1."""
     from scipy.special import softmax
 
     result: NDArray[np.float64] = softmax(logits / temperature, axis=1)

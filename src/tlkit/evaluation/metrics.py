@@ -1,111 +1,191 @@
-"""What predictions are worth: numbers for results.json, each from the package that is known for it.
+"""Scores of predictions, each from the package that is known for it.
 
-| number | source |
+| score | source |
 | --- | --- |
-| `n`, `correct`, `accuracy`, `confusion` | counted with numpy |
+| `n`, `correct`, `accuracy` | counted |
 | `ci95` | Wilson's interval of the accuracy, `scipy.stats.binomtest` |
-| `log_loss` | mean of ``-ln p(true class)``, numpy; p is kept a float32 epsilon away from 0 and 1 |
-| `auroc` | torchmetrics: of class 1 for two classes, else the mean over one-against-the-rest |
-| `ece` | torchmetrics: expected calibration error of the top class, l1 norm, 15 bins of equal width |
+| `log_loss` | mean of ``-ln p(true class)``; p is clipped to a float32 epsilon from 0 and 1 |
+| `auroc` | `sklearn.metrics.roc_auc_score`: of class 1 for two classes, else the mean over one-vs-rest |
+| `ece` | expected calibration error of the top class, 15 bins of equal width (Guo et al. 2017) |
+| `confusion` | `sklearn.metrics.confusion_matrix` |
+| `precision`, `recall`, `f1` | `sklearn.metrics.precision_recall_fscore_support` |
 
-The predicted class is the most probable one, and of equally probable ones the lowest.
+The predicted class is the most probable one, and of equally probable ones the first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tlkit.utils.json_files import JsonModel
 
 EPSILON = float(np.finfo(np.float32).eps)
 BINS = 15
 
 
-def evaluate(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[str, Any]:
-    """All numbers about a test set, as results.json has them.
+class Scores(JsonModel):
+    """Scores on validation images.
+
+    Attributes:
+        n: number of images.
+        correct: number of images whose predicted class is the label.
+        accuracy: correct / n.
+        ci95: 95% interval of the accuracy.
+        log_loss: mean negative log-likelihood of the labels, in nats.
+    """
+
+    n: int
+    correct: int
+    accuracy: float
+    ci95: tuple[float, float]
+    log_loss: float
+
+
+class TestScores(Scores):
+    """Scores on test images.
+
+    Attributes:
+        auroc: area under the ROC curve; None where a class has no image, since it is undefined then.
+        ece: expected calibration error.
+        confusion: counts, a row per true class and a column per predicted class.
+    """
+
+    __test__ = False  # not a test case of pytest's
+
+    auroc: float | None
+    ece: float
+    confusion: tuple[tuple[int, ...], ...]
+
+
+class ClassScores(JsonModel):
+    """Scores of one class; those that are undefined are None.
+
+    Attributes:
+        n: number of images of this class.
+        precision: fraction of the images predicted as this class that belong to it.
+        recall: fraction of its images that are predicted as it.
+        f1: harmonic mean of the two.
+    """
+
+    n: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+@dataclass(frozen=True)
+class CalibrationBins:
+    """Predictions grouped by confidence.
+
+    Attributes:
+        counts: number of images per bin, ``(BINS,)``.
+        accuracy: fraction of correct predictions per bin; 0 in empty bins.
+        confidence: mean confidence per bin; 0 in empty bins.
+    """
+
+    counts: NDArray[np.int64]
+    accuracy: NDArray[np.float64]
+    confidence: NDArray[np.float64]
+
+
+def evaluate(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> TestScores:
+    """Computes all scores of a test set.
 
     Args:
-        probabilities: ``(N, classes)``; each row adds up to 1.
-        labels: true classes ``(N,)``.
-
-    Returns:
-        n, correct, accuracy, ci95, log_loss, auroc, ece and confusion (a row per true class). `auroc`
-        is None where a class has no image, since it is undefined then.
+        probabilities: ``(N, classes)``; each row sums to 1.
+        labels: true classes, ``(N,)``.
     """
-    return {
-        **summary(probabilities, labels),
-        "auroc": _auroc(probabilities, labels),
-        "ece": _calibration_error(probabilities, labels),
-        "confusion": _confusion(probabilities, labels),
-    }
+    return TestScores(
+        **summary(probabilities, labels).model_dump(),
+        auroc=_auroc(probabilities, labels),
+        ece=_calibration_error(probabilities, labels),
+        confusion=_confusion(probabilities, labels),
+    )
 
 
-def summary(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[str, Any]:
-    """The numbers about a validation set: n, correct, accuracy, ci95 and log_loss; see `evaluate`."""
+def summary(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> Scores:
+    """Computes the scores of a validation set; see `evaluate`."""
     from scipy.stats import binomtest
 
     n = len(labels)
     correct = int((probabilities.argmax(1) == labels).sum())
     interval = binomtest(correct, n).proportion_ci(confidence_level=0.95, method="wilson")
-    of_truth = np.clip(probabilities[np.arange(n), labels], EPSILON, 1 - EPSILON)
-    return {
-        "n": n,
-        "correct": correct,
-        "accuracy": correct / n,
-        "ci95": [float(interval.low), float(interval.high)],
-        "log_loss": float(-np.log(of_truth).mean()),
-    }
+    of_label = np.clip(probabilities[np.arange(n), labels], EPSILON, 1 - EPSILON)
+    return Scores(
+        n=n,
+        correct=correct,
+        accuracy=correct / n,
+        ci95=(float(interval.low), float(interval.high)),
+        log_loss=float(-np.log(of_label).mean()),
+    )
 
 
 def per_class(
     probabilities: NDArray[np.float64], labels: NDArray[np.int64], classes: Sequence[str]
-) -> dict[str, dict[str, Any]]:
-    """For each class: `n` images of it, `precision`, `recall` and `f1`; None where undefined.
+) -> dict[str, ClassScores]:
+    """Computes the scores of each class, by its name."""
+    from sklearn.metrics import precision_recall_fscore_support
 
-    Precision is the part of the images given this class that are of it, recall the part of its images
-    that are given it, f1 their harmonic mean.
+    precision, recall, f1, counts = precision_recall_fscore_support(
+        labels, probabilities.argmax(1), labels=range(len(classes)), zero_division=np.nan
+    )
+
+    def defined(value: float) -> float | None:
+        return None if np.isnan(value) else float(value)
+
+    return {
+        name: ClassScores(
+            n=int(counts[index]),
+            precision=defined(precision[index]),
+            recall=defined(recall[index]),
+            f1=defined(f1[index]),
+        )
+        for index, name in enumerate(classes)
+    }
+
+
+def calibration_bins(confidence: NDArray[np.floating], correct: NDArray[np.bool_]) -> CalibrationBins:
+    """Groups predictions into `BINS` bins of equal width by confidence.
+
+    Args:
+        confidence: probability of the predicted class, ``(N,)``.
+        correct: whether the predicted class is the label, ``(N,)``.
     """
-    cells = np.array(_confusion(probabilities, labels))
-    right, true, given = cells.diagonal(), cells.sum(1), cells.sum(0)
-    rows: dict[str, dict[str, Any]] = {}
-    for place, name in enumerate(classes):
-        hits, of_class, as_class = int(right[place]), int(true[place]), int(given[place])
-        rows[name] = {
-            "n": of_class,
-            "precision": hits / as_class if as_class else None,
-            "recall": hits / of_class if of_class else None,
-            "f1": 2 * hits / (of_class + as_class) if of_class + as_class else None,
-        }
-    return rows
+    edges = np.linspace(0, 1, BINS + 1)
+    index = np.clip(np.digitize(confidence, edges) - 1, 0, BINS - 1)
+    counts = np.bincount(index, minlength=BINS)
+    divisor = counts.clip(min=1)
+    return CalibrationBins(
+        counts,
+        np.bincount(index, weights=correct, minlength=BINS) / divisor,
+        np.bincount(index, weights=confidence, minlength=BINS) / divisor,
+    )
 
 
 def _auroc(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float | None:
-    import torch
-    from torchmetrics.functional.classification import binary_auroc, multiclass_auroc
+    from sklearn.metrics import roc_auc_score
 
     classes = probabilities.shape[1]
     if len(np.unique(labels)) < classes:
         return None
-    # torchmetrics takes anything outside 0 to 1, if by a rounding error, for logits
-    scores, truth = torch.from_numpy(probabilities.clip(0, 1)), torch.from_numpy(labels)
     if classes == 2:
-        return float(binary_auroc(scores[:, 1], truth))
-    return float(multiclass_auroc(scores, truth, num_classes=classes, average="macro"))
+        return float(roc_auc_score(labels, probabilities[:, 1]))
+    # one class at a time: sklearn's own multiclass form insists that rows sum to exactly 1
+    areas = [roc_auc_score(labels == label, probabilities[:, label]) for label in range(classes)]
+    return float(np.mean(areas))
 
 
 def _calibration_error(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    import torch
-    from torchmetrics.functional.classification import multiclass_calibration_error
-
-    scores, truth = torch.from_numpy(probabilities.clip(0, 1)), torch.from_numpy(labels)
-    classes = probabilities.shape[1]
-    return float(multiclass_calibration_error(scores, truth, num_classes=classes, n_bins=BINS, norm="l1"))
+    bins = calibration_bins(probabilities.max(1), probabilities.argmax(1) == labels)
+    return float((bins.counts * np.abs(bins.accuracy - bins.confidence)).sum() / len(labels))
 
 
-def _confusion(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> list[list[int]]:
-    classes = probabilities.shape[1]
-    cells = np.bincount(labels * classes + probabilities.argmax(1), minlength=classes**2)
-    rows: list[list[int]] = cells.reshape(classes, classes).tolist()
-    return rows
+def _confusion(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
+    from sklearn.metrics import confusion_matrix
+
+    cells = confusion_matrix(labels, probabilities.argmax(1), labels=range(probabilities.shape[1]))
+    return tuple(tuple(row) for row in cells.tolist())

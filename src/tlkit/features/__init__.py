@@ -1,0 +1,1 @@
+"""Cached features: computed once per image, stored by content, and fed to training."""

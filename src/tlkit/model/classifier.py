@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from tlkit.components import Backbone, Block
+from tlkit.parts.backbone import Backbone, Block
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class Classifier(nn.Module):
     """Images to logits: a backbone's features, then a head.
 
-    Its parameters are named ``backbone.…`` and ``head.…``; freeze policies go by these names.
+    Its parameters are named ``backbone.…`` and ``head.…``; freeze policies use these names.
     """
 
     def __init__(self, backbone: Backbone, head: nn.Module) -> None:
-        """Copies the backbone's network, so that several classifiers can start from one."""
+        """Copies the backbone's network, so that several classifiers can start from the same one."""
         super().__init__()
         self.backbone = copy.deepcopy(backbone.module)
         self.head = head
@@ -30,31 +32,31 @@ class Classifier(nn.Module):
         )
 
     def features(self, images: Tensor) -> Tensor:
-        """Images ``(B, 3, H, W)`` to features ``(B, C, h, w)``, ``(B, N, C)`` or ``(B, C)``."""
+        """Maps images ``(B, 3, H, W)`` to features ``(B, C, h, w)``, ``(B, N, C)`` or ``(B, C)``."""
         features: Tensor = getattr(self.backbone, self.method)(images)
         return features
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, 3, H, W)`` to logits ``(B, classes)``."""
+        """Maps images ``(B, 3, H, W)`` to logits ``(B, classes)``."""
         logits: Tensor = self.head(self.features(images))
         return logits
 
     def blocks(self) -> Sequence[Block]:
-        """The backbone's blocks from input to output, with this network's parameter names."""
+        """Returns the backbone's blocks from input to output, with this network's parameter names."""
         return self._blocks
 
     def count(self, names: set[str]) -> int:
-        """How many numbers the named parameters hold."""
+        """Returns the number of elements in the named parameters."""
         return sum(value.numel() for name, value in self.named_parameters() if name in names)
 
 
 def is_convolutional(module: nn.Module) -> bool:
-    """Whether channels-last is the faster layout: most of the weights are in 2-d convolutions."""
+    """Returns whether channels-last is the faster layout: most weights are in 2-d convolutions."""
     convolutions = sum(layer.weight.numel() for layer in module.modules() if isinstance(layer, nn.Conv2d))
     return 2 * convolutions > sum(value.numel() for value in module.parameters())
 
 
-def to_layout(module: nn.Module, device: torch.device) -> Any:
+def to_layout(module: Module, device: torch.device) -> Module:
     """Moves `module` to `device`, in channels-last layout where that is faster."""
     layout = torch.channels_last if is_convolutional(module) else torch.contiguous_format
-    return module.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+    return module.to(device=device, memory_format=layout)  # type: ignore[call-overload,no-any-return]

@@ -1,6 +1,6 @@
-"""What a computation is, as a hash: two graphs have one fingerprint only if they compute the same.
+"""Hashes computations: nodes of two graphs have the same fingerprint only if they compute the same.
 
-The graph's code alone will not do: networks that differ in a pooling layer, a stride or a batch
+The graph's code alone is not enough: networks that differ in a pooling layer, a stride or a batch
 norm's eps have the same code. A node's fingerprint covers its operation, its arguments, a layer's class
 and hyperparameters, the contents of the tensors it reads, and its inputs' fingerprints.
 """
@@ -17,16 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from tlkit.hashing import digest
+from tlkit.utils.hashing import digest
 
 Fingerprints = dict[fx.Node, str]
 
-#: What a module's own attributes hold besides its hyperparameters.
+#: Attributes of every module, which are not its hyperparameters.
 _MACHINERY = frozenset({*vars(nn.Module()), "training"})
 
 
 def fingerprint_graph(root: nn.Module, graph: fx.Graph) -> Fingerprints:
-    """The fingerprint of every node of `graph`, whose layers and tensors are `root`'s."""
+    """Returns the fingerprint of every node of `graph`, whose layers and tensors are `root`'s."""
     known: Fingerprints = {}
     tensors: dict[int, str] = {}
 
@@ -49,7 +49,7 @@ def fingerprint_graph(root: nn.Module, graph: fx.Graph) -> Fingerprints:
 
 
 def fingerprint_module(module: nn.Module, tensors: dict[int, str] | None = None) -> str:
-    """The fingerprint of one layer with everything inside it; training or not makes no difference."""
+    """Returns the fingerprint of a layer with everything inside it, whatever its mode."""
     tensors = {} if tensors is None else tensors
     own = {name: value for name, value in vars(module).items() if name not in _MACHINERY}
     kind = type(module)
@@ -64,7 +64,7 @@ def fingerprint_module(module: nn.Module, tensors: dict[int, str] | None = None)
 
 
 class _Reference:
-    """An input, by its fingerprint."""
+    """A node's input, represented by its fingerprint."""
 
     def __init__(self, fingerprint: str) -> None:
         self.fingerprint = fingerprint
@@ -75,7 +75,7 @@ def _attribute(root: nn.Module, path: str) -> Any:
 
 
 def _source(kind: type) -> str:
-    """The class's code where it is not torch's, so that an edited plugin does not find old features."""
+    """Returns a hash of the class's code unless it is torch's, so that an edited plugin gets new features."""
     if kind.__module__.startswith("torch."):
         return torch.__version__
     try:
@@ -95,18 +95,18 @@ def _function(target: Any) -> str:
 
 
 def _tensor(value: Tensor, tensors: dict[int, str]) -> str:
-    found = tensors.get(id(value))
-    if found is None:
+    known = tensors.get(id(value))
+    if known is None:
         plain = value.detach().cpu().contiguous()
         content: Any = plain.reshape(-1).view(torch.uint8).numpy() if plain.numel() else b""
-        found = tensors[id(value)] = digest(
+        known = tensors[id(value)] = digest(
             str(value.dtype), tuple(value.shape), hashlib.sha256(content).hexdigest()
         )
-    return found
+    return known
 
 
 def _value(value: Any, tensors: dict[int, str]) -> Any:
-    """`value` as something whose repr says what it is and nothing about where it lies in memory."""
+    """Converts `value` to something whose repr describes its content, without memory addresses."""
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
         return value
     if isinstance(value, _Reference):

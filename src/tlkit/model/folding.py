@@ -1,8 +1,8 @@
-"""Batch norms folded into the convolutions in front of them, for networks that only infer.
+"""Folds batch norms into the convolutions in front of them, for networks that only infer.
 
-A batch norm in evaluation mode scales and shifts each channel by fixed numbers; so does a convolution
-with other weights. The layer that is saved is a pass over all activations (Jacob et al. 2018,
-https://arxiv.org/abs/1712.05877, section 3.2); torch's own `fuse_conv_bn_eval` computes the weights.
+A batch norm in evaluation mode scales and shifts each channel by constants, and so does a convolution with
+other weights. Folding saves a pass over all activations (Jacob et al. 2018, https://arxiv.org/abs/1712.05877,
+section 3.2); torch's own `fuse_conv_bn_eval` computes the weights.
 """
 
 from __future__ import annotations
@@ -15,57 +15,56 @@ from timm.layers import BatchNormAct2d, Conv2dSame
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tlkit.hashing import digest
 from tlkit.model.fingerprint import Fingerprints
+from tlkit.utils.hashing import digest
 
 
-def frozen_part(
-    root: nn.Module, nodes: Sequence[fx.Node], wanted: Sequence[fx.Node], prints: Fingerprints
+def fold_prefix(
+    root: nn.Module, nodes: Sequence[fx.Node], targets: Sequence[fx.Node], fingerprints: Fingerprints
 ) -> fx.GraphModule:
-    """A part of a graph as a network of its own, from the image to the `wanted` nodes, folded.
+    """Makes a network of a part of a graph, from the image to the `targets`, with batch norms folded.
 
     Args:
-        root: what the nodes' names are looked up in, in evaluation mode; its weights are used as they
-            are now.
-        nodes: the part, in the graph's order.
-        wanted: those of its nodes that it is to give, as a tuple.
-        prints: the nodes' fingerprints. Each node of the result has one in ``meta["fingerprint"]``: two
-            networks' nodes that have the same compute the same, to the bit.
+        root: the module whose submodules the nodes call, in evaluation mode; its current weights are used.
+        nodes: the part's nodes, in the graph's order.
+        targets: those of its nodes that it returns, as a tuple.
+        fingerprints: of the nodes. Each node of the result has one in ``meta["fingerprint"]``: nodes of two
+            networks with the same fingerprint compute the same, to the bit.
     """
-    part = fx.Graph()
+    graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
-    targets: dict[str, Any] = {}
-    norms = {node.all_input_nodes[0]: node for node in nodes if _folds(root, node, wanted)}
+    layers: dict[str, Any] = {}
+    norms = {node.all_input_nodes[0]: node for node in nodes if _folds(root, node, targets)}
     folded = {norm: convolution for convolution, norm in norms.items()}
 
-    def layer(node: fx.Node, kind: str, module: nn.Module) -> fx.Node:
-        targets[f"{kind}_{node.name}"] = module
-        return part.call_module(f"{kind}_{node.name}", (copies[node.all_input_nodes[0]],))
+    def call(node: fx.Node, kind: str, module: nn.Module) -> fx.Node:
+        layers[f"{kind}_{node.name}"] = module
+        return graph.call_module(f"{kind}_{node.name}", (copies[node.all_input_nodes[0]],))
 
     for node in nodes:
-        before = [copies[other].meta["fingerprint"] for other in node.all_input_nodes]
+        inputs = [copies[other].meta["fingerprint"] for other in node.all_input_nodes]
         if node in norms:
             norm = norms[node]
-            copies[node] = layer(node, "folded", fuse_conv_bn_eval(_layer(root, node), _layer(root, norm)))
-            name = digest("folded", prints[node], prints[norm], before)
+            copies[node] = call(node, "folded", fuse_conv_bn_eval(_layer(root, node), _layer(root, norm)))
+            fingerprint = digest("folded", fingerprints[node], fingerprints[norm], inputs)
         elif node in folded and type(_layer(root, node)) is nn.BatchNorm2d:
             copies[node] = copies[folded[node]]
             continue
         elif node in folded:
-            copies[node] = layer(node, "activation", _layer(root, node).act)
-            name = digest("activation", prints[node], before)
+            copies[node] = call(node, "activation", _layer(root, node).act)
+            fingerprint = digest("activation", fingerprints[node], inputs)
         else:
-            copies[node] = part.node_copy(node, lambda other: copies[other])
+            copies[node] = graph.node_copy(node, lambda other: copies[other])
             if node.op in ("call_module", "get_attr"):
-                targets[str(node.target)] = operator.attrgetter(str(node.target))(root)
-            name = digest(prints[node], before)
-        copies[node].meta["fingerprint"] = name
-    part.output(tuple(copies[node] for node in wanted))
-    return fx.GraphModule(targets, part)
+                layers[str(node.target)] = operator.attrgetter(str(node.target))(root)
+            fingerprint = digest(fingerprints[node], inputs)
+        copies[node].meta["fingerprint"] = fingerprint
+    graph.output(tuple(copies[node] for node in targets))
+    return fx.GraphModule(layers, graph)
 
 
-def _folds(root: nn.Module, norm: fx.Node, wanted: Collection[fx.Node]) -> bool:
-    """Whether a node is a batch norm that alone reads a convolution's output, and both do just that."""
+def _folds(root: nn.Module, norm: fx.Node, targets: Collection[fx.Node]) -> bool:
+    """Returns whether a node is a batch norm that is the only reader of a convolution's output."""
     if norm.op != "call_module" or type(_layer(root, norm)) not in (nn.BatchNorm2d, BatchNormAct2d):
         return False
     convolution = norm.all_input_nodes[0]
@@ -73,14 +72,14 @@ def _folds(root: nn.Module, norm: fx.Node, wanted: Collection[fx.Node]) -> bool:
         convolution.op == "call_module"
         and type(_layer(root, convolution)) in (nn.Conv2d, Conv2dSame)
         and len(convolution.users) == 1
-        and convolution not in wanted
+        and convolution not in targets
         and _layer(root, norm).running_mean is not None
-        and not any(_does_more(_layer(root, node)) for node in (convolution, norm))
+        and not any(_has_effects(_layer(root, node)) for node in (convolution, norm))
     )
 
 
-def _does_more(layer: nn.Module) -> bool:
-    """Whether a layer has hooks, or is in training mode because it is used behind the frontier too."""
+def _has_effects(layer: nn.Module) -> bool:
+    """Returns whether a layer has hooks, or is in training mode since it is used behind the frontier too."""
     return bool(layer._forward_hooks or layer._forward_pre_hooks or layer.training)
 
 

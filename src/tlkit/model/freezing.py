@@ -1,8 +1,9 @@
-"""What learns, what stays, and which layers are in training mode."""
+"""Freezes parameters, and puts layers into training or evaluation mode."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from typing import Literal
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -11,51 +12,53 @@ from tlkit.errors import PluginError, close_matches
 from tlkit.model.classifier import Classifier
 
 
-def freeze(classifier: Classifier, learning: Collection[str]) -> None:
-    """Lets the named parameters learn and no other.
+def freeze(classifier: Classifier, trainable: Collection[str]) -> None:
+    """Sets ``requires_grad`` of the named parameters, and clears it for all others.
 
     Raises:
         PluginError: a name is not one of the classifier's parameters.
     """
     known = {name for name, _ in classifier.named_parameters()}
-    for name in sorted(set(learning) - known):
+    for name in sorted(set(trainable) - known):
         raise PluginError(
-            f"the freeze policy names {name!r}, which is no parameter{close_matches(name, known)}"
+            f"the freeze policy names {name!r}, which is not a parameter{close_matches(name, known)}"
         )
     for name, parameter in classifier.named_parameters():
-        parameter.requires_grad_(name in learning)
+        parameter.requires_grad_(name in trainable)
 
 
-def statistics_move(classifier: Classifier, learning: Collection[str], setting: str | None) -> bool:
-    """Whether batch norms update their running statistics.
+def updates_statistics(
+    classifier: Classifier, trainable: Collection[str], statistics: Literal["learn", "keep"] | None
+) -> bool:
+    """Returns whether batch norms update their running statistics.
 
-    They do only where the whole backbone learns, since few images, seen in small batches, would
-    spoil the pretrained ones; `setting`, "learn" or "keep", decides otherwise.
+    By default only where the whole backbone is trainable, since few images in small batches would spoil the
+    pretrained ones; a phase's `statistics` overrides that.
     """
-    if setting is not None:
-        return setting == "learn"
-    return all(f"backbone.{name}" in learning for name, _ in classifier.backbone.named_parameters())
+    if statistics is not None:
+        return statistics == "learn"
+    return all(f"backbone.{name}" in trainable for name, _ in classifier.backbone.named_parameters())
 
 
 def set_modes(
-    backbone: nn.Module, behind: Iterable[nn.Module] | None, *, training: bool, move_statistics: bool
+    backbone: nn.Module, suffix: Iterable[nn.Module] | None, *, training: bool, update_statistics: bool
 ) -> None:
     """Puts the backbone's layers into training or evaluation mode.
 
     Args:
         backbone: the network.
-        behind: modules that lie behind the frontier; all others stay in evaluation mode. None: all do.
-        training: whether those behind the frontier are to train.
-        move_statistics: whether batch norms among them update their running statistics.
+        suffix: modules behind the frontier; all others stay in evaluation mode. None: there are none.
+        training: whether those behind the frontier go into training mode.
+        update_statistics: whether batch norms among them update their running statistics.
     """
-    # some networks note in evaluation what they make of their weights, and drop it when told to train
+    # some networks cache in evaluation what they derive from their weights, and drop it in train()
     backbone.train()
     backbone.eval()
-    if not training or behind is None:
+    if not training or suffix is None:
         return
-    for module in behind:
+    for module in suffix:
         module.training = True
-    if not move_statistics:
+    if not update_statistics:
         for module in backbone.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()

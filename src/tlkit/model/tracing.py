@@ -1,38 +1,101 @@
-"""A backbone as a torch.fx graph, and what each of its values is for any batch size."""
+"""Traces a backbone as a torch.fx graph, and determines how each of its values depends on the batch size."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from tlkit.components import untouched
+from tlkit.parts.backbone import preserve_state
 
-#: Two batch sizes are enough to tell what grows with the batch; primes are least likely to occur by chance.
-BATCHES = (5, 7)
+#: Two batch sizes are enough to tell what grows with the batch; primes rarely occur by chance.
+BATCH_SIZES = (5, 7)
+
+_IN_PLACE_OPERATORS = frozenset(
+    "setitem iadd isub imul imatmul itruediv ifloordiv imod ipow iand ior ixor ilshift irshift".split()
+)
 
 
-class Whole(Exception):
-    """The network is not to be split; the text is the reason."""
+class NotPartitionable(Exception):
+    """The network cannot be divided at a frontier; the text is the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorValue:
+    """A tensor, by its shapes for the two `BATCH_SIZES`."""
+
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A plain value that is the same for every batch size, such as an image's height."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceOfInput:
+    """The device of the network's input."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchMultiple:
+    """An integer that is `factor` times the batch size."""
+
+    factor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """A tuple or list of constants and batch multiples."""
+
+    values: tuple[SuffixValue, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OpaqueValue:
+    """A value that cannot be handed across the frontier: neither a tensor nor made of sizes."""
+
+
+#: A value that can be computed behind the frontier without the prefix.
+SuffixValue = Constant | DeviceOfInput | BatchMultiple | Items
+#: What a graph's node evaluates to, for any batch size.
+NodeValue = TensorValue | SuffixValue | OpaqueValue
+NodeValues = dict[fx.Node, NodeValue]
+
+
+def trace(backbone: nn.Module, method: str) -> fx.Graph:
+    """Traces a backbone's feature method; each node's ``meta["owners"]`` names the modules it is inside.
+
+    Raises:
+        NotPartitionable: torch.fx cannot trace it.
+    """
+    try:
+        return _Tracer(method).trace(backbone)
+    except Exception as error:  # anything that a network's own code raises under tracing
+        line = (str(error) or type(error).__name__).splitlines()[0]
+        raise NotPartitionable(f"torch.fx cannot trace it: {line}") from error
 
 
 class _Tracer(fx.Tracer):
-    """Follows a backbone's feature method, with timm's own leaves, and notes who made each node."""
+    """Traces with timm's own leaf modules and functions, and records the modules around each node."""
 
     def __init__(self, method: str) -> None:
         from timm.layers import get_notrace_functions, get_notrace_modules
 
-        functions = tuple(f for f in get_notrace_functions() if callable(f))
+        functions = tuple(function for function in get_notrace_functions() if callable(function))
         super().__init__(autowrap_functions=functions)
         self.traced_func_name = method
         self._leaves = tuple(get_notrace_modules())
         self._path: list[str] = [""]
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:
-        """The images are the only input: other parameters keep their defaults, as in an ordinary call."""
+        """Makes the images the only input: other parameters keep their defaults, as in an ordinary call."""
 
         def images_only(module: nn.Module, images: Tensor) -> Any:
             return root_fn(module, images)
@@ -55,109 +118,112 @@ class _Tracer(fx.Tracer):
         return node
 
 
-def trace(backbone: nn.Module, method: str) -> fx.Graph:
-    try:
-        return _Tracer(method).trace(backbone)
-    except Exception as error:  # whatever a network's own code does under tracing
-        line = (str(error) or type(error).__name__).splitlines()[0]
-        raise Whole(f"torch.fx cannot trace it: {line}") from error
+def propagate(root: nn.Module, graph: fx.Graph, example: Tensor) -> NodeValues:
+    """Determines what each node evaluates to for any batch size, by running the graph with two of them.
 
-
-class Opaque:
-    """A value that the suffix cannot be given: neither a tensor nor a size."""
-
-
-def propagate(root: nn.Module, graph: fx.Graph, example: Tensor) -> dict[fx.Node, Any]:
-    """Per node, what it is for any batch size: a tensor's shapes, or a value's rule."""
+    Raises:
+        NotPartitionable: the graph does not run.
+    """
     runs: list[dict[fx.Node, Any]] = []
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), untouched(root):
-            runs = [_run(root, graph, example, batch) for batch in BATCHES]
-    except Exception:  # an operation that cannot be followed without computing
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), preserve_state(root):
+            runs = [_run(root, graph, example, batch) for batch in BATCH_SIZES]
+    except Exception:  # an operation that fake tensors cannot follow
         try:
             with torch.no_grad():
-                runs = [_run(root, graph, example, batch) for batch in BATCHES]
+                runs = [_run(root, graph, example, batch) for batch in BATCH_SIZES]
         except Exception as error:
             line = (str(error) or type(error).__name__).splitlines()[0]
-            raise Whole(f"its graph does not run: {line}") from error
-    return {node: _rule(runs[0][node], runs[1][node]) for node in graph.nodes if node.op != "output"}
+            raise NotPartitionable(f"its graph does not run: {line}") from error
+    return {node: _compare(runs[0][node], runs[1][node]) for node in graph.nodes if node.op != "output"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """A tensor's shape in one run, kept in place of the tensor."""
+
+    lengths: tuple[int, ...]
 
 
 def _run(root: nn.Module, graph: fx.Graph, example: Tensor, batch: int) -> dict[fx.Node, Any]:
-    seen: dict[fx.Node, Any] = {}
+    """Runs the graph on a batch of zeros; returns each node's value, tensors replaced by their shapes."""
+    values: dict[fx.Node, Any] = {}
 
     class Recorder(fx.Interpreter):
         def run_node(self, n: fx.Node) -> Any:
             value = super().run_node(n)
-            seen[n] = ("tensor", tuple(value.shape)) if isinstance(value, Tensor) else value
+            values[n] = _Shape(tuple(value.shape)) if isinstance(value, Tensor) else value
             return value
 
     images = torch.zeros(batch, *example.shape[1:], dtype=example.dtype, device=example.device)
     Recorder(root, graph=graph).run(images)
-    return seen
+    return values
 
 
-def _rule(first: Any, second: Any) -> Any:
-    """("tensor", shapes), ("constant", value), ("times", m): m times the batch size, or a list of rules."""
-    if isinstance(first, tuple) and first[:1] == ("tensor",):
-        return ("tensor", first[1], second[1])
+def _compare(first: Any, second: Any) -> NodeValue:
+    """Generalises the values that a node has in two runs with different batch sizes."""
+    if isinstance(first, _Shape):
+        return TensorValue((first.lengths, second.lengths))
     if isinstance(first, (tuple, list)):
-        rules = [_rule(one, other) for one, other in zip(first, second, strict=True)]
-        opaque = any(isinstance(rule, Opaque) or rule[0] == "tensor" for rule in rules)
-        return Opaque() if opaque else ("list", rules)
-    if isinstance(first, Tensor):
-        return Opaque()
-    if isinstance(first, (bool, int, float, str, type(None), torch.dtype, torch.device)):
+        values = tuple(_compare(one, other) for one, other in zip(first, second, strict=True))
+        simple = tuple(value for value in values if not isinstance(value, (TensorValue, OpaqueValue)))
+        return Items(simple) if len(simple) == len(values) else OpaqueValue()
+    if isinstance(first, torch.device):
+        # not a constant: a network is partitioned on the CPU, and may be moved to another device
+        return DeviceOfInput()
+    if isinstance(first, (bool, int, float, str, type(None), torch.dtype)):
         if first == second:
-            return ("constant", first)
-        if isinstance(first, int) and first * BATCHES[1] == second * BATCHES[0]:
-            return ("times", first // BATCHES[0])
-    return Opaque()
+            return Constant(first)
+        if isinstance(first, int) and first * BATCH_SIZES[1] == second * BATCH_SIZES[0]:
+            return BatchMultiple(first // BATCH_SIZES[0])
+    return OpaqueValue()
 
 
-def is_constant(rule: Any) -> bool:
-    """Whether a value is the same for any batch, and no tensor: an image's height, a type, a list of such."""
-    if isinstance(rule, tuple) and rule[0] == "list":
-        return all(is_constant(item) for item in rule[1])
-    return isinstance(rule, tuple) and rule[0] == "constant"
+def is_constant(value: NodeValue | None) -> bool:
+    """Returns whether a value is the same for every batch: an image's height, a type, a list of such."""
+    if isinstance(value, Items):
+        return all(is_constant(item) for item in value.values)
+    return isinstance(value, (Constant, DeviceOfInput))
 
 
-def rows(values: dict[fx.Node, Any], node: fx.Node) -> tuple[int, ...]:
-    """One image's part of a tensor: its first dimension must be k rows per image, the others fixed."""
-    _, first, second = values[node]
+def rows_per_image(values: NodeValues, node: fx.Node) -> tuple[int, ...]:
+    """Returns the shape of one image's part of a tensor: k rows per image, and the other dimensions.
+
+    Raises:
+        NotPartitionable: the first dimension is not a multiple of the batch size, or another one varies.
+    """
+    value = values[node]
+    assert isinstance(value, TensorValue)
+    first, second = value.shapes
+    small, large = BATCH_SIZES
     fixed = first[1:] == second[1:]
-    if not first or not fixed or first[0] % BATCHES[0] or first[0] * BATCHES[1] != second[0] * BATCHES[0]:
-        raise Whole(
+    if not first or not fixed or first[0] % small or first[0] * large != second[0] * small:
+        raise NotPartitionable(
             f"{node.name}, which crosses the frontier, has no whole number of rows per image: {first}"
         )
-    return (first[0] // BATCHES[0], *first[1:])
+    return (first[0] // small, *first[1:])
 
 
-def needed(root: nn.Module, wanted: Sequence[fx.Node]) -> list[fx.Node]:
-    """The nodes that `wanted` are computed from, themselves included, in the graph's order."""
-    found: set[fx.Node] = set()
-    waiting = list(wanted)
-    while waiting:
-        node = waiting.pop()
-        if node not in found:
-            found.add(node)
-            waiting.extend(node.all_input_nodes)
-            # a statement such as x[0] = y or x.mul_(2) changes x, though nobody reads its result
-            waiting.extend(user for user in node.users if not user.users and in_place(root, user))
-    return [node for node in wanted[0].graph.nodes if node in found]
+def dependencies(root: nn.Module, targets: Sequence[fx.Node]) -> list[fx.Node]:
+    """Returns the nodes that `targets` are computed from, themselves included, in the graph's order."""
+    reached: set[fx.Node] = set()
+    pending = list(targets)
+    while pending:
+        node = pending.pop()
+        if node not in reached:
+            reached.add(node)
+            pending.extend(node.all_input_nodes)
+            # a statement such as x[0] = y or x.mul_(2) changes x, though nothing reads its result
+            pending.extend(user for user in node.users if not user.users and is_in_place(root, user))
+    return [node for node in targets[0].graph.nodes if node in reached]
 
 
-def in_place(root: nn.Module, node: fx.Node) -> bool:
-    """Whether a node changes its first input instead of making something new."""
+def is_in_place(root: nn.Module, node: fx.Node) -> bool:
+    """Returns whether a node modifies its first input instead of making a new value."""
     if node.op == "output" or not node.all_input_nodes:
         return False
     if node.op == "call_module":
         return bool(getattr(root.get_submodule(str(node.target)), "inplace", False))
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    ends = name.endswith("_") and not name.endswith("__")
-    return ends or name in _IN_PLACE or bool(node.kwargs.get("inplace"))
-
-
-_IN_PLACE = frozenset(
-    "setitem iadd isub imul imatmul itruediv ifloordiv imod ipow iand ior ixor ilshift irshift".split()
-)
+    underscore = name.endswith("_") and not name.endswith("__")
+    return underscore or name in _IN_PLACE_OPERATORS or bool(node.kwargs.get("inplace"))

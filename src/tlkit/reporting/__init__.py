@@ -1,6 +1,1 @@
-"""From a run folder to a page that one can open, send and print."""
-
-from tlkit.reporting.comparing import compare
-from tlkit.reporting.page import report
-
-__all__ = ["compare", "report"]
+"""From a run folder to a page that can be opened, sent and printed."""

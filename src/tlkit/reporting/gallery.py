@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tlkit.components import Sample
-from tlkit.data.images import Image, UnreadableImage, read
-from tlkit.data.pixels import Pixels, View
-from tlkit.explaining.attribution import explain
-from tlkit.explaining.layers import chosen_channels, find_layer, telling_layers
-from tlkit.explaining.maximisation import REGULARIZATIONS, maximise
-from tlkit.planning import training_views
-from tlkit.plugins import Registry
-from tlkit.predictor import Predictor
-from tlkit.record import ImageRow, PhaseRecord, Predicted, RunRecord, image_files
+from tlkit.data.images import Image, UnreadableImage, read_image
+from tlkit.data.views import View, ViewReader
+from tlkit.experiment.planning import training_views
+from tlkit.experiment.record import ImageRow, PhaseRecord, RunRecord, SplitPredictions, find_image_files
+from tlkit.inference.predictor import Predictor
+from tlkit.interpret.attribution import explain
+from tlkit.interpret.layers import find_layer, parse_channels, representative_layers
+from tlkit.interpret.maximisation import REGULARIZATIONS, maximize
+from tlkit.parts.source import Sample
+from tlkit.plugins.registry import Registry
 from tlkit.reporting.pictures import Album, Picture
 
 T = TypeVar("T")
@@ -74,7 +74,7 @@ class Gallery:
         self._record = record
         self._album = album
         self._registry = registry
-        self._samples, self._source, problem = image_files(record.recipe, registry)
+        self._samples, self._source, problem = find_image_files(record.recipe, registry)
         self._rows = {row.id: row for row in record.images}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self.missing: dict[str, None] = (
@@ -99,7 +99,7 @@ class Gallery:
             for row in evenly(by_class[name], each):
                 if (image := self._find(row.id)) is not None:
                     number = len(pictures) + 1
-                    pixels = np.asarray(read(image.sample.path))
+                    pixels = np.asarray(read_image(image.sample.path))
                     pictures.append(
                         self._album.photo(f"sample-{number}", f"A {name}: {row.id}", pixels, name)
                     )
@@ -123,7 +123,7 @@ class Gallery:
         chosen = [views[0].drawn(epoch) for epoch in range(shown)] if fresh else list(views[:VIEWS])
         pictures = []
         for number, view in enumerate(chosen, 1):
-            pixels = Pixels().get(image, [view], remember=False)[0]
+            pixels = ViewReader().get(image, [view], remember=False)[0]
             what = "the plain image" if view.augmentation is None else "an augmented view"
             alt = f"{image.sample.id}: {what} in phase {phase.name}"
             pictures.append(self._album.photo(f"view-{phase.name}-{number}", alt, pixels))
@@ -132,7 +132,7 @@ class Gallery:
     def examples(
         self,
         name: str,
-        found: Predicted,
+        found: SplitPredictions,
         places: Iterable[int],
         predictor: Predictor,
         remarks: Mapping[int, str],
@@ -170,11 +170,11 @@ class Gallery:
     def responses(self, predictor: Predictor, tick: Callable[[int], object]) -> dict[str, list[Picture]]:
         """By layer: images that maximise some of its channels, in each of the three ways."""
         shown: dict[str, list[Picture]] = {}
-        for layer in telling_layers(predictor.module):
-            channels = chosen_channels(find_layer(predictor.module, layer), None, CHANNELS)
+        for layer in representative_layers(predictor.module):
+            channels = parse_channels(find_layer(predictor.module, layer), None, CHANNELS)
             listed = ", ".join(map(str, channels))
             for way in REGULARIZATIONS:
-                made = maximise(
+                made = maximize(
                     predictor.module,
                     predictor.preprocess,
                     layer,
@@ -216,7 +216,7 @@ class Gallery:
             sample = self._made(sample)
             content = sample.path.read_bytes()
             if hashlib.sha256(content).hexdigest() == row.sha256:
-                read(sample.path)
+                read_image(sample.path)
                 return Image(sample, row.sha256, row.width, row.height)
             self._miss("Some images of the run have been changed since and are not shown.")
         except (OSError, UnreadableImage):
@@ -239,18 +239,18 @@ class Gallery:
         self.missing[reason] = None
 
 
-def surest_mistakes(found: Predicted) -> list[int]:
+def surest_mistakes(found: SplitPredictions) -> list[int]:
     """Places of the wrong answers that the classifier was most sure of, surest first."""
     wrong = np.flatnonzero(~found.right)
     return _first(wrong, -found.confidence[wrong])
 
 
-def least_sure(found: Predicted) -> list[int]:
+def least_sure(found: SplitPredictions) -> list[int]:
     """Places of the answers that it was least sure of."""
     return _first(np.arange(len(found.ids)), found.confidence)
 
 
-def changed(before: Predicted, after: Predicted) -> tuple[list[int], list[int]]:
+def changed(before: SplitPredictions, after: SplitPredictions) -> tuple[list[int], list[int]]:
     """Places in `after` that only it has right, and that only `before` has right; surest first.
 
     Both must be about the same images.

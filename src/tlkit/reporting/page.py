@@ -12,25 +12,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tlkit import options
 from tlkit.errors import TlkitError
 from tlkit.evaluation.metrics import per_class
-from tlkit.observer import Observer
-from tlkit.plugins import Registry, load_registry
-from tlkit.predictor import UNCLASSIFIED, Predictor, load
-from tlkit.record import PhaseRecord, Predicted, RunRecord
-from tlkit.reporting import charts, result_charts
-from tlkit.reporting.gallery import (
-    EXAMPLES,
-    Example,
-    Gallery,
-    changed,
-    least_sure,
-    surest_mistakes,
-)
+from tlkit.experiment.observer import Observer
+from tlkit.experiment.record import PhaseRecord, RunRecord, SplitPredictions
+from tlkit.inference.predictor import UNCLASSIFIED, Predictor, load
+from tlkit.plugins import options
+from tlkit.plugins.loader import load_registry
+from tlkit.plugins.registry import Registry
+from tlkit.reporting import prediction_charts, run_charts
+from tlkit.reporting.gallery import EXAMPLES, Example, Gallery, changed, least_sure, surest_mistakes
 from tlkit.reporting.pictures import Album, Picture
-from tlkit.reporting.writing import making, render
-from tlkit.wording import duration
+from tlkit.reporting.render import render, replaced_when_complete
+from tlkit.utils.formatting import format_duration
 
 #: How many rejected images and how many classes' predictions a page lists.
 LISTED = 20
@@ -67,7 +61,7 @@ def report(
     record = RunRecord(Path(run))
     page = record.folder / "report.html"
     observer = observer or Observer()
-    with making(page) as folder:
+    with replaced_when_complete(page) as folder:
         values = _Page(record, folder, registry or load_registry(), device).values(observer)
         (folder / page.name).write_text(render("report.html", **values), encoding="utf-8")
     return page
@@ -144,7 +138,7 @@ class _Page:
         alt = "Accuracy on the test images: " + ", ".join(
             f"{result['name']} {result['test']['accuracy']:.3f}" for result in results
         )
-        draw = partial(charts.accuracies, results=results, goal=self.record.recipe.goal)
+        draw = partial(run_charts.accuracies, results=results, goal=self.record.recipe.goal)
         return self.album.chart("accuracies", alt, draw, width=5.2, height=1.3 + 0.45 * len(results))
 
     def _data(self) -> dict[str, Any]:
@@ -155,7 +149,7 @@ class _Page:
         found["charts"] = []
         if images:
             alt = "Images: " + ", ".join(f"{count:,} {name}" for name, count in counts.items())
-            draw = partial(charts.split, images=images, classes=classes)
+            draw = partial(run_charts.split, images=images, classes=classes)
             found["charts"].append(self.album.chart("split", alt, draw, height=2.4, caption="The split"))
             widths, heights = [row.width for row in images], [row.height for row in images]
             found["sizes"] = (
@@ -165,7 +159,7 @@ class _Page:
                 found["sizes"] = f"all {widths[0]}×{heights[0]} pixels"
             else:
                 alt = f"Sizes of the images: {found['sizes']}"
-                draw = partial(charts.sizes, images=images)
+                draw = partial(run_charts.sizes, images=images)
                 found["charts"].append(self.album.chart("sizes", alt, draw, height=2.4, caption=alt))
         return found
 
@@ -177,7 +171,7 @@ class _Page:
                 best = phase.result["best_epoch"] if phase.result else None
                 alt = f"Loss and accuracy of {phase.name} over {len(phase.history)} epochs"
                 alt += f"; the weights of epoch {best} were kept" if best else ""
-                draw = partial(charts.curves, phase=phase)
+                draw = partial(run_charts.curves, phase=phase)
                 picture = self.album.chart(f"curves-{phase.name}", alt, draw, height=3.4)
             views = looks.views.get(phase.name, [])
             fresh = (phase.plan or {}).get("views") == "fresh"
@@ -207,7 +201,7 @@ class _Page:
             )
         each = self.record.view_seconds()
         said = f"{spared:,} of {without:,} passes through the frozen part were not needed"
-        return f"{said}, some {duration(spared * each)} at this run's own rate" if each else said
+        return f"{said}, some {format_duration(spared * each)} at this run's own rate" if each else said
 
     def _networks(self) -> Picture | None:
         phases = (self.record.plan or {}).get("phases", [])
@@ -218,7 +212,7 @@ class _Page:
             f"{len(phase['blocks'])} learn"
             for phase in phases
         )
-        draw = partial(charts.networks, phases=phases)
+        draw = partial(run_charts.networks, phases=phases)
         width = max(3.0, 1.25 * len(phases) + 0.4)
         return self.album.chart("networks", alt, draw, width=width, height=4.2)
 
@@ -227,10 +221,10 @@ class _Page:
         if not results:
             return None
         alt = "Seconds: " + ", ".join(f"{each['name']} {each['seconds']['total']:.0f}" for each in results)
-        draw = partial(charts.seconds, results=results)
+        draw = partial(run_charts.seconds, results=results)
         return self.album.chart("seconds", alt, draw, height=1.4 + 0.3 * len(results))
 
-    def _results(self, last: PhaseRecord | None, tests: dict[str, Predicted]) -> dict[str, Any] | None:
+    def _results(self, last: PhaseRecord | None, tests: dict[str, SplitPredictions]) -> dict[str, Any] | None:
         if last is None or last.result is None or last.name not in tests:
             return None
         record, found, test = self.record, tests[last.name], last.result["test"]
@@ -244,30 +238,30 @@ class _Page:
 
         wrong = test["n"] - test["correct"]
         alt = f"Confusion of {last.name}: {wrong:,} of {test['n']:,} test images are given a wrong class"
-        chart("confusion", alt, result_charts.confusion, alt, cells=test["confusion"], classes=classes)
-        confused = result_charts.confused(test["confusion"], classes)
+        chart("confusion", alt, prediction_charts.confusion, alt, cells=test["confusion"], classes=classes)
+        confused = prediction_charts.confused(test["confusion"], classes)
         areas = {phase.name: phase.result["test"]["auroc"] for phase in record.done if phase.result}
         alt = "ROC curves; area below: " + ", ".join(
             f"{name} {'undefined' if area is None else f'{area:.3f}'}" for name, area in areas.items()
         )
         of = f"of {classes[1]}" if len(classes) == 2 else "mean over the classes, each against the rest"
-        chart("roc", f"{alt} ({of})", result_charts.roc, f"{alt} ({of})", phases=tests)
+        chart("roc", f"{alt} ({of})", prediction_charts.roc, f"{alt} ({of})", phases=tests)
         alt = f"Reliability of {last.name}: calibration error {test['ece']:.3f}"
-        chart("reliability", alt, result_charts.reliability, alt, found=found)
+        chart("reliability", alt, prediction_charts.reliability, alt, found=found)
         alt = f"Confidence of {last.name} where it is right and where it is wrong"
-        chart("confidence", alt, result_charts.confidence, alt, found=found, threshold=threshold)
+        chart("confidence", alt, prediction_charts.confidence, alt, found=found, threshold=threshold)
         guessed = self._unlabelled(last)
         if guessed:
             alt = "Images without a label: " + ", ".join(
                 f"{count:,} {name}" for name, count in guessed.items()
             )
-            chart("unlabelled", alt, result_charts.unlabelled, alt, counts=guessed)
+            chart("unlabelled", alt, prediction_charts.unlabelled, alt, counts=guessed)
         rows = per_class(found.probabilities.astype("float64"), found.labels, classes)
         worst = sorted(rows.items(), key=lambda item: item[1]["f1"] if item[1]["f1"] is not None else 1)
         return {
             "phase": last.name,
             "charts": drawn,
-            "confused": confused if len(classes) > result_charts.NUMBERED else [],
+            "confused": confused if len(classes) > prediction_charts.NUMBERED else [],
             "test": test,
             "per_class": list(rows.items()) if len(rows) <= PER_CLASS else worst[:PER_CLASS],
             "classes": len(rows),
@@ -275,7 +269,7 @@ class _Page:
             "rejected": None if threshold is None else self._rejected(found, threshold),
         }
 
-    def _rejected(self, found: Predicted, threshold: float) -> dict[str, Any]:
+    def _rejected(self, found: SplitPredictions, threshold: float) -> dict[str, Any]:
         kept = found.confidence >= threshold
         return {
             "n": int((~kept).sum()),
@@ -298,7 +292,9 @@ class _Page:
             **({UNCLASSIFIED: int((~sure).sum())} if self.record.recipe.reject_below is not None else {}),
         }
 
-    def _looks(self, last: PhaseRecord | None, tests: dict[str, Predicted], observer: Observer) -> _Looks:
+    def _looks(
+        self, last: PhaseRecord | None, tests: dict[str, SplitPredictions], observer: Observer
+    ) -> _Looks:
         """Photos; what cannot be had is said to be missing."""
         looks = _Looks()
         gallery = Gallery(self.record, self.album, self.registry)
@@ -321,7 +317,7 @@ class _Page:
         gallery: Gallery,
         predictor: Predictor,
         last: PhaseRecord,
-        tests: dict[str, Predicted],
+        tests: dict[str, SplitPredictions],
         tick: Callable[[int], object],
     ) -> None:
         found = tests.get(last.name)

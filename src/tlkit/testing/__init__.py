@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tlkit.options import Factory
-from tlkit.plugins import Registry
+from tlkit.plugins.options import Factory
+from tlkit.plugins.registry import Registry
 from tlkit.testing import augmentations, backbones, freeze_policies, heads, sources
-from tlkit.testing.core import CLASSES, Bench, Check, Result, demand, examine
+from tlkit.testing.runner import CLASSES, Check, PartUnderTest, Result, raise_for_failures, run_checks
 
 #: By kind, what is checked beside its options and that it can be made.
 CHECKS: Mapping[str, Sequence[Check[Any]]] = {
@@ -53,27 +53,27 @@ def check_backbone(part: str | Factory, *, size: int | None = None, **options: A
         AssertionError: it fails some checks, which are all listed.
         PluginError: no such part, or wrong options.
     """
-    return demand(results("backbone", part, options, size=size))
+    return raise_for_failures(results("backbone", part, options, size=size))
 
 
 def check_head(part: str | Factory, **options: Any) -> list[Result]:
     """Checks a head; the classes are `CLASSES`. See `check_backbone`."""
-    return demand(results("head", part, options))
+    return raise_for_failures(results("head", part, options))
 
 
 def check_augmentation(part: str | Factory, **options: Any) -> list[Result]:
     """Checks an augmentation. See `check_backbone`."""
-    return demand(results("augmentation", part, options))
+    return raise_for_failures(results("augmentation", part, options))
 
 
 def check_freeze_policy(part: str | Factory, **options: Any) -> list[Result]:
     """Checks a freeze policy, on networks with the blocks stem, middle and last. See `check_backbone`."""
-    return demand(results("freeze-policy", part, options))
+    return raise_for_failures(results("freeze-policy", part, options))
 
 
 def check_source(part: str | Factory, root: Path | None = None, **options: Any) -> list[Result]:
     """Checks a source of the images in `root`. See `check_backbone`."""
-    return demand(results("source", part, options, root=root))
+    return raise_for_failures(results("source", part, options, root=root))
 
 
 def results(
@@ -98,13 +98,13 @@ def results(
     Raises:
         TlkitError: no such part, wrong options, or a part that says it cannot be had like this.
     """
-    bench = Bench.of(kind, part, options, registry)
+    bench = PartUnderTest.of(kind, part, options, registry)
     preprocess = {"size": size} if size else {}
-    setups: Mapping[str, Callable[[Bench], Any]] = {
+    setups: Mapping[str, Callable[[PartUnderTest], Any]] = {
         "backbone": lambda bench: backbones.setup(bench, preprocess),
         "head": heads.setup,
         "augmentation": augmentations.setup,
         "freeze-policy": freeze_policies.setup,
         "source": lambda bench: sources.setup(bench, root),
     }
-    return examine(bench, setups[kind], CHECKS[kind])
+    return run_checks(bench, setups[kind], CHECKS[kind])

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tlkit.components import Preprocess
-from tlkit.data.pixels import divide
-from tlkit.testing.core import Bench, Failed, NotApplicable
+from tlkit.data.views import split_fixed_steps
+from tlkit.parts.preprocess import Preprocess
 from tlkit.testing.images import PROPORTIONS, noise
+from tlkit.testing.runner import CheckFailed, NotApplicable, PartUnderTest
 
 Pixels = NDArray[Any]
 PREPROCESS = Preprocess(size=32)
@@ -31,7 +31,7 @@ class Subject:
         transform: it.
     """
 
-    bench: Bench
+    bench: PartUnderTest
     transform: Any
 
     def draw(self, seed: int, size: tuple[int, int] = PROPORTIONS[0], transform: Any = None) -> Pixels:
@@ -42,7 +42,7 @@ class Subject:
         return pixels
 
 
-def setup(bench: Bench) -> Subject:
+def setup(bench: PartUnderTest) -> Subject:
     """Makes the augmentation for images of 32 pixels."""
     transform = bench.part(PREPROCESS)
     if not callable(transform) or not hasattr(transform, "set_random_seed"):
@@ -60,7 +60,7 @@ def pixels_are_uint8_of_the_right_size(subject: Subject) -> None:
         for width, height in PROPORTIONS:
             pixels = subject.draw(1, (width, height), transform)
             if pixels.dtype != np.uint8 or pixels.shape != (size, size, 3):
-                raise Failed(
+                raise CheckFailed(
                     expected=f"uint8 pixels {(size, size, 3)} from an image {width} wide and {height} high",
                     came=f"{pixels.dtype} {pixels.shape}",
                     mend="end with pixels from 0 to 255 as np.uint8, of preprocess.size; mean and std are "
@@ -70,7 +70,7 @@ def pixels_are_uint8_of_the_right_size(subject: Subject) -> None:
 
 def the_image_itself_stays(subject: Subject) -> None:
     """The pixels it is given are not written to, nor what its fixed steps made: they are used again."""
-    steps, varied = divide(subject.transform)
+    steps, varied = split_fixed_steps(subject.transform)
     pixels = np.asarray(noise(*PROPORTIONS[0])).copy()
     beginning = pixels
     for step in steps:
@@ -84,7 +84,7 @@ def the_image_itself_stays(subject: Subject) -> None:
             transform.set_random_seed(seed)
             transform(image=given)
         if not np.array_equal(given, before):
-            raise Failed(
+            raise CheckFailed(
                 expected=f"{what} to stay as it is",
                 came=f"{int((given != before).sum())} changed values in it",
                 mend="work on a copy: image = image.copy()",
@@ -102,7 +102,7 @@ def one_seed_gives_one_image(subject: Subject) -> None:
             (subject.draw(seed, transform=twin), "by a copy"),
         ):
             if not np.array_equal(first, other):
-                raise Failed(
+                raise CheckFailed(
                     expected=f"the same pixels when seed {seed} is drawn {where}",
                     came=f"{int((first != other).any(-1).sum())} different pixels",
                     mend="draw from albumentations' own generators, self.py_random and self.random_generator "
@@ -120,7 +120,7 @@ def other_seeds_give_other_images(subject: Subject) -> str:
         return f"{different} different images from {len(drawn)} seeds"
     if np.array_equal(drawn[0], PREPROCESS(Image.fromarray(np.asarray(noise(*PROPORTIONS[0]))))):
         raise NotApplicable("with these options it gives the plain image; others may be tried")
-    raise Failed(
+    raise CheckFailed(
         expected=f"seeds 0 to {len(drawn) - 1} to draw different images",
         came="the same one for all",
         mend="draw anew in every call, from albumentations' own generators: self.py_random and "
@@ -135,7 +135,7 @@ def fixed_steps_draw_nothing(subject: Subject) -> str:
     for seed in SEEDS:
         # seeded as a whole, since steps draw from the transform's generators
         subject.transform.set_random_seed(seed)
-        steps, _ = divide(subject.transform)
+        steps, _ = split_fixed_steps(subject.transform)
         if not steps:
             raise NotApplicable("none of its first steps says fixed = True")
         seen = [image]
@@ -144,7 +144,7 @@ def fixed_steps_draw_nothing(subject: Subject) -> str:
         first = first or seen
         for step, one, other in zip(steps, first[1:], seen[1:], strict=True):
             if not np.array_equal(one, other):
-                raise Failed(
+                raise CheckFailed(
                     expected=f"the same pixels from {type(step).__name__}, which says fixed = True",
                     came=f"others with seed {seed} than with seed {SEEDS[0]}",
                     mend="take fixed = True away: only what draws nothing may be remembered",

@@ -15,14 +15,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tlkit.components import Backbone, Preprocess
 from tlkit.errors import RunFolderError
 from tlkit.model.classifier import Classifier
-from tlkit.model_folder import load_model, save_model
-from tlkit.testing.core import CLASSES, ROUNDING, SAME, Bench, Failed, NotApplicable, apart, listed
+from tlkit.model.saving import load_model, save_model
+from tlkit.parts.backbone import Backbone
+from tlkit.parts.preprocess import Preprocess
 from tlkit.testing.images import PROPORTIONS, noise
-from tlkit.testing.learning import changed_names, divided, fine_tune_step, state
-from tlkit.testing.reading import first_reads
+from tlkit.testing.parameter_order import parameter_order
+from tlkit.testing.runner import (
+    CLASSES,
+    EXACT_TOLERANCE,
+    ROUNDING_TOLERANCE,
+    CheckFailed,
+    NotApplicable,
+    PartUnderTest,
+    relative_difference,
+    shortlist,
+)
+from tlkit.testing.train_step import changed_names, fine_tune_step, full_state, partition_problem
 
 BATCHES = (1, 2, 5)
 
@@ -36,7 +46,7 @@ class Subject:
         backbone: it, its network in evaluation mode.
     """
 
-    bench: Bench
+    bench: PartUnderTest
     backbone: Backbone
 
     @property
@@ -62,7 +72,7 @@ class Subject:
         return Classifier(self.backbone, head).eval()
 
 
-def setup(bench: Bench, preprocess: Mapping[str, Any] | None = None) -> Subject:
+def setup(bench: PartUnderTest, preprocess: Mapping[str, Any] | None = None) -> Subject:
     """Makes the backbone, with these settings in place of its own preprocessing."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -80,13 +90,13 @@ def preprocessing_is_complete(subject: Subject) -> str:
     for name, values in (("mean", preprocess.mean), ("std", preprocess.std)):
         low = 0.0 if name == "mean" else 1e-6
         if len(values) != 3 or not all(math.isfinite(value) and low <= value <= 1 for value in values):
-            raise Failed(
+            raise CheckFailed(
                 expected=f"{name} to be three numbers from {low:g} to 1, of pixels scaled to 0–1",
                 came=repr(tuple(values)),
                 mend=f"divide by 255 what was measured on pixels from 0 to 255: Preprocess({name}=…)",
             )
     if preprocess.size < 1 or not 0 < preprocess.crop <= 1:
-        raise Failed(
+        raise CheckFailed(
             expected="a size of at least 1 pixel and a crop above 0 and at most 1",
             came=f"size {preprocess.size}, crop {preprocess.crop}",
             mend="correct them in tlkit.Preprocess(size=…, crop=…)",
@@ -95,7 +105,7 @@ def preprocessing_is_complete(subject: Subject) -> str:
         pixels = preprocess(noise(width, height))
         due = (preprocess.size, preprocess.size, 3)
         if pixels.dtype != np.uint8 or pixels.shape != due:
-            raise Failed(
+            raise CheckFailed(
                 expected=f"uint8 pixels {due} from an image {width} pixels wide and {height} high",
                 came=f"{pixels.dtype} {pixels.shape}",
                 mend="leave __call__ to tlkit.Preprocess",
@@ -132,7 +142,7 @@ def shape_is(subject: Subject, declared: tuple[int, ...], size: int, count: int)
     """That many images of that size have features of the declared shape."""
     came = tuple(subject.features(subject.images(count, size)).shape)
     if came != (count, *declared):
-        raise Failed(
+        raise CheckFailed(
             expected=f"features {(count, *declared)}, as feature_shape declares for {size} px and {count} "
             f"image{'s' * (count > 1)}",
             came=str(came),
@@ -146,15 +156,15 @@ def features_repeat(subject: Subject) -> None:
     images = subject.images(2)
     first, second = subject.features(images), subject.features(images)
     if not first.isfinite().all():
-        raise Failed(
+        raise CheckFailed(
             expected="finite features",
             came=f"{int((~first.isfinite()).sum())} that are infinite or no number",
             mend="look for a division by zero or an overflow in the network, or in its weights' first values",
         )
-    if apart(first, second) > SAME:
-        raise Failed(
+    if relative_difference(first, second) > EXACT_TOLERANCE:
+        raise CheckFailed(
             expected="the same features of the same images on a second call in evaluation mode",
-            came=f"a difference of {apart(first, second):.1e} of the largest value",
+            came=f"a difference of {relative_difference(first, second):.1e} of the largest value",
             mend="let dropout, noise and moving statistics work only where self.training is true",
         )
 
@@ -163,13 +173,13 @@ def evaluation_changes_no_state(subject: Subject) -> None:
     """A forward pass in evaluation mode leaves every parameter and buffer as it was."""
     module = copy.deepcopy(subject.backbone.module).eval()
     subject.features(subject.images(2), module)  # the first may note positions for an image size
-    before = state(module)
+    before = full_state(module)
     subject.features(subject.images(2), module)
-    changed = changed_names(before, state(module))
+    changed = changed_names(before, full_state(module))
     if changed:
-        raise Failed(
+        raise CheckFailed(
             expected="a forward pass in evaluation mode to change nothing",
-            came=f"a change of {listed(changed)}",
+            came=f"a change of {shortlist(changed)}",
             mend="change a buffer only where self.training is true, since a frozen network's features "
             "are made once and kept",
         )
@@ -181,9 +191,9 @@ def images_are_independent(subject: Subject) -> str:
     together = subject.features(images)
     alone = torch.cat([subject.features(image[None]) for image in images])
     others = subject.features(torch.cat([images[:1], 3 * images[1:] + 1]))
-    distance = max(apart(alone, together), apart(others[:1], together[:1]))
-    if distance > ROUNDING:
-        raise Failed(
+    distance = max(relative_difference(alone, together), relative_difference(others[:1], together[:1]))
+    if distance > ROUNDING_TOLERANCE:
+        raise CheckFailed(
             expected="an image's features to be the same alone and beside other images in evaluation mode",
             came=f"a difference of {distance:.1e} of the largest value",
             mend="use no statistics over the batch (dimension 0) in evaluation mode: a batch norm needs "
@@ -203,15 +213,15 @@ def blocks_cover_every_parameter_once(subject: Subject) -> str:
     twice = sorted({name for name in grouped if grouped.count(name) > 1})
     for wrong, what in ((missing, "in no block"), (unknown, "no parameter"), (twice, "in more than one")):
         if wrong:
-            raise Failed(
+            raise CheckFailed(
                 expected=f"each of {len(names)} parameters in one block",
-                came=f"{listed(wrong)}: {what}",
+                came=f"{shortlist(wrong)}: {what}",
                 mend=mend,
             )
     empty = [block.name for block in blocks if not block.parameters]
     if empty:
-        raise Failed(
-            expected="parameters in every block", came=f"none in {listed(empty)}", mend="leave it out"
+        raise CheckFailed(
+            expected="parameters in every block", came=f"none in {shortlist(empty)}", mend="leave it out"
         )
     return f"{len(blocks)} blocks, {len(names)} parameters"
 
@@ -219,7 +229,7 @@ def blocks_cover_every_parameter_once(subject: Subject) -> str:
 def blocks_go_from_input_to_output(subject: Subject) -> None:
     """Blocks are met in their order: each one's first parameter is read behind that of the block before."""
     module = subject.backbone.module
-    first = first_reads(module, lambda: subject.features(subject.images(2)))
+    first = parameter_order(module, lambda: subject.features(subject.images(2)))
     met = []
     for block in subject.backbone.blocks():
         places = [first[name] for name in block.parameters if name in first]
@@ -227,7 +237,7 @@ def blocks_go_from_input_to_output(subject: Subject) -> None:
             met.append((min(places), block.name))
     for (place, name), (other, following) in pairwise(met):
         if other < place:
-            raise Failed(
+            raise CheckFailed(
                 expected="blocks in the order in which an image meets them",
                 came=f"block {following!r}, listed behind {name!r}, is met before it",
                 mend="order Backbone(grouping=…) from input to output, and put a parameter that is read "
@@ -242,12 +252,12 @@ def splits_at_every_block(subject: Subject) -> str:
         raise NotApplicable("it has no parameters")
     classifier = subject.classifier()
     images = subject.images(2)
-    reasons = [divided(classifier, count, images) for count in range(len(blocks))]
+    reasons = [partition_problem(classifier, count, images) for count in range(len(blocks))]
     kept = sum(reason is None for reason in reasons)
     why = [f"{count} learning: {reason}" for count, reason in enumerate(reasons) if reason]
     if not kept:
         raise NotApplicable(f"it trains whole, which works but keeps no features: {why[-1]}")
-    return f"at {kept} of {len(blocks)} places{'; with ' + listed(why, 2) if why else ''}"
+    return f"at {kept} of {len(blocks)} places{'; with ' + shortlist(why, 2) if why else ''}"
 
 
 def what_is_frozen_stays(subject: Subject) -> str:
@@ -270,9 +280,9 @@ def every_block_can_learn(subject: Subject) -> None:
         if all(gradients[name] is None for name in block.parameters)
     ]
     if without:
-        raise Failed(
+        raise CheckFailed(
             expected="a gradient for every block when nothing is frozen",
-            came=f"none for {listed(without)}",
+            came=f"none for {shortlist(without)}",
             mend="look for detach() or no_grad() in the network, or a block that the features do not pass",
         )
 
@@ -295,19 +305,21 @@ def a_model_folder_brings_it_back(subject: Subject) -> None:
         try:
             saved = load_model(folder, bench)
         except RunFolderError as error:
-            raise Failed(
+            raise CheckFailed(
                 expected="a second network from the same options, with the same parameters",
                 came=str(error).replace(str(folder), "the model folder"),
                 mend="let options alone decide how it is built, or give Backbone(blueprint=…), those that do",
             ) from error
     changed = changed_names(classifier.state_dict(), saved.classifier.state_dict())
     with torch.no_grad():
-        distance = apart(saved.classifier(images), classifier(images))
-    if changed or distance > SAME or saved.backbone.preprocess != subject.backbone.preprocess:
-        wrong = f"other values of {listed(changed)}" if changed else f"logits that differ by {distance:.1e}"
-        raise Failed(
+        distance = relative_difference(saved.classifier(images), classifier(images))
+    if changed or distance > EXACT_TOLERANCE or saved.backbone.preprocess != subject.backbone.preprocess:
+        wrong = (
+            f"other values of {shortlist(changed)}" if changed else f"logits that differ by {distance:.1e}"
+        )
+        raise CheckFailed(
             expected="the same weights, preprocessing and logits after saving and loading",
-            came=wrong if changed or distance > SAME else f"{saved.backbone.preprocess}",
+            came=wrong if changed or distance > EXACT_TOLERANCE else f"{saved.backbone.preprocess}",
             mend="let the network be made by its options alone, and register all it needs to know as "
             "parameters or buffers (persistent=True)",
         )
@@ -320,12 +332,12 @@ def works_under_autocast(subject: Subject) -> str:
         features = subject.features(images)
     plain = subject.features(images)
     if features.shape != plain.shape or not features.isfinite().all():
-        raise Failed(
+        raise CheckFailed(
             expected=f"finite features {tuple(plain.shape)} under torch.autocast with bfloat16",
             came=f"{tuple(features.shape)}, {int((~features.isfinite()).sum())} not finite",
             mend="compute sensitive steps in float32: x.float()",
         )
-    return f"differ by {apart(features, plain):.0e} of the largest value"
+    return f"differ by {relative_difference(features, plain):.0e} of the largest value"
 
 
 def works_in_channels_last(subject: Subject) -> None:
@@ -334,9 +346,9 @@ def works_in_channels_last(subject: Subject) -> None:
     module.to(memory_format=torch.channels_last)
     images = subject.images(2)
     came = subject.features(images.to(memory_format=torch.channels_last), module)
-    distance = apart(came, subject.features(images))
-    if distance > ROUNDING:
-        raise Failed(
+    distance = relative_difference(came, subject.features(images))
+    if distance > ROUNDING_TOLERANCE:
+        raise CheckFailed(
             expected="the same features in channels-last layout, which is faster for convolutions",
             came=f"a difference of {distance:.1e} of the largest value",
             mend="use reshape() and flatten() where view() or strides assume an order in memory",
@@ -348,22 +360,22 @@ def can_be_copied_and_moved(subject: Subject) -> str:
     module = subject.backbone.module
     twin = copy.deepcopy(module).eval()
     images = subject.images(2)
-    distance = apart(subject.features(images, twin), subject.features(images))
+    distance = relative_difference(subject.features(images, twin), subject.features(images))
     own = {value.data_ptr() for value in module.parameters() if value.numel()}
     shared = [name for name, value in twin.named_parameters() if value.data_ptr() in own]
-    if distance > SAME or shared:
-        raise Failed(
+    if distance > EXACT_TOLERANCE or shared:
+        raise CheckFailed(
             expected="a deep copy to compute the same with parameters of its own",
-            came=f"shared {listed(shared)}" if shared else f"a difference of {distance:.1e}",
+            came=f"shared {shortlist(shared)}" if shared else f"a difference of {distance:.1e}",
             mend="hold parameters in modules, and other modules as attributes, never in closures or globals",
         )
     if torch.cuda.is_available():
         subject.features(images.cuda(), twin.cuda())
     left = [name for name, value in _plain_tensors(twin.to("meta")) if value.device.type != "meta"]
     if left:
-        raise Failed(
+        raise CheckFailed(
             expected="module.to(device) to move every tensor",
-            came=f"{listed(left)} left behind",
+            came=f"{shortlist(left)} left behind",
             mend="make it a buffer: self.register_buffer(name, tensor, persistent=False)",
         )
     return "" if torch.cuda.is_available() else "no graphics card here: what moves was looked at, not run"

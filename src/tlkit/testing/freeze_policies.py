@@ -9,9 +9,9 @@ import torch
 
 from tlkit.errors import TlkitError, close_matches
 from tlkit.model.classifier import Classifier
-from tlkit.testing.core import CLASSES, Bench, Failed, listed
-from tlkit.testing.examples import FORMS, example
-from tlkit.testing.learning import changed_names, state
+from tlkit.testing.runner import CLASSES, CheckFailed, PartUnderTest, shortlist
+from tlkit.testing.toy_backbones import FORMS, toy_backbone
+from tlkit.testing.train_step import changed_names, full_state
 
 
 @dataclass
@@ -23,11 +23,11 @@ class Subject:
         classifiers: the networks that it is asked about.
     """
 
-    bench: Bench
+    bench: PartUnderTest
     classifiers: tuple[Classifier, ...]
 
 
-def setup(bench: Bench) -> Subject:
+def setup(bench: PartUnderTest) -> Subject:
     """Makes the classifiers, and asks the policy once.
 
     Raises:
@@ -35,7 +35,7 @@ def setup(bench: Bench) -> Subject:
     """
     classifiers = []
     for form in FORMS:
-        backbone = example(form)
+        backbone = toy_backbone(form)
         head = bench.registry.make("head", "linear", {}, backbone, CLASSES)
         classifiers.append(Classifier(backbone, head))
     try:
@@ -52,7 +52,7 @@ def it_returns_a_set_of_names(subject: Subject) -> str:
     """Its answer is a set of strings."""
     learning = subject.bench.part(subject.classifiers[0])
     if not isinstance(learning, (set, frozenset)) or not all(isinstance(name, str) for name in learning):
-        raise Failed(
+        raise CheckFailed(
             expected="a set of parameter names",
             came=type(learning).__name__
             if not isinstance(learning, (set, frozenset))
@@ -68,9 +68,9 @@ def every_name_is_a_parameter(subject: Subject) -> None:
         known = [name for name, _ in classifier.named_parameters()]
         unknown = sorted(set(subject.bench.part(classifier)) - set(known))
         if unknown:
-            raise Failed(
+            raise CheckFailed(
                 expected="names of the classifier's parameters, which begin with backbone. or head.",
-                came=f"{listed(unknown)}{close_matches(unknown[0], known)}",
+                came=f"{shortlist(unknown)}{close_matches(unknown[0], known)}",
                 mend="take names from classifier.named_parameters() or from a block of classifier.blocks()",
             )
 
@@ -80,9 +80,9 @@ def the_network_stays(subject: Subject) -> None:
     classifier = copy.deepcopy(subject.classifiers[0]).requires_grad_(True)
     flags = {name: value.requires_grad for name, value in classifier.named_parameters()}
     modes = [module.training for module in classifier.modules()]
-    before = state(classifier)
+    before = full_state(classifier)
     subject.bench.part(classifier)
-    changed = changed_names(before, state(classifier))
+    changed = changed_names(before, full_state(classifier))
     changed += [
         f"{name}.requires_grad"
         for name, value in classifier.named_parameters()
@@ -91,9 +91,9 @@ def the_network_stays(subject: Subject) -> None:
     if modes != [module.training for module in classifier.modules()]:
         changed.append("the mode of some layers")
     if changed:
-        raise Failed(
+        raise CheckFailed(
             expected="the policy to leave the network alone",
-            came=f"a change of {listed(changed)}",
+            came=f"a change of {shortlist(changed)}",
             mend="return names only: tlkit freezes what is not among them",
         )
 
@@ -105,9 +105,9 @@ def it_answers_alike(subject: Subject) -> None:
         torch.manual_seed(1)
         different = sorted(first ^ set(subject.bench.part(classifier)))
         if different:
-            raise Failed(
+            raise CheckFailed(
                 expected="the same names when it is asked again",
-                came=f"a different answer about {listed(different)}",
+                came=f"a different answer about {shortlist(different)}",
                 mend="let the network and the options alone decide",
             )
 

@@ -9,10 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tlkit.components import Backbone
 from tlkit.errors import TlkitError
-from tlkit.testing.core import CLASSES, ROUNDING, SAME, Bench, Failed, NotApplicable, apart, listed
-from tlkit.testing.examples import FORMS, example
+from tlkit.parts.backbone import Backbone
+from tlkit.testing.runner import (
+    CLASSES,
+    EXACT_TOLERANCE,
+    ROUNDING_TOLERANCE,
+    CheckFailed,
+    NotApplicable,
+    PartUnderTest,
+    relative_difference,
+    shortlist,
+)
+from tlkit.testing.toy_backbones import FORMS, toy_backbone
 
 
 @dataclass
@@ -25,7 +34,7 @@ class Subject:
         refused: by form, what it said to those it does not take.
     """
 
-    bench: Bench
+    bench: PartUnderTest
     heads: dict[str, tuple[Backbone, nn.Module]]
     refused: dict[str, str]
 
@@ -35,7 +44,7 @@ class Subject:
         return torch.randn(count, *shape, generator=torch.Generator().manual_seed(1))
 
 
-def setup(bench: Bench) -> Subject:
+def setup(bench: PartUnderTest) -> Subject:
     """Makes the head for pooled features, maps and tokens.
 
     Raises:
@@ -43,7 +52,7 @@ def setup(bench: Bench) -> Subject:
     """
     heads, refused = {}, {}
     for form in FORMS:
-        backbone = example(form)
+        backbone = toy_backbone(form)
         try:
             with torch.random.fork_rng():
                 torch.manual_seed(0)
@@ -68,7 +77,7 @@ def logits_have_one_column_per_class(subject: Subject) -> str:
                 logits = head(subject.features(form, count))
             if tuple(logits.shape) != (count, len(CLASSES)) or not logits.isfinite().all():
                 shape = (count, *backbone.feature_shape)
-                raise Failed(
+                raise CheckFailed(
                     expected=f"finite logits {(count, len(CLASSES))} from features {shape}",
                     came=f"{tuple(logits.shape)}",
                     mend="end in nn.Linear(…, len(classes)), without a softmax; raise tlkit's PluginError "
@@ -86,9 +95,9 @@ def images_are_independent(subject: Subject) -> None:
         with torch.no_grad():
             together, again = head(features), head(features)
             alone = torch.cat([head(one[None]) for one in features])
-        distance = max(apart(alone, together), apart(again, together))
-        if distance > ROUNDING:
-            raise Failed(
+        distance = max(relative_difference(alone, together), relative_difference(again, together))
+        if distance > ROUNDING_TOLERANCE:
+            raise CheckFailed(
                 expected="an image's logits to be the same alone, beside others, and on a second call",
                 came=f"a difference of {distance:.1e} of the largest, with {form} features",
                 mend="in evaluation mode use no dropout and no statistics over the batch",
@@ -112,9 +121,9 @@ def gradients_reach_every_parameter(subject: Subject) -> None:
         loss.backward()
         without = [name for name, value in own.items() if value.grad is None or not value.grad.any()]
         if without:
-            raise Failed(
+            raise CheckFailed(
                 expected=f"a gradient for each of {len(own)} parameters, with {form} features",
-                came=f"none for {listed(without)}",
+                came=f"none for {shortlist(without)}",
                 mend="use it in forward, without detach(), or make it a buffer with register_buffer()",
             )
     if not learn:
@@ -131,15 +140,15 @@ def its_state_can_be_loaded(subject: Subject) -> None:
         try:
             again.load_state_dict(head.state_dict())
         except RuntimeError as error:
-            raise Failed(
+            raise CheckFailed(
                 expected="the same parameters from the same options",
                 came=" ".join(str(error).split()),
                 mend="let options, backbone and classes alone decide what the head is made of",
             ) from error
         with torch.no_grad():
-            distance = apart(again(features), head(features))
-        if distance > SAME:
-            raise Failed(
+            distance = relative_difference(again(features), head(features))
+        if distance > EXACT_TOLERANCE:
+            raise CheckFailed(
                 expected="the same logits from a new head with the same weights",
                 came=f"a difference of {distance:.1e} of the largest, with {form} features",
                 mend="hold all that is drawn or learned as parameters or buffers, so that it is saved",
@@ -152,7 +161,7 @@ def works_under_autocast(subject: Subject) -> None:
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
             logits = head.eval()(subject.features(form, 2))
         if not logits.isfinite().all():
-            raise Failed(
+            raise CheckFailed(
                 expected=f"finite logits under torch.autocast with bfloat16, with {form} features",
                 came=f"{int((~logits.isfinite()).sum())} that are not",
                 mend="compute sensitive steps in float32: x.float()",

@@ -10,9 +10,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from tlkit.components import SPLITS, Sample, Source
 from tlkit.data.images import decode
-from tlkit.testing.core import Bench, Failed, NotApplicable, listed
+from tlkit.parts.source import SPLITS, Sample, Source
+from tlkit.testing.runner import CheckFailed, NotApplicable, PartUnderTest, shortlist
 
 #: How many of its images a source that makes them is asked for.
 MADE = 3
@@ -28,7 +28,7 @@ class Subject:
         source: it.
     """
 
-    bench: Bench
+    bench: PartUnderTest
     root: Path | None
     source: Source
 
@@ -55,7 +55,7 @@ class Subject:
             text=True,
         )
         if done.returncode:
-            raise Failed(
+            raise CheckFailed(
                 expected="the source in another process, too",
                 came=done.stderr.strip().splitlines()[-1],
                 mend="let it depend on its root and its options alone",
@@ -70,7 +70,7 @@ class Subject:
         return [*self.source.samples, *self.source.unlabelled]
 
 
-def setup(bench: Bench, root: Path | None = None) -> Subject:
+def setup(bench: PartUnderTest, root: Path | None = None) -> Subject:
     """Makes the source from that folder.
 
     Raises:
@@ -88,19 +88,19 @@ def classes_are_named(subject: Subject) -> str:
     twice = [str(name) for name, count in Counter(classes).items() if count > 1]
     wrong = [repr(name) for name in classes if not isinstance(name, str) or not name]
     if not isinstance(classes, tuple) or len(classes) < 2 or twice or wrong:
-        raise Failed(
+        raise CheckFailed(
             expected="a tuple of at least two class names, all different",
             came=f"{classes!r}",
             mend="give Source(classes=(…), …) the names in the order of the labels",
         )
-    return listed(classes)
+    return shortlist(classes)
 
 
 def there_are_images(subject: Subject) -> str:
     """It has labelled images, or says where they are to be fetched."""
     source = subject.source
     if not source.samples and not source.downloads:
-        raise Failed(
+        raise CheckFailed(
             expected="labelled images, or downloads that they can be fetched from",
             came="neither",
             mend="raise tlkit's DataError that says what to do, or give Source(downloads=(…,))",
@@ -116,15 +116,15 @@ def ids_are_unique(subject: Subject) -> None:
     wrong = [repr(sample.id) for sample in subject.all() if not isinstance(sample.id, str) or not sample.id]
     absolute = [sample.id for sample in subject.all() if PurePath(sample.id).is_absolute()]
     if absolute and not (twice or wrong):
-        raise Failed(
+        raise CheckFailed(
             expected="ids that are the same on every machine",
-            came=f"paths of this one: {listed(absolute)}",
+            came=f"paths of this one: {shortlist(absolute)}",
             mend="use the path below the root: path.relative_to(root).as_posix()",
         )
     if twice or wrong:
-        raise Failed(
+        raise CheckFailed(
             expected="an id of its own for every image: results name it by that",
-            came=f"{listed(twice)} more than once" if twice else f"{listed(wrong)} for an id",
+            came=f"{shortlist(twice)} more than once" if twice else f"{shortlist(wrong)} for an id",
             mend="use the path below the root: path.relative_to(root).as_posix()",
         )
 
@@ -139,7 +139,7 @@ def a_second_call_gives_the_same(subject: Subject) -> None:
 
 def _must_be_the_same(subject: Subject, other: Source) -> None:
     if other.classes != subject.source.classes:
-        raise Failed(
+        raise CheckFailed(
             expected=f"the classes {subject.source.classes} again",
             came=f"{other.classes}",
             mend="sort them: sets and folders have no order",
@@ -148,9 +148,9 @@ def _must_be_the_same(subject: Subject, other: Source) -> None:
     for first, second in pairs:
         changed = [one.id for one, two in zip(first, second, strict=False) if one != two]
         if changed or len(first) != len(second):
-            raise Failed(
+            raise CheckFailed(
                 expected=f"the same {len(first)} images in the same order on a second call",
-                came=f"{len(second)}, of which {len(changed)} differ: {listed(changed)}",
+                came=f"{len(second)}, of which {len(changed)} differ: {shortlist(changed)}",
                 mend="sort the files, and give each an id, a label and a split that depend on nothing else",
             )
 
@@ -162,20 +162,22 @@ def labels_are_within_the_classes(subject: Subject) -> None:
     for sample in subject.source.samples:
         label = sample.label
         if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < len(classes):
-            raise Failed(
+            raise CheckFailed(
                 expected=f"labels from 0 to {len(classes) - 1}, indices into {classes}",
                 came=f"{label!r} for {sample.id!r}",
                 mend=mend,
             )
     labelled = [sample.id for sample in subject.source.unlabelled if sample.label is not None]
     if labelled:
-        raise Failed(expected="no label in Source.unlabelled", came=f"one for {listed(labelled)}", mend=mend)
+        raise CheckFailed(
+            expected="no label in Source.unlabelled", came=f"one for {shortlist(labelled)}", mend=mend
+        )
     used = {sample.label for sample in subject.source.samples}
     empty = [name for label, name in enumerate(classes) if label not in used]
     if empty and used:
-        raise Failed(
+        raise CheckFailed(
             expected="images of every class",
-            came=f"none of {listed(empty)}",
+            came=f"none of {shortlist(empty)}",
             mend="leave out classes without images, or raise tlkit's DataError",
         )
 
@@ -188,14 +190,14 @@ def splits_are_disjoint(subject: Subject) -> str:
     places: dict[Path, str | None] = {}
     for sample in subject.source.samples:
         if sample.split is not None and sample.split not in SPLITS:
-            raise Failed(
+            raise CheckFailed(
                 expected=f"a split of {', '.join(SPLITS)}, or None",
                 came=f"{sample.split!r} for {sample.id!r}",
                 mend="use these words in Sample(split=…)",
             )
         before = places.setdefault(sample.path, sample.split)
         if before != sample.split:
-            raise Failed(
+            raise CheckFailed(
                 expected="each file in one split",
                 came=f"{sample.path.name!r} in {before} and in {sample.split}",
                 mend="list a file once: what was trained on must not be tested on",
@@ -204,9 +206,9 @@ def splits_are_disjoint(subject: Subject) -> str:
     unplaced = [sample.id for sample in subject.source.samples if sample.split is None]
     lacking = [split for split in ("train", "test") if split not in counts]
     if counts and (unplaced or lacking):
-        raise Failed(
+        raise CheckFailed(
             expected="a split for every labelled image, train and test among them, or for none",
-            came=f"none for {listed(unplaced)}" if unplaced else f"no {' and no '.join(lacking)} images",
+            came=f"none for {shortlist(unplaced)}" if unplaced else f"no {' and no '.join(lacking)} images",
             mend="leave Sample(split=…) out for all of them, and tlkit draws the splits",
         )
     return ", ".join(f"{count} {name}" for name, count in counts.items()) or "the toolkit draws them"
@@ -220,9 +222,9 @@ def images_can_be_read(subject: Subject) -> str:
     if source.make is None:
         gone = [sample.id for sample in samples if not sample.path.is_file()]
         if gone:
-            raise Failed(
+            raise CheckFailed(
                 expected="a file for every sample",
-                came=f"none for {listed(gone)}",
+                came=f"none for {shortlist(gone)}",
                 mend="give absolute paths below the root, or Source(make=…) if the source makes its images",
             )
     for sample in samples[:: max(1, len(samples) // MADE)][:MADE]:
@@ -235,7 +237,7 @@ def _content(source: Source, sample: Sample) -> bytes:
         return sample.path.read_bytes()
     content = source.make(sample)
     if not isinstance(content, bytes) or content != source.make(sample):
-        raise Failed(
+        raise CheckFailed(
             expected=f"make to give the same bytes for {sample.id!r} every time",
             came=f"{type(content).__name__}, different the second time",
             mend="draw from a generator that is seeded by the sample, not from a global one",

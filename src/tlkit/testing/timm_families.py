@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tlkit.errors import PluginError, close_matches
-from tlkit.plugins import Registry
+from tlkit.plugins.registry import Registry
 from tlkit.testing import backbones
 from tlkit.testing.backbones import Subject
-from tlkit.testing.core import Bench, Failed
-from tlkit.testing.learning import divided, fine_tune_step
+from tlkit.testing.runner import CheckFailed, PartUnderTest
+from tlkit.testing.train_step import fine_tune_step, partition_problem
 
 
 @dataclass
@@ -96,7 +96,7 @@ def look_at(family: str, name: str, registry: Registry) -> Row:
     """One network's row."""
     row, reasons = Row(family, name), list[str]()
     try:
-        bench = Bench.of("backbone", name, {"weights": "none"}, registry)
+        bench = PartUnderTest.of("backbone", name, {"weights": "none"}, registry)
         subject = backbones.setup(bench, _smallest_size(name))
     except Exception as error:
         row.reason = _line(error)
@@ -117,7 +117,7 @@ def look_at(family: str, name: str, registry: Registry) -> Row:
     classifier = subject.classifier()
 
     def split(subject: Subject) -> None:
-        reason = divided(classifier, 1, subject.images(2))
+        reason = partition_problem(classifier, 1, subject.images(2))
         if reason is not None:
             raise NotSplit(f"trains whole: {reason}")
 
@@ -148,4 +148,4 @@ def _smallest_size(name: str) -> dict[str, int]:
 
 def _line(error: Exception) -> str:
     text = " ".join(str(error).split())
-    return text if isinstance(error, (Failed, NotSplit)) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, (CheckFailed, NotSplit)) else f"{type(error).__name__}: {text}"

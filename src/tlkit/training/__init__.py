@@ -1,0 +1,1 @@
+"""Training what is behind the frontier: the loop, optimisers, checkpoints."""

@@ -11,7 +11,7 @@ from tlkit_catsdogs.source import catsdogs
 from tlkit_catsdogs.vgg16_quarter import vgg16_quarter
 
 if TYPE_CHECKING:
-    from tlkit.plugins import Register
+    from tlkit import Register
 
 
 @tlkit.hookimpl

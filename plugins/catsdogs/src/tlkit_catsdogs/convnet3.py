@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tlkit.components import Backbone, Preprocess
+from tlkit import Backbone, Preprocess
 
 FILTERS = (32, 32, 64)
 

@@ -7,8 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from tlkit.components import IMAGE_SUFFIXES, Download, Sample, Source
-from tlkit.errors import DataError
+from tlkit import IMAGE_SUFFIXES, DataError, Download, Sample, Source
 
 CLASSES = ("cat", "dog")
 MICROSOFT = Download(

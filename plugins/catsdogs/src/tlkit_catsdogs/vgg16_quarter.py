@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from tlkit.components import Backbone, Preprocess
+from tlkit import Backbone, Preprocess
 
 WEIGHTS = Path(__file__).parent / "weights" / "vgg16-quarter.studio.safetensors"
 BLOCKS = ((16, 2), (32, 2), (64, 3), (128, 3), (128, 3))

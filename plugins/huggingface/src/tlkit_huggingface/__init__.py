@@ -9,7 +9,7 @@ from tlkit_huggingface.backbones import lookup, names, rebuilt
 from tlkit_huggingface.source import hf_datasets
 
 if TYPE_CHECKING:
-    from tlkit.plugins import Register
+    from tlkit import Register
 
 
 @tlkit.hookimpl

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from tlkit.components import Backbone, Preprocess
-from tlkit.errors import PluginError
+from tlkit import Backbone, PluginError, Preprocess
 
 if TYPE_CHECKING:
     from tlkit_huggingface.models import Loaded

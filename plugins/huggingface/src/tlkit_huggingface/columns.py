@@ -7,7 +7,7 @@ from typing import Any
 
 from datasets import ClassLabel, Features, Image, Value
 
-from tlkit.errors import DataError, close_matches
+from tlkit import DataError, close_matches
 
 _BYTES = ("binary", "large_binary")
 

@@ -15,8 +15,7 @@ from huggingface_hub import try_to_load_from_cache
 from torch import nn
 from transformers.utils import logging
 
-from tlkit.errors import PluginError, TlkitError, WeightsError, close_matches
-from tlkit.reaching import hub, unreachable
+from tlkit import PluginError, TlkitError, WeightsError, close_matches, hub_url, why_unreachable
 
 #: Of what a config.json says, what has no part in the network: where it came from, what classes are called.
 _LABELS = ("_name_or_path", "id2label", "label2id", "transformers_version")
@@ -159,11 +158,11 @@ def _on_hub(name: str, *, pretrained: bool) -> Place:
         raise WeightsError(f"transformers:{name} is no id on the hub: {error}") from error
     if there:
         return Place(name, local=True)
-    reason = unreachable(f"{hub()}/{name}")
+    reason = why_unreachable(f"{hub_url()}/{name}")
     if reason is not None:
         folder = f"; the folder of that name is transformers:./{name}" if Path(name).is_dir() else ""
         raise WeightsError(
-            f"transformers:{name} is not on this machine, and {hub()} could not be reached ({reason}){folder}"
+            f"transformers:{name} is not on this machine, and {hub_url()} could not be reached ({reason}){folder}"
         )
     return Place(name, local=False)
 

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoImageProcessor
 
-from tlkit.components import Preprocess
-from tlkit.errors import PluginError
+from tlkit import PluginError, Preprocess
 from tlkit_huggingface.models import Place, quiet
 
 #: Pillow's filters that both have.

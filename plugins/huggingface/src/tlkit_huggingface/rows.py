@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Image
 
-from tlkit.components import IMAGE_SUFFIXES, Sample, Source, Split
-from tlkit.errors import DataError
-from tlkit.folders import made_folder
-from tlkit.hashing import digest
+from tlkit import IMAGE_SUFFIXES, DataError, Sample, Source, SplitName, generated_folder
 from tlkit_huggingface.columns import image_column, label_column
 
-SPLITS: Mapping[str, Split] = {
+SPLITS: Mapping[str, SplitName] = {
     "train": "train",
     "val": "val",
     "valid": "val",
@@ -94,7 +92,8 @@ def _rows(
     inside = pc.is_valid(pc.struct_field(columns[image], "bytes")).to_pylist()
     labels = _names(columns[label], table.features[label])
     # the fingerprint is datasets' own, of the data and all that was done to it
-    folder = made_folder() / "datasets" / digest(table._fingerprint, image)[:20]
+    key = hashlib.sha256(repr((table._fingerprint, image)).encode()).hexdigest()[:20]
+    folder = generated_folder() / "datasets" / key
     rows, problems = [], []
     for place, (path, has_bytes, label_name) in enumerate(zip(paths, inside, labels, strict=True)):
         file, name = Path(path or ""), f"{split}/{place:07d}"
@@ -137,7 +136,7 @@ def _classes(where: str, rows: Sequence[_Row], feature: Any, label: str) -> tupl
     return classes
 
 
-def _splits(where: str, rows: Sequence[_Row]) -> dict[str, Split]:
+def _splits(where: str, rows: Sequence[_Row]) -> dict[str, SplitName]:
     """What each table with labels is for; nothing where there is one, which is then drawn from."""
     names = list(dict.fromkeys(row.split for row in rows if row.label))
     if len(names) == 1:

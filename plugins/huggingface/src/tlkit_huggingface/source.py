@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tlkit.components import Source
+from tlkit import Source
 
 
 def hf_datasets(

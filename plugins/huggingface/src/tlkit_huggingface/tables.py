@@ -8,11 +8,7 @@ from pathlib import Path
 
 import datasets
 
-from tlkit.components import IMAGE_SUFFIXES
-from tlkit.errors import DataError, close_matches
-from tlkit.folders import made_folder
-from tlkit.reaching import hub as hub_address
-from tlkit.reaching import unreachable
+from tlkit import IMAGE_SUFFIXES, DataError, close_matches, generated_folder, hub_url, why_unreachable
 
 Tables = dict[str, datasets.Dataset]
 #: What marks a folder that save_to_disk wrote.
@@ -58,11 +54,13 @@ def _local(root: Path) -> Tables:
 
 def _load(kind: str, **where: str) -> Tables:
     # datasets keeps a copy it can map into memory; it belongs where tlkit's own files can be cleared
-    return _tables(datasets.load_dataset(kind, cache_dir=str(made_folder() / "datasets" / "tables"), **where))
+    return _tables(
+        datasets.load_dataset(kind, cache_dir=str(generated_folder() / "datasets" / "tables"), **where)
+    )
 
 
 def _from_hub(name: str) -> Tables:
-    reason = unreachable(f"{hub_address()}/datasets/{name}")
+    reason = why_unreachable(f"{hub_url()}/datasets/{name}")
     with _quiet(name), _offline(reason is not None):
         try:
             return _tables(datasets.load_dataset(name))
@@ -70,7 +68,7 @@ def _from_hub(name: str) -> Tables:
             if reason is None:
                 raise
             raise DataError(
-                f"{name} is not on this machine, and {hub_address()} could not be reached ({reason}). "
+                f"{name} is not on this machine, and {hub_url()} could not be reached ({reason}). "
                 "Have it already? Point data.root at its folder and leave 'hub' out"
             ) from error
 

@@ -14,7 +14,7 @@ import transformers
 from timm.layers import register_notrace_module
 from torch import Tensor, fx, nn
 
-from tlkit.components import Block
+from tlkit import Block
 from tlkit_huggingface.models import base_of
 
 

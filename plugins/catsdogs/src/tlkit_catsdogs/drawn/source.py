@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -9,9 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tlkit.components import Sample, Source
-from tlkit.folders import made_folder
-from tlkit.hashing import digest
+from tlkit import Sample, Source, generated_folder
 
 ABOUT = "drawn by tlkit-catsdogs, a small world of its own: its numbers are not those of photos"
 
@@ -38,7 +37,7 @@ def drawn(
 
     classes = SETTINGS[setting].classes
     # what is drawn may change with this code and the libraries that draw; old images are then left alone
-    folder = (root or made_folder() / "drawn") / f"{setting}-{seed}-{_drawing()[:10]}"
+    folder = (root or generated_folder() / "drawn") / f"{setting}-{seed}-{_drawing()[:10]}"
     labelled = per_class * len(classes)
 
     def sample(number: int) -> Sample:
@@ -62,4 +61,5 @@ def _make(setting: str, seed: int, sample: Sample) -> bytes:
 def _drawing() -> str:
     """Of all that decides what is drawn: this package's code, and the libraries it draws with."""
     code = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
-    return digest(code, version("opencv-python-headless"), version("numpy"))
+    parts = (code, version("opencv-python-headless"), version("numpy"))
+    return hashlib.sha256(repr(parts).encode()).hexdigest()

@@ -1,0 +1,64 @@
+"""Reads all images of a source once and divides them into splits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tlkit.data.images import Image, inspect_images
+from tlkit.data.splits import Splits, draw_splits
+from tlkit.errors import DataError
+from tlkit.parts.source import Source
+from tlkit.recipe.schema import DataSpec
+from tlkit.runtime.devices import reader_threads
+from tlkit.utils.formatting import bulleted, plural
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All images of a run.
+
+    Attributes:
+        classes: class names; a label is an index into them.
+        splits: the labelled images.
+        unlabelled: the images without a label.
+        rejected: (id, reason) of each image that is left out.
+        about: a sentence about the images that every reader of the results should know, or nothing.
+    """
+
+    classes: tuple[str, ...]
+    splits: Splits
+    unlabelled: tuple[Image, ...]
+    rejected: tuple[tuple[str, str], ...]
+    about: str
+
+
+def read_dataset(source: Source, data: DataSpec, seed: int, tick: Callable[[int], object]) -> Dataset:
+    """Reads every image once, and draws the splits from those that can be used.
+
+    Raises:
+        DataError: an image cannot be used and the recipe says to stop, or there are too few images.
+    """
+    samples = [*source.samples, *source.unlabelled]
+    images, rejected = inspect_images(samples, threads=reader_threads(), tick=tick)
+    if data.on_unreadable == "stop":
+        _raise_for_rejected(data, rejected)
+    splits = draw_splits(
+        [image for image in images if image.sample.label is not None],
+        source.classes,
+        seed=seed,
+        per_class=data.per_class.model_dump() if data.per_class else None,
+        fractions=data.fractions.model_dump(),
+    )
+    if data.on_unreadable == "stop":
+        _raise_for_rejected(data, splits.rejected)
+    unlabelled = tuple(image for image in images if image.sample.label is None)
+    return Dataset(source.classes, splits, unlabelled, (*rejected, *splits.rejected), source.about)
+
+
+def _raise_for_rejected(data: DataSpec, rejected: Sequence[tuple[str, str]]) -> None:
+    if not rejected:
+        return
+    head = f"{data.root or data.source.name}: {plural(len(rejected), 'image')} cannot be used"
+    reasons = bulleted(head, [f"{name}: {reason}" for name, reason in rejected])
+    raise DataError(f"{reasons}\nRepair or remove them, or leave them out with --set data.on_unreadable=skip")

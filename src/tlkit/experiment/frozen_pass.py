@@ -1,0 +1,80 @@
+"""Computes the cached features that phases need, and accounts for what that cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from tlkit.data.dataset import Dataset
+from tlkit.data.views import ViewReader
+from tlkit.experiment.log import FeaturesComputed
+from tlkit.experiment.observer import Observer
+from tlkit.experiment.planning import PreparedPhase
+from tlkit.experiment.results import FeatureUse
+from tlkit.experiment.run_folder import RunFolder
+from tlkit.features.extraction import RequestOwner, extract_features, plan_extraction
+from tlkit.features.store import FeatureStore, cache_limit
+from tlkit.runtime.devices import ComputeConfig
+from tlkit.runtime.distributed import process_state
+
+
+class FrozenPass:
+    """Runs prefixes over the images of a run, once for all phases that share them.
+
+    Attributes:
+        store: where features are stored.
+        reader: reads images.
+        computed: number of image views computed, by phase and part of the data.
+        seconds: duration, by phase; a pass for several phases is divided by their numbers of image views.
+    """
+
+    def __init__(self, dataset: Dataset, store: FeatureStore, folder: RunFolder, observer: Observer) -> None:
+        self.store = store
+        self.reader = ViewReader()
+        self.computed: dict[RequestOwner, int] = {}
+        self.seconds: dict[str, float] = {}
+        self._dataset = dataset
+        self._folder = folder
+        self._observer = observer
+
+    def run(self, phases: Sequence[PreparedPhase]) -> None:
+        """Computes what the store lacks of these phases' features."""
+        for compute in dict.fromkeys(prepared.compute for prepared in phases):
+            with ExitStack() as devices:
+                together = [prepared for prepared in phases if prepared.compute == compute]
+                for prepared in together:
+                    devices.enter_context(prepared.on_device())
+                self._run_together(together, compute)
+
+    def _run_together(self, phases: Sequence[PreparedPhase], compute: ComputeConfig) -> None:
+        began = time.perf_counter()
+        requests = [request for prepared in phases for request in prepared.requests(self._dataset)]
+        jobs = plan_extraction(requests, self.store, compute)
+        process_state().wait_for_everyone()  # no process writes before all have planned
+        total = sum(len(job) for job in jobs)
+        if not total:
+            return
+        with self._observer.progress("frozen pass", total, "images") as tick:
+            computed = extract_features(jobs, self.store, compute, self.reader, tick)
+        seconds = time.perf_counter() - began
+        views = {"/".join(owner): count for owner, count in computed.items()}
+        self._folder.log(FeaturesComputed(computed=views, seconds=round(seconds, 3)))
+        for owner, count in computed.items():
+            self.computed[owner] = self.computed.get(owner, 0) + count
+            share = seconds * count / total
+            self.seconds[owner[0]] = self.seconds.get(owner[0], 0.0) + share
+        if self._folder.writes:
+            self.store.prune(cache_limit(), keep=self.store.used)
+
+    def feature_use(self, prepared: PreparedPhase) -> FeatureUse:
+        """Returns how a phase used cached features."""
+        name, views = prepared.phase.name, prepared.cached_views(self._dataset)
+        computed = self.computed.get((name, "train"), 0) + self.computed.get((name, "val"), 0)
+        return FeatureUse(
+            cached=prepared.caches_training,
+            computed=computed,
+            reused=views - computed,
+            size=views * prepared.bytes_per_view(),
+            why_not=prepared.why_not_cached,
+        )

@@ -1,0 +1,95 @@
+"""The events of a run in log.jsonl, a JSON object per line."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tlkit.errors import RunFolderError
+from tlkit.training.history import EpochMetrics
+from tlkit.utils.json_files import JsonModel, parse_json, read_text
+
+
+class Event(JsonModel):
+    """Base of all events; `time` is in seconds since 1970."""
+
+    time: float = Field(default_factory=lambda: round(time.time(), 3))
+
+
+class FeaturesComputed(Event):
+    """A frozen pass has ended: image views computed, by ``phase/part``, and its seconds."""
+
+    event: Literal["features"] = "features"
+    computed: dict[str, int]
+    seconds: float
+
+
+class PhaseStarted(Event):
+    """A phase has begun."""
+
+    event: Literal["phase_started"] = "phase_started"
+    phase: str
+
+
+class EpochEnded(Event):
+    """An epoch has been trained and validated."""
+
+    event: Literal["epoch"] = "epoch"
+    phase: str
+    metrics: EpochMetrics
+
+
+class PhaseEnded(Event):
+    """A phase has been evaluated."""
+
+    event: Literal["phase_ended"] = "phase_ended"
+    phase: str
+
+
+class RunEnded(Event):
+    """The requested phases are done."""
+
+    event: Literal["run_ended"] = "run_ended"
+    goal_met: bool | None
+
+
+class PluginFailed(Event):
+    """A plugin's event hook has raised."""
+
+    event: Literal["plugin_failed"] = "plugin_failed"
+    hook: str
+    problem: str
+
+
+AnyEvent = FeaturesComputed | PhaseStarted | EpochEnded | PhaseEnded | RunEnded | PluginFailed
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    event: Annotated[AnyEvent, Field(discriminator="event")]
+
+
+def append_event(path: Path, event: AnyEvent) -> None:
+    """Appends an event to a log."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(event.model_dump_json() + "\n")
+
+
+def read_events(path: Path) -> list[AnyEvent]:
+    """Reads a log; a last line that was cut short, without a line break, is ignored.
+
+    Raises:
+        RunFolderError: the log cannot be read, or a line is not an event.
+    """
+    if not path.is_file():
+        return []
+    lines = read_text(path, RunFolderError).split("\n")[:-1]
+    return [
+        parse_json(f'{{"event": {line}}}', _Line, RunFolderError, f"{path}, line {number}").event
+        for number, line in enumerate(lines, 1)
+        if line.strip()
+    ]

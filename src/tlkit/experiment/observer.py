@@ -1,0 +1,84 @@
+"""A run as plugins and the program that starts it see it, and the events that they are told of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tlkit.experiment.estimate import Estimate
+from tlkit.experiment.plan import Plan
+from tlkit.experiment.results import Results
+from tlkit.plugins.loader import make_manager
+from tlkit.plugins.registry import Registry
+from tlkit.recipe.recipe import Recipe
+from tlkit.runtime.distributed import process_state
+
+Tick = Callable[[int], object]
+
+
+@dataclass
+class Run:
+    """One execution of a recipe.
+
+    Attributes:
+        recipe: the recipe.
+        folder: the run folder.
+        results: the content of results.json, growing phase by phase.
+        plan: what the run does; None where a finished run was only read.
+        estimates: measures how long the phases will train, in about a second each; see `Estimate`.
+        stopping: why the current phase is to end early, if something asked for it.
+    """
+
+    recipe: Recipe
+    folder: Path
+    results: Results
+    plan: Plan | None = None
+    estimates: Callable[[], Mapping[str, Estimate]] = dict
+    stopping: str | None = None
+
+    def stop_phase(self, reason: str) -> None:
+        """Ends the current phase after this epoch; the best weights so far are kept.
+
+        For implementations of `tlkit_epoch_ended`. The reason is in results.json as `stopped`.
+        """
+        self.stopping = reason
+
+
+class Observer:
+    """Watches a run from within the program that starts it.
+
+    Subclass it, and implement tlkit's event hooks (`tlkit_run_started`, `tlkit_epoch_ended`, …) as methods
+    decorated with ``@tlkit.hookimpl``, as a plugin does. What they raise ends the run.
+    """
+
+    @contextmanager
+    def progress(self, task: str, total: int, unit: str) -> Iterator[Tick]:
+        """Is entered for each piece of work; yields a function that is called with how much was done."""
+        yield lambda _: None
+
+    def note(self, text: str) -> None:
+        """Is called with what the user should know, such as a plugin that failed."""
+
+
+class Events:
+    """Calls event hooks: first the observer's, then every plugin's. Only the main process does."""
+
+    def __init__(
+        self, registry: Registry, observer: Observer, log_failure: Callable[[str, str], object]
+    ) -> None:
+        """Reports a plugin that raises to the observer, and to `log_failure` with the hook's name."""
+        self._registry = registry
+        self._observer = observer
+        self._hooks = make_manager(observer, "observer").hook
+        self._log_failure = log_failure
+
+    def notify(self, hook: str, **values: object) -> None:
+        """Calls one hook with keyword arguments."""
+        if not process_state().is_main_process:
+            return
+        getattr(self._hooks, hook)(**values)
+        for problem in self._registry.notify(hook, **values):
+            self._observer.note(problem)
+            self._log_failure(hook, problem)

@@ -1,0 +1,105 @@
+"""The plan of a run, in numbers, as it is shown and written to plan.json."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tlkit.utils.json_files import JsonModel
+
+
+class DataSummary(JsonModel):
+    """How many images a run has.
+
+    Attributes:
+        train: number of training images.
+        val: number of validation images.
+        test: number of test images.
+        unlabelled: number of images without a label.
+        rejected: (id, reason) of each image that is left out.
+        about: a sentence about the images that every reader of the results should know, or nothing.
+    """
+
+    train: int
+    val: int
+    test: int
+    unlabelled: int
+    rejected: tuple[tuple[str, str], ...]
+    about: str
+
+    def counts(self) -> dict[str, int]:
+        """Returns the number of images per split, and without a label."""
+        return {"train": self.train, "val": self.val, "test": self.test, "unlabelled": self.unlabelled}
+
+
+class BlockPlan(JsonModel):
+    """A block of a backbone in a phase.
+
+    Attributes:
+        name: the block's.
+        state: whether all, some or none of its parameters are trainable.
+        parameters: number of elements in its parameters.
+    """
+
+    name: str
+    state: Literal["trainable", "partly", "frozen"]
+    parameters: int
+
+
+class PhasePlan(JsonModel):
+    """One phase of a plan.
+
+    Attributes:
+        name: the phase's.
+        backbone: its backbone's name.
+        head: its head's name.
+        start_from: the phase that it starts from, or None.
+        trainable: number of trainable parameters.
+        trainable_head: how many of them are the head's.
+        head_untrained: whether the head has parameters that neither this phase nor an earlier one trains.
+        frozen: number of frozen parameters.
+        blocks: the backbone's, from input to output.
+        frontier: where the first trainable parameter is met.
+        epochs: maximum number of epochs.
+        precision: "float32" or "bfloat16".
+        image_size: in pixels.
+        views: number of cached views per training image, or "fresh".
+        feature_shapes: of the cached tensors, per image view.
+        feature_bytes: size of all cached features.
+        why_not: why features of training images are not cached, or None.
+    """
+
+    name: str
+    backbone: str
+    head: str
+    start_from: str | None
+    trainable: int
+    trainable_head: int
+    head_untrained: bool
+    frozen: int
+    blocks: tuple[BlockPlan, ...]
+    frontier: str
+    epochs: int
+    precision: str
+    image_size: int
+    views: int | Literal["fresh"]
+    feature_shapes: tuple[tuple[int, ...], ...]
+    feature_bytes: int
+    why_not: str | None
+
+
+class Plan(JsonModel):
+    """What a run is going to do.
+
+    Attributes:
+        recipe: the recipe's name.
+        classes: class names.
+        data: how many images there are.
+        phases: the phases, in order.
+        device: the device that it computes on.
+    """
+
+    recipe: str
+    classes: tuple[str, ...]
+    data: DataSummary
+    phases: tuple[PhasePlan, ...]
+    device: str

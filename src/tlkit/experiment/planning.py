@@ -1,0 +1,363 @@
+"""Prepares a run: makes every phase's network, finds its frontier, and describes the plan."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import nn
+
+from tlkit.data.dataset import Dataset
+from tlkit.data.images import Image
+from tlkit.data.views import View
+from tlkit.errors import RecipeError, TlkitError
+from tlkit.experiment.plan import BlockPlan, DataSummary, PhasePlan, Plan
+from tlkit.experiment.results import ParameterCounts
+from tlkit.features.extraction import FeatureRequest, bytes_per_view
+from tlkit.model.classifier import Classifier, to_layout
+from tlkit.model.freezing import freeze, updates_statistics
+from tlkit.model.partition import Partition, PartitionedClassifier, partition
+from tlkit.model.saving import make_backbone
+from tlkit.parts.backbone import Backbone
+from tlkit.parts.source import Source
+from tlkit.plugins.registry import Registry
+from tlkit.recipe.recipe import Phase, Recipe
+from tlkit.recipe.schema import DataSpec
+from tlkit.runtime.devices import CPU, ComputeConfig, compute_config
+from tlkit.utils.hashing import digest, seed
+
+#: Features of test and of unlabelled images are cached up to this many bytes each per phase.
+SMALL = 256 * 2**20
+#: How many views "auto" caches: benchmarks/RESULTS.md has their accuracy beside that of fresh ones.
+AUTO_VIEWS = 8
+
+
+@dataclass
+class PreparedPhase:
+    """A phase with its network, ready to run.
+
+    Attributes:
+        phase: the recipe's row.
+        backbone: the backbone as it was made.
+        network: the classifier, partitioned at its frontier; on the CPU outside of `on_device`.
+        trainable: names of the trainable parameters.
+        updated: names of everything that training may change: trainable parameters, and buffers of batch
+            norms that update their statistics.
+        compute: where and how precisely it computes.
+        plain: the view for validation and test.
+        views: the views that training uses in turn; for "fresh", one that is drawn anew each epoch.
+    """
+
+    phase: Phase
+    backbone: Backbone
+    network: Partition
+    trainable: set[str]
+    updated: set[str]
+    compute: ComputeConfig
+    plain: View
+    views: tuple[View, ...]
+
+    @property
+    def caches_features(self) -> bool:
+        """Whether features of validation images are cached."""
+        return self.phase.cache_features and bool(self.network.boundaries)
+
+    @property
+    def caches_training(self) -> bool:
+        """Whether features of training images are cached."""
+        return self.caches_features and self.phase.views != "fresh"
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to train."""
+        return bool(self.trainable) and self.phase.training.epochs > 0
+
+    @property
+    def why_not_cached(self) -> str | None:
+        """Why features of training images are not cached, or None if they are."""
+        if not self.phase.cache_features:
+            return "features.cache is false"
+        if self.network.fallback_reason is not None:
+            return self.network.fallback_reason
+        return "views are drawn afresh each epoch" if self.phase.views == "fresh" else None
+
+    @contextmanager
+    def on_device(self) -> Iterator[None]:
+        """Moves the network to its device, and back to the CPU afterwards.
+
+        Phases are prepared on the CPU, so that not all of their networks have to fit on a GPU.
+        """
+        if self.compute.device == CPU:
+            yield
+            return
+        self.network.to(self.compute.device)
+        try:
+            yield
+        finally:
+            self.network.to(CPU)
+
+    def bytes_per_view(self) -> int:
+        """Returns the size of one image view's cached features."""
+        return bytes_per_view(self.network, self.compute)
+
+    def caches_small(self, images: Sequence[Image]) -> bool:
+        """Returns whether features of test or unlabelled images are cached too: when they are small."""
+        return self.caches_features and 0 < self.bytes_per_view() * len(images) <= SMALL
+
+    def cached_views(self, dataset: Dataset) -> int:
+        """Returns how many views of training and validation images are cached."""
+        views = len(dataset.splits.val) if self.caches_features else 0
+        if self.trains and self.caches_training:
+            views += len(dataset.splits.train) * len(self.views)
+        return views
+
+    def requests(self, dataset: Dataset) -> list[FeatureRequest]:
+        """Returns the features that this phase needs to be cached."""
+        if not self.caches_features or not isinstance(self.network, PartitionedClassifier):
+            return []
+        network, splits = self.network, dataset.splits
+
+        def request(view: View, images: tuple[Image, ...], part: str) -> FeatureRequest:
+            return FeatureRequest(network, view, images, (self.phase.name, part))
+
+        requests = []
+        if self.trains and self.caches_training:
+            requests += [request(view, splits.train, "train") for view in self.views]
+        requests.append(request(self.plain, splits.val, "val"))
+        for part, images in (("test", splits.test), ("unlabelled", dataset.unlabelled)):
+            if self.caches_small(images):
+                requests.append(request(self.plain, images, part))
+        return requests
+
+    def parameter_counts(self) -> ParameterCounts:
+        """Returns the numbers of trainable and frozen parameters."""
+        classifier = self.network.classifier
+        trainable = classifier.count(self.trainable)
+        total = sum(value.numel() for value in classifier.parameters())
+        return ParameterCounts(trainable=trainable, frozen=total - trainable)
+
+
+def make_source(data: DataSpec, registry: Registry) -> Source:
+    """Makes the recipe's source, which lists its images without reading them."""
+    source: Source = registry.make("source", data.source.name, data.source_options(), data.root)
+    return source
+
+
+def prepare_phases(
+    recipe: Recipe,
+    phases: Sequence[Phase],
+    classes: Sequence[str] | None,
+    registry: Registry,
+    device: torch.device,
+) -> list[PreparedPhase]:
+    """Makes every phase's network and finds its frontier.
+
+    Without classes (their source cannot be made) there are no heads, but backbones and freeze policies are
+    checked all the same.
+
+    Raises:
+        RecipeError: all phases that cannot be prepared, each with its reason.
+    """
+    problems: list[str] = []
+    prepared: list[PreparedPhase] = []
+    backbones: dict[str, Backbone | None] = {}
+    for phase in phases:
+        key = "backbone"
+        try:
+            backbone = _backbone(recipe, phase, registry, backbones)
+            if backbone is None:  # reported with the first phase that has it
+                continue
+            key = "head"
+            head = _head(recipe, phase, backbone, classes, registry)
+            key = "freeze"
+            prepared.append(_prepare_phase(recipe, phase, backbone, head, registry, device))
+        except TlkitError as error:
+            problems.append(f"phase.{phase.name}.{key}: {error}")
+    if problems:
+        raise RecipeError(problems, recipe=recipe.label)
+    return prepared
+
+
+def _backbone(
+    recipe: Recipe, phase: Phase, registry: Registry, made: dict[str, Backbone | None]
+) -> Backbone | None:
+    """Makes a phase's backbone, once for all phases that have the same; None if it could not be made before."""
+    table = json.dumps(phase.backbone.table(), default=str)
+    key = json.dumps([phase.backbone.table(), phase.preprocess], default=str, sort_keys=True)
+    if key not in made:
+        made[key] = None
+        torch.manual_seed(seed(recipe.seed, "backbone", table))
+        made[key] = make_backbone(registry, phase.backbone, phase.preprocess)
+    return made[key]
+
+
+def _head(
+    recipe: Recipe, phase: Phase, backbone: Backbone, classes: Sequence[str] | None, registry: Registry
+) -> nn.Module:
+    if classes is None:
+        return nn.Identity()
+    # a phase that starts from another overwrites the new head, so the seed need not depend on that
+    torch.manual_seed(seed(recipe.seed, phase.name, "head"))
+    head: nn.Module = registry.make("head", phase.head.name, phase.head.options, backbone, classes)
+    return head
+
+
+def _prepare_phase(
+    recipe: Recipe,
+    phase: Phase,
+    backbone: Backbone,
+    head: nn.Module,
+    registry: Registry,
+    device: torch.device,
+) -> PreparedPhase:
+    classifier = to_layout(Classifier(backbone, head), CPU)
+    trainable = set(registry.make("freeze-policy", phase.freeze.name, phase.freeze.options, classifier))
+    freeze(classifier, trainable)
+    updates = updates_statistics(classifier, trainable, phase.statistics)
+    size = backbone.preprocess.size
+    network = partition(classifier, trainable, torch.zeros(1, 3, size, size), update_statistics=updates)
+    statistics = {name for name, _ in classifier.named_buffers()} if updates else set()
+    plain = View(backbone.preprocess)
+    return PreparedPhase(
+        phase=phase,
+        backbone=backbone,
+        network=network,
+        trainable=trainable,
+        updated=trainable | (statistics - network.prefix_state()),
+        compute=compute_config(device, phase.training.precision),
+        plain=plain,
+        views=training_views(recipe, phase, plain, registry),
+    )
+
+
+def training_views(recipe: Recipe, phase: Phase, plain: View, registry: Registry) -> tuple[View, ...]:
+    """Returns the views that a phase trains on in turn, the plain one first, or one that is drawn afresh."""
+    part = phase.augmentation
+    if part.name == "none":
+        return (plain,)
+    augmentation = registry.make("augmentation", part.name, part.options, plain.preprocess)
+    registered = registry.find("augmentation", part.name)
+    code = registered.owner, registered.version, registered.code()
+    name = digest(part.name, sorted(part.options.items()), *code)
+    if phase.views == "fresh":
+        return (View(plain.preprocess, augmentation, (recipe.seed, phase.name), name),)
+    # a cached view is drawn from its number and the image's bytes, so that runs and seeds share it
+    count = AUTO_VIEWS if phase.views == "auto" else phase.views
+    return (plain, *(View(plain.preprocess, augmentation, (number,), name) for number in range(1, count)))
+
+
+def resolve_auto_views(
+    prepared: PreparedPhase, recipe: Recipe, registry: Registry, images: int, limit: int
+) -> PreparedPhase:
+    """Decides ``views = "auto"``.
+
+    Each cached view costs one pass through the prefix, and so does each epoch of fresh ones. Eight are cached
+    where that is less and where they fit; time is not measured, so that the same recipe always does the same.
+
+    Args:
+        prepared: the phase.
+        recipe: the recipe that it belongs to.
+        registry: all parts.
+        images: the number of training images.
+        limit: bytes that may be cached.
+    """
+    if prepared.phase.views != "auto":
+        return prepared
+    cheaper = prepared.caches_features and prepared.phase.training.epochs > AUTO_VIEWS
+    fits = AUTO_VIEWS * images * prepared.bytes_per_view() <= limit
+    phase = replace(prepared.phase, views=AUTO_VIEWS if cheaper and fits else "fresh")
+    return replace(prepared, phase=phase, views=training_views(recipe, phase, prepared.plain, registry))
+
+
+def features_known_beforehand(
+    prepared: PreparedPhase, recipe: Recipe, phases: Mapping[str, PreparedPhase]
+) -> bool:
+    """Returns whether no phase that this one starts from changes what its cached features depend on."""
+    reads = prepared.network.prefix_state()
+    start = prepared.phase.start_from
+    while start is not None:
+        before = phases.get(start)
+        if before is None or not reads.isdisjoint(before.updated):
+            return False
+        start = recipe.phase(start).start_from
+    return True
+
+
+def describe_plan(
+    recipe: Recipe, dataset: Dataset, phases: Sequence[PreparedPhase], device: torch.device
+) -> Plan:
+    """Describes what a run is going to do."""
+    splits = dataset.splits
+    data = DataSummary(
+        train=len(splits.train),
+        val=len(splits.val),
+        test=len(splits.test),
+        unlabelled=len(dataset.unlabelled),
+        rejected=dataset.rejected,
+        about=dataset.about,
+    )
+    return Plan(
+        recipe=recipe.name,
+        classes=dataset.classes,
+        data=data,
+        phases=tuple(_describe_phase(prepared, dataset) for prepared in phases),
+        device=str(device),
+    )
+
+
+def _describe_phase(prepared: PreparedPhase, dataset: Dataset) -> PhasePlan:
+    network, phase, test = prepared.network, prepared.phase, dataset.splits.test
+    classifier = network.classifier
+    cached = prepared.cached_views(dataset) + (len(test) if prepared.caches_small(test) else 0)
+    counts = prepared.parameter_counts()
+    head = {name for name in prepared.trainable if name.startswith("head.")}
+    has_head = any(True for _ in classifier.head.parameters())
+    return PhasePlan(
+        name=phase.name,
+        backbone=phase.backbone.name,
+        head=phase.head.name,
+        start_from=phase.start_from,
+        trainable=counts.trainable,
+        trainable_head=classifier.count(head),
+        head_untrained=not prepared.trains and not phase.start_from and has_head,
+        frozen=counts.frozen,
+        blocks=tuple(
+            BlockPlan(
+                name=block.name,
+                state=_block_state(block.parameters, prepared.trainable),
+                parameters=classifier.count(set(block.parameters)),
+            )
+            for block in classifier.blocks()
+        ),
+        frontier=_describe_frontier(prepared),
+        epochs=phase.training.epochs if prepared.trainable else 0,
+        precision=str(prepared.compute.dtype).removeprefix("torch."),
+        image_size=prepared.plain.preprocess.size,
+        views="fresh" if phase.views == "fresh" else len(prepared.views),
+        feature_shapes=(
+            tuple(boundary.shape for boundary in network.boundaries) if prepared.caches_features else ()
+        ),
+        feature_bytes=cached * prepared.bytes_per_view(),
+        why_not=prepared.why_not_cached,
+    )
+
+
+def _block_state(names: Sequence[str], trainable: set[str]) -> Literal["trainable", "partly", "frozen"]:
+    count = sum(name in trainable for name in names)
+    return "trainable" if count == len(names) else "partly" if count else "frozen"
+
+
+def _describe_frontier(prepared: PreparedPhase) -> str:
+    blocks = prepared.network.classifier.blocks()
+    first = next(
+        (block.name for block in blocks if not prepared.trainable.isdisjoint(block.parameters)), None
+    )
+    if first is None:
+        return "behind the backbone"
+    if not prepared.network.boundaries:
+        return "at the image"
+    return f"in {first}" if first == blocks[0].name else f"in front of {first}"

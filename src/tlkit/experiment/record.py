@@ -1,0 +1,291 @@
+"""A run read back from its folder: everything that is there, finished or interrupted."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from tlkit.errors import RunFolderError, TlkitError, close_matches
+from tlkit.experiment.log import AnyEvent, EpochEnded, FeaturesComputed, read_events
+from tlkit.experiment.plan import DataSummary, PhasePlan, Plan
+from tlkit.experiment.planning import make_source
+from tlkit.experiment.results import PhaseResult, Results, RunDescription
+from tlkit.parts.source import Sample, Source
+from tlkit.plugins.registry import Registry
+from tlkit.recipe.recipe import Phase, Recipe, read_recipe
+from tlkit.training.history import EpochMetrics
+from tlkit.utils.json_files import read_json
+
+Model = TypeVar("Model", bound=BaseModel)
+
+#: Rows of predictions.csv that are held as text at a time: with many classes they are long.
+CHUNK = 2000
+#: The minimum number of image views from which the frozen pass's rate is estimated.
+ENOUGH_VIEWS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRow:
+    """A row of splits.csv; `label` is None for an image without one."""
+
+    split: str
+    id: str
+    label: str | None
+    width: int
+    height: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SplitPredictions:
+    """A phase's predictions for the images of one split.
+
+    Attributes:
+        ids: the images' ids.
+        labels: true classes, int64 ``(N,)``; -1 for an image without a label.
+        probabilities: float32 ``(N, classes)``.
+    """
+
+    ids: list[str]
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """The most probable class of each image, ``(N,)``."""
+        predicted: NDArray[np.int64] = self.probabilities.argmax(1)
+        return predicted
+
+    @property
+    def confidence(self) -> NDArray[np.float32]:
+        """The probability of that class, ``(N,)``."""
+        confidence: NDArray[np.float32] = self.probabilities.max(1)
+        return confidence
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether that class is the label, ``(N,)``."""
+        correct: NDArray[np.bool_] = self.predicted == self.labels
+        return correct
+
+
+@dataclass(frozen=True)
+class PhaseRecord:
+    """What a run folder has of a phase.
+
+    Attributes:
+        phase: the recipe's row.
+        folder: the phase's own folder.
+        plan: its entry in plan.json, or None.
+        result: its entry in results.json, or None while it has not ended.
+        history: the epochs so far, from history.csv or, of an interrupted phase, from the log.
+        classes: class names, in the order of probabilities.
+    """
+
+    phase: Phase
+    folder: Path
+    plan: PhasePlan | None
+    result: PhaseResult | None
+    history: list[EpochMetrics]
+    classes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The phase's name."""
+        return self.phase.name
+
+    @cached_property
+    def predictions(self) -> dict[str, SplitPredictions]:
+        """predictions.csv by split; empty where the file is missing.
+
+        Raises:
+            RunFolderError: it cannot be read.
+        """
+        path = self.folder / "predictions.csv"
+        return _read_predictions(path, self.classes) if path.is_file() else {}
+
+
+class RunRecord:
+    """A run folder's content.
+
+    Attributes:
+        folder: the run folder.
+        recipe: the recipe that was run.
+        results: results.json, or None before the first phase has ended.
+        plan: plan.json, or None before the plan was made.
+        description: run.json, or None before the plan was made.
+        classes: class names; empty before the plan was made.
+        images: the rows of splits.csv.
+        phases: the recipe's phases, in order.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Reads a run folder.
+
+        Raises:
+            RunFolderError: it is not a run folder, or a file in it cannot be read.
+        """
+        if not (folder / "recipe.toml").is_file():
+            problem = "is not a run folder" if folder.is_dir() else "does not exist"
+            siblings = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
+            raise RunFolderError(f"{folder} {problem}{close_matches(folder.name, siblings)}")
+        self.folder = folder
+        self.recipe: Recipe = read_recipe(folder)
+        self.results = self._read("results.json", Results)
+        self.plan = self._read("plan.json", Plan)
+        self.description = self._read("run.json", RunDescription)
+        known = self.results or self.plan
+        self.classes = known.classes if known else ()
+        self.images = _read_images(folder / "splits.csv")
+        self._events = read_events(folder / "log.jsonl")
+        self.phases = [self._phase(phase) for phase in self.recipe.phases]
+
+    @property
+    def done(self) -> list[PhaseRecord]:
+        """The phases that have ended."""
+        return [phase for phase in self.phases if phase.result is not None]
+
+    @property
+    def phase_results(self) -> list[PhaseResult]:
+        """The results of the phases that have ended."""
+        return [phase.result for phase in self.phases if phase.result is not None]
+
+    @property
+    def data(self) -> DataSummary | None:
+        """How many images the run has; None before the plan was made."""
+        known = self.results or self.plan
+        return known.data if known else None
+
+    def seconds_per_view(self) -> float | None:
+        """Returns the frozen pass's seconds per image view; None if too few were computed to tell."""
+        passes = [event for event in self._events if isinstance(event, FeaturesComputed)]
+        views = sum(sum(event.computed.values()) for event in passes)
+        return sum(event.seconds for event in passes) / views if views >= ENOUGH_VIEWS else None
+
+    def _read(self, name: str, model: type[Model]) -> Model | None:
+        path = self.folder / name
+        return read_json(path, model, RunFolderError) if path.is_file() else None
+
+    def _phase(self, phase: Phase) -> PhaseRecord:
+        folder = self.folder / "phases" / phase.name
+        plans = {plan.name: plan for plan in self.plan.phases} if self.plan else {}
+        result = self.results.phase(phase.name) if self.results else None
+        history = _read_history(folder / "history.csv") or _history_from(self._events, phase.name)
+        return PhaseRecord(phase, folder, plans.get(phase.name), result, history, self.classes)
+
+
+def find_image_files(
+    recipe: Recipe, registry: Registry
+) -> tuple[dict[str, Sample], Source | None, str | None]:
+    """Finds a run's images again.
+
+    Returns:
+        The samples by id, their source, and why they cannot be found, or None.
+    """
+    try:
+        if recipe.data is None:
+            return {}, None, "the recipe names no data"
+        source = make_source(recipe.data, registry)
+    except TlkitError as error:  # the images, or the plugin, are no longer there
+        return {}, None, str(error)
+    return {sample.id: sample for sample in (*source.samples, *source.unlabelled)}, source, None
+
+
+def _history_from(events: Iterable[AnyEvent], phase: str) -> list[EpochMetrics]:
+    """Returns the epochs in a log; of an epoch that was trained again after an interruption, the later one."""
+    epochs = {
+        event.metrics.epoch: event.metrics
+        for event in events
+        if isinstance(event, EpochEnded) and event.phase == phase
+    }
+    return [epochs[number] for number in sorted(epochs)]
+
+
+def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
+    """Yields the rows of a CSV file that has exactly these columns.
+
+    Raises:
+        RunFolderError: it cannot be read, has other columns, or a row has too few or too many cells.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv.reader(file)
+            header = next(rows, [])
+            if header != [*columns]:
+                raise RunFolderError(f"{path} cannot be read: its columns are not {', '.join(columns[:8])}")
+            for row in rows:
+                if len(row) != len(columns):
+                    raise RunFolderError(
+                        f"{path} cannot be read: line {rows.line_num} has {len(row)} cells, "
+                        f"not {len(columns)}"
+                    )
+                yield row
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise RunFolderError(f"{path} cannot be read: {error}") from error
+
+
+def _read_images(path: Path) -> list[ImageRow]:
+    if not path.is_file():
+        return []
+    images = []
+    for line, row in enumerate(_csv_rows(path, [field.name for field in fields(ImageRow)]), 2):
+        split, name, label, width, height, sha256 = row
+        try:
+            images.append(ImageRow(split, name, label or None, int(width), int(height), sha256))
+        except ValueError as error:
+            raise RunFolderError(f"{path} cannot be read: line {line}: {error}") from error
+    return images
+
+
+def _read_history(path: Path) -> list[EpochMetrics]:
+    if not path.is_file():
+        return []
+    epochs = []
+    for line, row in enumerate(_csv_rows(path, [field.name for field in fields(EpochMetrics)]), 2):
+        try:
+            epochs.append(EpochMetrics(int(row[0]), *map(float, row[1:])))
+        except ValueError as error:
+            raise RunFolderError(f"{path} cannot be read: line {line}: {error}") from error
+    return epochs
+
+
+def _read_predictions(path: Path, classes: Sequence[str]) -> dict[str, SplitPredictions]:
+    """Reads predictions.csv by split, converting its numbers in chunks, since they are large as text."""
+    labels_by_name = {"": -1, **{name: label for label, name in enumerate(classes)}}
+    columns = ["split", "id", "label", "predicted", *(f"p_{name}" for name in classes)]
+    ids: dict[str, list[str]] = {}
+    labels: dict[str, list[int]] = {}
+    numbers: dict[str, list[NDArray[np.float32]]] = {}
+    for split, chunk in _chunks(_csv_rows(path, columns)):
+        ids.setdefault(split, []).extend(row[1] for row in chunk)
+        try:
+            labels.setdefault(split, []).extend(labels_by_name[row[2]] for row in chunk)
+            numbers.setdefault(split, []).append(np.array([row[4:] for row in chunk], np.float32))
+        except KeyError as error:
+            raise RunFolderError(f"{path} cannot be read: label: no class is called {error}") from error
+        except ValueError as error:
+            raise RunFolderError(f"{path} cannot be read: {error}") from error
+    return {
+        split: SplitPredictions(ids[split], np.array(labels[split], np.int64), np.concatenate(numbers[split]))
+        for split in ids
+    }
+
+
+def _chunks(rows: Iterable[list[str]]) -> Iterator[tuple[str, list[list[str]]]]:
+    """Groups consecutive rows of the same split, at most CHUNK at a time."""
+    chunk: list[list[str]] = []
+    for row in rows:
+        if chunk and (len(chunk) == CHUNK or chunk[0][0] != row[0]):
+            yield chunk[0][0], chunk
+            chunk = []
+        chunk.append(row)
+    if chunk:
+        yield chunk[0][0], chunk

@@ -1,0 +1,166 @@
+"""The results of a run: the content of results.json and run.json."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tlkit.evaluation.metrics import Scores, TestScores
+from tlkit.experiment.plan import DataSummary, Plan
+from tlkit.recipe.recipe import Recipe
+from tlkit.utils.formatting import format_p_value
+from tlkit.utils.json_files import JsonModel
+
+
+class ParameterCounts(JsonModel):
+    """Numbers of trainable and frozen parameters."""
+
+    trainable: int
+    frozen: int
+
+
+class FeatureUse(JsonModel):
+    """Cached features of training and validation images, in image views.
+
+    A view that is computed for several phases in one pass counts for the first of them; the others reuse it.
+
+    Attributes:
+        cached: whether features of training images are cached.
+        computed: number of image views computed by this run.
+        reused: number of image views that were in the store.
+        size: of all of them, in bytes; ``bytes`` in JSON.
+        why_not: why features of training images are not cached, or None.
+    """
+
+    cached: bool
+    computed: int
+    reused: int
+    size: int = Field(alias="bytes")
+    why_not: str | None
+
+
+class PhaseSeconds(JsonModel):
+    """Where a phase's time went, in seconds."""
+
+    total: float
+    features: float
+    training: float
+    evaluation: float
+
+
+class Versus(JsonModel):
+    """A phase against an earlier one on the same test images: McNemar's exact test.
+
+    Attributes:
+        phase: the earlier phase.
+        gained: number of images that only this phase predicts correctly.
+        lost: number of images that only the earlier phase predicts correctly.
+        p: the test's p-value.
+    """
+
+    phase: str
+    gained: int
+    lost: int
+    p: float
+
+    def describe(self, images: int) -> str:
+        """Describes the gain over the earlier phase on that many test images, and how significant it is."""
+        points = 100 * (self.gained - self.lost) / images
+        return f"{points:+.1f} points over {self.phase} ({format_p_value(self.p)})"
+
+
+class PhaseResult(JsonModel):
+    """The results of one phase.
+
+    Attributes:
+        name: the phase's.
+        epochs: number of epochs trained.
+        best_epoch: the epoch whose weights were kept; 0: those that it started from.
+        stopped: why a plugin ended the phase, or None.
+        parameters: numbers of trainable and frozen parameters.
+        features: cached features.
+        seconds: where its time went.
+        temperature: logits are divided by it before the softmax.
+        val: scores on the validation images.
+        test: scores on the test images.
+        versus: comparisons with the phase before and with the first one.
+    """
+
+    name: str
+    epochs: int
+    best_epoch: int
+    stopped: str | None
+    parameters: ParameterCounts
+    features: FeatureUse
+    seconds: PhaseSeconds
+    temperature: float
+    val: Scores
+    test: TestScores
+    versus: tuple[Versus, ...] = ()
+
+
+class Results(JsonModel):
+    """The content of results.json, as far as the run has come.
+
+    Attributes:
+        schema_version: version of the file's format; ``schema`` in JSON.
+        recipe: the recipe's name.
+        classes: class names; confusions are in this order.
+        goal: accuracy that the last phase must reach on the test images, or None.
+        goal_met: whether it does; None while phases are missing.
+        data: how many images there are.
+        phases: results of the phases that have ended.
+    """
+
+    schema_version: Literal[1] = Field(1, alias="schema")
+    recipe: str
+    classes: tuple[str, ...]
+    goal: float | None
+    goal_met: bool | None
+    data: DataSummary
+    phases: tuple[PhaseResult, ...]
+
+    @staticmethod
+    def empty(recipe: Recipe, plan: Plan) -> Results:
+        """Returns the results of a run of which no phase has ended."""
+        return Results(
+            recipe=recipe.name,
+            classes=plan.classes,
+            goal=recipe.goal,
+            goal_met=None,
+            data=plan.data,
+            phases=(),
+        )
+
+    def phase(self, name: str) -> PhaseResult | None:
+        """Returns the result of that phase, or None if it has not ended."""
+        return next((result for result in self.phases if result.name == name), None)
+
+    def with_phase(self, result: PhaseResult) -> Results:
+        """Returns these results with one more phase."""
+        return self.model_copy(update={"phases": (*self.phases, result)})
+
+
+class RunDescription(JsonModel):
+    """The content of run.json: what a run's numbers depend on besides its recipe.
+
+    Attributes:
+        versions: of the libraries, by name.
+        python: version of Python.
+        machine: operating system and architecture.
+        device: the device that it computed on.
+        threads: number of torch's threads.
+        seed: the recipe's.
+        command: the command line.
+        finished: whether all phases have ended.
+    """
+
+    versions: dict[str, str]
+    python: str
+    machine: str
+    device: str
+    threads: int
+    seed: int
+    command: tuple[str, ...]
+    finished: bool

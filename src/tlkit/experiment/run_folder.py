@@ -1,0 +1,231 @@
+"""The folder of one run: writes its files, and reads back what resuming needs."""
+
+from __future__ import annotations
+
+import csv
+import platform
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from tlkit.data.dataset import Dataset
+from tlkit.data.images import Image
+from tlkit.errors import RunFolderError
+from tlkit.experiment.log import AnyEvent, append_event
+from tlkit.experiment.plan import Plan
+from tlkit.experiment.results import Results, RunDescription
+from tlkit.recipe.recipe import Recipe
+from tlkit.runtime.distributed import process_state
+from tlkit.training.history import EpochMetrics
+from tlkit.utils.atomic_write import atomic_write
+from tlkit.utils.json_files import read_json, read_text, write_json
+
+#: The libraries that numbers depend on, besides the recipe.
+LIBRARIES = (
+    "tlkit",
+    "torch",
+    "timm",
+    "albumentations",
+    "accelerate",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+)
+
+
+@dataclass(frozen=True)
+class SplitProbabilities:
+    """A classifier's probabilities ``(N, classes)`` for the images of one split."""
+
+    split: str
+    images: Sequence[Image]
+    probabilities: NDArray[np.float64]
+
+
+class RunFolder:
+    """Writes and reads a run's files, each replaced as a whole.
+
+    Attributes:
+        path: the folder.
+        writes: whether this process writes: only the main process does.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.writes = process_state().is_main_process
+
+    def resume(self, recipe: Recipe) -> Results | None:
+        """Returns the results of phases that an earlier execution of this run finished, if there are any.
+
+        Raises:
+            RunFolderError: the folder belongs to another recipe, or its results cannot be read.
+        """
+        if not (self.path / "recipe.toml").is_file():
+            return None
+        self.prepare(recipe)
+        return self.results()
+
+    def prepare(self, recipe: Recipe) -> None:
+        """Makes the folder, or accepts one that this very recipe began.
+
+        Raises:
+            RunFolderError: it belongs to another recipe, has other content, or cannot be written.
+        """
+        text = recipe.to_toml()
+        file = self.path / "recipe.toml"
+        try:
+            if self.writes:
+                self.path.mkdir(parents=True, exist_ok=True)
+            if file.is_file():
+                if read_text(file, RunFolderError) != text:
+                    raise RunFolderError(
+                        f"{self.path} holds a run of another recipe (see its recipe.toml): name another --out"
+                    )
+            elif self.writes and any(self.path.iterdir()):
+                raise RunFolderError(f"{self.path} is not empty and holds no run: name another --out")
+            elif self.writes:
+                with atomic_write(file) as temporary:
+                    temporary.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise RunFolderError(f"the run folder {self.path} cannot be written: {error}") from error
+
+    def phase(self, name: str) -> Path:
+        """Returns a phase's own folder."""
+        return self.path / "phases" / name
+
+    def model(self, name: str) -> Path:
+        """Returns the model folder that a phase ends with."""
+        return self.phase(name) / "model"
+
+    def checkpoint(self, name: str) -> Path:
+        """Returns the folder of a phase's checkpoint, while the phase lasts."""
+        return self.phase(name) / "resume"
+
+    def results(self) -> Results | None:
+        """Reads results.json, as far as the run has come; None before the first phase has ended.
+
+        Raises:
+            RunFolderError: it cannot be read.
+        """
+        path = self.path / "results.json"
+        return read_json(path, Results, RunFolderError) if path.is_file() else None
+
+    def write_results(self, results: Results) -> None:
+        """Writes results.json."""
+        self._write_json("results.json", results)
+
+    def describe(self, recipe: Recipe, device: str, *, finished: bool) -> None:
+        """Writes run.json."""
+        description = RunDescription(
+            versions={name: version(name) for name in LIBRARIES},
+            python=platform.python_version(),
+            machine=f"{platform.system()} {platform.machine()}",
+            device=device,
+            threads=torch.get_num_threads(),
+            seed=recipe.seed,
+            command=tuple(sys.argv),
+            finished=finished,
+        )
+        self._write_json("run.json", description)
+
+    def log(self, event: AnyEvent) -> None:
+        """Appends an event to log.jsonl."""
+        if self.writes:
+            append_event(self.path / "log.jsonl", event)
+
+    def record_plan(self, plan: Plan) -> None:
+        """Writes plan.json; phases that were planned before, when others were run, stay in it."""
+        path = self.path / "plan.json"
+        names = {phase.name for phase in plan.phases}
+        earlier = read_json(path, Plan, RunFolderError).phases if path.is_file() else ()
+        others = (phase for phase in earlier if phase.name not in names)
+        self._write_json("plan.json", plan.model_copy(update={"phases": (*others, *plan.phases)}))
+
+    def record_splits(self, dataset: Dataset) -> None:
+        """Writes splits.csv, or checks that the images are those that the run began with.
+
+        Raises:
+            RunFolderError: they are not.
+        """
+        splits, classes = dataset.splits, dataset.classes
+        rows = [["split", "id", "label", "width", "height", "sha256"]]
+        for name, images in (
+            ("train", splits.train),
+            ("val", splits.val),
+            ("test", splits.test),
+            ("unlabelled", dataset.unlabelled),
+        ):
+            for image in images:
+                label = _label(image, classes)
+                rows.append([name, image.sample.id, label, str(image.width), str(image.height), image.sha256])
+        path = self.path / "splits.csv"
+        if not path.is_file():
+            self._write_csv("splits.csv", rows)
+            return
+        with path.open(newline="", encoding="utf-8") as file:
+            if list(csv.reader(file)) != rows:
+                raise RunFolderError(
+                    f"{self.path}: the images are not those that this run began with (see splits.csv): "
+                    "name another --out"
+                )
+
+    def write_history(self, phase: str, epochs: Sequence[EpochMetrics]) -> None:
+        """Writes history.csv, a row per epoch."""
+        names = [field.name for field in fields(EpochMetrics)]
+        self._write_csv(f"phases/{phase}/history.csv", [names, *map(astuple, epochs)])
+
+    def write_predictions(
+        self, phase: str, classes: Sequence[str], parts: Iterable[SplitProbabilities]
+    ) -> None:
+        """Writes predictions.csv: split, id, label, predicted, one probability ``p_…`` per class."""
+        rows: list[Sequence[object]] = [
+            ["split", "id", "label", "predicted", *(f"p_{name}" for name in classes)]
+        ]
+        for part in parts:
+            for image, row in zip(part.images, part.probabilities, strict=True):
+                numbers = [f"{value:.7g}" for value in row]
+                predicted = classes[int(row.argmax())]
+                rows.append([part.split, image.sample.id, _label(image, classes), predicted, *numbers])
+        self._write_csv(f"phases/{phase}/predictions.csv", rows)
+
+    def correct(self, phase: str) -> dict[str, bool]:
+        """Returns whether each of a phase's test images, by id, is predicted correctly."""
+        with (self.phase(phase) / "predictions.csv").open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return {row["id"]: row["label"] == row["predicted"] for row in rows if row["split"] == "test"}
+
+    def _write_csv(self, name: str, rows: Iterable[Sequence[object]]) -> None:
+        if self.writes:
+            with (
+                atomic_write(self.path / name) as temporary,
+                temporary.open("w", newline="", encoding="utf-8") as file,
+            ):
+                csv.writer(file, lineterminator="\n").writerows(rows)
+
+    def _write_json(self, name: str, value: BaseModel) -> None:
+        if self.writes:
+            write_json(self.path / name, value)
+
+
+def next_folder(recipe: Recipe) -> Path:
+    """Returns ``runs/<name>/<number>`` in the current folder: the last one if it is unfinished, else a new one."""
+    parent = Path("runs") / recipe.name
+    numbers = [int(path.name) for path in parent.iterdir() if path.name.isdigit()] if parent.is_dir() else []
+    last = parent / str(max(numbers, default=0))
+    file = last / "recipe.toml"
+    if file.is_file() and read_text(file, RunFolderError) == recipe.to_toml():
+        path = last / "run.json"
+        if not path.is_file() or not read_json(path, RunDescription, RunFolderError).finished:
+            return last
+    return parent / str(max(numbers, default=0) + 1)
+
+
+def _label(image: Image, classes: Sequence[str]) -> str:
+    return "" if image.sample.label is None else classes[image.sample.label]

@@ -1,0 +1,263 @@
+"""Runs a recipe: from the recipe to a run folder. The whole flow is in `run`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tlkit.data.dataset import Dataset, read_dataset
+from tlkit.data.generate import generate, missing_images
+from tlkit.errors import RecipeError, RunFolderError, TlkitError
+from tlkit.evaluation.significance import mcnemar
+from tlkit.experiment.estimate import Estimate, estimate_phase
+from tlkit.experiment.frozen_pass import FrozenPass
+from tlkit.experiment.log import PhaseEnded, PhaseStarted, PluginFailed, RunEnded
+from tlkit.experiment.observer import Events, Observer, Run
+from tlkit.experiment.phase import PhaseContext, run_phase
+from tlkit.experiment.plan import Plan
+from tlkit.experiment.planning import (
+    PreparedPhase,
+    describe_plan,
+    features_known_beforehand,
+    make_source,
+    prepare_phases,
+    resolve_auto_views,
+)
+from tlkit.experiment.results import Results, Versus
+from tlkit.experiment.run_folder import RunFolder, next_folder
+from tlkit.experiment.validation import phase_problems, recipe_problems, source_problems
+from tlkit.features.store import FeatureStore, cache_limit
+from tlkit.parts.source import Source
+from tlkit.plugins.loader import load_registry
+from tlkit.plugins.registry import Registry
+from tlkit.recipe.recipe import Phase, Recipe, draft_recipe
+from tlkit.runtime.devices import choose_device, tf32_matmul
+from tlkit.runtime.distributed import process_state
+from tlkit.training.checkpoint import remove_checkpoint
+
+
+def run(
+    recipe: Recipe | Path | str,
+    *,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    out: Path | str | None = None,
+    phases: Sequence[str] = (),
+    device: str | None = None,
+    observer: Observer | None = None,
+    registry: Registry | None = None,
+    plan_only: bool = False,
+) -> Run:
+    """Runs a recipe, or resumes a run that was interrupted.
+
+    Args:
+        recipe: a recipe, its file, or a folder that holds ``recipe.toml``.
+        overrides: keys to set in a recipe that is read from a file, as ``{"phase.fine-tune.epochs": 5}`` or
+            ``["phase.fine-tune.epochs=5"]``.
+        out: the run folder; ``runs/<name>/<number>`` unless given.
+        phases: names of the phases to run; all unless given.
+        device: such as "cpu" or "cuda:1"; the best one unless given.
+        observer: watches the run.
+        registry: the parts to choose from; all that is installed unless given.
+        plan_only: stop after planning; there is no run folder then.
+
+    Returns:
+        The run with its folder and results.
+
+    Raises:
+        TlkitError: something in the recipe, the data or the machine must be corrected first.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = draft_recipe(Path(recipe), overrides)
+    observer, registry = observer or Observer(), registry or load_registry()
+    requested = [recipe.phase(name) for name in phases]
+    chosen = [phase for phase in recipe.phases if not requested or phase in requested]
+    folder = RunFolder(Path(out) if out is not None else next_folder(recipe))
+    torch_device = choose_device(device)
+    with tf32_matmul(torch_device):
+        earlier = None if plan_only else folder.resume(recipe)
+        if earlier is not None and all(earlier.phase(phase.name) for phase in chosen):
+            return Run(recipe, folder.path, earlier)
+        experiment = prepare_experiment(recipe, chosen, registry, torch_device, observer)
+        results = earlier or Results.empty(recipe, experiment.plan)
+        todo = [prepared for prepared in experiment.phases if not results.phase(prepared.phase.name)]
+        store = FeatureStore()
+
+        def estimates() -> dict[str, Estimate]:
+            images = experiment.dataset.splits.train
+            return {
+                prepared.phase.name: estimate_phase(prepared, images, store)
+                for prepared in todo
+                if prepared.trains
+            }
+
+        started = Run(recipe, folder.path, results, experiment.plan, estimates)
+        if not plan_only:
+            _begin(experiment, started, folder)
+            context = _context(experiment, started, folder, store, observer, registry)
+            _execute(experiment, todo, context)
+            _finish(experiment, context)
+    return started
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A recipe that is ready to run.
+
+    Attributes:
+        dataset: its images.
+        phases: the chosen phases with their networks, in order.
+        plan: what they are going to do.
+    """
+
+    dataset: Dataset
+    phases: list[PreparedPhase]
+    plan: Plan
+
+
+def prepare_experiment(
+    recipe: Recipe, phases: Sequence[Phase], registry: Registry, device: torch.device, observer: Observer
+) -> Experiment:
+    """Checks a recipe, prepares its phases, reads its images and plans.
+
+    Raises:
+        RecipeError: everything that is wrong with the recipe.
+        DataError: the images cannot be used.
+    """
+    source, prepared = _check(recipe, phases, registry, device)
+    assert recipe.data is not None  # _check raises without it
+    _generate_images(source, observer)
+    with observer.progress("reading images", len(source), "images") as tick:
+        dataset = read_dataset(source, recipe.data, recipe.seed, tick)
+    count, limit = len(dataset.splits.train), cache_limit()
+    prepared = [resolve_auto_views(item, recipe, registry, count, limit) for item in prepared]
+    return Experiment(dataset, prepared, describe_plan(recipe, dataset, prepared, device))
+
+
+def _check(
+    recipe: Recipe, phases: Sequence[Phase], registry: Registry, device: torch.device
+) -> tuple[Source, list[PreparedPhase]]:
+    """Checks everything that can be checked before images are read, and reports all problems at once."""
+    problems = recipe_problems(recipe, registry)
+    source: Source | None = None
+    if recipe.data is not None and not source_problems(recipe, registry):
+        try:
+            source = make_source(recipe.data, registry)
+        except TlkitError as error:
+            problems.append(f"data: {error}")
+        else:
+            if not source and source.downloads:
+                problems.append(
+                    f"data.root: the images are not in {recipe.data.root} yet: get them with "
+                    f"`tlkit fetch {recipe.path or 'RECIPE'}` (and the same --set, if any), or point it "
+                    "at yours with --set data.root=PATH"
+                )
+    sound = [phase for phase in phases if not phase_problems(recipe, phase, registry)]
+    prepared: list[PreparedPhase] = []
+    try:
+        prepared = prepare_phases(recipe, sound, source.classes if source else None, registry, device)
+    except RecipeError as error:
+        problems += error.problems
+    if problems or source is None:
+        raise RecipeError(problems, recipe=recipe.label)
+    return source, prepared
+
+
+def _generate_images(source: Source, observer: Observer) -> None:
+    """Generates the images of a source that makes them; of several processes, each does its share."""
+    state = process_state()
+    missing = missing_images(source)[state.process_index :: state.num_processes]
+    if missing:
+        with observer.progress("making images", len(missing), "images") as tick:
+            generate(source, missing, tick)
+    state.wait_for_everyone()
+
+
+def _begin(experiment: Experiment, run: Run, folder: RunFolder) -> None:
+    """Checks that every phase has what it starts from, and writes what is known before the first phase."""
+    names = {prepared.phase.name for prepared in experiment.phases}
+    for prepared in experiment.phases:
+        start = prepared.phase.start_from
+        if start is not None and start not in names and not run.results.phase(start):
+            raise RunFolderError(
+                f"phase {prepared.phase.name!r} starts from {start!r}, which {folder.path} does not hold: "
+                f"run it first, with --phase {start} --out {folder.path}"
+            )
+    process_state().wait_for_everyone()  # until all processes have read the earlier results
+    folder.prepare(run.recipe)
+    folder.record_plan(experiment.plan)
+    folder.record_splits(experiment.dataset)
+    folder.describe(run.recipe, experiment.plan.device, finished=False)
+
+
+def _context(
+    experiment: Experiment,
+    run: Run,
+    folder: RunFolder,
+    store: FeatureStore,
+    observer: Observer,
+    registry: Registry,
+) -> PhaseContext:
+    def log_failure(hook: str, problem: str) -> None:
+        folder.log(PluginFailed(hook=hook, problem=problem))
+
+    events = Events(registry, observer, log_failure)
+    frozen_pass = FrozenPass(experiment.dataset, store, folder, observer)
+    return PhaseContext(run, experiment.dataset, folder, frozen_pass, events, observer, registry)
+
+
+def _execute(experiment: Experiment, todo: Sequence[PreparedPhase], context: PhaseContext) -> None:
+    """Runs the phases one after the other; each result is written at once."""
+    run, folder, events = context.run, context.folder, context.events
+    events.notify("tlkit_run_started", run=run)
+    by_name = {prepared.phase.name: prepared for prepared in experiment.phases}
+    # one pass for all features that do not depend on what an earlier phase trains
+    context.frozen_pass.run([item for item in todo if features_known_beforehand(item, run.recipe, by_name)])
+    for prepared in todo:
+        name = prepared.phase.name
+        run.stopping = None
+        events.notify("tlkit_phase_started", run=run, phase=prepared.phase)
+        folder.log(PhaseStarted(phase=name))
+        result = run_phase(prepared, context)
+        result = result.model_copy(update={"versus": _versus(run, folder, name)})
+        run.results = run.results.with_phase(result)
+        folder.write_results(run.results)
+        if folder.writes:
+            remove_checkpoint(folder.checkpoint(name))
+        folder.log(PhaseEnded(phase=name))
+        events.notify("tlkit_phase_ended", run=run, phase=prepared.phase, result=result)
+
+
+def _finish(experiment: Experiment, context: PhaseContext) -> None:
+    """Sorts the phases by the recipe, and decides whether the goal is met."""
+    run, folder = context.run, context.folder
+    order = [phase.name for phase in run.recipe.phases]
+    phases = sorted(run.results.phases, key=lambda result: order.index(result.name))
+    # phases may have been run one by one, in another order
+    phases = [result.model_copy(update={"versus": _versus(run, folder, result.name)}) for result in phases]
+    complete, goal_met = len(phases) == len(order), None
+    if run.recipe.goal is not None and complete:
+        goal_met = phases[-1].test.accuracy >= run.recipe.goal
+    run.results = run.results.model_copy(update={"phases": tuple(phases), "goal_met": goal_met})
+    folder.write_results(run.results)
+    folder.describe(run.recipe, experiment.plan.device, finished=complete)
+    folder.log(RunEnded(goal_met=goal_met))
+    context.events.notify("tlkit_run_ended", run=run)
+
+
+def _versus(run: Run, folder: RunFolder, name: str) -> tuple[Versus, ...]:
+    """Compares a phase with the one before and with the first, on the same test images."""
+    order = [phase.name for phase in run.recipe.phases]
+    earlier = [other for other in order[: order.index(name)] if run.results.phase(other)]
+    correct = folder.correct(name) if earlier else {}
+    comparisons = []
+    for other in dict.fromkeys([*earlier[-1:], *earlier[:1]]):
+        before = folder.correct(other)
+        pairs = np.array([(before[image], is_correct) for image, is_correct in correct.items()], dtype=bool)
+        test = mcnemar(pairs[:, 0], pairs[:, 1])
+        comparisons.append(Versus(phase=other, gained=test.gained, lost=test.lost, p=test.p))
+    return tuple(comparisons)

@@ -1,0 +1,82 @@
+"""Checks the parts, optimisers and schedules that a recipe names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from tlkit.errors import RecipeError
+from tlkit.recipe.recipe import Phase, Recipe
+from tlkit.training.optimizers import optimizer_problems, schedule_problems
+
+
+class PartChecker(Protocol):
+    """The part of `tlkit.plugins.registry.Registry` that validation needs."""
+
+    def problems(self, kind: str, name: str, part_options: Mapping[str, Any], /) -> list[tuple[str, str]]:
+        """Returns what is wrong with a part's name and options: (option, or "name", and a message)."""
+
+    def needs_root(self, source: str, /) -> bool:
+        """Returns whether a source requires a folder."""
+
+
+def validate(recipe: Recipe, registry: PartChecker) -> None:
+    """Checks a recipe with its parts and their options.
+
+    Raises:
+        RecipeError: everything that is wrong with it.
+    """
+    problems = recipe_problems(recipe, registry)
+    if problems:
+        raise RecipeError(problems, recipe=recipe.label)
+
+
+def recipe_problems(recipe: Recipe, registry: PartChecker) -> list[str]:
+    """Returns everything that is wrong with a recipe: each once, beginning with its key."""
+    problems = [*recipe.flaws, *source_problems(recipe, registry)]
+    for phase in recipe.phases:
+        problems += phase_problems(recipe, phase, registry)
+    return list(dict.fromkeys(problems))
+
+
+def source_problems(recipe: Recipe, registry: PartChecker) -> list[str]:
+    """Returns what is wrong with the source and its options."""
+    if recipe.data is None:
+        return []
+    name, keys = recipe.data.source.name, {"unlabelled": "data.unlabelled"}
+    found = registry.problems("source", name, recipe.data.source_options())
+    problems = [f"{keys.get(option, f'data.source.{option}')}: {message}" for option, message in found]
+    if recipe.data.root is None and not problems and registry.needs_root(name):
+        problems.append(f"data.root: is missing: source {name!r} needs the folder of its images")
+    return problems
+
+
+def phase_problems(recipe: Recipe, phase: Phase, registry: PartChecker) -> list[str]:
+    """Returns what is wrong with a phase's parts, optimiser and schedule."""
+    training = phase.training
+    found = [
+        ("backbone", registry.problems("backbone", phase.backbone.name, phase.backbone.options)),
+        ("head", registry.problems("head", phase.head.name, phase.head.options)),
+        ("freeze", registry.problems("freeze-policy", phase.freeze.name, phase.freeze.options)),
+        (
+            "augmentation",
+            registry.problems("augmentation", phase.augmentation.name, phase.augmentation.options),
+        ),
+        ("optimizer", optimizer_problems(training.optimizer.name, training.optimizer.options)),
+    ]
+    if training.schedule is not None:
+        found.append(("schedule", schedule_problems(training.schedule.name, training.schedule.options)))
+    return [
+        f"{_key(recipe, phase.name, part, option)}: {message}"
+        for part, problems in found
+        for option, message in problems
+    ]
+
+
+def _key(recipe: Recipe, phase: str, part: str, option: str) -> str:
+    """Returns the key under which an option of a phase's part is written in the file."""
+    own = next(row for row in recipe.tree["phase"] if row["name"] == phase).get(part)
+    in_phase = isinstance(own, str) or (isinstance(own, dict) and (option in own or "name" in own))
+    if in_phase or part in ("freeze", "augmentation"):
+        return f"phase.{phase}.{part}.{option}"
+    return f"training.{part}.{option}" if part in ("optimizer", "schedule") else f"{part}.{option}"

@@ -1,1 +1,0 @@
-"""Looking into a trained classifier: where it looks, and what its layers respond to."""

@@ -1,0 +1,1 @@
+"""`tlkit fit`: from a folder of images to a classifier, without a recipe."""

@@ -1,0 +1,173 @@
+"""Exports a trained classifier; an export whose answers differ is deleted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tlkit.data.images import read_image
+from tlkit.data.loader import normalize
+from tlkit.data.views import Pixels
+from tlkit.errors import ExportError
+from tlkit.experiment.record import RunRecord, find_image_files
+from tlkit.model.saving import SavedModel, load_model
+from tlkit.plugins.loader import load_registry
+from tlkit.plugins.registry import Registry
+from tlkit.utils.atomic_write import atomic_write
+
+#: Maximum difference between the export's logits and the classifier's.
+TOLERANCE = 1e-3
+#: How many images an export is checked on.
+CHECKED = 16
+ONNX_MODULES = ("onnx", "onnxscript", "onnxruntime")
+
+
+def export_timm(model: Path, out: Path, images: Sequence[Path], registry: Registry | None = None) -> int:
+    """Writes a folder that ``timm.create_model("local-dir:…", pretrained=True)`` loads.
+
+    Args:
+        model: a model folder.
+        out: the folder to write; it must not exist.
+        images: files to check the export on: timm's network must return the same logits.
+        registry: the parts to choose from; all that is installed unless given.
+
+    Returns:
+        The number of images it was checked on.
+
+    Raises:
+        ExportError: timm has no such network, or its answers differ.
+    """
+    import timm
+
+    saved = load_model(model, registry or load_registry())
+    if not saved.config.tlkit.classifier_layer:
+        raise ExportError(
+            f"{model} cannot be exported for timm: that takes a network of timm's with pooled features and "
+            f"a head 'linear'; this has {_describe(saved)}. ONNX takes any: --format onnx"
+        )
+    pixels = _read_pixels(saved, images)
+    _check_is_free(out)
+    try:
+        with atomic_write(out) as temporary:
+            shutil.copytree(model, temporary)
+            network = timm.create_model(f"local-dir:{temporary}", pretrained=True).eval()
+            with torch.inference_mode():
+                logits = network(normalize(pixels, saved.backbone.preprocess)).numpy()
+            _check_logits(saved, pixels, logits)
+    except OSError as error:
+        raise ExportError(f"{out} cannot be written: {error.strerror or error}") from error
+    return len(pixels)
+
+
+def export_onnx(model: Path, out: Path, images: Sequence[Path], registry: Registry | None = None) -> int:
+    """Writes an ONNX file: normalised images ``(B, 3, size, size)`` to logits ``(B, classes)``, for any B.
+
+    Its metadata has the class names, the preprocessing and the temperature, as JSON under ``tlkit``.
+
+    Args:
+        model: a model folder.
+        out: the file to write; it must not exist.
+        images: files to check the export on: onnxruntime must return the same logits.
+        registry: the parts to choose from; all that is installed unless given.
+
+    Returns:
+        The number of images it was checked on.
+
+    Raises:
+        ExportError: a package is missing, the network cannot be converted, or its answers differ.
+    """
+    if missing := [name for name in ONNX_MODULES if find_spec(name) is None]:
+        raise ExportError(f"{', '.join(missing)} missing: pip install 'tlkit[onnx]'")
+    import onnx
+    import onnxruntime
+
+    saved = load_model(model, registry or load_registry())
+    pixels = _read_pixels(saved, images)
+    _check_is_free(out)
+    try:
+        with atomic_write(out) as temporary:
+            _convert(saved, temporary)
+            content = onnx.load(temporary)
+            metadata = {
+                "classes": list(saved.classes),
+                "preprocess": asdict(saved.backbone.preprocess),
+                **saved.calibration.model_dump(),
+            }
+            onnx.helper.set_model_props(content, {"tlkit": json.dumps(metadata)})
+            onnx.save(content, temporary)
+            session = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
+            inputs = normalize(pixels, saved.backbone.preprocess).contiguous().numpy()
+            # alone and together: the batch size must not matter
+            _check_logits(saved, pixels[:1], session.run(None, {"images": inputs[:1]})[0])
+            _check_logits(saved, pixels, session.run(None, {"images": inputs})[0])
+    except OSError as error:
+        raise ExportError(f"{out} cannot be written: {error.strerror or error}") from error
+    return len(pixels)
+
+
+def validation_images(model: Path, registry: Registry | None = None) -> list[Path]:
+    """Returns the validation images of the run that a model folder belongs to, as far as they still exist."""
+    run = model.absolute().parent.parent.parent
+    if not (run / "recipe.toml").is_file():
+        return []
+    record = RunRecord(run)
+    samples, _, _ = find_image_files(record.recipe, registry or load_registry())
+    paths = [samples[row.id].path for row in record.images if row.split == "val" and row.id in samples]
+    return [path for path in paths if path.is_file()]
+
+
+def _convert(saved: SavedModel, file: Path) -> None:
+    size = saved.backbone.preprocess.size
+    try:
+        torch.onnx.export(
+            saved.classifier,
+            (torch.zeros(2, 3, size, size),),
+            str(file),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+        )
+    except Exception as error:  # torch's exporter raises many types of exceptions
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ExportError(f"torch cannot export {_describe(saved)} to ONNX: {line}") from error
+
+
+def _read_pixels(saved: SavedModel, images: Sequence[Path]) -> Pixels:
+    if not images:
+        raise ExportError("an export is checked on real images: name some with --images")
+    chosen = images[:: max(1, len(images) // CHECKED)][:CHECKED]
+    return np.stack([saved.backbone.preprocess(read_image(path)) for path in chosen])
+
+
+def _check_logits(saved: SavedModel, pixels: Pixels, logits: NDArray[np.float32]) -> None:
+    """Raises ExportError if an export's logits differ from the classifier's."""
+    with torch.inference_mode():
+        expected = saved.classifier(normalize(pixels, saved.backbone.preprocess)).numpy()
+    difference = float(np.abs(expected - logits).max())
+    if not difference <= TOLERANCE or (expected.argmax(1) != logits.argmax(1)).any():
+        raise ExportError(
+            f"the export was deleted: its logits differ from the classifier's by up to {difference:.2g}"
+        )
+
+
+def _check_is_free(out: Path) -> None:
+    if out.exists():
+        raise ExportError(f"{out} exists already: name another --out, or remove it")
+
+
+def _describe(saved: SavedModel) -> str:
+    backbone, head = saved.config.tlkit.backbone, saved.config.tlkit.head
+    features = backbone.options.get("features")
+    kind = f" with features = {features!r}" if features else ""
+    return f"{backbone.name!r}{kind} and head {head.name!r}"

@@ -1,0 +1,370 @@
+"""Predicts with a trained classifier: labels, probabilities, features and scores for any images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+from torch import Tensor
+
+from tlkit.data.images import UnreadableImage, read_image, upright
+from tlkit.data.loader import normalize, prefetch
+from tlkit.data.views import Pixels
+from tlkit.errors import DataError, RunFolderError, close_matches
+from tlkit.evaluation.calibration import probabilities
+from tlkit.evaluation.metrics import ClassScores, TestScores, evaluate, per_class
+from tlkit.experiment.run_folder import RunFolder
+from tlkit.model.classifier import Classifier, to_layout
+from tlkit.model.saving import Calibration, load_model
+from tlkit.parts.preprocess import Preprocess
+from tlkit.plugins.loader import load_registry
+from tlkit.plugins.registry import Registry
+from tlkit.runtime.devices import choose_device
+from tlkit.utils.formatting import bulleted
+from tlkit.utils.json_files import JsonModel
+
+#: A file, a Pillow image, or pixels: uint8 ``(H, W)``, ``(H, W, 3)`` RGB or ``(H, W, 4)`` RGBA.
+ImageLike = Path | str | PillowImage.Image | NDArray[np.uint8]
+
+Item = TypeVar("Item")
+
+#: The label of an image whose confidence is below `Predictor.reject_below`.
+UNCLASSIFIED = "unclassified"
+BATCH = 32
+#: Batches that are read while one is computed.
+PREFETCHED = 2
+#: How many names an error lists.
+SHOWN = 20
+
+
+class Predictions(NamedTuple):
+    """Labels, and probabilities ``(N, classes)`` in the order of the predictor's classes."""
+
+    labels: list[str]
+    probabilities: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The prediction for one image.
+
+    Attributes:
+        image: its path, or its position for an image that is not a file.
+        label: the class, or "unclassified"; None if the image could not be read.
+        confidence: the probability of the most probable class; None if it could not be read.
+        top: the most probable classes with their probabilities, most probable first.
+        error: why it could not be read, or None.
+    """
+
+    image: str
+    label: str | None
+    confidence: float | None
+    top: tuple[tuple[str, float], ...]
+    error: str | None = None
+
+
+class Rejected(JsonModel):
+    """Images that stay unclassified.
+
+    Attributes:
+        below: the confidence below which an image is rejected.
+        n: number of rejected images.
+        accuracy_of_others: accuracy on the other images, or None if there are none.
+    """
+
+    below: float
+    n: int
+    accuracy_of_others: float | None
+
+
+class Evaluation(TestScores):
+    """Scores on labelled images.
+
+    Attributes:
+        per_class: scores of each class, by name.
+        rejected: images that stay unclassified; None without a threshold.
+    """
+
+    per_class: dict[str, ClassScores]
+    rejected: Rejected | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Images' names, why each could not be read, and the network's output for the others."""
+
+    names: list[str]
+    errors: list[str | None]
+    output: Tensor
+
+
+class Predictor:
+    """A trained classifier, ready for images; see `tlkit.load`.
+
+    It computes in float32, whatever it was trained in, so that its answers are the same everywhere.
+
+    Attributes:
+        module: the network in evaluation mode: normalised images ``(B, 3, H, W)`` to logits ``(B, classes)``.
+        preprocess: from a decoded image to the network's pixels.
+        classes: names, in the order of logits and probabilities.
+        temperature: logits are divided by it before the softmax.
+        reject_below: the confidence below which an image stays unclassified, or None.
+    """
+
+    def __init__(
+        self,
+        module: Classifier,
+        preprocess: Preprocess,
+        classes: Sequence[str],
+        *,
+        temperature: float = 1.0,
+        reject_below: float | None = None,
+        device: str | None = None,
+    ) -> None:
+        self._device = choose_device(device)
+        self.module = to_layout(module, self._device).eval()
+        self.preprocess = preprocess
+        self.classes = tuple(classes)
+        self.temperature = temperature
+        self.reject_below = reject_below
+
+    def predict(self, images: Iterable[ImageLike]) -> Predictions:
+        """Predicts labels and probabilities.
+
+        Args:
+            images: files, Pillow images and uint8 arrays, in any mixture.
+
+        Raises:
+            DataError: some cannot be read; all of these are listed.
+        """
+        rows = self.predict_proba(images)
+        return Predictions([self._label(row) for row in rows], rows)
+
+    def predict_proba(self, images: Iterable[ImageLike]) -> NDArray[np.float64]:
+        """Predicts probabilities, ``(N, classes)``; see `predict`."""
+        return self._probabilities(self._run_all(images, self.module))
+
+    def features(self, images: Iterable[ImageLike]) -> NDArray[np.float32]:
+        """Computes the backbone's features, ``(N, C, h, w)``, ``(N, N', C)`` or ``(N, C)``; see `predict`."""
+        features: NDArray[np.float32] = self._run_all(images, self.module.features).numpy()
+        return features
+
+    def stream(self, images: Iterable[ImageLike], *, top: int = 1) -> Iterator[Prediction]:
+        """Yields predictions one by one, in order; memory does not grow with the number of images.
+
+        Args:
+            images: as for `predict`; an image that cannot be read is reported in its prediction.
+            top: how many classes each prediction lists.
+        """
+        for batch in self._batches(images, self.module):
+            rows: Iterator[NDArray[np.float64]]
+            rows = iter(self._probabilities(batch.output) if len(batch.output) else ())
+            for name, error in zip(batch.names, batch.errors, strict=True):
+                if error is not None:
+                    yield Prediction(name, None, None, (), error)
+                    continue
+                row = next(rows)
+                order = np.argsort(-row, kind="stable")[:top]
+                best = tuple((self.classes[index], float(row[index])) for index in order)
+                yield Prediction(name, self._label(row), float(row.max()), best)
+
+    def evaluate(
+        self,
+        images: Sequence[ImageLike],
+        labels: Sequence[str],
+        *,
+        tick: Callable[[int], object] = lambda _: None,
+    ) -> Evaluation:
+        """Computes the classifier's scores on labelled images.
+
+        Args:
+            images: as for `predict`.
+            labels: each image's class name.
+            tick: called with the number of images done since.
+
+        Raises:
+            DataError: a label is not a class of this classifier, or images cannot be read.
+        """
+        unknown = sorted(set(labels) - set(self.classes))
+        if unknown:
+            hints = [f"{name!r}{close_matches(name, self.classes)}" for name in unknown[:SHOWN]]
+            raise DataError(
+                f"the classifier does not know {', '.join(hints)}; it knows {', '.join(self.classes[:SHOWN])}"
+            )
+        if len(images) != len(labels) or not labels:
+            raise DataError(f"there are {len(images)} images and {len(labels)} labels")
+        indices = {name: index for index, name in enumerate(self.classes)}
+        truth = np.array([indices[label] for label in labels], np.int64)
+        rows = self._probabilities(self._run_all(images, self.module, tick))
+        return Evaluation(
+            **evaluate(rows, truth).model_dump(),
+            per_class=per_class(rows, truth, self.classes),
+            rejected=None if self.reject_below is None else _rejected(rows, truth, self.reject_below),
+        )
+
+    def _probabilities(self, logits: Tensor) -> NDArray[np.float64]:
+        return probabilities(logits.double().numpy(), self.temperature)
+
+    def _label(self, row: NDArray[np.float64]) -> str:
+        best = int(row.argmax())
+        rejected = self.reject_below is not None and row[best] < self.reject_below
+        return UNCLASSIFIED if rejected else self.classes[best]
+
+    def _run_all(
+        self,
+        images: Iterable[ImageLike],
+        network: Callable[[Tensor], Tensor],
+        tick: Callable[[int], object] = lambda _: None,
+    ) -> Tensor:
+        """Returns a network's output for all images; raises DataError if any cannot be read."""
+        failures: list[str] = []
+        outputs: list[Tensor] = []
+        for batch in self._batches(images, network):
+            failures += [
+                f"{name}: {error}" for name, error in zip(batch.names, batch.errors, strict=True) if error
+            ]
+            outputs.append(batch.output)
+            tick(len(batch.names))
+        if failures:
+            raise DataError(bulleted("images cannot be read", failures, SHOWN))
+        if not outputs:
+            raise DataError("there are no images")
+        return torch.cat(outputs)
+
+    def _batches(self, images: Iterable[ImageLike], network: Callable[[Tensor], Tensor]) -> Iterator[_Batch]:
+        """Reads images ahead in threads, and runs the network on those that can be read."""
+        tasks = (
+            (
+                [_name(index, image) for index, image in batch],
+                [partial(read_pixels, image, self.preprocess) for _, image in batch],
+            )
+            for batch in _batched(enumerate(images), BATCH)
+        )
+        for names, futures in prefetch(tasks, PREFETCHED):
+            errors: list[str | None] = []
+            pixels: list[Pixels] = []
+            for future in futures:
+                try:
+                    pixels.append(future.result())
+                    errors.append(None)
+                except UnreadableImage as error:
+                    errors.append(str(error))
+            yield _Batch(names, errors, self._run(network, pixels))
+
+    def _run(self, network: Callable[[Tensor], Tensor], pixels: list[Pixels]) -> Tensor:
+        if not pixels:
+            return torch.empty(0)
+        with torch.inference_mode():
+            output = network(normalize(np.stack(pixels), self.preprocess).to(self._device))
+        return output.float().cpu()
+
+
+def load(
+    path: Path | str,
+    *,
+    phase: str | None = None,
+    reject_below: float | None = None,
+    device: str | None = None,
+    registry: Registry | None = None,
+) -> Predictor:
+    """Loads a trained classifier.
+
+    Args:
+        path: a model folder, or a run folder.
+        phase: the phase of a run; its last unless given.
+        reject_below: in place of the threshold that is stored with the model.
+        device: such as "cpu" or "cuda:1"; the best one unless given.
+        registry: the parts to choose from; all that is installed unless given.
+
+    Raises:
+        RunFolderError: there is no model that can be loaded, or no such phase.
+    """
+    saved = load_model(find_model(Path(path), phase), registry or load_registry())
+    calibration: Calibration = saved.calibration
+    return Predictor(
+        saved.classifier,
+        saved.backbone.preprocess,
+        saved.classes,
+        temperature=calibration.temperature,
+        reject_below=calibration.reject_below if reject_below is None else reject_below,
+        device=device,
+    )
+
+
+def find_model(path: Path, phase: str | None = None) -> Path:
+    """Finds the model folder that a path stands for: itself, or that of a run's last or named phase.
+
+    Raises:
+        RunFolderError: there is none.
+    """
+    if (path / "config.json").is_file() or (path / "model.safetensors").is_file():
+        if phase is not None:
+            raise RunFolderError(f"{path} is a model folder and has no phases: leave --phase {phase} out")
+        return path
+    if not (path / "recipe.toml").is_file():
+        if path.is_dir():
+            raise RunFolderError(f"{path} is neither a model folder nor a run folder")
+        siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise RunFolderError(f"{path} does not exist{close_matches(path.name, siblings)}")
+    folder = RunFolder(path)
+    results = folder.results()
+    done = [result.name for result in results.phases] if results else []
+    if not done:
+        raise RunFolderError(f"{path}: this run has finished no phase yet")
+    if phase is not None and phase not in done:
+        hint = close_matches(phase, done) or f"; there are {', '.join(done)}"
+        raise RunFolderError(f"{path} has no finished phase {phase!r}{hint}")
+    return folder.model(phase or done[-1])
+
+
+def read_pixels(image: ImageLike, preprocess: Preprocess) -> Pixels:
+    """Reads and preprocesses an image, up to normalisation: uint8 RGB ``(size, size, 3)``.
+
+    Raises:
+        UnreadableImage: it cannot be read.
+    """
+    return preprocess(_decode(image))
+
+
+def _decode(image: ImageLike) -> PillowImage.Image:
+    if isinstance(image, str | Path):
+        return read_image(Path(image))
+    if isinstance(image, np.ndarray):
+        colour = image.ndim == 3 and image.shape[2] in (3, 4)
+        if image.dtype != np.uint8 or not (colour or image.ndim == 2):
+            raise UnreadableImage(
+                f"an array of {image.dtype} {image.shape} is not an image: it must be uint8 (H, W), "
+                "(H, W, 3) RGB or (H, W, 4) RGBA"
+            )
+        return upright(PillowImage.fromarray(image))
+    if isinstance(image, PillowImage.Image):
+        return upright(image)
+    raise UnreadableImage(f"{type(image).__name__} is neither a path nor a Pillow image nor an array")
+
+
+def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _name(index: int, image: ImageLike) -> str:
+    return str(image) if isinstance(image, str | Path) else f"image {index}"
+
+
+def _rejected(rows: NDArray[np.float64], truth: NDArray[np.int64], below: float) -> Rejected:
+    accepted = rows.max(1) >= below
+    correct = rows.argmax(1) == truth
+    return Rejected(
+        below=below,
+        n=int((~accepted).sum()),
+        accuracy_of_others=float(correct[accepted].mean()) if accepted.any() else None,
+    )

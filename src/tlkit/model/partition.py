@@ -1,0 +1,455 @@
+"""Divides a classifier at its frontier, where the first trainable parameter is met.
+
+The **prefix** in front of the frontier is a fixed function of the image, so its outputs can be cached; the
+**suffix** behind it is what trains. The frontier is found on a torch.fx graph of the backbone; the head is
+always behind it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, fx, nn
+
+from tlkit.model.classifier import Classifier
+from tlkit.model.fingerprint import Fingerprints, fingerprint_graph
+from tlkit.model.folding import fold_prefix
+from tlkit.model.freezing import set_modes
+from tlkit.model.tracing import (
+    BatchMultiple,
+    Constant,
+    DeviceOfInput,
+    Items,
+    NodeValue,
+    NodeValues,
+    NotPartitionable,
+    OpaqueValue,
+    TensorValue,
+    dependencies,
+    is_constant,
+    is_in_place,
+    propagate,
+    rows_per_image,
+    trace,
+)
+
+Self = TypeVar("Self", bound="Partition")
+
+
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """One tensor that crosses the frontier.
+
+    Attributes:
+        node: the node of the backbone's graph that computes it.
+        fingerprint: a hash of what it is a function of, besides the image.
+        shape: of one image's part; its first dimension is the number of rows per image.
+    """
+
+    node: fx.Node
+    fingerprint: str
+    shape: tuple[int, ...]
+
+
+class Partition(nn.Module):
+    """A classifier as it is trained: a prefix without gradients, and a suffix that calling it runs.
+
+    `train` and `eval` set the mode of every layer: layers in front of the frontier, and batch norms whose
+    statistics must not be updated, stay in evaluation mode however often they are called.
+
+    Attributes:
+        classifier: the network itself; prefix and suffix share its parameters.
+        boundaries: the tensors that cross the frontier; empty when nothing can be cached.
+        fallback_reason: why the classifier trains whole, without cached features; None if it is partitioned.
+    """
+
+    boundaries: tuple[Boundary, ...] = ()
+    fallback_reason: str | None = None
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        suffix_modules: Sequence[nn.Module] | None,
+        *,
+        head_trainable: bool,
+        update_statistics: bool,
+    ) -> None:
+        """Keeps what `train` needs: the backbone's modules behind the frontier (None: there are none)."""
+        super().__init__()
+        self.classifier = classifier
+        self._suffix_modules = suffix_modules
+        self._head_trainable = head_trainable
+        self._update_statistics = update_statistics
+
+    def prefix(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Maps images ``(B, 3, H, W)`` to the tensors that cross the frontier, without gradients."""
+        raise NotImplementedError
+
+    def forward(self, *crossing: Tensor) -> Tensor:
+        """Maps the tensors that cross the frontier to logits ``(B, classes)``."""
+        raise NotImplementedError
+
+    def prefix_state(self) -> set[str]:
+        """Returns the names of the parameters and buffers that cached features depend on."""
+        return set()
+
+    def refresh(self) -> None:
+        """Recomputes what depends on the weights; call it after other weights were loaded."""
+
+    def train(self: Self, mode: bool = True) -> Self:
+        """Sets the mode of the suffix; see the class."""
+        self.training = mode
+        set_modes(
+            self.classifier.backbone,
+            self._suffix_modules,
+            training=mode,
+            update_statistics=self._update_statistics,
+        )
+        self.classifier.training = mode
+        self.classifier.head.train(mode and self._head_trainable)
+        return self
+
+
+class WholeClassifier(Partition):
+    """A classifier that is trained whole: what crosses the frontier are the images themselves."""
+
+    def __init__(self, classifier: Classifier, trainable: set[str], reason: str, **settings: bool) -> None:
+        """Takes the names of the backbone's trainable parameters, and why it is not partitioned."""
+        modules = _modules_from_first_trainable(classifier.backbone, trainable)
+        super().__init__(classifier, modules, **settings)
+        self.fallback_reason = reason
+
+    def prefix(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Returns the images."""
+        return (images,)
+
+    def forward(self, *crossing: Tensor) -> Tensor:
+        """Maps images to logits ``(B, classes)``."""
+        logits: Tensor = self.classifier(*crossing)
+        return logits
+
+
+class PartitionedClassifier(Partition):
+    """A classifier divided at its frontier, with tensors that can be cached."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        frontier: _Frontier,
+        boundaries: tuple[Boundary, ...],
+        fingerprints: Fingerprints,
+        training_suffix: fx.Graph,
+        **settings: bool,
+    ) -> None:
+        """Takes the frontier in evaluation mode, and the suffix traced in training mode."""
+        super().__init__(classifier, frontier.modules(), **settings)
+        self.boundaries = boundaries
+        self._graph = frontier.graph
+        self._fingerprints = fingerprints
+        self._suffix_graphs = {False: frontier.suffix(), True: training_suffix}
+        # in dictionaries, hidden from state_dict: they share the classifier's parameters
+        self._suffixes = self._make_suffixes()
+        self._prefix: list[fx.GraphModule] = []
+
+    def _make_suffixes(self) -> dict[bool, fx.GraphModule]:
+        root = self.classifier.backbone
+        return {mode: fx.GraphModule(root, graph) for mode, graph in self._suffix_graphs.items()}
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> PartitionedClassifier:
+        """Moves or casts the network; prefix and suffix are then made of its new tensors."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._suffixes, self._prefix = self._make_suffixes(), []
+        return self
+
+    def refresh(self) -> None:
+        """Recomputes fingerprints and the folded prefix."""
+        self._prefix = []
+        self._fingerprints = fingerprint_graph(self.classifier.backbone, self._graph)
+        self.boundaries = tuple(
+            replace(boundary, fingerprint=self._fingerprints[boundary.node]) for boundary in self.boundaries
+        )
+
+    def prefix_state(self) -> set[str]:
+        """Returns the names of the parameters and buffers that the prefix reads."""
+        root = self.classifier.backbone
+        names: set[str] = set()
+        for node in dependencies(root, [boundary.node for boundary in self.boundaries]):
+            if node.op == "get_attr":
+                names.add(f"backbone.{node.target}")
+            elif node.op == "call_module":
+                state = root.get_submodule(str(node.target)).state_dict()
+                names.update(f"backbone.{node.target}.{name}" for name in state)
+        return names
+
+    @property
+    def prefix_module(self) -> fx.GraphModule:
+        """The prefix, with batch norms folded; its output is the tuple of boundary tensors."""
+        if not self._prefix:
+            root = self.classifier.backbone
+            targets = [boundary.node for boundary in self.boundaries]
+            nodes = dependencies(root, targets)
+            self._prefix.append(fold_prefix(root, nodes, targets, self._fingerprints))
+        return self._prefix[0]
+
+    def prefix(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Maps images ``(B, 3, H, W)`` to the boundary tensors, without gradients."""
+        with torch.no_grad():
+            crossing: tuple[Tensor, ...] = self.prefix_module(images)
+        return crossing
+
+    def forward(self, *crossing: Tensor) -> Tensor:
+        """Maps the boundary tensors to logits ``(B, classes)``."""
+        logits: Tensor = self.classifier.head(self._suffixes[self.training](*crossing))
+        return logits
+
+
+def partition(
+    classifier: Classifier, trainable: Collection[str], example: Tensor, *, update_statistics: bool
+) -> Partition:
+    """Divides `classifier` at the frontier that the trainable parameters make.
+
+    Args:
+        classifier: the network.
+        trainable: names of the trainable parameters.
+        example: one image ``(1, 3, H, W)``; only its shape and type matter.
+        update_statistics: whether batch norms behind the frontier update their running statistics.
+
+    Returns:
+        A `PartitionedClassifier`, or a `WholeClassifier` with the reason why it is not divided.
+    """
+    names = {name.removeprefix("backbone.") for name in trainable if name.startswith("backbone.")}
+    settings = {
+        "head_trainable": any(name.startswith("head.") for name in trainable),
+        "update_statistics": update_statistics,
+    }
+    result: Partition
+    try:
+        result = _divide(classifier, names, example, settings)
+    except NotPartitionable as reason:
+        result = WholeClassifier(classifier, names, str(reason), **settings)
+    result.eval()
+    return result
+
+
+def _divide(
+    classifier: Classifier, trainable: set[str], example: Tensor, settings: dict[str, bool]
+) -> PartitionedClassifier:
+    backbone, method = classifier.backbone, classifier.method
+    if not any(True for _ in backbone.parameters()):
+        raise NotPartitionable("the backbone has no parameters")
+    if trainable and all(name in trainable for name, _ in backbone.named_parameters()):
+        raise NotPartitionable("all parameters are trainable")
+    backbone.eval()
+    frontier = _Frontier(backbone, method, trainable, example)
+    fingerprints = fingerprint_graph(backbone, frontier.graph)
+    boundaries = tuple(
+        Boundary(node, fingerprints[node], rows_per_image(frontier.values, node))
+        for node in frontier.crossing
+    )
+    frontier.check_prefix()
+    training_suffix = frontier.suffix()
+    if trainable:
+        # tracing bakes dropout and stochastic depth in, so the suffix is traced in each mode
+        update = settings["update_statistics"]
+        set_modes(backbone, frontier.modules(), training=True, update_statistics=update)
+        try:
+            in_training = _Frontier(backbone, method, trainable, example)
+            known = fingerprint_graph(backbone, in_training.graph)
+            if [known[node] for node in in_training.crossing] != [
+                boundary.fingerprint for boundary in boundaries
+            ]:
+                raise NotPartitionable("its frontier is another in training than in evaluation")
+            training_suffix = in_training.suffix()
+        finally:
+            backbone.eval()
+    result = PartitionedClassifier(
+        classifier, frontier, boundaries, fingerprints, training_suffix, **settings
+    )
+    if any(boundary.shape[0] > 1 for boundary in boundaries):
+        _check_rows(result, example)
+    return result
+
+
+class _Frontier:
+    """Which nodes of a backbone's graph depend on the image, and which are behind the frontier.
+
+    Attributes:
+        graph: the backbone's graph in its present mode.
+        values: what each node evaluates to.
+        depends: the nodes that depend on the image.
+        behind: the nodes that depend on a trainable parameter.
+        output: the node of the features.
+        crossing: the frozen tensors that depend on the image and are read behind the frontier.
+    """
+
+    def __init__(self, root: nn.Module, method: str, trainable: set[str], example: Tensor) -> None:
+        self.root = root
+        self.graph = trace(root, method)
+        self.values = propagate(root, self.graph, example)
+        self.depends = _depending_on_image(root, self.graph, self.values)
+        self.behind: set[fx.Node] = set()
+        for node in self.graph.nodes:
+            if not self.behind.isdisjoint(node.all_input_nodes) or _reads(root, node, trainable):
+                self.behind.add(node)
+        (last,) = (node for node in self.graph.nodes if node.op == "output")
+        self.behind.discard(last)
+        output = last.args[0]
+        if not isinstance(output, fx.Node) or not isinstance(self.values[output], TensorValue):
+            raise NotPartitionable("its features are not one tensor")
+        self.output = output
+
+    @cached_property
+    def crossing(self) -> list[fx.Node]:
+        if self.output not in self.behind:
+            return [self.output]
+        frozen = self.depends - self.behind
+        read = [
+            node
+            for node in self.graph.nodes
+            if node in frozen and any(user in self.behind for user in node.users)
+        ]
+        for node in read:
+            if isinstance(self.values[node], OpaqueValue):
+                raise NotPartitionable(f"{node.name} crosses the frontier and is not a tensor")
+        return [node for node in read if isinstance(self.values[node], TensorValue)]
+
+    def check_prefix(self) -> None:
+        """Raises NotPartitionable if the prefix has no parameters: it is not worth caching."""
+        for node in self.graph.nodes:
+            if node not in self.behind and node.op in ("call_module", "get_attr"):
+                target = str(node.target)
+                if node.op == "get_attr" or any(True for _ in self.root.get_submodule(target).parameters()):
+                    break
+        else:
+            raise NotPartitionable("nothing in front of the frontier has parameters")
+        if any(node.op == "placeholder" for node in self.crossing):
+            raise NotPartitionable("the image itself is read behind the frontier")
+
+    def modules(self) -> list[nn.Module]:
+        """Returns the modules that compute a node behind the frontier, leaf modules with all inside them."""
+        modules: dict[int, nn.Module] = {}
+        for node in self.behind:
+            for path in node.meta["owners"]:
+                module = self.root.get_submodule(path)
+                modules[id(module)] = module
+            if node.op == "call_module":
+                for module in self.root.get_submodule(str(node.target)).modules():
+                    modules[id(module)] = module
+        return list(modules.values())
+
+    def suffix(self) -> fx.Graph:
+        """Returns the graph behind the frontier, with the crossing tensors as its inputs.
+
+        What does not depend on the image is computed again; the batch size and the device are those of the
+        first input.
+        """
+        return _SuffixBuilder(self).build()
+
+
+class _SuffixBuilder:
+    """Copies the nodes behind a frontier into a graph of their own."""
+
+    def __init__(self, frontier: _Frontier) -> None:
+        self.frontier = frontier
+        self.graph = fx.Graph()
+        self.copies: dict[fx.Node, Any] = {
+            node: self.graph.placeholder(node.name) for node in frontier.crossing
+        }
+        self.first = self.copies[frontier.crossing[0]]
+
+    def build(self) -> fx.Graph:
+        frontier = self.frontier
+        needed: set[fx.Node] = set()
+        if frontier.output in frontier.behind:
+            needed.update(dependencies(frontier.root, [frontier.output]))
+        for node in frontier.graph.nodes:
+            if node in self.copies or node not in needed:
+                continue
+            value = frontier.values[node]
+            if is_constant(value) and node.op != "get_attr":
+                self.copies[node] = self.compute(value)
+            elif node in frontier.behind or node not in frontier.depends:
+                self.copies[node] = self.graph.node_copy(node, lambda other: self.copies[other])
+            elif any(user in frontier.behind for user in node.users):
+                self.copies[node] = self.compute(value)
+        self.graph.output(self.copies[frontier.output])
+        return self.graph
+
+    @cached_property
+    def batch_size(self) -> fx.Node:
+        rows = rows_per_image(self.frontier.values, self.frontier.crossing[0])[0]
+        shape = self.graph.call_function(getattr, (self.first, "shape"))
+        length = self.graph.call_function(operator.getitem, (shape, 0))
+        return self.graph.call_function(operator.floordiv, (length, rows))
+
+    def compute(self, value: NodeValue) -> Any:
+        """Adds nodes that compute a value from the first crossing tensor."""
+        if isinstance(value, Constant):
+            return value.value
+        if isinstance(value, DeviceOfInput):
+            return self.graph.call_function(getattr, (self.first, "device"))
+        if isinstance(value, BatchMultiple):
+            return self.graph.call_function(operator.mul, (self.batch_size, value.factor))
+        assert isinstance(value, Items)
+        return tuple(self.compute(item) for item in value.values)
+
+
+def _depending_on_image(root: nn.Module, graph: fx.Graph, values: NodeValues) -> set[fx.Node]:
+    """Returns the nodes that depend on the image; its size does not count, being the same for all."""
+    depending: set[fx.Node] = set()
+    modified: set[fx.Node] = set()
+    while True:
+        for node in graph.nodes:
+            constant = is_constant(values.get(node))
+            if node.op == "placeholder" or (not constant and not depending.isdisjoint(node.all_input_nodes)):
+                depending.add(node)
+        # a tensor that an image is written into depends on it from the beginning
+        written = {node.all_input_nodes[0] for node in depending if is_in_place(root, node)} - depending
+        if not written or written <= modified:
+            return depending
+        modified |= written
+        depending |= written
+
+
+def _reads(root: nn.Module, node: fx.Node, trainable: set[str]) -> bool:
+    """Returns whether a node reads a trainable parameter."""
+    target = str(node.target)
+    if node.op == "get_attr":
+        return target in trainable
+    if node.op == "call_module":
+        parameters = root.get_submodule(target).named_parameters()
+        return any(f"{target}.{name}" in trainable for name, _ in parameters)
+    return False
+
+
+def _check_rows(result: PartitionedClassifier, example: Tensor) -> None:
+    """Raises NotPartitionable unless the rows of an image lie together and in the images' order."""
+    device = next(result.classifier.backbone.parameters()).device
+    images = torch.randn(2, *example.shape[1:], generator=torch.Generator().manual_seed(0)).to(device)
+    both = result.prefix(images)
+    single = [result.prefix(image[None]) for image in images]
+    for index, tensor in enumerate(both):
+        first, second = (crossing[index] for crossing in single)
+        # rows in a wrong order differ as much as the two images do, whatever the precision
+        if not (tensor - torch.cat([first, second])).norm() <= 0.1 * (first - second).norm():
+            raise NotPartitionable("the rows of an image do not lie together at the frontier")
+
+
+def _modules_from_first_trainable(root: nn.Module, trainable: set[str]) -> list[nn.Module] | None:
+    """Returns the modules registered from the first trainable one on, and those that contain it."""
+    order = list(root.named_modules())
+    owners = {name.rpartition(".")[0] for name in trainable}
+    first = next((index for index, (name, _) in enumerate(order) if name in owners), None)
+    if first is None:
+        return None
+    path = order[first][0]
+    return [
+        module
+        for index, (name, module) in enumerate(order)
+        if index >= first or not name or f"{path}.".startswith(f"{name}.")
+    ]

@@ -1,0 +1,318 @@
+"""Saves a trained classifier, with all that prediction needs, as a model folder, and loads it.
+
+A model folder has ``model.safetensors``, and ``config.json`` in timm's own form with one more table, ``tlkit``. A
+linear head on pooled features is saved under timm's own names, so plain timm loads such a folder too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
+from torch import Tensor, nn
+
+from tlkit.errors import RunFolderError
+from tlkit.model.classifier import Classifier
+from tlkit.parts.backbone import Backbone
+from tlkit.parts.preprocess import TIMM_CROP_MODES, Preprocess
+from tlkit.recipe.reader import plain
+from tlkit.recipe.schema import PartSpec
+from tlkit.utils.atomic_write import atomic_write
+from tlkit.utils.formatting import shortlist
+from tlkit.utils.json_files import JsonModel, parse_json, read_text, write_json
+
+FORMAT = 1
+LIBRARIES = ("tlkit", "torch", "timm", "safetensors")
+
+
+class Calibration(JsonModel):
+    """How logits become answers.
+
+    Attributes:
+        temperature: logits are divided by it before the softmax.
+        reject_below: confidence below which an image stays unclassified, or None.
+    """
+
+    temperature: float = 1.0
+    reject_below: float | None = None
+
+
+class PartTable(BaseModel):
+    """A part's name and its options, as in a recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options without the name."""
+        return dict(self.model_extra or {})
+
+
+class ModelDescription(JsonModel):
+    """The table ``tlkit`` of a model folder's config.json.
+
+    Attributes:
+        format: version of the file's format.
+        backbone: the backbone's recipe table, without weights.
+        head: the head's recipe table.
+        preprocess: the preprocessing that images need.
+        classes: class names in the order of the logits.
+        classifier_layer: timm's name of the last layer, where timm can load the folder; else None.
+        calibration: how logits become answers.
+        versions: of the libraries that it was trained with.
+        sha256: checksum of model.safetensors.
+    """
+
+    format: int
+    backbone: PartTable
+    head: PartTable
+    preprocess: Preprocess
+    classes: tuple[str, ...]
+    classifier_layer: str | None = None
+    calibration: Calibration
+    versions: dict[str, str]
+    sha256: str
+
+
+class ModelConfig(JsonModel):
+    """A model folder's config.json: timm's keys, where timm can load the folder, and tlkit's own table."""
+
+    architecture: str | None = None
+    num_classes: int | None = None
+    model_args: dict[str, Any] | None = None
+    pretrained_cfg: dict[str, Any] | None = None
+    tlkit: ModelDescription
+
+
+class PartMaker(Protocol):
+    """The part of `tlkit.plugins.registry.Registry` that loading a model needs."""
+
+    def make(self, kind: str, name: str, part_options: Mapping[str, Any], *args: Any) -> Any:
+        """Makes the part of that kind and name."""
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A model folder's content.
+
+    Attributes:
+        classifier: the network, in evaluation mode on the CPU.
+        backbone: the backbone as it was made, with the preprocessing that images need.
+        config: the content of config.json.
+    """
+
+    classifier: Classifier
+    backbone: Backbone
+    config: ModelConfig
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the logits."""
+        return self.config.tlkit.classes
+
+    @property
+    def calibration(self) -> Calibration:
+        """How logits become answers."""
+        return self.config.tlkit.calibration
+
+
+def save_model(
+    folder: Path,
+    classifier: Classifier,
+    backbone: Backbone,
+    *,
+    backbone_table: Mapping[str, Any],
+    head_table: Mapping[str, Any],
+    classes: Sequence[str],
+    calibration: Calibration,
+) -> None:
+    """Writes a model folder; a reader sees the whole folder or none.
+
+    Args:
+        folder: the folder; replaced if it exists.
+        classifier: the network.
+        backbone: the backbone as it was made.
+        backbone_table: the recipe's table of the backbone, used where it has no blueprint.
+        head_table: the recipe's table of the head.
+        classes: names in the order of the logits.
+        calibration: how logits become answers.
+
+    Raises:
+        RunFolderError: it cannot be written.
+    """
+    layer = _timm_layer(classifier, backbone)
+    state = {
+        _timm_name(name, layer) if layer else name: value.detach().cpu().contiguous().clone()
+        for name, value in classifier.state_dict().items()
+    }
+    try:
+        with atomic_write(folder) as temporary:
+            temporary.mkdir()
+            weights = temporary / "model.safetensors"
+            save_file(state, weights, metadata={"format": "pt"})
+            description = ModelDescription(
+                format=FORMAT,
+                backbone=PartTable(**plain(backbone.blueprint or backbone_table)),
+                head=PartTable(**plain(head_table)),
+                preprocess=backbone.preprocess,
+                classes=tuple(classes),
+                classifier_layer=layer,
+                calibration=calibration,
+                versions={name: version(name) for name in LIBRARIES},
+                sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
+            )
+            config = _config(backbone, classes, layer, description)
+            write_json(temporary / "config.json", config, exclude_none=True)
+    except (OSError, SafetensorError) as error:
+        raise RunFolderError(f"the model cannot be written to {folder}: {error}") from error
+
+
+def load_model(folder: Path, registry: PartMaker) -> SavedModel:
+    """Loads a model folder.
+
+    Raises:
+        RunFolderError: it is not a model folder, incomplete, altered, or made by a newer tlkit.
+    """
+    config, state = _read(folder)
+    description = config.tlkit
+    backbone = make_backbone(registry, description.backbone, asdict(description.preprocess))
+    head = registry.make(
+        "head", description.head.name, description.head.options, backbone, description.classes
+    )
+    classifier = Classifier(backbone, head)
+    load_state(classifier, state, folder)
+    classifier.eval()
+    return SavedModel(classifier, backbone, config)
+
+
+def make_backbone(registry: PartMaker, part: PartTable | PartSpec, preprocess: Mapping[str, Any]) -> Backbone:
+    """Makes the backbone of a recipe's or model's table, with overrides of its own preprocessing."""
+    backbone: Backbone = registry.make("backbone", part.name, part.options)
+    backbone.preprocess = backbone.preprocess.override(preprocess)
+    return backbone
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Reads a model folder's config.json.
+
+    Raises:
+        RunFolderError: it is missing, has the wrong form, or was written by a newer tlkit.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise RunFolderError(f"{folder} is not a model folder: it has no config.json")
+    text = read_text(path, RunFolderError)
+    if parse_json(text, _FormatOnly, RunFolderError, str(path)).tlkit.format > FORMAT:
+        raise RunFolderError(f"{folder} was made by a newer tlkit than this one: update tlkit")
+    return parse_json(text, ModelConfig, RunFolderError, str(path))
+
+
+def read_state(folder: Path) -> dict[str, Tensor]:
+    """Reads the weights of a model folder, under the classifier's own names.
+
+    Raises:
+        RunFolderError: as `load_model`.
+    """
+    return _read(folder)[1]
+
+
+def load_state(classifier: Classifier, state: Mapping[str, Tensor], folder: Path) -> None:
+    """Loads the weights of the model folder `folder` into a classifier.
+
+    Raises:
+        RunFolderError: they are another network's.
+    """
+    own = {name: tuple(value.shape) for name, value in classifier.state_dict().items()}
+    loaded = {name: tuple(value.shape) for name, value in state.items()}
+    wrong = sorted(name for name in own.keys() | loaded.keys() if own.get(name) != loaded.get(name))
+    if wrong:
+        raise RunFolderError(
+            f"{folder}: its weights and its config.json do not belong together: {shortlist(wrong, 3)}"
+        )
+    classifier.load_state_dict(dict(state))
+
+
+class _Format(BaseModel):
+    format: int
+
+
+class _FormatOnly(BaseModel):
+    """The key that says whether this tlkit knows the others."""
+
+    tlkit: _Format
+
+
+def _read(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Reads config.json, and the weights under the classifier's own names."""
+    config = read_config(folder)
+    weights = folder / "model.safetensors"
+    try:
+        content = weights.read_bytes()
+        state = load(content)
+    except FileNotFoundError as error:
+        raise RunFolderError(f"{folder} is not a model folder: it has no model.safetensors") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise RunFolderError(f"{weights} cannot be read: {error}") from error
+    if hashlib.sha256(content).hexdigest() != config.tlkit.sha256:
+        raise RunFolderError(f"{weights} is not the file that config.json was written for")
+    layer = config.tlkit.classifier_layer
+    if layer:
+        state = {_own_name(name, layer): value for name, value in state.items()}
+    return config, state
+
+
+def _config(
+    backbone: Backbone, classes: Sequence[str], layer: str | None, description: ModelDescription
+) -> ModelConfig:
+    """Adds timm's keys where timm can load the folder: it needs one linear layer at the end."""
+    if backbone.timm_config is None or layer is None:
+        return ModelConfig(tlkit=description)
+    preprocess = backbone.preprocess
+    pretrained = {
+        **{key: backbone.timm_config["pretrained_cfg"].get(key) for key in ("first_conv", "license")},
+        "custom_load": False,
+        "input_size": [3, preprocess.size, preprocess.size],
+        "interpolation": preprocess.interpolation,
+        "crop_pct": preprocess.crop,
+        "crop_mode": TIMM_CROP_MODES[preprocess.resize],
+        "mean": list(preprocess.mean),
+        "std": list(preprocess.std),
+        "num_classes": len(classes),
+        "classifier": layer,
+        "label_names": list(classes),
+    }
+    return ModelConfig(
+        architecture=backbone.timm_config["architecture"],
+        num_classes=len(classes),
+        model_args=dict(backbone.timm_config["model_args"]),
+        pretrained_cfg=pretrained,
+        tlkit=description,
+    )
+
+
+def _timm_layer(classifier: Classifier, backbone: Backbone) -> str | None:
+    """Returns timm's name of its last layer, where this classifier is exactly that network; else None."""
+    config = backbone.timm_config
+    linear = {name for name, _ in classifier.head.named_parameters()} == {"fc.weight", "fc.bias"}
+    if config is None or not linear or len(backbone.feature_shape) != 1 or classifier.method != "forward":
+        return None
+    layer = config["pretrained_cfg"].get("classifier")
+    return layer if isinstance(layer, str) and isinstance(backbone.classifier, nn.Linear) else None
+
+
+def _timm_name(name: str, layer: str) -> str:
+    return name.replace("head.fc", layer, 1) if name.startswith("head.") else name.removeprefix("backbone.")
+
+
+def _own_name(name: str, layer: str) -> str:
+    head = name.startswith(f"{layer}.")
+    return name.replace(layer, "head.fc", 1) if head else f"backbone.{name}"

@@ -1,0 +1,1 @@
+"""What plugins hand over: plain values and small classes."""

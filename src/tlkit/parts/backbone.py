@@ -1,0 +1,126 @@
+"""A network from images to features, as a plugin hands it over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tlkit.errors import PluginError
+from tlkit.parts.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A group of a backbone's parameters that is frozen or trainable as one.
+
+    Attributes:
+        name: the module that ends the block, or what its author calls it.
+        parameters: names as in ``module.named_parameters()``.
+    """
+
+    name: str
+    parameters: tuple[str, ...]
+
+
+@dataclass
+class Backbone:
+    """A network from images to features.
+
+    Attributes:
+        module: maps float images ``(B, 3, H, W)`` to ``(B, C, h, w)``, ``(B, N, C)`` or ``(B, C)``.
+        preprocess: the preprocessing that its images need.
+        classifier: the pretrained last layer, from pooled features to the classes it was trained
+            on, or None.
+        method: the module's method that computes the features.
+        grouping: its blocks from input to output; None: one per direct child with parameters.
+        blueprint: the recipe table that builds the same network without its weights, for a model
+            folder; None: the table it was made from.
+        timm_config: what timm needs to build it (``architecture``, ``model_args``, ``pretrained_cfg``);
+            None: timm does not know it.
+    """
+
+    module: nn.Module
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    classifier: nn.Linear | None = None
+    method: str = "forward"
+    grouping: Sequence[Block] | None = None
+    blueprint: Mapping[str, Any] | None = None
+    timm_config: Mapping[str, Any] | None = None
+
+    def blocks(self) -> tuple[Block, ...]:
+        """Returns the groups of parameters from input to output; each parameter is in exactly one."""
+        if self.grouping is not None:
+            return tuple(self.grouping)
+        groups: dict[str, list[str]] = {}
+        for name, _ in self.module.named_parameters():
+            groups.setdefault(name.split(".")[0], []).append(name)
+        return tuple(Block(name, tuple(names)) for name, names in groups.items())
+
+    @cached_property
+    def feature_shape(self) -> tuple[int, ...]:
+        """The shape of one image's features at ``preprocess.size``: ``(C, h, w)``, ``(N, C)`` or ``(C,)``.
+
+        Shapes are propagated through the network with fake tensors, without computing; a network that does
+        not allow that is run once.
+
+        Raises:
+            PluginError: the network's output is not one tensor of such a shape.
+        """
+        import torch
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        def shape() -> tuple[int, ...]:
+            # two images, since some networks squeeze a batch of one away
+            images = torch.zeros(2, 3, self.preprocess.size, self.preprocess.size)
+            with torch.no_grad(), preserve_state(self.module):
+                features = getattr(self.module.eval(), self.method)(images)
+            if not isinstance(features, torch.Tensor) or features.ndim not in (2, 3, 4):
+                shown = tuple(features.shape) if torch.is_tensor(features) else type(features)
+                raise PluginError(
+                    f"{type(self.module).__name__}.{self.method} must return features of shape (B, C, h, w), "
+                    f"(B, N, C) or (B, C), not {shown}"
+                )
+            return tuple(features.shape[1:])
+
+        try:
+            with FakeTensorMode(allow_non_fake_inputs=True):
+                return shape()
+        except PluginError:
+            raise
+        except Exception:
+            return shape()
+
+
+@contextmanager
+def preserve_state(module: nn.Module) -> Iterator[None]:
+    """Restores every attribute and buffer of a network afterwards.
+
+    Some networks cache positions or sizes for their next call; what they cache while fake tensors pass
+    through cannot be computed with.
+    """
+    attributes = [vars(submodule) for submodule in module.modules()]
+    # dictionaries among them hold buffers, or what a network has cached by size or device
+    caches = [value for names in attributes for value in names.values() if isinstance(value, dict)]
+    before = [(names, dict(names)) for names in (*attributes, *caches)]
+    try:
+        yield
+    finally:
+        for names, content in before:
+            names.clear()
+            names.update(content)
+
+
+class BlockNetwork(Protocol):
+    """What a freeze policy is given: a network that knows its blocks, with a head named ``head.…``."""
+
+    def named_parameters(self) -> Iterable[tuple[str, Any]]:
+        """Returns every parameter with its name."""
+
+    def blocks(self) -> Sequence[Block]:
+        """Returns the backbone's blocks from input to output, with the names of `named_parameters`."""

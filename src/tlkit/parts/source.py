@@ -1,0 +1,78 @@
+"""Where labelled images come from, as a plugin describes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+SplitName = Literal["train", "val", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
+
+#: Suffixes of the files in an image folder that count as images. Formats that tlkit cannot read are
+#: included on purpose: such a photo is then reported instead of overlooked.
+IMAGE_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .gif .bmp .tif .tiff .webp .ppm .pgm .pbm .pnm "
+    ".avif .heic .heif .jp2 .jxl".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image file.
+
+    Attributes:
+        id: unique and stable within its source, with ``/`` between folders; results name the image by it.
+        path: the file.
+        label: index into the source's classes, or None for an unlabelled image.
+        split: the split that the source assigns, or None where tlkit draws it.
+    """
+
+    id: str
+    path: Path
+    label: int | None = None
+    split: SplitName | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """An archive that a source's images can be downloaded from.
+
+    Attributes:
+        url: its address.
+        size: in bytes.
+        sha256: its checksum, in hexadecimal.
+        unpack_to: the folder to unpack it into, relative to the source's root.
+    """
+
+    url: str
+    size: int
+    sha256: str
+    unpack_to: str = "."
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Labelled images, and unlabelled ones where there are any.
+
+    Attributes:
+        classes: class names; a label is an index into them.
+        samples: the labelled images.
+        unlabelled: images without a label.
+        downloads: what `tlkit fetch` downloads when the images are missing.
+        make: returns the content of an image's file, for sources that generate their images; it must
+            return the same bytes for the same sample every time.
+        about: a sentence about the images that every reader of the results should know.
+    """
+
+    classes: tuple[str, ...]
+    samples: Sequence[Sample]
+    unlabelled: Sequence[Sample] = ()
+    downloads: Sequence[Download] = ()
+    make: Callable[[Sample], bytes] | None = None
+    about: str = ""
+
+    def __len__(self) -> int:
+        """Returns the number of images, with and without a label."""
+        return len(self.samples) + len(self.unlabelled)

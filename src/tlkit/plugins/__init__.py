@@ -1,0 +1,1 @@
+"""Finds, isolates and checks plugins and the parts that they register."""

@@ -1,0 +1,1 @@
+"""Recipes: read, extended, overridden and written back. Nothing here knows plugins."""

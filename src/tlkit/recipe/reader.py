@@ -1,0 +1,220 @@
+"""Reads recipe files: follows `extends`, applies `--set`, resolves paths.
+
+A recipe is handled here as the plain tables that TOML has; `schema.py` says what they may contain.
+"""
+
+from __future__ import annotations
+
+import copy
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tlkit.errors import RecipeError, close_matches
+
+Tree = dict[str, Any]
+
+#: Tables that describe a part: one with a name replaces the inherited one, one without merges into it.
+PARTS = frozenset({"source", "backbone", "head", "freeze", "augmentation", "optimizer", "schedule"})
+#: Keys whose value is a path, besides any text that ends in .safetensors.
+PATHS = frozenset({("data", "root"), ("data", "unlabelled")})
+
+
+class Located(str):
+    """A string from a recipe that knows the folder that it is relative to if it is a path."""
+
+    __slots__ = ("folder",)
+    folder: Path
+
+    def __new__(cls, text: str, folder: Path) -> Located:
+        located = super().__new__(cls, text)
+        located.folder = folder
+        return located
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Located:
+        return self
+
+
+def read_tree(path: Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -> Tree:
+    """Reads a recipe's tables, with `extends` followed and `overrides` applied.
+
+    Args:
+        path: the recipe, or a folder that holds ``recipe.toml``.
+        overrides: ``{"dotted.key": value}``, or strings ``"dotted.key=value"`` with TOML values.
+
+    Raises:
+        RecipeError: a file is missing or not TOML, recipes extend each other in a circle, or a key
+            cannot be set.
+    """
+    file = path / "recipe.toml" if path.is_dir() else path
+    tree = _read(file.absolute(), ())
+    problems: list[str] = []
+    for key, value in _pairs(overrides, problems):
+        problem = _set(tree, key, value)
+        if problem:
+            problems.append(problem)
+    if problems:
+        raise RecipeError(problems, recipe=str(file))
+    return tree
+
+
+def read_options(texts: Sequence[str]) -> Tree:
+    """Parses a part's options from strings ``"option=value"`` with TOML values.
+
+    Raises:
+        RecipeError: a string does not have this form.
+    """
+    problems: list[str] = []
+    options = {".".join(key): value for key, value in _pairs(texts, problems)}
+    if problems:
+        raise RecipeError(problems, recipe="--set")
+    return options
+
+
+def merge_part(base: Any, override: Any) -> Any:
+    """Replaces a part's table by one with a name, or merges one without a name into it."""
+    if not isinstance(override, dict) or "name" in override:
+        return override
+    inherited = {"name": base} if isinstance(base, str) else base
+    return {**inherited, **override} if isinstance(inherited, dict) else override
+
+
+def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> Tree:
+    """Merges two trees of tables: parts as parts, other tables key by key, phases by name."""
+    merged = dict(base)
+    for key, value in override.items():
+        if key == "phase" and isinstance(value, list) and isinstance(base.get(key), list):
+            merged[key] = _merge_phases(base[key], value)
+        elif key in PARTS and key in base:
+            merged[key] = merge_part(base[key], value)
+        elif isinstance(value, dict) and isinstance(base.get(key), dict):
+            merged[key] = merge(base[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def plain(value: Any) -> Any:
+    """Converts a value to what TOML can represent, leaving out keys that are None."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, (str, Path)) else value
+
+
+def _merge_phases(base: Sequence[Any], override: Sequence[Any]) -> list[Any]:
+    merged = list(base)
+    names = [phase.get("name") if isinstance(phase, dict) else None for phase in base]
+    for phase in override:
+        name = phase.get("name") if isinstance(phase, dict) else None
+        if name is not None and name in names:
+            index = names.index(name)
+            merged[index] = merge(merged[index], phase)
+            names[index] = None  # a second phase of this name is a mistake, which merging would hide
+        else:
+            merged.append(phase)
+    return merged
+
+
+def _read(file: Path, extended_by: tuple[Path, ...]) -> Tree:
+    if file in extended_by:
+        circle = " extends ".join(str(path) for path in (*extended_by, file))
+        raise RecipeError([f"extends: recipes extend each other in a circle: {circle}"], recipe=str(file))
+    try:
+        with file.open("rb") as stream:
+            tree = tomllib.load(stream)
+    except FileNotFoundError as error:
+        siblings = sorted(path.name for path in file.parent.glob("*.toml")) if file.parent.is_dir() else []
+        hint = close_matches(file.name, siblings)
+        hint = hint or (f"; there are {', '.join(siblings)}" if siblings else "")
+        raise RecipeError([f"no such file{hint}"], recipe=str(file)) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError([f"cannot be read: {error}"], recipe=str(file)) from error
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError([f"is not TOML: {error}"], recipe=str(file)) from error
+    located: Tree = _locate(tree, file.parent)
+    base = located.pop("extends", None)
+    if base is None:
+        return located
+    if not isinstance(base, str):
+        raise RecipeError(["extends: must be the path of a recipe"], recipe=str(file))
+    return merge(_read(_absolute(base, file.parent), (*extended_by, file)), located)
+
+
+def _locate(value: Any, folder: Path, key: tuple[str, ...] = ()) -> Any:
+    """Makes known paths absolute, and lets every other string know its folder."""
+    if isinstance(value, Mapping):
+        return {name: _locate(item, folder, (*key, name)) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_locate(item, folder, key) for item in value]
+    if isinstance(value, Path):
+        value = str(value)
+    if not isinstance(value, str) or isinstance(value, Located):
+        return value
+    kind, colon, path = value.partition(":")
+    # a plugin's names may be addresses too; with ./ they name a folder
+    if kind == "local-dir" or (colon and path.startswith(("./", "../", "~/"))):
+        return Located(f"{kind}:{_absolute(path, folder)}", folder)
+    if key in PATHS or value.endswith(".safetensors"):
+        return Located(str(_absolute(value, folder)), folder)
+    return Located(value, folder)
+
+
+def _absolute(text: str, folder: Path) -> Path:
+    return (folder / Path(text).expanduser()).resolve()
+
+
+def _pairs(
+    overrides: Mapping[str, Any] | Sequence[str], problems: list[str]
+) -> Iterator[tuple[list[str], Any]]:
+    """Yields keys and values; paths among the values are relative to the current folder."""
+    if isinstance(overrides, Mapping):
+        for key, value in overrides.items():
+            parts = key.split(".")
+            yield parts, _locate(value, Path.cwd(), tuple(parts))
+        return
+    for text in overrides:
+        key, equals, toml_value = text.partition("=")
+        if not equals or not key.strip():
+            problems.append(f"--set {text}: must be KEY=VALUE, such as training.epochs=5")
+            continue
+        parts = key.strip().split(".")
+        yield parts, _locate(_parse_value(toml_value.strip()), Path.cwd(), tuple(parts))
+
+
+def _parse_value(toml_value: str) -> Any:
+    """Parses a TOML value; anything that is not TOML is a string."""
+    try:
+        return tomllib.loads(f"value = {toml_value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return toml_value
+
+
+def _set(tree: Tree, key: list[str], value: Any) -> str | None:
+    """Sets one key; returns what is wrong with it, or None."""
+    table, rest, dotted = tree, key, ".".join(key)
+    if key == ["extends"]:
+        return "extends: can be written in a recipe only"
+    if key[0] == "phase":
+        rows = tree.get("phase")
+        phases = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+        if len(key) < 3:
+            return f"{dotted}: name a phase and its key, such as phase.{key[1] if key[1:] else 'NAME'}.epochs"
+        named = [phase for phase in phases if phase.get("name") == key[1]]
+        if not named:
+            names = [str(phase.get("name")) for phase in phases]
+            hint = close_matches(key[1], names) or f"; there are {', '.join(names) or 'none'}"
+            return f"{dotted}: there is no phase {key[1]!r}{hint}"
+        table, rest = named[0], key[2:]
+    for name in rest[:-1]:
+        inner = table.get(name, {})
+        if name in PARTS and isinstance(inner, str):
+            inner = {"name": inner}
+        if not isinstance(inner, dict):
+            return f"{dotted}: {name} is a value, not a table"
+        table[name] = copy.copy(inner)
+        table = table[name]
+    table[rest[-1]] = value
+    return None

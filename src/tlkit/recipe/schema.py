@@ -1,0 +1,240 @@
+"""The tables of a recipe as they are written, and the errors about them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from tlkit.errors import close_matches
+from tlkit.recipe.reader import Tree
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Location = Annotated[Path, BeforeValidator(lambda value: Path(value) if isinstance(value, str) else value)]
+#: What every recipe inherits, so that a table without a name has something to merge into.
+DEFAULTS: Tree = {"head": "linear", "training": {"optimizer": {"name": "adamw", "lr": 1e-3}}}
+#: In TOML's words what pydantic says in Python's.
+MESSAGES = {
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "string_type": "must be a string",
+    "list_type": "must be a list",
+    "model_type": "must be a table",
+    "is_instance_of": "must be a path",
+    "string_pattern_mismatch": "must begin with a letter or digit and hold only letters, digits, - and _",
+}
+
+
+class Spec(BaseModel):
+    """Base of the tables: unknown keys and values of another type are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class PartSpec(BaseModel):
+    """A part's name and options, as a recipe gives them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    options: dict[str, Any] = {}
+
+    @classmethod
+    def of(cls, table: str | Mapping[str, Any]) -> PartSpec:
+        """Makes it from a name alone, or from a table with a name."""
+        if isinstance(table, str):
+            return cls(name=str(table))
+        options = {key: value for key, value in table.items() if key != "name"}
+        return cls(name=str(table["name"]), options=options)
+
+    def table(self) -> dict[str, Any]:
+        """Returns it as a recipe's table."""
+        return {"name": self.name, **self.options}
+
+
+def _part_table(value: Any) -> Any:
+    if not isinstance(value, str | dict):
+        raise ValueError("must be a name or a table")
+    if isinstance(value, dict) and not isinstance(value.get("name", ""), str):
+        raise ValueError(f"its name must be a string, and is {to_toml_value(value['name'])}")
+    return value
+
+
+def _part(value: Any) -> Any:
+    if isinstance(value, PartSpec):
+        return value
+    if isinstance(_part_table(value), dict) and "name" not in value:
+        raise ValueError("needs a name")
+    return PartSpec.of(value)
+
+
+Table = Annotated[Any, BeforeValidator(_part_table)]
+PartTable = Annotated[PartSpec, BeforeValidator(_part)]
+
+
+class PerClass(Spec):
+    """Numbers of images per class in each split."""
+
+    train: Count
+    val: Count
+    test: Count
+
+
+class Fractions(Spec):
+    """Fractions of the images for validation and test; the rest is for training."""
+
+    val: Fraction = 0.15
+    test: Fraction = 0.15
+
+
+class DataSpec(Spec):
+    """Where labelled images come from and how they are split.
+
+    Attributes:
+        source: the source that finds them.
+        root: their folder; a source that generates its images needs none.
+        per_class: numbers of images per class in each split; None: by `fractions`, or the source's splits.
+        fractions: used where neither `per_class` nor the source determines the splits.
+        unlabelled: a folder of images without labels.
+        on_unreadable: "stop" the run, or "skip" and list images that cannot be used.
+    """
+
+    source: PartTable
+    root: Location | None = None
+    per_class: PerClass | None = None
+    fractions: Fractions = Fractions()
+    unlabelled: Location | None = None
+    on_unreadable: Literal["stop", "skip"] = "stop"
+
+    def source_options(self) -> dict[str, Any]:
+        """Returns the options that the source is made with."""
+        unlabelled = {} if self.unlabelled is None else {"unlabelled": self.unlabelled}
+        return {**self.source.options, **unlabelled}
+
+
+class TrainingSpec(Spec):
+    """How a phase trains.
+
+    Attributes:
+        epochs: maximum number of passes over the training images.
+        batch_size: images per step.
+        precision: "float32", "bfloat16", or "auto": bfloat16 where the hardware computes in it.
+        optimizer: a name that timm.optim knows, and its options.
+        schedule: a name that timm.scheduler knows, and its options; None: a constant learning rate.
+        patience: number of epochs without improvement on validation after which training stops.
+        class_weights: "balanced" gives classes with fewer images more weight in the loss.
+    """
+
+    epochs: Annotated[int, Field(ge=0)] = 30
+    batch_size: Count = 32
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    optimizer: PartTable = PartSpec(name="adamw", options={"lr": 1e-3})
+    schedule: PartTable | None = None
+    patience: Count | None = None
+    class_weights: Literal["balanced", "none"] = "balanced"
+
+
+class PreprocessSpec(Spec):
+    """Overrides of the backbone's own preprocessing; see `tlkit.Preprocess`."""
+
+    size: Count | None = None
+    resize: Literal["crop", "squash", "pad"] | None = None
+    crop: Annotated[float, Field(gt=0, le=1)] | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
+    mean: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None
+    std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)] | None = None
+
+
+class FeaturesSpec(Spec):
+    """Whether the outputs of the frozen prefix are cached."""
+
+    cache: bool = True
+
+
+class PhaseSpec(TrainingSpec):
+    """A [[phase]] as written; what is left out is inherited from the recipe's tables."""
+
+    name: Name
+    backbone: Table = None
+    preprocess: PreprocessSpec = PreprocessSpec()
+    head: Table = None
+    features: FeaturesSpec = FeaturesSpec()
+    freeze: Table = "backbone"
+    augmentation: Table = "none"
+    start_from: str | None = None
+    statistics: Literal["learn", "keep"] | None = None
+    # parts without a name merge into the inherited table, so none is required here
+    optimizer: Table = None
+    schedule: Table = None
+
+
+class RecipeSpec(Spec):
+    """A whole recipe as written."""
+
+    name: Name
+    seed: int = 1
+    goal: Annotated[float, Field(gt=0, le=1)] | None = None
+    reject_below: Fraction | None = None
+    data: DataSpec
+    backbone: Table = None
+    preprocess: PreprocessSpec = PreprocessSpec()
+    head: Table = DEFAULTS["head"]
+    features: FeaturesSpec = FeaturesSpec()
+    training: TrainingSpec = TrainingSpec()
+    phase: Annotated[list[PhaseSpec], Field(min_length=1)]
+
+
+def describe_error(item: Mapping[str, Any], tree: Tree) -> str:
+    """Formats one of pydantic's errors as a line that begins with the file's own key."""
+    location, kind, value = item["loc"], item["type"], item["input"]
+    key = ".".join(_names(location, tree))
+    if location == ("phase",):
+        return f"{key}: a recipe needs at least one phase, written as [[phase]]"
+    if kind == "extra_forbidden":
+        known = _known_keys(location)
+        hint = close_matches(str(location[-1]), known) or f"; known here: {', '.join(sorted(known))}"
+        return f"{key}: is unknown{hint}"
+    if kind == "missing":
+        return f"{key}: is missing"
+    if kind in ("too_short", "too_long"):
+        return f"{key}: must have 3 values, one per channel, and has {len(value)}"
+    original = item["msg"].removeprefix("Value error, ").replace("Input should be ", "must be ")
+    message = MESSAGES.get(kind, original)
+    return (
+        f"{key}: {message}" if isinstance(value, dict) else f"{key}: {message}, and is {to_toml_value(value)}"
+    )
+
+
+def to_toml_value(value: Any) -> str:
+    """Formats a value as TOML writes it."""
+    return json.dumps(value, default=str, ensure_ascii=False)
+
+
+def _names(location: Sequence[Any], tree: Tree) -> Iterator[str]:
+    for index, key in enumerate(location):
+        if isinstance(key, int) and index and location[index - 1] == "phase":
+            row = tree["phase"][key]
+            key = row.get("name", key + 1) if isinstance(row, dict) else key + 1
+        yield str(key)
+
+
+def _known_keys(location: Sequence[Any]) -> list[str]:
+    """Returns the keys that the table at `location` may have."""
+    tables: dict[str, type[BaseModel]] = {
+        "data": DataSpec,
+        "per_class": PerClass,
+        "fractions": Fractions,
+        "preprocess": PreprocessSpec,
+        "features": FeaturesSpec,
+        "training": TrainingSpec,
+        "phase": PhaseSpec,
+    }
+    enclosing = [key for key in location[:-1] if isinstance(key, str) and key in tables]
+    known = list((tables[enclosing[-1]] if enclosing else RecipeSpec).model_fields)
+    return known if enclosing else [*known, "extends"]

@@ -1,0 +1,123 @@
+"""Where and how precisely to compute, chosen by the hardware."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from tlkit.errors import RecipeError
+from tlkit.runtime.distributed import process_state
+
+Precision = Literal["auto", "float32", "bfloat16"]
+CPU = torch.device("cpu")
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeConfig:
+    """Where and how precisely features are computed.
+
+    Attributes:
+        device: the device that networks run on.
+        dtype: float32 or bfloat16; features are cached in it, and forward passes autocast to it.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def autocast(self) -> torch.autocast:
+        """Returns the context that forward passes run in."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+
+def compute_config(device: torch.device, precision: Precision) -> ComputeConfig:
+    """Returns how networks compute on `device`; "auto" is bfloat16 where the hardware computes in it."""
+    low = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
+    return ComputeConfig(device, torch.bfloat16 if low else torch.float32)
+
+
+def choose_device(name: str | None) -> torch.device:
+    """Returns the device of that name, or the one that accelerate chooses.
+
+    Raises:
+        RecipeError: this machine has no such device.
+    """
+    state = process_state()
+    if name is None or state.num_processes > 1:
+        chosen: torch.device = state.device
+        return chosen
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        line = str(error).splitlines()[0]
+        raise RecipeError([f"--device {name}: not available here ({line}); try cpu"]) from error
+    return device
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Returns whether the hardware computes in bfloat16, so that it is faster than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return False
+
+
+def reader_threads() -> int:
+    """Returns how many threads read images: one per processor that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def tf32_matmul(device: torch.device) -> Iterator[None]:
+    """Lets a GPU multiply float32 matrices in TF32, as its convolutions do by default."""
+    before = torch.get_float32_matmul_precision()
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copies a tensor to `device`; a copy from main memory to a GPU is asynchronous."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def copy_to_cpu(
+    batches: Iterable[tuple[Key, Mapping[str, Tensor]]],
+) -> Iterator[tuple[Key, dict[str, Tensor]]]:
+    """Copies batches of named tensors to the CPU without making a GPU wait.
+
+    Each batch is yielded after the next one's kernels have been launched, so that the copy runs beside them.
+    """
+    pending: tuple[Key, dict[str, Tensor], torch.cuda.Event | None] | None = None
+
+    def finish() -> tuple[Key, dict[str, Tensor]]:
+        assert pending is not None
+        key, tensors, copied = pending
+        if copied is not None:
+            copied.synchronize()
+        return key, tensors
+
+    for key, tensors in batches:
+        gpu = next((tensor.device for tensor in tensors.values() if tensor.is_cuda), None)
+        # an asynchronous copy goes to pinned memory, which may be read only after the event
+        on_cpu = {name: tensor.to("cpu", non_blocking=gpu is not None) for name, tensor in tensors.items()}
+        copied = torch.cuda.current_stream(gpu).record_event() if gpu is not None else None
+        if pending is not None:
+            yield finish()
+        pending = key, on_cpu, copied
+    if pending is not None:
+        yield finish()

@@ -1,0 +1,26 @@
+"""Several processes that work together, as `accelerate launch` starts them."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+
+Value = TypeVar("Value")
+
+
+def process_state() -> PartialState:
+    """Returns which process this is, and of how many; one, unless `accelerate launch` started more.
+
+    Each process computes its part of the features and trains on its part of every batch. Only the main
+    process writes the run folder and shows progress.
+    """
+    return PartialState()
+
+
+def broadcast_from_main(value: Value) -> Value:
+    """Returns the main process's `value` in every process."""
+    shared = [value]
+    broadcast_object_list(shared)
+    return shared[0]

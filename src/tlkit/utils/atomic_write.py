@@ -1,0 +1,44 @@
+"""Files and folders that are written completely or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path` that takes its place when the block ends without an error.
+
+    The block creates a file or a folder there. A file replaces an existing one in one step. A folder cannot:
+    for an instant the old one is at `replaced_path`, where a reader may look for it.
+
+    Raises:
+        OSError: the parent folder cannot be made, or the result cannot be renamed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.unfinished")
+    try:
+        yield temporary
+        if temporary.is_dir() and path.exists():
+            replaced = replaced_path(path)
+            shutil.rmtree(replaced, ignore_errors=True)
+            path.rename(replaced)
+            temporary.rename(path)
+            shutil.rmtree(replaced, ignore_errors=True)
+        else:
+            temporary.replace(path)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def replaced_path(folder: Path) -> Path:
+    """Returns where a folder is while `atomic_write` puts another in its place."""
+    return folder.with_name(f"{folder.name}.replaced")

@@ -1,0 +1,19 @@
+"""Stable hashes and seeds."""
+
+from __future__ import annotations
+
+import hashlib
+
+
+def digest(*parts: object) -> str:
+    """Hashes the `repr` of `parts`, which must describe their content: 40 hexadecimal digits."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:40]
+
+
+def seed(*parts: object) -> int:
+    """Derives a seed below 2**63 from `parts`, the same on every machine.
+
+    Image order, augmentation, dropout and new weights have generators of their own, seeded from
+    (seed, phase, epoch), so that drawing from one never changes another.
+    """
+    return int(digest(*parts)[:16], 16) >> 1

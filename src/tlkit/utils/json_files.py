@@ -1,0 +1,80 @@
+"""JSON files with a schema: written whole, and read with errors that name the file and the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tlkit.errors import TlkitError
+from tlkit.utils.atomic_write import atomic_write
+from tlkit.utils.formatting import shortlist
+
+Model = TypeVar("Model", bound=BaseModel)
+
+#: How many wrong keys an error names.
+KEYS_SHOWN = 3
+
+
+class JsonModel(BaseModel):
+    """Base of everything that is stored as JSON: immutable, without unknown keys."""
+
+    # without ser_json_inf_nan, NaN would become null
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_by_name=True,
+        validate_by_alias=True,
+        ser_json_inf_nan="constants",
+    )
+
+
+def write_json(path: Path, value: BaseModel, *, exclude_none: bool = False) -> None:
+    """Replaces a JSON file, with or without the keys that are None.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    text = value.model_dump_json(indent=1, by_alias=True, exclude_none=exclude_none, fallback=str)
+    with atomic_write(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, model: type[Model], error: type[TlkitError]) -> Model:
+    """Reads a JSON file as an instance of `model`; types are checked strictly.
+
+    Raises:
+        TlkitError: of type `error`; the file cannot be read, is not JSON, or a key has the wrong type.
+    """
+    return parse_json(read_text(path, error), model, error, str(path))
+
+
+def read_text(path: Path, error: type[TlkitError]) -> str:
+    """Reads a UTF-8 file.
+
+    Raises:
+        TlkitError: of type `error`; it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise error(f"{path} cannot be read: {problem}") from problem
+
+
+def parse_json(text: str, model: type[Model], error: type[TlkitError], where: str) -> Model:
+    """Parses JSON text as an instance of `model`; `where` names it in errors. See `read_json`."""
+    try:
+        return model.model_validate_json(text, strict=True)
+    except ValidationError as problem:
+        raise error(f"{where} cannot be read: {_describe(problem)}") from problem
+
+
+def _describe(error: ValidationError) -> str:
+    """Describes what is wrong with a JSON document, each problem beginning with its key."""
+    problems = []
+    for item in error.errors(include_url=False):
+        message = item["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
+        key = ".".join(map(str, item["loc"]))
+        problems.append(f"{key}: {message}" if key else message)
+    return shortlist(problems, KEYS_SHOWN, "; ")

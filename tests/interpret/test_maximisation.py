@@ -1,0 +1,95 @@
+"""What layers respond to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import command
+from networks import classifier
+from PIL import Image
+
+import tlkit
+from tlkit.errors import DataError
+from tlkit.interpret.layers import find_layer, parse_channels, representative_layers
+from tlkit.interpret.maximisation import REGULARIZATIONS, Regularization, maximize
+from tlkit.parts.preprocess import Preprocess
+
+
+@pytest.mark.parametrize("regularization", REGULARIZATIONS)
+def test_the_activation_rises_by_a_factor(regularization: Regularization, fitted: Path) -> None:
+    made = tlkit.load(fitted)
+    layer = representative_layers(made.module)[1]
+    channels = [0, 3, 9]
+    found = maximize(
+        made.module, made.preprocess, layer, channels, regularization=regularization, size=64, steps=24
+    )
+    assert found.images.shape == (3, 64, 64, 3) and found.images.dtype == np.uint8
+    rise = (found.after - found.before) / np.abs(found.before).clip(1e-3)
+    assert (rise > 1).all(), "each is more than twice as active"
+    again = maximize(
+        made.module, made.preprocess, layer, channels, regularization=regularization, size=64, steps=24
+    )
+    assert (again.images == found.images).all()
+
+
+def test_regularised_images_are_calmer(fitted: Path) -> None:
+    made = tlkit.load(fitted)
+    layer = representative_layers(made.module)[1]
+    found = {
+        way: maximize(made.module, made.preprocess, layer, [0, 3], regularization=way, size=64, steps=24)
+        for way in REGULARIZATIONS
+    }
+    roughness = {
+        way: np.abs(np.diff(each.images.astype(float), axis=2)).mean() for way, each in found.items()
+    }
+    spread = {way: each.images.std() for way, each in found.items()}
+    assert roughness["blur"] < roughness["none"]
+    assert spread["l2"] < spread["none"]
+
+
+@pytest.mark.parametrize("kind", ["residual", "transformer"])
+def test_layers_of_other_networks(kind: str) -> None:
+    network = classifier(kind).eval()
+    names = representative_layers(network)
+    assert len(names) == 3
+    for name in names:
+        found = maximize(network, Preprocess(size=64), name, [0, 1], steps=4)
+        assert (found.after > found.before).all()
+
+
+def test_bad_input(fitted: Path) -> None:
+    made = tlkit.load(fitted)
+    layer = representative_layers(made.module)[0]
+    with pytest.raises(DataError, match="did you mean"):
+        maximize(made.module, made.preprocess, f"{layer}x", [0])
+    with pytest.raises(DataError, match="is no convolution and no linear layer"):
+        maximize(made.module, made.preprocess, "features", [0])
+    with pytest.raises(DataError, match="has channels 0 to 15, not 16, 99"):
+        maximize(made.module, made.preprocess, layer, [0, 16, 99])
+    with pytest.raises(DataError, match=r"write them as 0,7,30-33"):
+        parse_channels(find_layer(made.module, layer), "a-b")
+    transformer = classifier("transformer").eval()
+    with pytest.raises(DataError, match="takes no 48x48 images"):
+        maximize(transformer, Preprocess(size=64), representative_layers(transformer)[0], [0], size=48)
+
+
+def test_channels_are_chosen_by_number(fitted: Path) -> None:
+    layer = find_layer(tlkit.load(fitted).module, representative_layers(tlkit.load(fitted).module)[0])
+    assert parse_channels(layer, "0,7,10-12") == [0, 7, 10, 11, 12]
+    assert parse_channels(layer, None) == [0, 4, 8, 12]
+
+
+def test_the_command(fitted: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = command("visualize", fitted, "--channels", "0,1", "--steps", 2, "--size", 32, "--out", out)
+    assert done.returncode == 0, done.stderr
+    files = list(out.iterdir())
+    assert len(files) == 3
+    with Image.open(files[0]) as picture:
+        assert picture.size == (64, 32)
+    assert "mean activation of channel 0: " in done.stdout
+    wrong = command("visualize", fitted, "--layer", "nowhere", "--out", out)
+    assert wrong.returncode == 2
+    assert "layer 'nowhere' of the backbone is not there" in wrong.stderr
