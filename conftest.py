@@ -1,15 +1,26 @@
 """What all tests share: photos, real weights, a cache of their own.
 
-`../shared` holds real photos and real pretrained weights. Where it is not there, as in any clone but
-the project's own, drawn animals stand for the photos, and what needs the weights is skipped.
+`../shared` holds real photos and real pretrained weights. Where it does not exist, as in any clone but
+the project's own, drawn animals stand for the photos, and tests that need the weights are skipped.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+# Before anything loads torch: the workers of pytest-xdist and the processes that tests start share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    # Processes that tests start compile torch and timm once, even where PYTHONDONTWRITEBYTECODE is set.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="tlkit-bytecode-")
+
 import pytest
+from filelock import FileLock
 from tlkit_catsdogs.drawn.world import draw
 
 import tlkit
@@ -19,9 +30,27 @@ SHARED = Path(__file__).parents[1] / "shared"
 STAND_INS = 150
 
 
+def pytest_unconfigure() -> None:
+    """Removes the bytecode, when the workers have ended."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(os.environ["PYTHONPYCACHEPREFIX"], ignore_errors=True)
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Returns a folder that the first of several workers makes for all of them."""
+    worker = "PYTEST_XDIST_WORKER" in os.environ
+    shared = factory.getbasetemp().parent if worker else factory.getbasetemp()
+    folder, done = shared / name, shared / f"{name}.done"
+    with FileLock(shared / f"{name}.lock"):
+        if not done.exists():
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A feature store for this test alone."""
+    """The cache folder, for this test alone."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("TLKIT_CACHE", str(folder))
     return folder
@@ -31,21 +60,21 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Photos of cats and dogs in Kaggle's flat layout: real ones, or drawn images in their place."""
     real = SHARED / "catsdogs-photos" / "train"
-    if real.is_dir():
-        return real
-    folder = tmp_path_factory.mktemp("drawn") / "train"
-    folder.mkdir()
+    return real if real.is_dir() else made_once(tmp_path_factory, "drawn", _draw_photos) / "train"
+
+
+def _draw_photos(folder: Path) -> None:
+    (folder / "train").mkdir(parents=True)
     for number in range(2 * STAND_INS):
         name = f"{('cat', 'dog')[number % 2]}.{number // 2 + 1}.jpg"
-        (folder / name).write_bytes(draw("street", 1, number))
-    return folder
+        (folder / "train" / name).write_bytes(draw("street", 1, number))
 
 
 @pytest.fixture(scope="session")
 def real_photos(photos: Path) -> Path:
     """Photos that a camera took."""
     if not photos.is_relative_to(SHARED):
-        pytest.skip(f"the real photos, {SHARED / 'catsdogs-photos'}, are not there")
+        pytest.skip(f"the real photos, {SHARED / 'catsdogs-photos'}, do not exist")
     return photos
 
 
@@ -54,7 +83,7 @@ def weights() -> Path:
     """Real ImageNet weights of mobilenetv2_100 in timm's folder format."""
     folder = SHARED / "weights" / "mobilenetv2_100"
     if not folder.is_dir():
-        pytest.skip(f"the real weights, {folder}, are not there")
+        pytest.skip(f"the real weights, {folder}, do not exist")
     return folder
 
 
@@ -71,17 +100,22 @@ def few_photos(photos: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def by_class(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty photos of each class, in a folder per class."""
-    folder = tmp_path_factory.mktemp("by-class")
-    for kind in ("cat", "dog"):
-        (folder / kind).mkdir()
-        for number in range(1, 41):
-            shutil.copyfile(photos / f"{kind}.{number}.jpg", folder / kind / f"{number}.jpg")
-    return folder
+    """Forty photos of each class, in a folder per class; tests must not change them."""
+
+    def copy(folder: Path) -> None:
+        for kind in ("cat", "dog"):
+            (folder / kind).mkdir(parents=True)
+            for number in range(1, 41):
+                shutil.copyfile(photos / f"{kind}.{number}.jpg", folder / kind / f"{number}.jpg")
+
+    return made_once(tmp_path_factory, "by-class", copy)
 
 
 @pytest.fixture(scope="session")
 def fitted(by_class: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of a classifier of those, with a small backbone that needs no download."""
-    folder = tmp_path_factory.mktemp("fitted") / "run"
-    return tlkit.fit(by_class, backbone="vgg16-quarter", epochs=4, out=folder).folder
+    """The run folder of a classifier of those, with a small backbone; tests must not change it."""
+
+    def fit(folder: Path) -> None:
+        tlkit.fit(by_class, backbone="vgg16-quarter", epochs=4, out=folder)
+
+    return made_once(tmp_path_factory, "fitted", fit)

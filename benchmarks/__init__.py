@@ -1,1 +1,1 @@
-"""tlkit beside what people use today: the same work, in one sitting, on one machine."""
+"""Compares tlkit with other libraries: the same work, in one sitting, on one machine."""

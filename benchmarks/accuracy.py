@@ -1,4 +1,4 @@
-"""What the speed costs in accuracy: real photos, a pretrained network, from a cold start.
+"""Measures what the speed costs in accuracy: real photos, a pretrained network, from a cold start.
 
 uv run --group bench python -m benchmarks.accuracy --data photos/train --weights weights/mobilenetv2_100
 """
@@ -9,6 +9,7 @@ import csv
 import os
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,7 @@ from torchvision.datasets import ImageFolder
 
 import tlkit
 from benchmarks.data import lay_out
+from tlkit.evaluation.metrics import TestScores
 from tlkit.evaluation.significance import mcnemar
 from tlkit.runtime.memory import keep_freed_memory
 
@@ -43,23 +45,40 @@ name = "bottleneck"
 AUGMENT = '{{ name = "affine", rotation = 10, shift = 0.05, zoom = 0.1, flip = true, views = {views} }}'
 
 
-def ours(folder: Path, recipe: Path, name: str, **changes: Any) -> dict[str, Any]:
-    """A run with a store of its own: seconds, accuracy, and each test image's prediction."""
+@dataclass(frozen=True)
+class Measurement:
+    """What one run measured.
+
+    Attributes:
+        seconds: duration, from a cold start.
+        test: scores on the test images.
+        correct: whether each test image is predicted correctly, by its id.
+    """
+
+    seconds: float
+    test: TestScores
+    correct: dict[str, bool]
+
+
+def run_tlkit(folder: Path, recipe: Path, name: str, **overrides: Any) -> Measurement:
+    """Runs a recipe with a feature store of its own."""
     os.environ["TLKIT_CACHE"] = str(folder / f"cache-{name}")
     began = time.perf_counter()
-    settings = {key.replace("__", "."): value for key, value in changes.items()}
-    run = tlkit.run(recipe, out=folder / name, set=settings)
+    settings = {key.replace("__", "."): value for key, value in overrides.items()}
+    run = tlkit.run(recipe, out=folder / name, overrides=settings)
     seconds = time.perf_counter() - began
     with (run.folder / "phases" / "bottleneck" / "predictions.csv").open() as file:
         rows = {row["id"]: row for row in csv.DictReader(file) if row["split"] == "test"}
-    right = {name: row["label"] == row["predicted"] for name, row in rows.items()}
-    return {"seconds": seconds, "test": run.results["phases"][0]["test"], "right": right}
+    correct = {name: row["label"] == row["predicted"] for name, row in rows.items()}
+    return Measurement(seconds, run.results.phases[0].test, correct)
 
 
-def plain(folder: Path, weights: Path, epochs: int) -> list[tuple[float, float]]:
-    """A plain loop on the frozen network with the same head: after each epoch its seconds and test accuracy.
+def run_plain_loop(folder: Path, weights: Path, epochs: int) -> list[tuple[float, float]]:
+    """Trains the same head on the frozen network in a plain loop.
 
-    The clock stands still while the test images are looked at; it runs while the validation images are.
+    Returns:
+        After each epoch the seconds so far and the test accuracy. Evaluation on validation images counts as
+        time, on test images it does not.
     """
     torch.manual_seed(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -69,22 +88,22 @@ def plain(folder: Path, weights: Path, epochs: int) -> list[tuple[float, float]]
     head.to(device)
     transform = create_transform(**resolve_model_data_config(net), is_training=False)
     loaders = {
-        part: DataLoader(
-            ImageFolder(str(folder / part), transform), 32, shuffle=part == "train", num_workers=2
+        split: DataLoader(
+            ImageFolder(str(folder / split), transform), 32, shuffle=split == "train", num_workers=2
         )
-        for part in COUNTS
+        for split in COUNTS
     }
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3)
 
-    def accuracy(part: str) -> float:
+    def accuracy(split: str) -> float:
         head.eval()
         with torch.inference_mode():
-            pairs = [
-                (head(net(images.to(device))).argmax(1).cpu() == labels) for images, labels in loaders[part]
+            correct = [
+                (head(net(images.to(device))).argmax(1).cpu() == labels) for images, labels in loaders[split]
             ]
-        return float(torch.cat(pairs).float().mean())
+        return float(torch.cat(correct).float().mean())
 
-    clock, found = 0.0, []
+    clock, epochs_so_far = 0.0, []
     for _ in range(epochs):
         began = time.perf_counter()
         head.train()
@@ -96,8 +115,8 @@ def plain(folder: Path, weights: Path, epochs: int) -> list[tuple[float, float]]
             optimizer.step()
         accuracy("val")
         clock += time.perf_counter() - began
-        found.append((clock, accuracy("test")))
-    return found
+        epochs_so_far.append((clock, accuracy("test")))
+    return epochs_so_far
 
 
 def main(
@@ -107,7 +126,7 @@ def main(
     views_epochs: int = 12,
     plain_epochs: int = 5,
 ) -> None:
-    """bfloat16 beside float32, eight kept views beside fresh ones, tlkit beside a plain loop."""
+    """Compares bfloat16 with float32, eight cached views with fresh ones, and tlkit with a plain loop."""
     keep_freed_memory()
     console = Console(width=120)
     with tempfile.TemporaryDirectory() as name:
@@ -118,37 +137,40 @@ def main(
         recipe.write_text(text)
         augmented = folder / "augmented.toml"
         runs = {
-            "bfloat16": ours(folder, recipe, "bfloat16", training__precision="bfloat16"),
-            "float32": ours(folder, recipe, "float32", training__precision="float32"),
+            "bfloat16": run_tlkit(folder, recipe, "bfloat16", training__precision="bfloat16"),
+            "float32": run_tlkit(folder, recipe, "float32", training__precision="float32"),
         }
         for label, views in (("eight views", "8"), ("fresh views", '"fresh"')):
             augmented.write_text(text + f"augmentation = {AUGMENT.format(views=views)}\n")
-            runs[label] = ours(folder, augmented, label.replace(" ", "-"), training__epochs=views_epochs)
-        loop = plain(folder / "photos", weights, plain_epochs)
+            runs[label] = run_tlkit(folder, augmented, label.replace(" ", "-"), training__epochs=views_epochs)
+        loop = run_plain_loop(folder / "photos", weights, plain_epochs)
     table = Table(title=f"tlkit, {weights.name}, head alone", title_justify="left", box=box.SIMPLE_HEAD)
-    for column in ("", "seconds, cold", "test accuracy", "95% interval", "right"):
+    for column in ("", "seconds, cold", "test accuracy", "95% interval", "correct"):
         table.add_column(column, justify="left" if not column else "right")
-    for label, found in runs.items():
-        test = found["test"]
-        low, high = test["ci95"]
-        right = sum(found["right"].values())
-        interval = f"{low:.3f} – {high:.3f}"
+    for label, measurement in runs.items():
+        test = measurement.test
+        low, high = test.ci95
         table.add_row(
-            label, f"{found['seconds']:.0f}", f"{test['accuracy']:.3f}", interval, f"{right} of {test['n']}"
+            label,
+            f"{measurement.seconds:.0f}",
+            f"{test.accuracy:.3f}",
+            f"{low:.3f} – {high:.3f}",
+            f"{sum(measurement.correct.values())} of {test.n}",
         )
     console.print(table)
-    for one, other in (("bfloat16", "float32"), ("eight views", "fresh views")):
-        console.print(f"{one} against {other}: {compared(runs[one]['right'], runs[other]['right'])}")
+    for first, second in (("bfloat16", "float32"), ("eight views", "fresh views")):
+        console.print(f"{first} against {second}: {compare(runs[first].correct, runs[second].correct)}")
     console.print("plain loop, float32, frozen network and head:")
-    for number, (seconds, right) in enumerate(loop, 1):
-        console.print(f"  epoch {number}: {seconds:.0f} s, test accuracy {right:.3f}")
+    for epoch, (seconds, accuracy) in enumerate(loop, 1):
+        console.print(f"  epoch {epoch}: {seconds:.0f} s, test accuracy {accuracy:.3f}")
 
 
-def compared(one: dict[str, bool], other: dict[str, bool]) -> str:
-    """McNemar's exact test on the same images."""
-    first, second = (np.array([each[name] for name in one]) for each in (one, other))
-    found = mcnemar(second, first)
-    return f"{found['gained']} images gained, {found['lost']} lost, McNemar p = {found['p']:.2g}"
+def compare(first: dict[str, bool], second: dict[str, bool]) -> str:
+    """Describes McNemar's exact test of the first against the second, on the same images."""
+    images = list(first)
+    before, after = (np.array([correct[image] for image in images]) for correct in (second, first))
+    test = mcnemar(before, after)
+    return f"{test.gained} images gained, {test.lost} lost, McNemar p = {test.p:.2g}"
 
 
 if __name__ == "__main__":

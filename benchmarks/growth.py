@@ -1,4 +1,4 @@
-"""How time and memory grow with the number of images: drawn ones, a small network, a cold start each.
+"""Measures how time and memory grow with the number of images: drawn images, a small network, cold starts.
 
 uv run --group bench python -m benchmarks.growth 1000 10000 100000
 """
@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 import tlkit
+from tlkit.experiment.log import FeaturesComputed, read_events
 from tlkit.features.store import FeatureStore, Writer
 from tlkit.runtime.memory import keep_freed_memory
 
@@ -36,12 +37,12 @@ training = {{ epochs = 5, batch_size = 128 }}
 [[phase]]
 name = "bottleneck"
 """
-#: Rows and numbers per row of the store that is only opened.
+#: Number of rows, and of values per row, of the store that is only opened.
 ROWS, WIDTH = 1_000_000, 16
 
 
 def grow(images: int, root: Path) -> dict[str, Any]:
-    """One run over that many images, which are drawn in `root` if they are not there yet."""
+    """Measures one run on that many images, which are drawn in `root` if they do not exist yet."""
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TLKIT_CACHE"] = folder
@@ -50,18 +51,22 @@ def grow(images: int, root: Path) -> dict[str, Any]:
         tlkit.run(recipe, out=Path(folder) / "drawn", plan_only=True)
         began = time.perf_counter()
         run = tlkit.run(recipe, out=Path(folder) / "out")
-        whole = time.perf_counter() - began
-        log = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
-        (phase,) = run.results["phases"]
-        passed = sum(line["seconds"] for line in log if line["event"] == "features")
-    training = phase["seconds"]["training"]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    rest = whole - passed - training
-    return {"images": images, "frozen_pass": passed, "training": training, "rest": rest, "peak_memory": peak}
+        seconds = time.perf_counter() - began
+        events = read_events(run.folder / "log.jsonl")
+        (phase,) = run.results.phases
+        frozen_pass = sum(event.seconds for event in events if isinstance(event, FeaturesComputed))
+    training = phase.seconds.training
+    return {
+        "images": images,
+        "frozen_pass": frozen_pass,
+        "training": training,
+        "rest": seconds - frozen_pass - training,
+        "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
 
 
 def open_store() -> dict[str, float]:
-    """Seconds to open a column of a million small features, find all of them, and take a batch."""
+    """Measures how long it takes to open a column of a million features, find them all, and take a batch."""
     with tempfile.TemporaryDirectory() as folder:
         store = FeatureStore(Path(folder))
         writer = Writer(store.column("ab" * 32))
@@ -93,22 +98,21 @@ def main(counts: list[int]) -> None:
     with tempfile.TemporaryDirectory() as root:
         for count in counts:
             command = [sys.executable, "-m", "benchmarks.growth", "--one", str(count), root]
-            found = json.loads(
-                subprocess.run(command, check=True, capture_output=True).stdout.splitlines()[-1]
-            )
+            process = subprocess.run(command, check=True, capture_output=True)
+            measurement = json.loads(process.stdout.splitlines()[-1])
             table.add_row(
                 f"{count:,}",
-                f"{found['frozen_pass']:.1f}",
-                f"{1000 * found['frozen_pass'] / count:.2f}",
-                f"{found['training']:.1f}",
-                f"{1000 * found['training'] / count:.3f}",
-                f"{found['rest']:.1f}",
-                f"{found['peak_memory'] / 1e9:.2f}",
+                f"{measurement['frozen_pass']:.1f}",
+                f"{1000 * measurement['frozen_pass'] / count:.2f}",
+                f"{measurement['training']:.1f}",
+                f"{1000 * measurement['training'] / count:.3f}",
+                f"{measurement['rest']:.1f}",
+                f"{measurement['peak_memory'] / 1e9:.2f}",
             )
     console.print(table)
     store = open_store()
     console.print(
-        f"A store of {ROWS:,} features of {WIDTH} numbers: opened, with every row found, in "
+        f"A store of {ROWS:,} features of {WIDTH} values: opened, with every row found, in "
         f"{store['open']:.2f} s; a batch of 32 in {1000 * store['batch']:.1f} ms"
     )
 

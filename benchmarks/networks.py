@@ -10,10 +10,11 @@ from benchmarks.work import DROPOUT, HIDDEN, LAST_BLOCK, MAPS
 
 
 def network() -> nn.Sequential:
-    """timm's VGG16 without its fully connected layers, then 256 units; untrained, the last block learns.
+    """Makes timm's VGG16 with a head of 256 units in place of its fully connected layers; untrained.
 
-    Images ``(B, 3, 150, 150)`` to logits ``(B, 2)``. ImageNet's weights cannot be had on the machines where
-    this is measured; they would change no time.
+    It maps images ``(B, 3, 150, 150)`` to logits ``(B, 2)``; its last block and head are trainable.
+    ImageNet's weights are not available on the machines where this is measured; they would not change the
+    times.
     """
     torch.manual_seed(1)
     features = timm.create_model("vgg16", pretrained=False).features

@@ -1,4 +1,4 @@
-"""The work that everybody does: VGG16's last block and a small head, on folders of images."""
+"""The work of every contender: training VGG16's last block and a small head on folders of images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-#: VGG16 at 150 pixels ends with 512 maps of 4x4; its last block begins at the convolution of this place.
+#: VGG16 at 150 pixels ends with 512 maps of 4x4; its last block begins at the convolution with this index.
 MAPS = 512 * 4 * 4
 LAST_BLOCK = 24
 HIDDEN, DROPOUT = 256, 0.5
@@ -18,16 +18,16 @@ LR, MOMENTUM = 1e-4, 0.9
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done.
+    """What a contender is to do.
 
     Attributes:
-        folder: holds `train`, `val` and `test`, a folder per class in each.
-        epochs: how often the training images are gone through.
-        augment: whether training images are varied anew each time.
-        precision: "float32", or "bfloat16" where the contender has it.
+        folder: holds `train`, `val` and `test`, with a folder per class in each.
+        epochs: number of epochs.
+        augment: whether training images are augmented.
+        precision: "float32", or "bfloat16" where the contender supports it.
         size: of the images, in pixels.
-        batch: images per step.
-        workers: processes that load images, for those that have them.
+        batch: number of images per step.
+        workers: number of processes that load images, where the contender uses processes.
     """
 
     folder: str
@@ -38,20 +38,20 @@ class Work:
     batch: int = 32
     workers: int = 2
 
-    def files(self, part: str) -> list[Path]:
-        """The images of a part."""
-        return sorted((Path(self.folder) / part).glob("*/*.jpg"))
+    def files(self, split: str) -> list[Path]:
+        """Returns the images of a split."""
+        return sorted((Path(self.folder) / split).glob("*/*.jpg"))
 
     def arguments(self) -> str:
-        """As one argument on a command line."""
+        """Returns the work as one argument of a command line."""
         return json.dumps(asdict(self))
 
 
 def contend(main: Callable[[Work], dict[str, Any]]) -> None:
-    """Does the work of the command line and ends with what came out, as one line of JSON.
+    """Does the work that the command line describes, and prints what was measured as one line of JSON.
 
-    `main` gives `epochs`, the seconds of each training epoch; `test_accuracy`; `predict`, the seconds of its
-    predictions of the test images; and what else it measured. A peer also gives `besides`, the seconds of
+    `main` returns `epochs`, the seconds of each training epoch; `test_accuracy`; `predict`, the seconds of
+    predicting the test images; and whatever else it measured. A peer also returns `besides`, the seconds of
     what is not part of the experiment.
     """
     print(json.dumps(main(Work(**json.loads(sys.argv[1])))))  # noqa: T201

@@ -1,4 +1,4 @@
-"""Commands as the command line runs them, in this process."""
+"""Runs tlkit's commands in this process."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from tlkit.cli.app import main
 
 
 @dataclass
-class Done:
-    """What a command did."""
+class Completed:
+    """A command's exit code and what it printed."""
 
     returncode: int
     stdout: str
     stderr: str
 
 
-def command(*arguments: object, given: str = "") -> Done:
-    """One command as the command line runs it, in this process: loading torch anew takes seconds."""
+def command(*arguments: object, stdin: str = "") -> Completed:
+    """Runs a command as the command line does, but in this process: importing torch anew takes seconds."""
     out, err = io.StringIO(), io.StringIO()
     code: object = 0
     line = ["tlkit", *map(str, arguments)]
     with (
         mock.patch.object(sys, "argv", line),
-        mock.patch.object(sys, "stdin", io.StringIO(given)),
+        mock.patch.object(sys, "stdin", io.StringIO(stdin)),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
@@ -36,4 +36,4 @@ def command(*arguments: object, given: str = "") -> Done:
         except SystemExit as ended:
             code = ended.code or 0
     assert isinstance(code, int)
-    return Done(code, out.getvalue(), err.getvalue())
+    return Completed(code, out.getvalue(), err.getvalue())

@@ -1,4 +1,4 @@
-"""Plugins as an installer leaves them: a module, and the .dist-info of its distribution."""
+"""Installs plugins as an installer does: a module, and the .dist-info of its distribution."""
 
 from __future__ import annotations
 
@@ -15,15 +15,24 @@ def install(
     points: Mapping[str, str] | None = None,
     summary: str = "A test.",
 ) -> Path:
-    """Writes the distribution `name` with one module of that name; returns the folder for the path.
+    """Writes a distribution with one module of the same name.
 
-    `points` are its entry points: one that names the module, unless given.
+    Args:
+        site: the folder to write to.
+        name: the distribution's and the module's.
+        code: the module's.
+        group: the entry-point group.
+        points: entry points by name; one that names the module unless given.
+        summary: the distribution's.
+
+    Returns:
+        The folder, to be added to the path.
     """
-    about = site / f"{name}-1.0.dist-info"
-    about.mkdir(parents=True)
+    metadata = site / f"{name}-1.0.dist-info"
+    metadata.mkdir(parents=True)
     (site / f"{name}.py").write_text(code, encoding="utf-8")
     fields = {"Metadata-Version": "2.1", "Name": name, "Version": "1.0", "Summary": summary}
-    (about / "METADATA").write_text("".join(f"{key}: {value}\n" for key, value in fields.items()))
+    (metadata / "METADATA").write_text("".join(f"{key}: {value}\n" for key, value in fields.items()))
     lines = [f"{key} = {value}" for key, value in (points or {name: name}).items()]
-    (about / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
+    (metadata / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
     return site

@@ -15,7 +15,16 @@ from tlkit.parts.source import Download
 
 @dataclass
 class Server:
-    """What is served, how it misbehaves, and which ranges it was asked for."""
+    """What a server serves, how it misbehaves, and which ranges it was asked for.
+
+    Attributes:
+        content: served under every path.
+        ranges: whether it supports ranges.
+        break_after: number of bytes after which each of the next responses breaks off.
+        portal: a login page that is served in place of the content, or nothing.
+        asked: the Range header of each request.
+        url: the server's address.
+    """
 
     content: bytes
     ranges: bool = True
@@ -25,6 +34,7 @@ class Server:
     url: str = ""
 
     def download(self, content: bytes | None = None) -> Download:
+        """Returns a download of the server's content, which expects `content` if that is not None."""
         expected = self.content if content is None else content
         return Download(f"{self.url}/photos.zip", len(expected), hashlib.sha256(expected).hexdigest())
 
@@ -40,17 +50,18 @@ def serving(content: bytes) -> Iterator[Server]:
             self.end_headers()
 
         def do_GET(self) -> None:
-            wanted = self.headers.get("Range")
-            state.asked.append(wanted)
+            requested = self.headers.get("Range")
+            state.asked.append(requested)
             if state.portal:
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(state.portal)))
                 self.end_headers()
                 self.wfile.write(state.portal)
                 return
-            start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and state.ranges else 0
-            self.send_response(206 if wanted and state.ranges else 200)
-            if wanted and state.ranges:
+            partial = requested is not None and state.ranges
+            start = int(requested.removeprefix("bytes=").rstrip("-")) if requested and partial else 0
+            self.send_response(206 if partial else 200)
+            if partial:
                 last = len(state.content) - 1
                 self.send_header("Content-Range", f"bytes {start}-{last}/{last + 1}")
             self.send_header("Content-Length", str(len(state.content) - start))
@@ -66,9 +77,10 @@ def serving(content: bytes) -> Iterator[Server]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    state.url = f"http://127.0.0.1:{running.server_address[1]}"
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    # shutdown() waits for the next poll, half a second by default
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    state.url = f"http://127.0.0.1:{server.server_address[1]}"
     yield state
-    running.shutdown()
-    running.server_close()
+    server.shutdown()
+    server.server_close()

@@ -1,11 +1,13 @@
-"""What the documents say is run: the commands of one page, the code of the other."""
+"""Runs the commands and the code of documents, and checks the names and links in them."""
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import shutil
 import sys
+import tomllib
 from pathlib import Path
 from unittest import mock
 
@@ -15,11 +17,12 @@ import tlkit
 from tlkit.cli.app import main
 
 DOCS = Path(__file__).parents[1] / "docs"
+PACKAGE = DOCS.parent / "src" / "tlkit"
 
 
 @pytest.fixture
 def here(by_class: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with `photos` in it, as the pages have it."""
+    """The current folder, with `photos` in it, as the pages assume."""
     shutil.copytree(by_class, tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -66,6 +69,8 @@ def test_the_code_of_the_python_page(here: Path, capsys: pytest.CaptureFixture[s
     names: dict[str, object] = {}
     exec(compile(code, "docs/python.md", "exec"), names)
     assert names["labels"] and not capsys.readouterr().out
+    assert [epoch[:2] for epoch in names["losses"].validation][:2] == [("bottleneck", 1), ("bottleneck", 2)]  # type: ignore[attr-defined]
+    assert (here / "comparison" / "compare.html").is_file()
     probabilities = names["predictor"].predict_proba([names["image"]])  # type: ignore[attr-defined]
     softmax = names["torch"].softmax(names["logits"] / names["predictor"].temperature, 1)  # type: ignore
     assert softmax.detach().numpy() == pytest.approx(probabilities, abs=1e-5)
@@ -81,3 +86,44 @@ def test_links_lead_to_files() -> None:
         if not (page.parent / target).exists()
     ]
     assert len(pages) > 15 and not broken
+
+
+def architecture() -> str:
+    return (DOCS / "architecture.md").read_text(encoding="utf-8")
+
+
+def definitions(file: str) -> set[str]:
+    """The functions, classes and methods that a module of tlkit defines, methods as `Class.method`."""
+    names: set[str] = set()
+    for node in ast.parse((PACKAGE / file).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            methods = (child.name for child in node.body if isinstance(child, ast.FunctionDef))
+            names.update(f"{node.name}.{method}" for method in methods)
+    return names
+
+
+def test_the_files_and_functions_of_the_architecture_page_exist() -> None:
+    page = architecture()
+    files = set(re.findall(r"`(?:src/tlkit/)?(\w+/?[\w/]*\.pyi?)`", page))
+    assert len(files) > 30 and not [file for file in files if not (PACKAGE / file).is_file()]
+    rows = re.findall(r"^\|[^|]*\| `([\w/]+\.py)` \| ([^|]+) \|", page, re.MULTILINE)
+    named = [(file, name) for file, cell in rows for name in re.findall(r"`([\w.]+)`", cell)]
+    named += [(file, name) for name, file in re.findall(r"`([\w.]+)`\s+in\s+`([\w/]+\.py)`", page)]
+    missing = [f"{file}: {name}" for file, name in named if name not in definitions(file)]
+    assert len(named) > 50 and not missing
+
+
+def test_the_layers_of_the_architecture_page_are_those_that_import_linter_checks() -> None:
+    settings = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = settings["tool"]["importlinter"]["contracts"]
+    (contract,) = (contract for contract in contracts if contract["type"] == "layers")
+    layers = [layer.split(" | ") for layer in contract["layers"]]
+    # on the right of the drawing are descriptions
+    lines = [re.findall(r"\w+", line[:34]) for line in blocks("architecture.md", "text")[0].splitlines()]
+    packages = {package for layer in layers for package in layer}
+    assert [names for line in lines if (names := [word for word in line if word in packages])] == layers
+    described = re.findall(r"^\| `(\w+)` \|", architecture(), re.MULTILINE)
+    assert described == [*(package for layer in layers for package in layer), "builtin"]
+    assert any(contract["name"] in architecture() for contract in contracts)

@@ -1,4 +1,4 @@
-"""The examples run on a few real photos, untrained where real weights cannot be had."""
+"""The examples run on a few real photos, with random weights where pretrained ones are not available."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IMPROVEMENTS = sorted(path.stem for path in (EXAMPLES / "improvements").glob("*.
 
 @pytest.fixture
 def small(few_photos: Path, photos: Path) -> dict[str, object]:
-    """What makes an example quick: few photos, few pixels, one epoch, nothing to download."""
+    """Returns settings that make an example quick: few photos, few pixels, one epoch, no download."""
     unlabelled = few_photos / "test1"
     unlabelled.mkdir()
     for number in range(1, 4):
@@ -39,23 +39,23 @@ def test_vgg16_goes_through_all_phases(small: dict[str, object], tmp_path: Path)
         "data.unlabelled": str(tmp_path / "photos" / "test1"),
         "phase.benchmark.preprocess.size": 64,
     }
-    ended = tlkit.run(EXAMPLES / "photos.toml", set={**small, **unlabelled}, out=tmp_path / "out")
-    assert ended.plan is not None
-    plans = {phase.name: phase for phase in ended.plan.phases}
+    run = tlkit.run(EXAMPLES / "photos.toml", overrides={**small, **unlabelled}, out=tmp_path / "out")
+    assert run.plan is not None
+    plans = {phase.name: phase for phase in run.plan.phases}
     assert list(plans) == ["benchmark", "zero-shot", "bottleneck", "fine-tune"]
     fine_tune = plans["fine-tune"]
-    assert fine_tune.learning - fine_tune.learning_head == 7_079_424
+    assert fine_tune.trainable - fine_tune.trainable_head == 7_079_424
     assert fine_tune.frozen == 7_635_264
-    assert [block.state for block in fine_tune.blocks] == ["frozen"] * 4 + ["learns"]
-    assert plans["zero-shot"].learning == 0
+    assert [block.state for block in fine_tune.blocks] == ["frozen"] * 4 + ["trainable"]
+    assert plans["zero-shot"].trainable == 0
     assert plans["benchmark"].frozen == 0
-    results = {phase["name"]: phase for phase in ended.results["phases"]}
-    assert [row["phase"] for row in results["fine-tune"]["versus"]] == ["bottleneck", "benchmark"]
-    assert results["zero-shot"]["epochs"] == 0
-    assert results["fine-tune"]["features"]["computed"] == 8 * 7  # seven varied views of each training image
-    assert ended.results["data"]["unlabelled"] == 3
+    results = {phase.name: phase for phase in run.results.phases}
+    assert [versus.phase for versus in results["fine-tune"].versus] == ["bottleneck", "benchmark"]
+    assert results["zero-shot"].epochs == 0
+    assert results["fine-tune"].features.computed == 8 * 7  # seven augmented views of each training image
+    assert run.results.data.unlabelled == 3
     for name in results:
-        text = (ended.folder / "phases" / name / "predictions.csv").read_text()
+        text = (run.folder / "phases" / name / "predictions.csv").read_text()
         assert text.count("\nunlabelled,") == 3
 
 
@@ -70,22 +70,24 @@ def test_mobilenet_with_real_weights_tells_cats_from_dogs(
         "phase.fine-tune.epochs": 2,
     }
     phases = ["zero-shot", "bottleneck", "fine-tune"]
-    ended = tlkit.run(EXAMPLES / "photos-mobilenet.toml", set=changes, out=tmp_path / "out", phases=phases)
-    zero_shot, bottleneck, fine_tune = ended.results["phases"]
-    assert zero_shot["test"]["accuracy"] >= 0.8
-    assert bottleneck["test"]["accuracy"] >= 0.9
-    assert fine_tune["test"]["accuracy"] >= 0.9
+    run = tlkit.run(
+        EXAMPLES / "photos-mobilenet.toml", overrides=changes, out=tmp_path / "out", phases=phases
+    )
+    zero_shot, bottleneck, fine_tune = run.results.phases
+    assert zero_shot.test.accuracy >= 0.8
+    assert bottleneck.test.accuracy >= 0.9
+    assert fine_tune.test.accuracy >= 0.9
     # zero-shot and bottleneck share one pass: validation once, training once
-    assert (zero_shot["features"]["computed"], zero_shot["features"]["reused"]) == (40, 0)
-    assert (bottleneck["features"]["computed"], bottleneck["features"]["reused"]) == (80, 40)
+    assert (zero_shot.features.computed, zero_shot.features.reused) == (40, 0)
+    assert (bottleneck.features.computed, bottleneck.features.reused) == (80, 40)
 
 
 @pytest.mark.parametrize("name", IMPROVEMENTS)
 def test_improvements_run(name: str, small: dict[str, object], tmp_path: Path) -> None:
     changes = {**small, "phase.bottleneck.epochs": 1, "phase.fine-tune.epochs": 1}
     recipe = EXAMPLES / "improvements" / f"{name}.toml"
-    ended = tlkit.run(recipe, set=changes, out=tmp_path / "out", phases=["bottleneck", "fine-tune"])
-    assert [phase["epochs"] for phase in ended.results["phases"]] == [1, 1]
+    run = tlkit.run(recipe, overrides=changes, out=tmp_path / "out", phases=["bottleneck", "fine-tune"])
+    assert [phase.epochs for phase in run.results.phases] == [1, 1]
 
 
 SMALL_WORLD = {
@@ -97,36 +99,36 @@ SMALL_WORLD = {
 }
 
 
-def test_the_embedded_experiment_needs_nothing_and_is_not_done_twice(tmp_path: Path) -> None:
-    first = tlkit.run(EXAMPLES, set=SMALL_WORLD, out=tmp_path / "first")
-    phases = {phase["name"]: phase for phase in first.results["phases"]}
+def test_the_embedded_experiment_needs_no_download_and_computes_features_once(tmp_path: Path) -> None:
+    first = tlkit.run(EXAMPLES, overrides=SMALL_WORLD, out=tmp_path / "first")
+    phases = {phase.name: phase for phase in first.results.phases}
     assert list(phases) == ["benchmark", "zero-shot", "bottleneck", "fine-tune"]
-    assert "drawn" in first.results["data"]["about"]
-    assert first.results["data"]["unlabelled"] == 6
-    assert phases["bottleneck"]["features"]["computed"] > 0
-    assert phases["fine-tune"]["test"]["accuracy"] > 0.8
-    again = tlkit.run(EXAMPLES, set=SMALL_WORLD, out=tmp_path / "again")
-    for phase in again.results["phases"]:
-        assert phase["features"]["computed"] == 0
-        assert phase["test"] == phases[phase["name"]]["test"]
+    assert "drawn" in first.results.data.about
+    assert first.results.data.unlabelled == 6
+    assert phases["bottleneck"].features.computed > 0
+    assert phases["fine-tune"].test.accuracy > 0.8
+    again = tlkit.run(EXAMPLES, overrides=SMALL_WORLD, out=tmp_path / "again")
+    for phase in again.results.phases:
+        assert phase.features.computed == 0
+        assert phase.test == phases[phase.name].test
 
 
-def test_pretraining_makes_weights_that_the_backbone_takes(tmp_path: Path) -> None:
+def test_pretraining_makes_weights_that_the_backbone_loads(tmp_path: Path) -> None:
     changes = {
         "data.source.per_class": 6,
         "data.per_class": {"train": 3, "val": 1, "test": 2},
         "phase.pretrain.epochs": 2,
     }
-    ended = tlkit.run(EXAMPLES.parent / "pretraining", set=changes, out=tmp_path / "run")
+    run = tlkit.run(EXAMPLES.parent / "pretraining", overrides=changes, out=tmp_path / "run")
     command = [
         sys.executable,
         EXAMPLES.parent / "pretraining" / "pack.py",
-        ended.folder,
+        run.folder,
         tmp_path / "w.safetensors",
     ]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "on 56 test images" in said
-    trained = load_file(ended.folder / "phases" / "pretrain" / "model" / "model.safetensors")
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "on 56 test images" in output
+    trained = load_file(run.folder / "phases" / "pretrain" / "model" / "model.safetensors")
     options = {"weights": tmp_path / "w.safetensors", "features": "pooled"}
     backbone = tlkit.load_registry().make("backbone", "vgg16-quarter", options)
     assert torch.equal(backbone.classifier.weight, trained["head.fc.weight"].half().float())
@@ -137,14 +139,14 @@ def test_pretraining_makes_weights_that_the_backbone_takes(tmp_path: Path) -> No
 @pytest.mark.slow
 def test_the_embedded_experiment_shows_that_transfer_learning_works(tmp_path: Path) -> None:
     began = time.monotonic()
-    ended = tlkit.run(EXAMPLES, out=tmp_path / "out")
+    run = tlkit.run(EXAMPLES, out=tmp_path / "out")
     assert time.monotonic() - began < 180
-    phases = {phase["name"]: phase for phase in ended.results["phases"]}
-    accuracy = {name: phase["test"]["accuracy"] for name, phase in phases.items()}
+    phases = {phase.name: phase for phase in run.results.phases}
+    accuracy = {name: phase.test.accuracy for name, phase in phases.items()}
     assert accuracy["benchmark"] + 0.1 < accuracy["zero-shot"] < accuracy["fine-tune"]
     assert accuracy["fine-tune"] >= 0.94
     assert accuracy["benchmark"] + 0.1 < accuracy["bottleneck"]
-    against_benchmark = phases["fine-tune"]["versus"][1]
-    assert against_benchmark["phase"] == "benchmark"
-    assert against_benchmark["p"] < 0.01
-    assert phases["fine-tune"]["test"]["n"] == 5000
+    against_benchmark = phases["fine-tune"].versus[1]
+    assert against_benchmark.phase == "benchmark"
+    assert against_benchmark.p < 0.01
+    assert phases["fine-tune"].test.n == 5000

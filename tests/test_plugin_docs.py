@@ -1,4 +1,4 @@
-"""What the documents tell a plugin's author: every example is installed as it stands, and used."""
+"""Installs and uses every example in the documents for plugin authors."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ import pytest
 from commands import command
 
 import tlkit
+from tlkit.experiment.results import PhaseResult
 from tlkit.plugins import hookspecs
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import HOOKS
 from tlkit.testing import results
+from tlkit.training.history import EpochMetrics
 
 DOCS = Path(__file__).parents[1] / "docs"
 KIND_OF = {hook: kind for kind, hook in HOOKS.items()}
@@ -35,9 +38,9 @@ Install = Callable[..., Path]
 
 def code(page: str, language: str = "python") -> str:
     """The page's first block of that language."""
-    found = re.search(rf"```{language}\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
-    assert found, f"{page} has no {language} block"
-    return found[1]
+    block = re.search(rf"```{language}\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
+    assert block, f"{page} has no {language} block"
+    return block[1]
 
 
 @pytest.fixture
@@ -95,6 +98,32 @@ def test_every_hook_has_a_page_whose_example_has_its_arguments(hook: str, instal
     assert list(inspect.signature(implemented).parameters) == spec
 
 
+def public_imports(source: str) -> list[str]:
+    """Modules of tlkit that an example imports, besides its public names."""
+    nodes = list(ast.walk(ast.parse(source)))
+    modules = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    modules += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    return [module for module in modules if module.startswith("tlkit.")]
+
+
+@pytest.mark.parametrize("page", [*(f"hooks/{hook}.md" for hook in SPECS), "tutorial.md", "python.md"])
+def test_examples_import_public_names_only(page: str) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks and not [module for block in blocks for module in public_imports(block)]
+
+
+def test_the_tables_of_the_events_name_all_attributes() -> None:
+    def attributes(event: str, value: str) -> set[str]:
+        page = (DOCS / "hooks" / f"{event}.md").read_text(encoding="utf-8")
+        cells = re.findall(r"^\| ([^|]+) \|", page, re.MULTILINE)
+        return {name for cell in cells for name in re.findall(rf"`{value}\.(\w+)", cell)}
+
+    assert attributes("tlkit_epoch_ended", "metrics") == {field.name for field in fields(EpochMetrics)}
+    assert attributes("tlkit_phase_ended", "result") == {*PhaseResult.model_fields} - {"name"}
+    run = {field.name for field in fields(tlkit.Run)} - {"stopping"}
+    assert attributes("tlkit_run_started", "run") == run | {"stop_phase"}
+
+
 @pytest.mark.parametrize("hook", KIND_OF)
 def test_the_part_of_a_hooks_page_keeps_the_contract(hook: str, install: Install, few_photos: Path) -> None:
     install("example", code(f"hooks/{hook}.md"))
@@ -110,12 +139,12 @@ def test_the_part_of_a_hooks_page_keeps_the_contract(hook: str, install: Install
 
 @pytest.fixture
 def room() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A chat room's incoming webhook: its address, and what it was told."""
-    told: list[dict[str, Any]] = []
+    """A chat room's incoming webhook: its address, and the messages that were posted to it."""
+    messages: list[dict[str, Any]] = []
 
     class Room(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            messages.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(200)
             self.end_headers()
 
@@ -124,7 +153,7 @@ def room() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
     server = HTTPServer(("127.0.0.1", 0), Room)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", told
+    yield f"http://127.0.0.1:{server.server_port}", messages
     server.shutdown()
     server.server_close()
 
@@ -138,32 +167,32 @@ def test_the_examples_of_the_events(
 ) -> None:
     for event in EVENTS:
         install(f"example_{event}", code(f"hooks/{event}.md"))
-    address, told = room
+    address, messages = room
     monkeypatch.setenv("TLKIT_WEBHOOK", address)
     run = tlkit.run(recipe, out=tmp_path / "runs" / "one")
-    phases = run.results["phases"]
+    phases = run.results.phases
 
     (line,) = (tmp_path / "runs" / "all-runs.jsonl").read_text().splitlines()
     started = json.loads(line)
     assert (started["folder"], started["recipe"], started["device"]) == ("one", "few", "cpu")
     assert started["images"]["train"] == 8
-    assert started["learning"]["fine-tune"] > started["learning"]["bottleneck"] > 0
+    assert started["trainable"]["fine-tune"] > started["trainable"]["bottleneck"] > 0
 
     assert (run.folder / "status.txt").read_text() == "fine-tune, 2 of 2: up to 3 epochs\n"
 
     for phase in phases:
-        history = (run.folder / "phases" / phase["name"] / "history.csv").read_text().splitlines()
+        history = (run.folder / "phases" / phase.name / "history.csv").read_text().splitlines()
         assert len(history) == 2, "the goal was met in the first epoch"
-        assert re.fullmatch(r"validation accuracy [\d.]+ meets the goal", phase["stopped"])
+        assert re.fullmatch(r"validation accuracy [\d.]+ meets the goal", phase.stopped or "")
 
     with (tmp_path / "runs" / "all-phases.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["phase"] for row in rows] == ["bottleneck", "fine-tune"]
-    assert [float(row["accuracy"]) for row in rows] == [phase["test"]["accuracy"] for phase in phases]
+    assert [float(row["accuracy"]) for row in rows] == [phase.test.accuracy for phase in phases]
 
-    (message,) = told
+    (message,) = messages
     assert message["text"].splitlines()[0] == f"few is done: {run.folder}"
-    assert f"fine-tune: {phases[1]['test']['accuracy']:.3f} (" in message["text"]
+    assert f"fine-tune: {phases[1].test.accuracy:.3f} (" in message["text"]
 
 
 def test_an_event_that_raises_is_reported_and_stops_nothing(
@@ -214,12 +243,12 @@ def code_lines(source: str) -> int:
 
 
 def test_the_tutorial(install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its commands, with little data; the package is written by hand where `pip install -e` would link it."""
+    """Its commands, with little data; the package is written by hand instead of `pip install -e`."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(DOCS.parent / "examples")
     text = (DOCS / "tutorial.md").read_text(encoding="utf-8")
     commands = [shlex.split(line[2:]) for line in text.splitlines() if line.startswith("$ tlkit")]
-    new, check, again, pretraining, experiment = (each[1:] for each in commands)
+    new, check, again, pretraining, experiment = (command_line[1:] for command_line in commands)
     assert check == again == ["plugins", "check", "four-stages"]
     ended = command(*new)
     assert ended.returncode == 0, ended.stderr

@@ -1,1 +1,1 @@
-"""Each does the same work, as its own documentation shows; ``python -m``, in a process of its own."""
+"""The contenders: each does the same work as its own documentation shows, in a process of its own."""

@@ -28,7 +28,7 @@ from benchmarks.work import LAST_BLOCK, LR, MOMENTUM, Work, contend
 
 
 class Clock(Callback):
-    """Notes the seconds of each epoch, validation included."""
+    """Records the seconds of each epoch, validation included."""
 
     def __init__(self) -> None:
         self.epochs: list[float] = []
@@ -45,7 +45,7 @@ def groups(model: nn.Sequential) -> list[Any]:
 
 
 def main(work: Work) -> dict[str, Any]:
-    varied = aug_transforms(size=work.size, min_scale=0.8) if work.augment else []
+    augmentation = aug_transforms(size=work.size, min_scale=0.8) if work.augment else []
     data = ImageDataLoaders.from_folder(
         work.folder,
         train="train",
@@ -53,7 +53,7 @@ def main(work: Work) -> dict[str, Any]:
         bs=work.batch,
         num_workers=work.workers,
         item_tfms=Resize(work.size, method=ResizeMethod.Squish),
-        batch_tfms=[*varied, Normalize.from_stats(*imagenet_stats)],
+        batch_tfms=[*augmentation, Normalize.from_stats(*imagenet_stats)],
     )
     clock = Clock()
     optimizer = partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=MOMENTUM))
@@ -70,9 +70,9 @@ def main(work: Work) -> dict[str, Any]:
         learner.fit(work.epochs, LR, cbs=clock)
         test = data.test_dl(work.files("test"), with_labels=True)
         began = time.perf_counter()
-        _, right = learner.validate(dl=test)
+        _, test_accuracy = learner.validate(dl=test)
     predict = time.perf_counter() - began
-    return {"epochs": clock.epochs, "test_accuracy": right, "predict": predict, "besides": predict}
+    return {"epochs": clock.epochs, "test_accuracy": test_accuracy, "predict": predict, "besides": predict}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The Hugging Face Trainer: a data set of an image folder, transforms on the fly."""
+"""The Hugging Face Trainer: an image folder as a data set, transformed on the fly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.work import LR, MOMENTUM, Work, contend
 
 
 class Classifier(nn.Module):
-    """The network, with the loss that the Trainer asks for."""
+    """The network, with the loss that the Trainer expects."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Classifier(nn.Module):
 
 
 class Clock(TrainerCallback):
-    """Notes the seconds of each epoch, validation included."""
+    """Records the seconds of each epoch, validation included."""
 
     def __init__(self) -> None:
         self.epochs: list[float] = []
@@ -52,10 +52,10 @@ def main(work: Work) -> dict[str, Any]:
     options = {"scale": (0.8, 1.0), "hflip": 0.5, "color_jitter": None} if work.augment else {}
     settings = {"crop_mode": "squash", "crop_pct": 1.0}
     plain = create_transform(work.size, is_training=False, **settings)
-    varied = create_transform(work.size, is_training=True, **options) if work.augment else plain
+    augmented = create_transform(work.size, is_training=True, **options) if work.augment else plain
 
-    def prepared(part: str, transform: Any) -> Any:
-        rows = load_dataset("imagefolder", data_dir=f"{work.folder}/{part}", split="train")
+    def load_images(split: str, transform: Any) -> Any:
+        rows = load_dataset("imagefolder", data_dir=f"{work.folder}/{split}", split="train")
 
         def convert(batch: dict[str, Any]) -> dict[str, Any]:
             batch["pixel_values"] = [transform(image.convert("RGB")) for image in batch.pop("image")]
@@ -64,8 +64,8 @@ def main(work: Work) -> dict[str, Any]:
         return rows.with_transform(convert)
 
     model, clock = Classifier(), Clock()
-    learning = [value for value in model.parameters() if value.requires_grad]
-    optimizer = torch.optim.SGD(learning, lr=LR, momentum=MOMENTUM)
+    trainable = [value for value in model.parameters() if value.requires_grad]
+    optimizer = torch.optim.SGD(trainable, lr=LR, momentum=MOMENTUM)
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder,
@@ -85,17 +85,17 @@ def main(work: Work) -> dict[str, Any]:
             model,
             arguments,
             data_collator=collate,
-            train_dataset=prepared("train", varied),
-            eval_dataset=prepared("val", plain),
+            train_dataset=load_images("train", augmented),
+            eval_dataset=load_images("val", plain),
             optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)),
             callbacks=[clock],
         )
         trainer.train()
         began = time.perf_counter()
-        found = trainer.predict(prepared("test", plain))
+        output = trainer.predict(load_images("test", plain))
         predict = time.perf_counter() - began
-    right = float((found.predictions.argmax(1) == found.label_ids).mean())
-    return {"epochs": clock.epochs, "test_accuracy": right, "predict": predict, "besides": predict}
+    accuracy = float((output.predictions.argmax(1) == output.label_ids).mean())
+    return {"epochs": clock.epochs, "test_accuracy": accuracy, "predict": predict, "besides": predict}
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from benchmarks.work import DROPOUT, HIDDEN, LR, MOMENTUM, Work, contend
 
 
 class Clock(keras.callbacks.Callback):
-    """Notes the seconds of each epoch, validation included."""
+    """Records the seconds of each epoch, validation included."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,12 +29,12 @@ class Clock(keras.callbacks.Callback):
         self.epochs.append(time.perf_counter() - self.began)
 
 
-def images(work: Work, part: str, *, shuffle: bool) -> tf.data.Dataset:
+def images(work: Work, split: str, *, shuffle: bool) -> tf.data.Dataset:
     size = (work.size, work.size)
-    found = keras.utils.image_dataset_from_directory(
-        f"{work.folder}/{part}", image_size=size, batch_size=work.batch, shuffle=shuffle, verbose=False
+    dataset = keras.utils.image_dataset_from_directory(
+        f"{work.folder}/{split}", image_size=size, batch_size=work.batch, shuffle=shuffle, verbose=False
     )
-    return found.prefetch(tf.data.AUTOTUNE)
+    return dataset.prefetch(tf.data.AUTOTUNE)
 
 
 def main(work: Work) -> dict[str, Any]:
@@ -46,14 +46,14 @@ def main(work: Work) -> dict[str, Any]:
     for layer in base.layers:
         layer.trainable = layer.name.startswith("block5")
     inputs = keras.Input((work.size, work.size, 3))
-    varied = inputs
+    augmented = inputs
     if work.augment:
         for layer in (layers.RandomFlip("horizontal"), layers.RandomZoom((-0.2, 0.0))):
-            varied = layer(varied)
-    prepared = keras.applications.vgg16.preprocess_input(varied)
-    found = layers.Flatten()(base(prepared))
-    found = layers.Dropout(DROPOUT)(layers.Dense(HIDDEN, activation="relu")(found))
-    model = keras.Model(inputs, layers.Dense(2, dtype="float32")(found))
+            augmented = layer(augmented)
+    prepared = keras.applications.vgg16.preprocess_input(augmented)
+    features = layers.Flatten()(base(prepared))
+    hidden = layers.Dropout(DROPOUT)(layers.Dense(HIDDEN, activation="relu")(features))
+    model = keras.Model(inputs, layers.Dense(2, dtype="float32")(hidden))
     model.compile(
         keras.optimizers.SGD(LR, momentum=MOMENTUM),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -69,19 +69,19 @@ def main(work: Work) -> dict[str, Any]:
     )
     test = images(work, "test", shuffle=False)
     trained = time.perf_counter()
-    model.evaluate(test.take(1), verbose=0)  # makes the graph
+    model.evaluate(test.take(1), verbose=0)  # compiles the graph
     began = time.perf_counter()
-    _, right = model.evaluate(test, verbose=0)
+    _, accuracy = model.evaluate(test, verbose=0)
     predict = time.perf_counter() - began
     bottleneck = keras.Sequential([keras.Input((work.size, work.size, 3)), base])
-    only = test.map(lambda image, _: image)
-    bottleneck.predict(only.take(1), verbose=0)
+    only_images = test.map(lambda image, _: image)
+    bottleneck.predict(only_images.take(1), verbose=0)
     began = time.perf_counter()
-    bottleneck.predict(only, verbose=0)
+    bottleneck.predict(only_images, verbose=0)
     ended = time.perf_counter()
     return {
         "epochs": clock.epochs,
-        "test_accuracy": right,
+        "test_accuracy": accuracy,
         "predict": predict,
         "frozen_pass": ended - began,
         "besides": ended - trained,

@@ -15,12 +15,12 @@ from benchmarks.networks import network
 from benchmarks.work import LR, MOMENTUM, Work, contend
 
 
-def loader(work: Work, part: str, *, train: bool) -> DataLoader[Any]:
+def loader(work: Work, split: str, *, train: bool) -> DataLoader[Any]:
     options = {"scale": (0.8, 1.0), "hflip": 0.5, "color_jitter": None} if train and work.augment else {}
     transform = create_transform(
         work.size, is_training=bool(options), crop_mode="squash", crop_pct=1.0, **options
     )
-    images = ImageFolder(f"{work.folder}/{part}", transform)
+    images = ImageFolder(f"{work.folder}/{split}", transform)
     return DataLoader(
         images,
         work.batch,
@@ -31,23 +31,23 @@ def loader(work: Work, part: str, *, train: bool) -> DataLoader[Any]:
     )
 
 
-def accuracy(model: nn.Module, images_of: DataLoader[Any], device: torch.device) -> float:
+def accuracy(model: nn.Module, batches: DataLoader[Any], device: torch.device) -> float:
     model.eval()
-    right = count = 0
+    correct = count = 0
     with torch.inference_mode():
-        for images, labels in images_of:
-            right += int((model(images.to(device)).argmax(1).cpu() == labels).sum())
+        for images, labels in batches:
+            correct += int((model(images.to(device)).argmax(1).cpu() == labels).sum())
             count += len(labels)
-    return right / count
+    return correct / count
 
 
 def main(work: Work) -> dict[str, Any]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = network().to(device)
-    learning = [value for value in model.parameters() if value.requires_grad]
-    optimizer = torch.optim.SGD(learning, lr=LR, momentum=MOMENTUM)
+    trainable = [value for value in model.parameters() if value.requires_grad]
+    optimizer = torch.optim.SGD(trainable, lr=LR, momentum=MOMENTUM)
     criterion = nn.CrossEntropyLoss()
-    train, val, test = (loader(work, part, train=part == "train") for part in ("train", "val", "test"))
+    train, val, test = (loader(work, split, train=split == "train") for split in ("train", "val", "test"))
     epochs = []
     for _ in range(work.epochs):
         began = time.perf_counter()
@@ -61,9 +61,9 @@ def main(work: Work) -> dict[str, Any]:
         accuracy(model, val, device)
         epochs.append(time.perf_counter() - began)
     began = time.perf_counter()
-    right = accuracy(model, test, device)
+    test_accuracy = accuracy(model, test, device)
     predict = time.perf_counter() - began
-    return {"epochs": epochs, "test_accuracy": right, "predict": predict, "besides": predict}
+    return {"epochs": epochs, "test_accuracy": test_accuracy, "predict": predict, "besides": predict}
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""tlkit: the same work as a recipe, from a cold start; then what a second experiment costs."""
+"""tlkit: the same work as a recipe, from a cold start; then the cost of a second experiment."""
 
 from __future__ import annotations
 
 import csv
-import json
 import os
 import tempfile
 import time
@@ -11,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import tlkit.runs
-import torchmetrics.functional.classification  # noqa: F401  what a run loads counts as every run's start
+import scipy.stats  # noqa: F401  what a run imports later is imported here: it counts as every run's start
+import sklearn.metrics  # noqa: F401
 
 import tlkit
+import tlkit.experiment.runner
 from benchmarks.work import DROPOUT, HIDDEN, LR, MOMENTUM, Work, contend
+from tlkit.experiment.log import FeaturesComputed, read_events
 from tlkit.runtime.memory import keep_freed_memory
 
 RECIPE = """
@@ -35,28 +36,28 @@ optimizer = {{ name = "sgd", lr = {lr}, momentum = {momentum}, nesterov = false 
 name = "fine-tune"
 freeze = {{ name = "all-but-last-blocks", blocks = 1 }}
 """
-#: Epochs of a second experiment: all are alike.
+#: Epochs of a second experiment; all take the same time.
 SECOND = 5
 AUGMENT = 'augmentation = { name = "affine", zoom = 0.2, flip = true, views = 8 }\n'
 
 
-def measured(recipe: Path, out: Path, **changes: Any) -> dict[str, Any]:
-    """One run: its seconds, those of each epoch and of the frozen pass, and its test accuracy."""
+def measure(recipe: Path, out: Path, **overrides: Any) -> dict[str, Any]:
+    """Measures one run: its seconds, those of each epoch and of the frozen pass, and its test accuracy."""
+    settings = {key.replace("__", "."): value for key, value in overrides.items()}
     began = time.perf_counter()
-    run = tlkit.run(recipe, out=out, set={key.replace("__", "."): value for key, value in changes.items()})
+    run = tlkit.run(recipe, out=out, overrides=settings)
     seconds = time.perf_counter() - began
-    (phase,) = run.results["phases"]
-    with (out / "phases" / phase["name"] / "history.csv").open() as file:
+    (phase,) = run.results.phases
+    with (out / "phases" / phase.name / "history.csv").open() as file:
         epochs = [float(row["seconds"]) for row in csv.DictReader(file)]
-    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    passes = [line for line in log if line["event"] == "features"]
+    passes = [event for event in read_events(out / "log.jsonl") if isinstance(event, FeaturesComputed)]
     return {
         "seconds": seconds,
         "epochs": epochs,
-        "frozen_pass": sum(line["seconds"] for line in passes),
-        "frozen_views": sum(sum(line["computed"].values()) for line in passes),
-        "test_accuracy": phase["test"]["accuracy"],
-        "reused": phase["features"]["reused"],
+        "frozen_pass": sum(event.seconds for event in passes),
+        "frozen_views": sum(sum(event.computed.values()) for event in passes),
+        "test_accuracy": phase.test.accuracy,
+        "reused": phase.features.reused,
     }
 
 
@@ -79,19 +80,19 @@ def main(work: Work) -> dict[str, Any]:
             momentum=MOMENTUM,
         )
         recipe.write_text(text + (AUGMENT if work.augment else ""))
-        first = measured(recipe, folder / "first")
+        first = measure(recipe, folder / "first")
         few = {"training__epochs": min(work.epochs, SECOND)}
-        rate = measured(recipe, folder / "rate", training__optimizer__lr=3 * LR, **few)
-        # its features lie behind the backbone: the first such run makes them, the second is what is measured
+        rate = measure(recipe, folder / "rate", training__optimizer__lr=3 * LR, **few)
+        # this needs the whole backbone's features: the first such run computes them, the second is reported
         head_only = {"phase__fine-tune__freeze": "backbone", **few}
-        made = measured(recipe, folder / "head-first", **head_only)
-        head = measured(recipe, folder / "head", head__hidden=2 * HIDDEN, **head_only)
+        head_first = measure(recipe, folder / "head-first", **head_only)
+        head = measure(recipe, folder / "head", head__hidden=2 * HIDDEN, **head_only)
         predictor = tlkit.load(folder / "first")
         files = work.files("test")
         began = time.perf_counter()
         predictor.predict(files)
         predict = time.perf_counter() - began
-    second = {"rate": rate, "head_first": made, "head": head}
+    second = {"rate": rate, "head_first": head_first, "head": head}
     return {**first, "process_start": started, "predict": predict, "second": second}
 
 

@@ -14,9 +14,9 @@ from tlkit_catsdogs.vgg16_quarter import WEIGHTS
 
 
 def pack(run: Path, file: Path) -> dict[str, str]:
-    """Writes a run's weights as float16 under timm's own names; returns the metadata they carry."""
+    """Writes a run's weights as float16 under timm's own names; returns the metadata of the file."""
     results = json.loads((run / "results.json").read_text())
-    about = json.loads((run / "run.json").read_text())
+    description = json.loads((run / "run.json").read_text())
     (phase,) = results["phases"]
     state = load_file(run / "phases" / phase["name"] / "model" / "model.safetensors")
     half = {
@@ -33,9 +33,9 @@ def pack(run: Path, file: Path) -> dict[str, str]:
         "train_images": str(results["data"]["train"]),
         "epochs": str(phase["epochs"]),
         "seconds": f"{phase['seconds']['total']:.0f}",
-        "machine": f"{about['machine']}, {about['device']}, {about['threads']} threads",
-        "seed": str(about["seed"]),
-        "versions": json.dumps(about["versions"]),
+        "machine": f"{description['machine']}, {description['device']}, {description['threads']} threads",
+        "seed": str(description["seed"]),
+        "versions": json.dumps(description["versions"]),
         "recipe": (run / "recipe.toml").read_text(),
     }
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -45,6 +45,6 @@ def pack(run: Path, file: Path) -> dict[str, str]:
 
 if __name__ == "__main__":
     target = Path(sys.argv[2]) if len(sys.argv) > 2 else WEIGHTS
-    said = pack(Path(sys.argv[1]), target)
+    packed = pack(Path(sys.argv[1]), target)
     size = target.stat().st_size
-    print(f"{target}: {size:,} bytes, accuracy {said['accuracy']} on {said['test_images']} test images")  # noqa: T201
+    print(f"{target}: {size:,} bytes, accuracy {packed['accuracy']} on {packed['test_images']} test images")  # noqa: T201

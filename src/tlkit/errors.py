@@ -1,17 +1,17 @@
-"""Everything tlkit raises on purpose.
+"""The exceptions that tlkit raises on purpose.
 
-    TlkitError              a mistake or a circumstance the user can do something about: exit code 2
-    ├── RecipeError         one or several things wrong in a recipe, all listed
-    ├── PluginError         a plugin or a part that cannot be had
+    TlkitError              a mistake or a condition that the user can correct: exit code 2
+    ├── RecipeError         one or more mistakes in a recipe, all listed
+    ├── PluginError         a plugin that cannot be used, or a part that is unknown or cannot be made
     ├── DataError           images or labels that cannot be used
-    ├── WeightsError        weights that cannot be reached, read or matched
-    ├── FetchError           a download that cannot be had, or is not what it should be
-    ├── StoreError          the feature store cannot be written or read
-    ├── ExportError          a classifier that another tool cannot have
-    ├── ReportError          a page that cannot be written
-    └── RunFolderError      a run or model folder that cannot be used as asked
+    ├── WeightsError        weights that cannot be downloaded, read or loaded
+    ├── FetchError          a download that fails, or is not the expected file
+    ├── StoreError          the feature store cannot be read or written
+    ├── ExportError         a classifier that cannot be exported
+    ├── ReportError         a page or picture that cannot be written
+    └── RunFolderError      a run folder or model folder that cannot be used as requested
 
-Whatever else escapes is a fault of tlkit's or of a plugin's.
+Any other exception is a bug in tlkit or in a plugin.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from collections.abc import Iterable, Sequence
 
 
 class TlkitError(Exception):
-    """Base of all errors that a user can mend; its text says what, where and what to do next."""
+    """Base of all errors that the user can correct; the message says what, where and what to do next."""
 
 
 class RecipeError(TlkitError):
     """A recipe that cannot be run.
 
     Attributes:
-        problems: one line per mistake, each beginning with the key it is about.
+        problems: one line per mistake, each beginning with the key that it is about.
+        recipe: the recipe's name or file, or None.
     """
 
     def __init__(self, problems: Sequence[str], *, recipe: str | None = None) -> None:
@@ -40,7 +41,7 @@ class RecipeError(TlkitError):
 
 
 class PluginError(TlkitError):
-    """A plugin that cannot be used, or a part that nobody registered."""
+    """A plugin that cannot be used, or a part that is unknown or cannot be made."""
 
 
 class DataError(TlkitError):
@@ -48,30 +49,30 @@ class DataError(TlkitError):
 
 
 class WeightsError(TlkitError):
-    """Weights that cannot be reached, read, or that belong to another network."""
+    """Weights that cannot be downloaded or read, or that belong to another network."""
 
 
 class FetchError(TlkitError):
-    """Something that could not be fetched, or that is not what it should be."""
-
-
-class ExportError(TlkitError):
-    """A classifier that cannot be exported as asked, or whose export answers differently."""
-
-
-class ReportError(TlkitError):
-    """A page that cannot be written."""
+    """A download that fails, or is not the expected file."""
 
 
 class StoreError(TlkitError):
-    """The feature store cannot be written or read."""
+    """The feature store cannot be read or written."""
+
+
+class ExportError(TlkitError):
+    """A classifier that cannot be exported as requested, or whose export gives other logits."""
+
+
+class ReportError(TlkitError):
+    """A page or picture that cannot be written."""
 
 
 class RunFolderError(TlkitError):
-    """A run folder or model folder that cannot be used as asked."""
+    """A run folder or model folder that cannot be used as requested."""
 
 
 def close_matches(name: str, known: Iterable[str]) -> str:
-    """``" (did you mean 'a' or 'b'?)"``, or nothing when no known name is close."""
+    """Returns ``" (did you mean 'a' or 'b'?)"``, or an empty string if no known name is similar."""
     matches = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
     return f" (did you mean {' or '.join(repr(match) for match in matches)}?)" if matches else ""

@@ -1,19 +1,19 @@
-"""Augmentations: decoded image in, size by size out, drawn from a seed."""
+"""The built-in augmentations: from a decoded image to `size` by `size` pixels, drawn from a seed."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from networks import REGISTRY
+from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import affine_transform
 
 from tlkit.builtin.augmentation_transforms import KerasAffine
-from tlkit.data.views import split_fixed_steps
+from tlkit.parts.augmentation import Augmentation, split_fixed_steps
 from tlkit.parts.preprocess import Preprocess
 
 PREPROCESS = Preprocess(size=96, resize="squash")
@@ -24,19 +24,19 @@ OPTIONS = {
 }
 
 
-def draw(transform: Any, image: np.ndarray[Any, Any], seed: int) -> np.ndarray[Any, Any]:
+def draw(transform: Augmentation, image: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
     transform.set_random_seed(seed)
-    result: np.ndarray[Any, Any] = transform(image=image)["image"]
+    result: NDArray[np.uint8] = transform(image=image)["image"]
     return result
 
 
 @pytest.fixture
-def image(photos: Path) -> np.ndarray[Any, Any]:
+def image(photos: Path) -> NDArray[np.uint8]:
     return np.asarray(Image.open(photos / "cat.1.jpg"))
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_shape_type_and_seed(name: str, image: np.ndarray[Any, Any]) -> None:
+def test_shape_type_and_seed(name: str, image: NDArray[np.uint8]) -> None:
     transform = REGISTRY.make("augmentation", name, OPTIONS[name], PREPROCESS)
     first = draw(transform, image, 1)
     assert first.shape == (96, 96, 3)
@@ -45,12 +45,12 @@ def test_shape_type_and_seed(name: str, image: np.ndarray[Any, Any]) -> None:
     assert np.array_equal(draw(transform, image, 2), first) == (name == "none")
 
 
-def test_nothing_drawn_is_the_plain_image(image: np.ndarray[Any, Any]) -> None:
+def test_nothing_drawn_is_the_plain_image(image: NDArray[np.uint8]) -> None:
     transform = REGISTRY.make("augmentation", "affine", {}, PREPROCESS)
     assert np.array_equal(draw(transform, image, 1), PREPROCESS(Image.fromarray(image)))
 
 
-def test_the_affine_map_is_keras(image: np.ndarray[Any, Any]) -> None:
+def test_the_affine_map_is_keras(image: NDArray[np.uint8]) -> None:
     """Keras' own formula: rotation @ shift @ shear @ zoom about the centre, interpolated by scipy."""
     pixels = PREPROCESS(Image.fromarray(image))
     angle, shifts, shearing, zooms = math.radians(25), (0.1, -0.15), math.radians(8), (1.15, 0.9)
@@ -79,31 +79,31 @@ def test_draws_stay_in_their_ranges() -> None:
     transform = KerasAffine(rotation=40, shift=0.2, shear=5, zoom=0.3)
     transform.set_random_seed(0)
     drawn = [transform.get_params() for _ in range(500)]
-    angles = [math.degrees(one["angle"]) for one in drawn]
+    angles = [math.degrees(parameters["angle"]) for parameters in drawn]
     assert -40 <= min(angles) < -36
     assert 36 < max(angles) <= 40
-    zooms = [zoom for one in drawn for zoom in one["zooms"]]
+    zooms = [zoom for parameters in drawn for zoom in parameters["zooms"]]
     assert 0.7 <= min(zooms) < 0.72
     assert 1.28 < max(zooms) <= 1.3
-    assert max(abs(part) for one in drawn for part in one["shifts"]) <= 0.2
+    assert max(abs(shift) for parameters in drawn for shift in parameters["shifts"]) <= 0.2
 
 
-def test_the_fixed_beginning_is_done_once_and_changes_nothing(photos: Path) -> None:
-    """Affine: preprocessing; standard: shrinking. What follows takes its result for the image."""
+def test_the_fixed_steps_come_first_and_their_result_replaces_the_image(photos: Path) -> None:
+    """Affine starts with preprocessing, standard with shrinking."""
     image = Image.open(photos / "cat.1.jpg").convert("RGB").resize((900, 700))
-    for name, beginning in (("affine", (96, 96, 3)), ("standard", (188, 242, 3))):
+    for name, shape in (("affine", (96, 96, 3)), ("standard", (188, 242, 3))):
         transform = REGISTRY.make("augmentation", name, OPTIONS[name], PREPROCESS)
         (step,), rest = split_fixed_steps(transform)
         start = step(image=np.asarray(image))["image"]
-        assert start.shape == beginning
+        assert start.shape == shape
         assert draw(rest, start, 3).shape == (96, 96, 3)
         assert not np.array_equal(draw(rest, start, 3), draw(rest, start, 4))
-        assert len(transform.transforms) > len(rest.transforms)  # the original is left as it was
+        assert len(transform.transforms) > len(rest.transforms)  # the original is unchanged
     small = np.asarray(image.resize((150, 120)))
     assert np.array_equal(step(image=small)["image"], small)
 
 
-def test_steps_behind_one_that_draws_are_not_the_beginning() -> None:
+def test_steps_after_a_random_step_are_not_fixed() -> None:
     import albumentations as A
 
     fixed = REGISTRY.make("augmentation", "none", {}, PREPROCESS).transforms[0]
@@ -112,7 +112,7 @@ def test_steps_behind_one_that_draws_are_not_the_beginning() -> None:
     assert split_fixed_steps(A.OneOf([fixed]))[0] == []
 
 
-def test_views_depend_on_seed_and_image_whether_remembered_or_not(photos: Path) -> None:
+def test_views_depend_on_seed_and_image_whether_cached_or_not(photos: Path) -> None:
     from tlkit.data.image_cache import ImageCache
     from tlkit.data.images import inspect_images
     from tlkit.data.views import View, ViewReader
@@ -122,10 +122,10 @@ def test_views_depend_on_seed_and_image_whether_remembered_or_not(photos: Path) 
     for name in ("affine", "standard"):
         transform = REGISTRY.make("augmentation", name, OPTIONS[name], PREPROCESS)
         views = [View(PREPROCESS, transform, (number,), name) for number in range(3)]
-        found = ViewReader(ImageCache(memory=0, disk=0)).get(image, views, remember=False)
-        for shelf in (ImageCache(), ImageCache(memory=0)):
-            pixels = ViewReader(shelf)
+        uncached = ViewReader(ImageCache(memory=0, disk=0)).get(image, views, remember=False)
+        for cache in (ImageCache(), ImageCache(memory=0)):
+            reader = ViewReader(cache)
             for _ in range(2):
-                for view, expected in zip(views, found, strict=True):
-                    (seen,) = pixels.get(image, [view], remember=True)
-                    assert np.array_equal(seen, expected)
+                for view, expected in zip(views, uncached, strict=True):
+                    (pixels,) = reader.get(image, [view], remember=True)
+                    assert np.array_equal(pixels, expected)

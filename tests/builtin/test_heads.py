@@ -1,4 +1,4 @@
-"""Heads: from any features to logits."""
+"""The built-in heads: from features of any shape to logits."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tlkit.parts.backbone import Backbone
 from tlkit.parts.preprocess import Preprocess
 
 
-class Shaped(nn.Module):
-    """Gives features of one shape for every image."""
+class Constant(nn.Module):
+    """Returns the same features of a given shape for every image."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Shaped(nn.Module):
     [("linear", {}), ("mlp", {"hidden": 6}), ("mlp", {"hidden": 6, "pool": "average"})],
 )
 def test_every_feature_shape(shape: tuple[int, ...], name: str, options: dict[str, object]) -> None:
-    backbone = Backbone(Shaped(shape), Preprocess(size=32))
+    backbone = Backbone(Constant(shape), Preprocess(size=32))
     head = REGISTRY.make("head", name, options, backbone, ["a", "b", "c"])
     logits = head(backbone.module(torch.zeros(4, 3, 32, 32)))
     assert logits.shape == (4, 3)
@@ -38,50 +38,50 @@ def test_every_feature_shape(shape: tuple[int, ...], name: str, options: dict[st
 
 
 def test_the_experiments_head_has_the_experiments_size() -> None:
-    backbone = Backbone(Shaped((512, 9, 9)), Preprocess(size=32))
+    backbone = Backbone(Constant((512, 9, 9)), Preprocess(size=32))
     head = REGISTRY.make("head", "mlp", {"hidden": 256}, backbone, ["cat", "dog"])
     assert sum(value.numel() for value in head.parameters()) == 512 * 81 * 256 + 256 + 256 * 2 + 2
 
 
-def groups(**options: object) -> nn.Module:
-    backbone = Backbone(Shaped((8,)), Preprocess(size=32), classifier=nn.Linear(8, 10))
-    made: nn.Module = REGISTRY.make("head", "class-groups", options, backbone, ["cat", "dog"])
-    return made
+def make_groups(**options: object) -> nn.Module:
+    backbone = Backbone(Constant((8,)), Preprocess(size=32), classifier=nn.Linear(8, 10))
+    head: nn.Module = REGISTRY.make("head", "class-groups", options, backbone, ["cat", "dog"])
+    return head
 
 
 def test_groups_add_the_pretrained_probabilities() -> None:
     torch.manual_seed(0)
     classifier = nn.Linear(8, 10)
-    backbone = Backbone(Shaped((8,)), Preprocess(size=32), classifier=classifier)
+    backbone = Backbone(Constant((8,)), Preprocess(size=32), classifier=classifier)
     options = {"groups": {"cat": "1-3", "dog": [0, 9]}}
     head = REGISTRY.make("head", "class-groups", options, backbone, ["cat", "dog"])
     features = torch.randn(5, 8)
-    whole = classifier(features).softmax(1)
-    cat, dog = whole[:, 1:4].sum(1), whole[:, [0, 9]].sum(1)
+    pretrained = classifier(features).softmax(1)
+    cat, dog = pretrained[:, 1:4].sum(1), pretrained[:, [0, 9]].sum(1)
     torch.testing.assert_close(head(features).softmax(1)[:, 0], cat / (cat + dog))
-    assert not list(head.parameters())  # nothing learns
+    assert not list(head.parameters())  # nothing is trainable
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("groups", "message"),
     [
         ({"cat": "1-3"}, "no group for dog"),
         ({"cat": "1", "dog": "2", "dug": "3"}, "did you mean 'dog'"),
         ({"cat": "1", "dog": "10"}, "0 to 9"),
-        ({"cat": "1", "dog": "3-x"}, "no range"),
+        ({"cat": "1", "dog": "3-x"}, "neither an index nor a range"),
         ({"cat": "1", "dog": []}, "must name indices"),
     ],
 )
-def test_groups_that_cannot_be(given: dict[str, object], says: str) -> None:
-    with pytest.raises(PluginError, match=says):
-        groups(groups=given)
+def test_invalid_groups(groups: dict[str, object], message: str) -> None:
+    with pytest.raises(PluginError, match=message):
+        make_groups(groups=groups)
 
 
 def test_groups_need_the_pretrained_layer_and_its_features() -> None:
     options = {"groups": {"cat": "1", "dog": "2"}}
-    bare = Backbone(Shaped((8,)), Preprocess(size=32))
+    untrained = Backbone(Constant((8,)), Preprocess(size=32))
     with pytest.raises(PluginError, match="last layer"):
-        REGISTRY.make("head", "class-groups", options, bare, ["cat", "dog"])
-    maps = Backbone(Shaped((8, 5, 5)), Preprocess(size=32), classifier=nn.Linear(8, 10))
+        REGISTRY.make("head", "class-groups", options, untrained, ["cat", "dog"])
+    maps = Backbone(Constant((8, 5, 5)), Preprocess(size=32), classifier=nn.Linear(8, 10))
     with pytest.raises(PluginError, match="pooled"):
         REGISTRY.make("head", "class-groups", options, maps, ["cat", "dog"])

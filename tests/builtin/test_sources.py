@@ -1,4 +1,4 @@
-"""Class folders and CSV files, with real images."""
+"""The built-in sources, class folders and CSV files, with real images."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_splits_above_the_classes(tmp_path: Path, val: str) -> None:
     }
 
 
-def test_hidden_and_foreign_files_are_ignored(tmp_path: Path) -> None:
+def test_hidden_files_and_other_files_are_ignored(tmp_path: Path) -> None:
     draw(tmp_path, "cat/1.png", "dog/1.png", ".hidden/1.png", "__MACOSX/cat/1.png", "cat/._1.png")
     draw(tmp_path, "cat/.thumbs/1.png")
     (tmp_path / "cat" / "Thumbs.db").touch()
@@ -65,10 +65,10 @@ def test_hidden_and_foreign_files_are_ignored(tmp_path: Path) -> None:
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
-    draw(tmp_path, "elsewhere/1.png", "data/dog/1.png", "more/2.png")
+    draw(tmp_path, "other/1.png", "data/dog/1.png", "more/2.png")
     data = tmp_path / "data"
     (data / "cat").mkdir()
-    (data / "cat" / "1.png").symlink_to(tmp_path / "elsewhere" / "1.png")
+    (data / "cat" / "1.png").symlink_to(tmp_path / "other" / "1.png")
     (data / "cat" / "more").symlink_to(tmp_path / "more")
     (data / "cat" / "round").symlink_to(data / "cat")
     assert ids(folder(data).samples) == ["cat/1.png", "cat/more/2.png", "dog/1.png"]
@@ -105,7 +105,7 @@ def test_unlabelled_images_inside_and_outside(tmp_path: Path) -> None:
         (["1.png"], "no classes: it needs a folder per class"),
         (["cat/1.png"], "only one class, 'cat': it needs a folder per class, at least two"),
         (["cat/1.png", "dog/1.txt", "emu/a/1.txt"], "class folders without images: .*\n  - .*dog\n  - .*emu"),
-        (["train/1.png", "test/1.png"], "test, train hold no class folders"),
+        (["train/1.png", "test/1.png"], "test, train contain no class folders"),
         (
             ["train/cat/1.png", "train/dog/1.png", "test/1.png"],
             r"split folders \(train\) and others \(test\)",
@@ -123,23 +123,23 @@ def test_folders_that_cannot_be_used(tmp_path: Path, files: list[str], message: 
         folder(tmp_path)
 
 
-def test_a_missing_folder_is_told_its_siblings(tmp_path: Path) -> None:
+def test_a_missing_folder_gets_its_siblings_suggested(tmp_path: Path) -> None:
     draw(tmp_path, "images/cat/1.png")
-    with pytest.raises(DataError, match=r"imgaes is not there \(did you mean 'images'\?\)"):
+    with pytest.raises(DataError, match=r"imgaes does not exist \(did you mean 'images'\?\)"):
         folder(tmp_path / "imgaes")
     with pytest.raises(DataError, match=r"1.png is a file: name the folder"):
         folder(tmp_path / "images" / "cat" / "1.png")
-    with pytest.raises(DataError, match=r"a/b is not there$"):
+    with pytest.raises(DataError, match=r"a/b does not exist$"):
         folder(tmp_path / "a" / "b")
     draw(tmp_path, "images/dog/1.png")
-    with pytest.raises(DataError, match="none is not there"):
+    with pytest.raises(DataError, match="none does not exist"):
         folder(tmp_path / "images", unlabelled=tmp_path / "none")
 
 
 def test_an_empty_unlabelled_folder(tmp_path: Path) -> None:
     draw(tmp_path, "cat/1.png", "dog/1.png")
     (tmp_path / "new").mkdir()
-    with pytest.raises(DataError, match="new holds no images"):
+    with pytest.raises(DataError, match="new contains no images"):
         folder(tmp_path, unlabelled=tmp_path / "new")
 
 
@@ -176,8 +176,8 @@ def test_all_mistakes_in_a_csv_file_are_reported_with_their_lines(tmp_path: Path
         csv_file(tmp_path, split_column="split")
     head, *lines = str(error.value).splitlines()
     assert head == f"{tmp_path / 'labels.csv'}: 13 problems"
-    due = [
-        "line 3: './1.png' stands in line 2 already",
+    expected = [
+        "line 3: './1.png' is in line 2 already",
         "line 4: '../x.png' leads out of",
         "line 5: '/etc/x.png' leads out of",
         "line 6: 'gone.png' is not a file in",
@@ -189,8 +189,8 @@ def test_all_mistakes_in_a_csv_file_are_reported_with_their_lines(tmp_path: Path
         "line 11: 'no1.png' is not a file in",
         "and 3 more",
     ]
-    assert len(lines) == len(due)
-    assert all(line.startswith(f"  - {start}") for line, start in zip(lines, due, strict=True))
+    assert len(lines) == len(expected)
+    assert all(line.startswith(f"  - {start}") for line, start in zip(lines, expected, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_csv_files_that_cannot_be_used(tmp_path: Path, lines: list[str], message
 
 def test_csv_files_that_cannot_be_read(tmp_path: Path) -> None:
     table(tmp_path, ["path,label"])
-    with pytest.raises(DataError, match=r"label.csv is not there \(did you mean 'labels.csv'\?\)"):
+    with pytest.raises(DataError, match=r"label.csv does not exist \(did you mean 'labels.csv'\?\)"):
         csv_file(tmp_path, file="label.csv")
     (tmp_path / "labels.csv").write_bytes(b"path,label\n\xff.png,cat\n")
     with pytest.raises(DataError, match="cannot be read as a CSV file in UTF-8"):

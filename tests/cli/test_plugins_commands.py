@@ -1,4 +1,4 @@
-"""``tlkit plugins check``, ``new`` and ``list``, as a plugin's author meets them."""
+"""`tlkit plugins check`, `new` and `list`, as plugin authors use them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tlkit.plugins.registry import KINDS
 
 TLKIT = [str(Path(sys.executable).with_name("tlkit"))]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
-#: Ten of timm's families, of several kinds and quickly tried; convit and levit note positions.
+#: Ten of timm's families, of several kinds and quickly checked; convit and levit store positions.
 TEN = (
     "starnet senet swiftformer pit vision_transformer_relpos convit levit resnetv2 edgenext convnext"
 ).split()
@@ -28,7 +28,7 @@ TEN = (
 
 @pytest.fixture
 def tlkit(tmp_path: Path) -> Command:
-    """Runs tlkit in an empty folder; `path` holds what is installed besides."""
+    """Runs tlkit in an empty folder; `path` holds plugins that are installed in addition."""
 
     def run(*arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, **({"PYTHONPATH": str(path)} if path else {})}
@@ -43,7 +43,7 @@ HEAD = "import tlkit\n@tlkit.hookimpl\ndef tlkit_heads(register):\n    register(
 MAKE = "def make(backbone, classes, *, hidden=3):\n    from torch import nn\n    return nn.Flatten()\n"
 
 
-def test_a_right_part_and_a_wrong_one(
+def test_a_correct_part_and_a_wrong_one(
     tlkit: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = install(tmp_path / "site", "wrong", HEAD.format(name="wrong-head") + MAKE)
@@ -81,22 +81,22 @@ def test_a_name_of_two_kinds_is_checked_in_both(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["affnie"], "no part is called 'affnie' (did you mean 'affine'?)"),
         (["class-groups"], "option 'groups' is missing"),
         (["linear", "--set", "dropuot=0.5"], "option 'dropuot' is unknown (did you mean 'dropout'?)"),
         (["linear", "--set", "dropout"], "must be KEY=VALUE"),
-        (["folder"], "source 'folder' needs a folder: give one with --root PATH"),
-        (["linear", "--kind", "haed"], "'haed' is none of"),
+        (["folder"], "source 'folder' needs a folder: name one with --root PATH"),
+        (["linear", "--kind", "haed"], "'haed' is not one of"),
         ([], "name at least one part"),
         (["--timm", "resnett"], "timm has no family 'resnett' (did you mean 'resnet'"),
     ],
 )
-def test_a_users_mistake_ends_with_code_2(arguments: list[str], says: str) -> None:
+def test_a_users_mistake_exits_with_code_2(arguments: list[str], message: str) -> None:
     ended = command("plugins", "check", *arguments)
     assert ended.returncode == 2
-    assert says in " ".join(ended.stderr.replace("│", " ").split())
+    assert message in " ".join(ended.stderr.replace("│", " ").split())
 
 
 def test_ten_of_timms_families(tmp_path: Path) -> None:
@@ -105,11 +105,11 @@ def test_ten_of_timms_families(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in ended.stdout.splitlines()]
     assert [row["family"] for row in rows] == TEN
     for row in rows:
-        assert row["forward"] and row["split"] and row["finetune"] and row["model_folder"], row["reason"]
+        assert row["forward"] and row["partitions"] and row["finetune"] and row["model_folder"], row["reason"]
         assert row["blocks"] > 1 and not row["reason"]
     page = (tmp_path / "timm.md").read_text()
     assert f"| {TEN[0]} | {rows[0]['name']} | " in page
-    assert "Of 10 families 10 forward, 10 divide" in page
+    assert "Of 10 families, 10 compute features, 10 are partitioned in front of their last block" in page
 
 
 def test_every_kind_of_new_package_passes_its_own_test(tmp_path: Path) -> None:
@@ -148,26 +148,26 @@ def test_every_kind_of_new_package_passes_its_own_test(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
-        (["taken", "--kind", "head"], "tlkit-taken is there already"),
-        (["a b", "--kind", "head"], "'a b' is no name for a package"),
+        (["taken", "--kind", "head"], "tlkit-taken exists already"),
+        (["a b", "--kind", "head"], "'a b' is not a valid package name"),
         (["-dash-", "--kind", "head"], "No such option"),
-        (["dash-", "--kind", "head"], "'dash-' is no name for a package"),
-        (["fine", "--kind", "haed"], "'haed' is none of"),
-        (["linear", "--kind", "head"], "there is a head 'linear' already"),
+        (["dash-", "--kind", "head"], "'dash-' is not a valid package name"),
+        (["fine", "--kind", "haed"], "'haed' is not one of"),
+        (["linear", "--kind", "head"], "a head 'linear' exists already"),
         (["catsdogs", "--kind", "head"], "a package tlkit-catsdogs is installed already"),
     ],
 )
 def test_new_refuses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     (tmp_path / "tlkit-taken").mkdir()
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.iterdir())
     ended = command("plugins", "new", *arguments)
     assert ended.returncode == 2
-    assert says in " ".join(ended.stderr.replace("│", " ").split())
+    assert message in " ".join(ended.stderr.replace("│", " ").split())
     assert sorted(tmp_path.iterdir()) == before
 
 

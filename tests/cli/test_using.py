@@ -1,4 +1,4 @@
-"""The commands that use what was trained: fit, predict, evaluate, export."""
+"""The commands that train and use a classifier without a recipe: fit, predict, evaluate, export."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from commands import command
 import tlkit
 from tlkit.data.images import read_image
 from tlkit.data.loader import normalize
+from tlkit.experiment.validation import recipe_problems
 
 
 @pytest.fixture(scope="module")
 def timm_fitted(by_class: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A classifier that plain timm can load: untrained features, a trained head."""
+    """A classifier that plain timm can load: a backbone with random weights, a trained head."""
     folder = tmp_path_factory.mktemp("timm") / "run"
     done = command(
         "fit", by_class, "--backbone", "resnet18", "--weights", "none", "--epochs", 1, "--out", folder
@@ -37,11 +38,11 @@ def timm_fitted(by_class: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def test_fit_shows_its_choices_and_leaves_a_recipe_that_runs(timm_fitted: Path, tmp_path: Path) -> None:
     recipe = tlkit.read_recipe(timm_fitted, {"training.epochs": 1})
     assert [phase.name for phase in recipe.phases] == ["bottleneck", "fine-tune"]
-    assert recipe.problems(tlkit.load_registry()) == []
+    assert recipe_problems(recipe, tlkit.load_registry()) == []
     again = command("run", timm_fitted, "--plan")
     assert again.returncode == 0
     assert "1 bottleneck: resnet18 + linear" in again.stdout
-    assert "learns" in again.stdout
+    assert "  trainable  " in again.stdout
 
 
 def test_a_list_on_standard_input_of_a_real_process(fitted: Path, by_class: Path) -> None:
@@ -68,15 +69,15 @@ def test_predictions_for_a_person(fitted: Path, by_class: Path) -> None:
 
 def test_predictions_for_a_program_from_a_list(fitted: Path, by_class: Path) -> None:
     paths = [str(by_class / kind / f"{number}.jpg") for kind in ("cat", "dog") for number in (1, 2, 3)]
-    due = tlkit.load(fitted).predict(paths)
-    done = command("predict", fitted, "-", "--json", "--top", 2, given="\n".join(paths))
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [each["path"] for each in found] == paths
-    assert [each["label"] for each in found] == due.labels
-    assert [each["confidence"] for each in found] == pytest.approx(due.probabilities.max(1), abs=1e-6)
-    assert [len(each["top"]) for each in found] == [2] * 6
+    expected = tlkit.load(fitted).predict(paths)
+    done = command("predict", fitted, "-", "--json", "--top", 2, stdin="\n".join(paths))
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["path"] for line in lines] == paths
+    assert [line["label"] for line in lines] == expected.labels
+    assert [line["confidence"] for line in lines] == pytest.approx(expected.probabilities.max(1), abs=1e-6)
+    assert [len(line["top"]) for line in lines] == [2] * 6
     rows = list(csv.DictReader(io.StringIO(command("predict", fitted, *paths, "--csv").stdout)))
-    assert [row["label"] for row in rows] == due.labels
+    assert [row["label"] for row in rows] == expected.labels
     assert [row["path"] for row in rows] == paths
     pattern = command("predict", fitted, by_class / "cat" / "*.jpg", "--json")
     assert len(pattern.stdout.splitlines()) == 40
@@ -86,19 +87,19 @@ def test_bad_images_among_good_ones(fitted: Path, few_photos: Path) -> None:
     (few_photos / "cat.1.jpg").write_text("words")
     (few_photos / "dog.1.jpg").write_bytes(b"")
     done = command("predict", fitted, few_photos, "--json")
-    found = {Path(each["path"]).name: each for each in map(json.loads, done.stdout.splitlines())}
+    lines = {Path(line["path"]).name: line for line in map(json.loads, done.stdout.splitlines())}
     assert done.returncode == 1
-    assert len(found) == 30
-    assert {name for name, each in found.items() if each["error"]} == {"cat.1.jpg", "dog.1.jpg"}
-    assert found["dog.1.jpg"]["error"] == "the file is empty"
-    assert found["dog.1.jpg"]["label"] is None
+    assert len(lines) == 30
+    assert {name for name, line in lines.items() if line["error"]} == {"cat.1.jpg", "dog.1.jpg"}
+    assert lines["dog.1.jpg"]["error"] == "the file is empty"
+    assert lines["dog.1.jpg"]["label"] is None
     assert "2 could not be read" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["predict", "{fitted}", "nowhere.jpg"], "nowhere.jpg is not there"),
+        (["predict", "{fitted}", "nowhere.jpg"], "nowhere.jpg does not exist"),
         (["predict", "{fitted}/phases/fine-tun", "{photos}/cat/1.jpg"], "did you mean 'fine-tune'"),
         (["predict", "{fitted}", "{fitted}/phases/bottleneck"], "holds no images"),
         (["evaluate", "{fitted}", "{photos}/cat"], "no classes"),
@@ -111,15 +112,15 @@ def test_bad_images_among_good_ones(fitted: Path, few_photos: Path) -> None:
             ["export", "{fitted}", "--format", "timm", "--out", "{empty}/x"],
             "cannot be exported for timm",
         ),
-        (["export", "{fitted}", "--format", "onnx", "--out", "{empty}"], "is there already"),
+        (["export", "{fitted}", "--format", "onnx", "--out", "{empty}"], "exists already"),
     ],
 )
 def test_mistakes(arguments: list[str], message: str, fitted: Path, by_class: Path, tmp_path: Path) -> None:
     shutil.copytree(by_class / "cat", tmp_path / "one" / "cat")
     shutil.copytree(by_class / "cat", tmp_path / "empty" / "cat")
     (tmp_path / "empty" / "dog").mkdir()
-    places = {"fitted": fitted, "photos": by_class, "one": tmp_path / "one", "empty": tmp_path / "empty"}
-    done = command(*(argument.format(**places) for argument in arguments))
+    folders = {"fitted": fitted, "photos": by_class, "one": tmp_path / "one", "empty": tmp_path / "empty"}
+    done = command(*(argument.format(**folders) for argument in arguments))
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -141,45 +142,46 @@ def test_evaluation_for_a_person_and_a_program(fitted: Path, by_class: Path, tmp
         (by_class / "labels.csv").unlink()
     paths = [by_class / kind / f"{number}.jpg" for kind in ("cat", "dog") for number in range(1, 41)]
     labels = ["cat"] * 40 + ["dog"] * 40
-    assert as_json["correct"] == tlkit.load(fitted).evaluate(paths, labels)["correct"]
+    assert as_json["correct"] == tlkit.load(fitted).evaluate(paths, labels).correct
 
 
-def test_every_way_out_gives_the_same_answers(timm_fitted: Path, by_class: Path, tmp_path: Path) -> None:
-    """API, command line, timm and onnxruntime."""
+def test_api_command_line_and_exports_give_the_same_predictions(
+    timm_fitted: Path, by_class: Path, tmp_path: Path
+) -> None:
     paths = [by_class / kind / f"{number}.jpg" for kind in ("cat", "dog") for number in range(1, 21)]
     predictor = tlkit.load(timm_fitted)
     labels, probabilities = predictor.predict(paths)
-    for form, name in (("timm", "timm"), ("onnx", "model.onnx")):
-        done = command("export", timm_fitted, "--format", form, "--out", tmp_path / name)
+    for file_format, name in (("timm", "timm"), ("onnx", "model.onnx")):
+        done = command("export", timm_fitted, "--format", file_format, "--out", tmp_path / name)
         assert done.returncode == 0, done.stderr
-        assert "the same answers" in done.stdout
+        assert "same predictions as" in done.stdout
     lines = command("predict", timm_fitted, *paths, "--json").stdout.splitlines()
     assert [json.loads(line)["label"] for line in lines] == labels
 
-    # a script that knows timm and nothing of tlkit
+    # as a script does that uses timm without tlkit
     network = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
     config = timm.data.resolve_model_data_config(network)
     transform = timm.data.create_transform(**config, is_training=False)
     with torch.inference_mode():
         logits = network(torch.stack([transform(read_image(path)) for path in paths]))
-    theirs = (logits / predictor.temperature).softmax(1).numpy()
-    assert np.abs(theirs - probabilities).max() < 1e-3
-    assert [network.pretrained_cfg["label_names"][place] for place in theirs.argmax(1)] == labels
+    by_timm = (logits / predictor.temperature).softmax(1).numpy()
+    assert np.abs(by_timm - probabilities).max() < 1e-3
+    assert [network.pretrained_cfg["label_names"][index] for index in by_timm.argmax(1)] == labels
 
     content = onnx.load(tmp_path / "model.onnx")
-    about = json.loads({pair.key: pair.value for pair in content.metadata_props}["tlkit"])
-    assert about["classes"] == ["cat", "dog"]
-    assert tlkit.Preprocess(**about["preprocess"]).size == 224
+    metadata = json.loads({pair.key: pair.value for pair in content.metadata_props}["tlkit"])
+    assert metadata["classes"] == ["cat", "dog"]
+    assert tlkit.Preprocess(**metadata["preprocess"]).size == 224
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     pixels = np.stack([predictor.preprocess(read_image(path)) for path in paths])
     inputs = normalize(pixels, predictor.preprocess).contiguous().numpy()
     for batch in (1, 7, len(paths)):
-        (found,) = session.run(None, {"images": inputs[:batch]})
-        scaled = torch.from_numpy(found / about["temperature"]).softmax(1).numpy()
-        assert np.abs(scaled - probabilities[:batch]).max() < 1e-3
+        (logits,) = session.run(None, {"images": inputs[:batch]})
+        by_onnx = torch.from_numpy(logits / metadata["temperature"]).softmax(1).numpy()
+        assert np.abs(by_onnx - probabilities[:batch]).max() < 1e-3
 
 
-def test_an_export_that_answers_differently_is_thrown_away(
+def test_an_export_with_other_predictions_is_deleted(
     timm_fitted: Path, by_class: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tlkit.inference import export
@@ -194,12 +196,12 @@ def test_an_export_that_answers_differently_is_thrown_away(
 
     monkeypatch.setattr(timm, "create_model", altered)
     model = timm_fitted / "phases" / "fine-tune" / "model"
-    with pytest.raises(tlkit.TlkitError, match="was thrown away: its logits differ"):
+    with pytest.raises(tlkit.TlkitError, match="was deleted: its logits differ"):
         export.export_timm(model, tmp_path / "out", sorted(by_class.rglob("*.jpg")))
     assert list(tmp_path.iterdir()) == [tmp_path / "cache"] or not (tmp_path / "out").exists()
 
 
-def test_what_onnx_needs_is_named_when_it_is_missing(
+def test_missing_packages_for_onnx_are_named(
     timm_fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tlkit.inference import export
@@ -209,7 +211,9 @@ def test_what_onnx_needs_is_named_when_it_is_missing(
         export.export_onnx(timm_fitted / "phases" / "fine-tune" / "model", tmp_path / "x.onnx", [])
 
 
-def test_a_convolutional_head_on_maps_goes_to_onnx_too(fitted: Path, by_class: Path, tmp_path: Path) -> None:
+def test_a_convolutional_head_on_maps_is_exported_to_onnx_too(
+    fitted: Path, by_class: Path, tmp_path: Path
+) -> None:
     done = command("export", fitted, "--format", "onnx", "--out", tmp_path / "a.onnx", "--images", by_class)
     assert done.returncode == 0, done.stderr
     assert "on 16 images" in done.stdout

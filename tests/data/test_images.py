@@ -1,4 +1,4 @@
-"""Reading images: every kind of file once, bad ones named."""
+"""Reading images: every kind of file, and the reasons why one cannot be decoded."""
 
 from __future__ import annotations
 
@@ -66,24 +66,24 @@ def test_exif_rotation_is_applied() -> None:
     ("content", "reason"),
     [
         (b"", "empty"),
-        (b"no image at all", "not an image"),
+        (b"words", "not an image"),
         (encoded(flat("RGB", RED), "PNG")[:-30], "truncated"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not an image"),
     ],
     ids=["empty", "text", "cut short", "postscript"],
 )
-def test_bad_files_have_a_reason(content: bytes, reason: str, tmp_path: Path) -> None:
+def test_unreadable_files_have_a_reason(content: bytes, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.jpg"
     path.write_bytes(content)
     with pytest.raises(UnreadableImage, match=reason):
         read_image(path)
-    sound, rejected = inspect_images([Sample("bad.jpg", path, 0)], threads=1)
-    assert sound == []
+    images, rejected = inspect_images([Sample("bad.jpg", path, 0)], threads=1)
+    assert images == []
     assert rejected[0][0] == "bad.jpg"
     assert reason in rejected[0][1]
 
 
-def test_a_bomb_is_refused_before_it_is_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bomb_is_rejected_before_it_is_decompressed(monkeypatch: pytest.MonkeyPatch) -> None:
     content = encoded(PillowImage.new("L", (3000, 3000)), "PNG")
     monkeypatch.setattr(images_module, "MAX_PIXELS", 1_000_000)
     with pytest.raises(UnreadableImage, match="3000x3000 pixels"):
@@ -117,7 +117,7 @@ def test_preprocessing_is_timms_to_the_bit(mode: str, crop: float, photos: Path)
         assert torch.equal(normalize(ours(image)[None], ours)[0], theirs(image))
 
 
-def test_squashing_keeps_the_whole_image_unless_told_otherwise() -> None:
+def test_squashing_keeps_the_whole_image_by_default() -> None:
     base = Preprocess(size=224, crop=0.875)
     assert base.override({"resize": "squash"}).crop == 1.0
     assert base.override({"resize": "squash", "crop": 0.9}).crop == 0.9
@@ -135,11 +135,12 @@ def test_pixels_of_a_view_depend_on_image_and_number_alone(photos: Path) -> None
     samples = [Sample(f"cat.{number}.jpg", photos / f"cat.{number}.jpg", 0) for number in (1, 2)]
     (one, two), _ = inspect_images(samples, threads=1)
     first, second = (View(preprocess, transform, (number,), "affine") for number in (1, 2))
-    pixels = ViewReader()
-    (seen,) = pixels.get(one, [first], remember=True)
-    pixels.get(two, [first], remember=True)
-    assert np.array_equal(pixels.get(one, [first], remember=True)[0], seen)
-    assert np.array_equal(ViewReader(ImageCache(memory=0, disk=0)).get(one, [first], remember=True)[0], seen)
+    reader = ViewReader()
+    (pixels,) = reader.get(one, [first], remember=True)
+    reader.get(two, [first], remember=True)
+    assert np.array_equal(reader.get(one, [first], remember=True)[0], pixels)
+    uncached = ViewReader(ImageCache(memory=0, disk=0))
+    assert np.array_equal(uncached.get(one, [first], remember=True)[0], pixels)
     again, other = ViewReader().get(one, [first, second], remember=False)
-    assert np.array_equal(again, seen)
-    assert not np.array_equal(other, seen)
+    assert np.array_equal(again, pixels)
+    assert not np.array_equal(other, pixels)

@@ -1,4 +1,4 @@
-"""Draws: disjoint, stratified, the same every time, and nothing leaks into evaluation."""
+"""Splits: disjoint, stratified, the same every time, and nothing leaks into evaluation."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ FRACTIONS = {"val": 0.15, "test": 0.15}
 
 
 def image(name: str, content: str | None = None, split: SplitName | None = None) -> Image:
-    """An image whose class is the first word of its name, with bytes of its own unless told."""
+    """Returns an image whose class is the first word of its name; `content` stands for its bytes."""
     label = CLASSES.index(re.split(r"\W", name)[0])
     return Image(Sample(name, Path(name), label, split), content or name, 10, 10)
 
 
 def images(count: int, split: SplitName | None = None) -> list[Image]:
+    """Returns `count` images of each class, numbered from 0."""
     tail = f" {split}" if split else ""
     return [image(f"{name}.{number}{tail}", split=split) for name in CLASSES for number in range(count)]
 
@@ -42,7 +43,7 @@ def drawn(
 
 
 def ids(part: Iterable[Image]) -> list[str]:
-    return [each.sample.id for each in part]
+    return [image.sample.id for image in part]
 
 
 def parts(splits: Splits) -> list[tuple[Image, ...]]:
@@ -50,23 +51,23 @@ def parts(splits: Splits) -> list[tuple[Image, ...]]:
 
 
 def per_class(splits: Splits) -> list[tuple[int, int]]:
-    counts = [Counter(each.sample.label for each in part) for part in parts(splits)]
+    counts = [Counter(image.sample.label for image in part) for part in parts(splits)]
     return [(count[0], count[1]) for count in counts]
 
 
-def must_be_disjoint(splits: Splits) -> None:
-    contents = [{each.sha256 for each in part} for part in parts(splits)]
+def check_disjoint(splits: Splits) -> None:
+    contents = [{image.sha256 for image in part} for part in parts(splits)]
     assert sum(map(len, contents)) == len(set.union(*contents))
 
 
-def test_as_many_per_class_as_asked() -> None:
+def test_the_requested_number_of_images_per_class() -> None:
     splits = drawn(images(30), (10, 4, 6))
     assert per_class(splits) == [(10, 10), (4, 4), (6, 6)]
-    must_be_disjoint(splits)
+    check_disjoint(splits)
     assert splits.rejected == ()
 
 
-def test_the_draw_is_random_and_the_classes_are_drawn_apart() -> None:
+def test_the_draw_is_random_and_independent_for_each_class() -> None:
     train = ids(drawn(images(200), (50, 10, 10)).train)
     cats = {name.split(".")[1] for name in train if name.startswith("cat")}
     dogs = {name.split(".")[1] for name in train if name.startswith("dog")}
@@ -80,21 +81,21 @@ def test_the_order_of_the_images_changes_nothing() -> None:
     shuffled = random.Random(0).sample(pool, len(pool))
     assert drawn(pool, (10, 4, 6)) == drawn(shuffled, (10, 4, 6))
     assert drawn(pool) == drawn(shuffled)
-    places = [(each.sample.label or 0, each.sample.id) for each in drawn(shuffled).train]
-    assert places == sorted(places)
+    order = [(image.sample.label or 0, image.sample.id) for image in drawn(shuffled).train]
+    assert order == sorted(order)
 
 
-def test_another_number_of_test_images_leaves_the_others_as_they_were() -> None:
+def test_the_number_of_test_images_does_not_affect_the_other_splits() -> None:
     few, many = drawn(images(60), (20, 10, 5)), drawn(images(60), (20, 10, 30))
     assert (few.train, few.val) == (many.train, many.val)
     assert set(few.test) < set(many.test)
 
 
-def test_fractions_are_kept_in_each_class() -> None:
+def test_fractions_hold_in_each_class() -> None:
     pool = [*images(100), *(image(f"dog.more {number}") for number in range(100))]
     splits = drawn(pool)
     assert per_class(splits) == [(70, 140), (15, 30), (15, 30)]
-    must_be_disjoint(splits)
+    check_disjoint(splits)
 
 
 @pytest.mark.parametrize("count", [3, 4, 7, 11])
@@ -112,7 +113,7 @@ def test_every_split_has_one_of_each_class_and_every_image_is_used(
 def test_equal_images_stay_together(numbers: tuple[int, int, int] | None, seed: int) -> None:
     pool = [*images(20), *(image(f"cat.copy {number}", f"cat.{number % 5}") for number in range(10))]
     splits = drawn(pool, numbers, seed=seed)
-    must_be_disjoint(splits)
+    check_disjoint(splits)
     if numbers:
         assert per_class(splits) == [(12, 12), (4, 4), (4, 4)]
     else:
@@ -138,7 +139,7 @@ def test_equal_bytes_under_two_labels_are_all_rejected() -> None:
     assert not {"cat.a", "cat.b", "dog.c"} & {name for part in parts(drawn(pool)) for name in ids(part)}
 
 
-def test_too_few_images_names_every_class_and_numbers_that_would_do() -> None:
+def test_too_few_images_lists_every_class_and_numbers_that_would_do() -> None:
     pool = [*images(13), image("dog.twin", "dog.1")]
     with pytest.raises(DataError) as error:
         drawn(pool, (20, 5, 5))
@@ -173,21 +174,21 @@ def test_fewer_than_three_distinct_images_cannot_be_stratified() -> None:
     assert "dog" not in str(error.value)
 
 
-def test_splits_that_the_source_knows_are_kept() -> None:
+def test_splits_that_the_source_assigns_are_respected() -> None:
     pool = [*images(5, "train"), *images(3, "val"), *images(4, "test")]
     for part, split in zip(parts(drawn(pool)), ("train", "val", "test"), strict=True):
-        assert set(part) == {each for each in pool if each.sample.split == split}
+        assert set(part) == {image for image in pool if image.sample.split == split}
 
 
-def test_numbers_are_drawn_from_each_known_split() -> None:
+def test_numbers_are_drawn_from_each_assigned_split() -> None:
     pool = [*images(5, "train"), *images(3, "val"), *images(4, "test")]
     splits = drawn(pool, (4, 2, 3))
     assert per_class(splits) == [(4, 4), (2, 2), (3, 3)]
     for part, split in zip(parts(splits), ("train", "val", "test"), strict=True):
-        assert {each.sample.split for each in part} == {split}
+        assert {image.sample.split for image in part} == {split}
 
 
-def test_too_few_images_in_known_splits() -> None:
+def test_too_few_images_in_assigned_splits() -> None:
     pool = [*images(5, "train"), *images(3, "val"), *images(4, "test")]
     with pytest.raises(DataError) as error:
         drawn(pool, (5, 4, 9))
@@ -201,18 +202,18 @@ def test_too_few_images_in_known_splits() -> None:
     ]
 
 
-@pytest.mark.parametrize(("numbers", "due"), [(None, [(17, 17), (3, 3), (4, 4)]), ((9, 6, 2), None)])
+@pytest.mark.parametrize(("numbers", "expected"), [(None, [(17, 17), (3, 3), (4, 4)]), ((9, 6, 2), None)])
 def test_a_missing_validation_split_is_drawn_from_training(
-    numbers: tuple[int, int, int] | None, due: list[tuple[int, int]] | None
+    numbers: tuple[int, int, int] | None, expected: list[tuple[int, int]] | None
 ) -> None:
     splits = drawn([*images(20, "train"), *images(4, "test")], numbers)
-    assert per_class(splits) == (due or [(9, 9), (6, 6), (2, 2)])
-    assert {each.sample.split for each in splits.val} == {"train"}
-    must_be_disjoint(splits)
+    assert per_class(splits) == (expected or [(9, 9), (6, 6), (2, 2)])
+    assert {image.sample.split for image in splits.val} == {"train"}
+    check_disjoint(splits)
 
 
 @pytest.mark.parametrize(
-    ("known", "message"),
+    ("assigned", "message"),
     [
         (["train", "val"], "has train, val images but no test images: add a test folder, or use none"),
         (["train"], "has train images but no test images"),
@@ -220,17 +221,17 @@ def test_a_missing_validation_split_is_drawn_from_training(
         (["val"], "no train and no test images"),
     ],
 )
-def test_a_known_training_split_needs_a_test_split(known: list[SplitName], message: str) -> None:
+def test_an_assigned_training_split_needs_a_test_split(assigned: list[SplitName], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        drawn([each for split in known for each in images(4, split)])
+        drawn([image for split in assigned for image in images(4, split)])
 
 
 def test_a_split_for_some_images_only() -> None:
-    with pytest.raises(DataError, match=r"not of 4: cat\.0, cat\.1, dog\.0, dog\.1; give every image"):
+    with pytest.raises(DataError, match=r"not to 4: cat\.0, cat\.1, dog\.0, dog\.1; give every image"):
         drawn([*images(5, "train"), *images(5, "test"), *images(2)])
 
 
-def test_equal_bytes_in_two_known_splits_stay_where_they_are_evaluated() -> None:
+def test_equal_bytes_in_two_assigned_splits_stay_in_the_later_one() -> None:
     pool = [*images(5, "train"), *images(5, "val"), *images(5, "test")]
     pool += [image("cat.a", "1", "train"), image("cat.b", "1", "val"), image("cat.c", "1", "test")]
     pool += [image("dog.a", "2", "train"), image("dog.b", "2", "val"), image("dog.c", "2", "val")]
@@ -240,7 +241,7 @@ def test_equal_bytes_in_two_known_splits_stay_where_they_are_evaluated() -> None
         ("cat.b", "has the same bytes as cat.c in the split 'test'"),
         ("dog.a", "has the same bytes as dog.b in the split 'val'"),
     )
-    must_be_disjoint(splits)
+    check_disjoint(splits)
     assert {"cat.c"} < set(ids(splits.test))
     assert {"dog.b", "dog.c"} < set(ids(splits.val))
 
@@ -248,19 +249,19 @@ def test_equal_bytes_in_two_known_splits_stay_where_they_are_evaluated() -> None
 def test_images_without_a_class_and_no_images() -> None:
     stray = Image(Sample("stray", Path("stray"), 2), "x", 1, 1)
     bare = Image(Sample("bare", Path("bare")), "y", 1, 1)
-    with pytest.raises(DataError, match="2 images a label that is no class: bare, stray"):
+    with pytest.raises(DataError, match="2 images a label that is not a class: bare, stray"):
         drawn([*images(5), stray, bare])
     with pytest.raises(DataError, match="no labelled images"):
         drawn([])
 
 
-def test_real_photos_are_told_apart_by_their_bytes(few_photos: Path) -> None:
+def test_real_photos_are_distinguished_by_their_bytes(few_photos: Path) -> None:
     twin = few_photos / "cat.twin.jpg"
     twin.write_bytes((few_photos / "cat.1.jpg").read_bytes())
-    samples = [Sample(each.name, each, CLASSES.index(each.name[:3])) for each in few_photos.iterdir()]
-    found, rejected = inspect_images(samples, threads=2)
-    assert (len(found), rejected) == (31, [])
+    samples = [Sample(path.name, path, CLASSES.index(path.name[:3])) for path in few_photos.iterdir()]
+    readable, rejected = inspect_images(samples, threads=2)
+    assert (len(readable), rejected) == (31, [])
     for seed in range(5):
-        splits = drawn(found, seed=seed)
-        homes = [part for part in parts(splits) if {"cat.1.jpg", "cat.twin.jpg"} & set(ids(part))]
-        assert len(homes) == 1
+        splits = drawn(readable, seed=seed)
+        containing = [part for part in parts(splits) if {"cat.1.jpg", "cat.twin.jpg"} & set(ids(part))]
+        assert len(containing) == 1

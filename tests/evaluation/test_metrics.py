@@ -1,22 +1,32 @@
-"""Every number against its own formula, written out by hand."""
+"""Every score against its own formula, written out by hand."""
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tlkit.evaluation.metrics import evaluate, summary
+from tlkit.evaluation.metrics import (
+    BINS,
+    ClassScores,
+    Scores,
+    TestScores,
+    calibration_bins,
+    evaluate,
+    per_class,
+    summary,
+)
 
 Probabilities = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 
-def predictions(classes: int, n: int = 200) -> tuple[Probabilities, Labels]:
-    """Predictions that are better than chance, rounded so that some are equal."""
+def make_predictions(classes: int, n: int = 200) -> tuple[Probabilities, Labels]:
+    """Makes predictions that are better than chance, rounded so that some are equal."""
     generator = np.random.default_rng(3)
     labels = generator.integers(classes, size=n)
     logits = generator.normal(size=(n, classes)) + 1.5 * np.eye(classes)[labels]
@@ -26,21 +36,23 @@ def predictions(classes: int, n: int = 200) -> tuple[Probabilities, Labels]:
     return rounded, labels
 
 
-def pairs_in_order(scores: Probabilities, positive: NDArray[np.bool_]) -> float:
-    """The share of (positive, negative) pairs in which the positive scores higher; ties count half."""
-    above = [
+def fraction_of_ordered_pairs(scores: Probabilities, positive: NDArray[np.bool_]) -> float:
+    """Returns the fraction of (positive, negative) pairs in which the positive scores higher; ties count half."""
+    ordered = [
         1.0 if yes > no else 0.5 if yes == no else 0.0 for yes in scores[positive] for no in scores[~positive]
     ]
-    return sum(above) / len(above)
+    return sum(ordered) / len(ordered)
 
 
 def binned_error(probabilities: Probabilities, labels: Labels) -> float:
+    """Returns the expected calibration error with 15 bins, one prediction at a time."""
     bins: dict[int, list[tuple[float, bool]]] = {}
     for row, label in zip(probabilities, labels, strict=True):
         bins.setdefault(min(int(row.max() * 15), 14), []).append((row.max(), row.argmax() == label))
     gaps = [
-        len(each) * abs(np.mean([top for top, _ in each]) - np.mean([right for _, right in each]))
-        for each in bins.values()
+        len(members)
+        * abs(np.mean([confidence for confidence, _ in members]) - np.mean([hit for _, hit in members]))
+        for members in bins.values()
     ]
     return float(sum(gaps) / len(labels))
 
@@ -53,67 +65,134 @@ def wilson(correct: int, n: int) -> list[float]:
 
 
 @pytest.mark.parametrize("classes", [2, 4])
-def test_every_number_of_a_test_set(classes: int) -> None:
-    probabilities, labels = predictions(classes)
-    result = evaluate(probabilities, labels)
+def test_every_score_of_a_test_set(classes: int) -> None:
+    probabilities, labels = make_predictions(classes)
+    scores = evaluate(probabilities, labels)
     correct = sum(int(row.argmax() == label) for row, label in zip(probabilities, labels, strict=True))
     assert 0.5 * len(labels) < correct < len(labels)
-    assert (result["n"], result["correct"], result["accuracy"]) == (200, correct, correct / 200)
-    assert result["ci95"] == pytest.approx(wilson(correct, 200))
-    of_truth = [row[label] for row, label in zip(probabilities, labels, strict=True)]
-    assert result["log_loss"] == pytest.approx(-sum(math.log(max(p, 2.0**-23)) for p in of_truth) / 200)
-    one_by_one = [pairs_in_order(probabilities[:, each], labels == each) for each in range(classes)]
-    due = one_by_one[1] if classes == 2 else sum(one_by_one) / classes
-    assert result["auroc"] == pytest.approx(due, abs=1e-6)
-    assert result["ece"] == pytest.approx(binned_error(probabilities, labels), abs=1e-6)
-    assert result["confusion"] == [
-        [int(((labels == true) & (probabilities.argmax(1) == found)).sum()) for found in range(classes)]
-        for true in range(classes)
+    assert (scores.n, scores.correct, scores.accuracy) == (200, correct, correct / 200)
+    assert scores.ci95 == pytest.approx(wilson(correct, 200))
+    of_label = [row[label] for row, label in zip(probabilities, labels, strict=True)]
+    assert scores.log_loss == pytest.approx(-sum(math.log(max(p, 2.0**-23)) for p in of_label) / 200)
+    areas = [
+        fraction_of_ordered_pairs(probabilities[:, label], labels == label) for label in range(classes)
     ]
+    expected = areas[1] if classes == 2 else sum(areas) / classes
+    assert scores.auroc == pytest.approx(expected, abs=1e-9)
+    assert scores.ece == pytest.approx(binned_error(probabilities, labels), abs=1e-9)
+    assert scores.confusion == tuple(
+        tuple(
+            int(((labels == true) & (probabilities.argmax(1) == predicted)).sum())
+            for predicted in range(classes)
+        )
+        for true in range(classes)
+    )
 
 
 def test_a_worked_example() -> None:
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.8, 0.2]])
-    result = evaluate(probabilities, np.array([0, 0, 1, 1]))
-    assert list(result) == "n correct accuracy ci95 log_loss auroc ece confusion".split()
-    assert (result["n"], result["correct"], result["accuracy"]) == (4, 3, 0.75)
-    assert result["ci95"] == pytest.approx([0.3006, 0.9544], abs=1e-4)
-    assert result["log_loss"] == pytest.approx((-math.log(0.9 * 0.6 * 0.7 * 0.2)) / 4)
-    assert result["auroc"] == pytest.approx(0.75)  # of four pairs, 0.2 against 0.4 is the wrong way round
-    assert result["ece"] == pytest.approx((0.1 + 0.4 + 0.3 + 0.8) / 4, abs=1e-6)
-    assert result["confusion"] == [[2, 0], [1, 1]]
+    scores = evaluate(probabilities, np.array([0, 0, 1, 1]))
+    assert list(scores.model_dump()) == "n correct accuracy ci95 log_loss auroc ece confusion".split()
+    assert (scores.n, scores.correct, scores.accuracy) == (4, 3, 0.75)
+    assert scores.ci95 == pytest.approx((0.3006, 0.9544), abs=1e-4)
+    assert scores.log_loss == pytest.approx((-math.log(0.9 * 0.6 * 0.7 * 0.2)) / 4)
+    assert scores.auroc == pytest.approx(0.75)  # of four pairs, 0.2 against 0.4 is the wrong way round
+    assert scores.ece == pytest.approx((0.1 + 0.4 + 0.3 + 0.8) / 4)
+    assert scores.confusion == ((2, 0), (1, 1))
 
 
-def test_the_validation_numbers_are_a_part_of_the_test_numbers() -> None:
-    probabilities, labels = predictions(3)
-    part = summary(probabilities, labels)
-    assert list(part) == ["n", "correct", "accuracy", "ci95", "log_loss"]
-    assert part == {key: evaluate(probabilities, labels)[key] for key in part}
+def test_ece_equals_a_binning_by_hand() -> None:
+    """Bins are [k/15, (k+1)/15), the last one with 1."""
+    confidences = [Fraction(n, 100) for n in (51, 52, 58, 59, 61, 65, 66, 67, 79, 81, 93, 94, 100)]
+    correct = [True, False, True, True, False, True, False, True, True, False, True, False, True]
+    # class 1 is predicted throughout, since the confidences are above a half
+    probabilities = np.array([[float(1 - p), float(p)] for p in confidences])
+    labels = np.array([int(hit) for hit in correct])
+    members: dict[int, list[int]] = {
+        7: [0, 1],  # 0.467 to 0.533: 0.51, 0.52
+        8: [2, 3],  # 0.533 to 0.600: 0.58, 0.59
+        9: [4, 5, 6],  # 0.600 to 0.667: 0.61, 0.65, 0.66
+        10: [7],  # 0.667 to 0.733: 0.67
+        11: [8],  # 0.733 to 0.800: 0.79
+        12: [9],  # 0.800 to 0.867: 0.81
+        13: [10],  # 0.867 to 0.933: 0.93
+        14: [11, 12],  # 0.933 to 1: 0.94, 1.00
+    }
+    # |sum of hits - sum of confidences| of each bin, in hundredths
+    gaps = [3, 83, 92, 33, 21, 81, 7, 94]
+    assert [
+        abs(sum(100 * correct[index] - 100 * confidences[index] for index in rows)) for rows in members.values()
+    ] == gaps
+    assert evaluate(probabilities, labels).ece == pytest.approx(sum(gaps) / 100 / 13)
+    bins = calibration_bins(probabilities.max(1), probabilities.argmax(1) == labels)
+    assert bins.counts.tolist() == [len(members.get(index, [])) for index in range(BINS)]
+    for index, rows in members.items():
+        assert bins.accuracy[index] == pytest.approx(sum(correct[row] for row in rows) / len(rows))
+        assert bins.confidence[index] == pytest.approx(float(sum(confidences[row] for row in rows)) / len(rows))
+
+
+def test_a_confidence_on_an_edge_is_in_the_upper_bin() -> None:
+    bins = calibration_bins(np.array([0.0, 0.2, 1.0]), np.array([False, True, True]))
+    assert np.flatnonzero(bins.counts).tolist() == [0, 3, 14]
+    assert bins.counts.sum() == 3
+
+
+def test_validation_scores_are_the_first_of_the_test_scores() -> None:
+    probabilities, labels = make_predictions(3)
+    scores = summary(probabilities, labels)
+    assert list(scores.model_dump()) == ["n", "correct", "accuracy", "ci95", "log_loss"]
+    of_test = evaluate(probabilities, labels)
+    assert scores == Scores(**of_test.model_dump(include=set(Scores.model_fields)))
 
 
 @pytest.mark.parametrize(("classes", "labels"), [(2, [1, 1, 1]), (3, [0, 1, 0])])
 def test_auroc_is_null_where_a_class_is_missing(classes: int, labels: list[int]) -> None:
     probabilities = np.full((3, classes), 1 / classes)
-    result = evaluate(probabilities, np.array(labels))
-    assert result["auroc"] is None
-    assert len(result["confusion"]) == classes
-    assert '"auroc": null' in json.dumps(result)
+    scores = evaluate(probabilities, np.array(labels))
+    assert scores.auroc is None
+    assert len(scores.confusion) == classes
+    assert '"auroc":null' in scores.model_dump_json()
 
 
-def test_of_equally_probable_classes_the_lowest_is_predicted() -> None:
+def test_scores_are_read_from_json_as_they_were_written() -> None:
+    scores = evaluate(*make_predictions(3))
+    assert TestScores.model_validate_json(scores.model_dump_json(), strict=True) == scores
+
+
+def test_of_equally_probable_classes_the_first_is_predicted() -> None:
     tied = np.array([[0.5, 0.5], [0.5, 0.5]])
-    assert evaluate(tied, np.array([0, 1]))["confusion"] == [[1, 0], [1, 0]]
+    assert evaluate(tied, np.array([0, 1])).confusion == ((1, 0), (1, 0))
 
 
 def test_probabilities_of_nought_and_one_and_beside_them() -> None:
     certain = np.array([[0.0, 1.0], [1.0 + 1e-12, -1e-12], [1.0, 0.0]])
-    result = evaluate(certain, np.array([1, 0, 1]))
-    assert result["log_loss"] == pytest.approx(23 * math.log(2) / 3, rel=1e-6)
-    assert result["ece"] == pytest.approx(1 / 3)
-    assert result["auroc"] == pytest.approx(0.75)
+    scores = evaluate(certain, np.array([1, 0, 1]))
+    assert scores.log_loss == pytest.approx(23 * math.log(2) / 3, rel=1e-6)
+    assert scores.ece == pytest.approx(1 / 3)
+    assert scores.auroc == pytest.approx(0.75)
 
 
-def test_all_right_and_all_wrong_keep_an_honest_interval() -> None:
+def test_the_interval_of_an_accuracy_of_nought_or_one_is_not_empty() -> None:
     certain = np.array([[1.0, 0.0]] * 10)
-    assert summary(certain, np.zeros(10, dtype=np.int64))["ci95"] == pytest.approx(wilson(10, 10))
-    assert summary(certain, np.ones(10, dtype=np.int64))["ci95"] == pytest.approx(wilson(0, 10))
+    assert summary(certain, np.zeros(10, dtype=np.int64)).ci95 == pytest.approx(wilson(10, 10))
+    assert summary(certain, np.ones(10, dtype=np.int64)).ci95 == pytest.approx(wilson(0, 10))
+
+
+def class_scores(predicted: Sequence[int], labels: Sequence[int], classes: str) -> dict[str, ClassScores]:
+    return per_class(np.eye(len(classes))[list(predicted)], np.array(labels), list(classes))
+
+
+def test_scores_of_each_class() -> None:
+    scores = class_scores([0, 0, 0, 1, 1, 2], [0, 0, 1, 1, 2, 2], "abc")
+    assert list(scores) == ["a", "b", "c"]
+    assert scores["a"].model_dump() == pytest.approx({"n": 2, "precision": 2 / 3, "recall": 1.0, "f1": 0.8})
+    assert scores["b"].model_dump() == pytest.approx({"n": 2, "precision": 0.5, "recall": 0.5, "f1": 0.5})
+    assert scores["c"].model_dump() == pytest.approx({"n": 2, "precision": 1.0, "recall": 0.5, "f1": 2 / 3})
+
+
+def test_undefined_scores_of_a_class_are_none() -> None:
+    scores = class_scores([0, 0, 1], [0, 2, 0], "abcd")
+    assert scores["a"] == ClassScores(n=2, precision=0.5, recall=0.5, f1=0.5)
+    assert scores["b"] == ClassScores(n=0, precision=0.0, recall=None, f1=0.0)  # predicted, without an image
+    assert scores["c"] == ClassScores(n=1, precision=None, recall=0.0, f1=0.0)  # never predicted
+    assert scores["d"] == ClassScores(n=0, precision=None, recall=None, f1=None)  # neither

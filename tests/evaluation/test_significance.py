@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from math import comb
 
 import numpy as np
 import pytest
 from scipy.stats import binom
 
-from tlkit.evaluation.significance import mcnemar
+from tlkit.evaluation.significance import McNemar, mcnemar
 
 
-def compare(gained: int, lost: int, both: int = 7, neither: int = 2) -> dict[str, float]:
+def compare(gained: int, lost: int, both: int = 7, neither: int = 2) -> McNemar:
+    """Compares classifiers of which these numbers of images are predicted correctly by one, both or neither."""
     before = np.array([False] * gained + [True] * lost + [True] * both + [False] * neither)
     after = np.array([True] * gained + [False] * lost + [True] * both + [False] * neither)
     return mcnemar(before, after)
@@ -21,25 +21,27 @@ def compare(gained: int, lost: int, both: int = 7, neither: int = 2) -> dict[str
 @pytest.mark.parametrize(("gained", "lost"), [(40, 3), (3, 40), (6, 4), (1, 0), (120, 100)])
 def test_p_is_both_tails_of_a_fair_coin(gained: int, lost: int) -> None:
     result = compare(gained, lost)
-    assert (result["gained"], result["lost"]) == (gained, lost)
-    assert result["p"] == pytest.approx(2 * binom.cdf(min(gained, lost), gained + lost, 0.5))
+    assert (result.gained, result.lost) == (gained, lost)
+    assert result.p == pytest.approx(2 * binom.cdf(min(gained, lost), gained + lost, 0.5))
 
 
 def test_a_worked_example() -> None:
-    assert compare(9, 1)["p"] == pytest.approx(2 * (comb(10, 0) + comb(10, 1)) / 2**10)
+    assert compare(9, 1).p == pytest.approx(2 * (comb(10, 0) + comb(10, 1)) / 2**10)
 
 
-def test_an_even_division_and_none_at_all_say_nothing() -> None:
-    assert compare(5, 5)["p"] == 1.0
-    assert compare(0, 0) == {"gained": 0, "lost": 0, "p": 1.0}
+def test_p_is_one_where_as_many_are_gained_as_lost_or_none_at_all() -> None:
+    assert compare(5, 5).p == 1.0
+    assert compare(0, 0) == McNemar(gained=0, lost=0, p=1.0)
 
 
-def test_images_both_get_right_or_wrong_do_not_count() -> None:
+def test_images_that_both_predict_correctly_or_wrongly_do_not_count() -> None:
     assert compare(9, 1, both=5000, neither=800) == compare(9, 1, both=0, neither=0)
 
 
-def test_the_result_can_be_written_as_json() -> None:
-    assert json.loads(json.dumps(compare(2, 1))) == {"gained": 2, "lost": 1, "p": 1.0}
+def test_the_result_has_plain_numbers() -> None:
+    result = compare(2, 1)
+    assert result == McNemar(gained=2, lost=1, p=1.0)
+    assert [type(value) for value in (result.gained, result.lost, result.p)] == [int, int, float]
 
 
 def test_another_number_of_images_is_refused() -> None:

@@ -22,12 +22,12 @@ import tlkit
 from tlkit.cli.app import app
 from tlkit.errors import FetchError
 
-RECIPE = Path(__file__).parents[1] / "examples" / "catsdogs" / "photos.toml"
+RECIPE = Path(__file__).parents[2] / "examples" / "catsdogs" / "photos.toml"
 
 
 @pytest.fixture
 def archive(photos: Path) -> bytes:
-    """Photos as Microsoft packs them, with what else lies in there, and one that is cut short."""
+    """Photos as Microsoft packs them, with the other files of that archive, and one that is cut short."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as file:
         for kind in ("cat", "dog"):
@@ -56,37 +56,38 @@ def test_photos_are_fetched_once_and_corrupt_ones_listed(
     server: Server, changes: dict[str, object], tmp_path: Path, cache: Path
 ) -> None:
     server.break_after = [20_000]
-    done = tlkit.fetch(RECIPE, set=changes)
+    done = tlkit.fetch(RECIPE, overrides=changes)
     assert (done.images, done.fetched, done.root) == (15, True, tmp_path / "train")
     ((name, reason),) = done.unreadable
     assert name == "PetImages/Dog/8.jpg"
     assert "truncated" in reason
     assert len(server.asked) == 2
     assert not list((cache / "downloads").iterdir())  # unpacked, so no longer needed
-    again = tlkit.fetch(RECIPE, set=changes)
+    again = tlkit.fetch(RECIPE, overrides=changes)
     assert (again.images, again.fetched, len(server.asked)) == (15, False, 2)
 
 
-def test_two_do_not_fetch_at_once(server: Server, changes: dict[str, object], cache: Path) -> None:
+def test_two_processes_do_not_fetch_at_once(server: Server, changes: dict[str, object], cache: Path) -> None:
     with (
         FileLock(cache / "downloads.lock"),
         pytest.raises(FetchError, match="another process is fetching into"),
     ):
-        tlkit.fetch(RECIPE, set=changes)
+        tlkit.fetch(RECIPE, overrides=changes)
     assert not server.asked
-    assert tlkit.fetch(RECIPE, set=changes).fetched
+    assert tlkit.fetch(RECIPE, overrides=changes).fetched
 
 
-def test_what_was_fetched_can_be_run(server: Server, changes: dict[str, object], tmp_path: Path) -> None:
-    tlkit.fetch(RECIPE, set=changes)
+def test_fetched_photos_can_be_run(server: Server, changes: dict[str, object], tmp_path: Path) -> None:
+    tlkit.fetch(RECIPE, overrides=changes)
     counts = {"data.per_class": {"train": 3, "val": 2, "test": 2}}
     small = {"preprocess.size": 64, "phase.benchmark.preprocess.size": 64, "training.epochs": 1}
-    ended = tlkit.run(RECIPE, set={**changes, **counts, **small}, out=tmp_path / "out", phases=["benchmark"])
-    assert ended.results["phases"][0]["test"]["n"] == 4
-    assert [name for name, _ in ended.results["data"]["rejected"]] == ["PetImages/Dog/8.jpg"]
+    overrides = {**changes, **counts, **small}
+    ended = tlkit.run(RECIPE, overrides=overrides, out=tmp_path / "out", phases=["benchmark"])
+    assert ended.results.phases[0].test.n == 4
+    assert [name for name, _ in ended.results.data.rejected] == ["PetImages/Dog/8.jpg"]
 
 
-def test_the_commands_words(server: Server, tmp_path: Path) -> None:
+def test_the_command_line_reports_images_and_backbones(server: Server, tmp_path: Path) -> None:
     settings = ["--set", f"data.root={tmp_path / 'train'}", "--set", "backbone.weights=none"]
     result = CliRunner().invoke(app, ["fetch", str(RECIPE), *settings])
     assert result.exit_code == 0
@@ -95,27 +96,27 @@ def test_the_commands_words(server: Server, tmp_path: Path) -> None:
     assert "backbones that are ready: convnet3, vgg16.tv_in1k" in result.stdout
 
 
-def test_a_source_that_makes_its_images_needs_nothing() -> None:
+def test_a_source_that_generates_its_images_needs_no_download() -> None:
     done = tlkit.fetch(RECIPE.parent)
     assert (done.root, done.fetched, done.images) == (None, False, 8300)
 
 
-def test_run_names_the_command_that_gets_the_photos(changes: dict[str, object], tmp_path: Path) -> None:
+def test_run_names_the_command_that_fetches_the_photos(changes: dict[str, object], tmp_path: Path) -> None:
     with pytest.raises(tlkit.TlkitError, match=r"data\.root: the images are not in .*tlkit fetch .*\.toml"):
-        tlkit.run(RECIPE, set=changes, out=tmp_path / "out")
+        tlkit.run(RECIPE, overrides=changes, out=tmp_path / "out")
     assert not (tmp_path / "train").exists()
 
 
 def test_a_wrong_recipe_fetches_nothing(server: Server, changes: dict[str, object]) -> None:
     with pytest.raises(tlkit.TlkitError, match=r"no source is called 'catdogs'.*did you mean 'catsdogs'"):
-        tlkit.fetch(RECIPE, set={**changes, "data.source": "catdogs"})
+        tlkit.fetch(RECIPE, overrides={**changes, "data.source": "catdogs"})
     assert server.asked == []
 
 
 @pytest.mark.parametrize(
     ("name", "message"), [("../../escaped.jpg", "leads out of its folder"), ("ok.jpg", "times its own size")]
 )
-def test_an_archive_of_a_strangers(
+def test_a_harmful_archive_is_not_unpacked(
     name: str, message: str, changes: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packed = io.BytesIO()
@@ -124,15 +125,15 @@ def test_an_archive_of_a_strangers(
     with serving(packed.getvalue()) as running:
         monkeypatch.setattr(tlkit_catsdogs.source, "MICROSOFT", running.download())
         with pytest.raises(tlkit.TlkitError, match=message):
-            tlkit.fetch(RECIPE, set=changes)
+            tlkit.fetch(RECIPE, overrides=changes)
     assert not list((tmp_path / "train").iterdir())
     assert not list(tmp_path.rglob("escaped.jpg"))
 
 
-def test_without_a_network_it_says_so_soon(tmp_path: Path) -> None:
-    """A proxy that takes every connection and never says a word: the slowest way to have no network.
+def test_without_a_network_it_fails_within_seconds(tmp_path: Path) -> None:
+    """A proxy that accepts every connection and never answers: the slowest way to have no network.
 
-    It must take less than 10 seconds; compared with a fetch that needs nothing, since machines differ.
+    It must take less than 10 seconds: measured against a fetch that downloads nothing, since machines differ.
     """
 
     def fetch(*arguments: str, **environment: str) -> tuple[subprocess.CompletedProcess[str], float]:

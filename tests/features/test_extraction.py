@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tlkit.data.pixels as pixels_module
 import torch
-from networks import KINDS, REGISTRY, backbone, classifier, divided, tiny
+from networks import KINDS, REGISTRY, backbone, classifier, partitioned, tiny
 from torch import Tensor, nn
 
+from tlkit.data import views as views_module
 from tlkit.data.images import Image, inspect_images, read_image
 from tlkit.data.loader import load_batches
 from tlkit.data.views import View, ViewReader
-from tlkit.features import extraction
-from tlkit.features.executor import PrefixExecutor, batch_size
-from tlkit.features.extraction import FeatureRequest, column_key, extract_features, plan_extraction
+from tlkit.features import executor as executor_module
+from tlkit.features.executor import PrefixExecutor, Targets, batch_size
+from tlkit.features.extraction import (
+    FeatureRequest,
+    bytes_per_view,
+    column_key,
+    extract_features,
+    plan_extraction,
+)
 from tlkit.features.store import FeatureStore
 from tlkit.model.classifier import Classifier
-from tlkit.model.partition import PartitionedClassifier
+from tlkit.model.partition import Boundary, PartitionedClassifier
 from tlkit.parts.source import Sample
 from tlkit.runtime.devices import ComputeConfig
 
-SETTING = ComputeConfig(torch.device("cpu"), torch.float32)
+COMPUTE = ComputeConfig(torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture
@@ -32,88 +39,108 @@ def images(photos: Path) -> tuple[Image, ...]:
     return tuple(inspect_images(samples, threads=2)[0])
 
 
+def partition_network(whole: Classifier, policy: str, size: int = 64, **options: object) -> PartitionedClassifier:
+    network, _ = partitioned(whole, policy, size=size, **options)
+    assert isinstance(network, PartitionedClassifier)
+    return network
+
+
+def partition_module(module: nn.Module) -> PartitionedClassifier:
+    """Returns a classifier around a module for images of 32 pixels, partitioned behind the module."""
+    base = tiny(module)
+    whole = Classifier(base, REGISTRY.make("head", "linear", {}, base, ["a", "b"]))
+    return partition_network(whole, "backbone", size=32)
+
+
 def two_depths(kind: str) -> tuple[PartitionedClassifier, PartitionedClassifier]:
-    """The same network divided behind its backbone and in front of its last block."""
-    return divided(classifier(kind), "backbone")[0], divided(
-        classifier(kind), "all-but-last-blocks", blocks=1
-    )[0]
+    """Returns the same network partitioned behind its backbone and in front of its last block."""
+    deep = partition_network(classifier(kind), "backbone")
+    return deep, partition_network(classifier(kind), "all-but-last-blocks", blocks=1)
+
+
+def targets(*networks: PartitionedClassifier) -> Targets:
+    return {
+        boundary.fingerprint: (network, boundary) for network in networks for boundary in network.boundaries
+    }
+
+
+def load_features(store: FeatureStore, boundary: Boundary, view: View, images: Sequence[Image]) -> Tensor:
+    """Returns the cached features of the images, ``(N, k, …)``."""
+    column = store.column(column_key(boundary, view, COMPUTE))
+    return column.rows([image.sha256 for image in images]).take(np.arange(len(images)))
+
+
+def load_pixels(images: Sequence[Image], view: View) -> Tensor:
+    """Returns all images in one view, ``(N, 3, H, W)``."""
+    ((_, batch),) = load_batches(ViewReader(), images, [view] * len(images), [np.arange(len(images))])
+    return batch
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_depths_are_made_in_one_pass_and_are_right(kind: str, images: tuple[Image, ...]) -> None:
+def test_two_depths_are_computed_correctly_in_one_pass(kind: str, images: tuple[Image, ...]) -> None:
     deep, shallow = two_depths(kind)
-    view, store, pixels = View(backbone(kind).preprocess), FeatureStore(), ViewReader()
+    view, store, reader = View(backbone(kind).preprocess), FeatureStore(), ViewReader()
     requests = [
         FeatureRequest(deep, view, images, ("deep", "train")),
         FeatureRequest(shallow, view, images, ("shallow", "train")),
     ]
-    jobs = plan_extraction(requests, store, SETTING)
+    jobs = plan_extraction(requests, store, COMPUTE)
     assert [len(job.images) for job in jobs] == [40]
-    assert extract_features(jobs, store, SETTING, pixels) == {("deep", "train"): 40}
-    assert plan_extraction(requests, store, SETTING) == []
-    ((_, batch),) = load_batches(pixels, images, [view] * 40, [np.arange(40)])
-    for split in (deep, shallow):
-        for boundary, expected in zip(split.boundaries, split.prefix(batch), strict=True):
-            rows = store.column(column_key(boundary, view, SETTING)).rows([image.sha256 for image in images])
-            found = rows.take(np.arange(40)).flatten(0, 1)
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert extract_features(jobs, store, COMPUTE, reader) == {("deep", "train"): 40}
+    assert plan_extraction(requests, store, COMPUTE) == []
+    batch = load_pixels(images, view)
+    for network in (deep, shallow):
+        for boundary, expected in zip(network.boundaries, network.prefix(batch), strict=True):
+            features = load_features(store, boundary, view, images)
+            torch.testing.assert_close(features.flatten(0, 1), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_what_networks_share_is_computed_once() -> None:
+def test_steps_that_networks_share_are_computed_once() -> None:
     deep, shallow = two_depths("plain")
-    wanted = {split.boundaries[0].fingerprint: (split, split.boundaries[0]) for split in (deep, shallow)}
-    together = len(PrefixExecutor(wanted, SETTING)._steps)
-    first = deep.boundaries[0].fingerprint
-    assert together == len(PrefixExecutor({first: wanted[first]}, SETTING)._steps)
+    both = PrefixExecutor(targets(deep, shallow), COMPUTE)
+    assert len(both._steps) == len(PrefixExecutor(targets(deep), COMPUTE)._steps)
 
 
-def test_ten_new_images_compute_ten(images: tuple[Image, ...]) -> None:
-    split, _ = divided(classifier("plain"), "backbone")
-    view, store, pixels = View(backbone("plain").preprocess), FeatureStore(), ViewReader()
-    extract_features(
-        plan_extraction([FeatureRequest(split, view, images[:30], ("a", "train"))], store, SETTING),
-        store,
-        SETTING,
-        pixels,
-    )
-    jobs = plan_extraction([FeatureRequest(split, view, images, ("b", "train"))], store, SETTING)
-    assert extract_features(jobs, store, SETTING, pixels) == {("b", "train"): 10}
+def test_after_ten_images_are_added_ten_are_computed(images: tuple[Image, ...]) -> None:
+    network = partition_network(classifier("plain"), "backbone")
+    view, store, reader = View(backbone("plain").preprocess), FeatureStore(), ViewReader()
+    jobs = plan_extraction([FeatureRequest(network, view, images[:30], ("a", "train"))], store, COMPUTE)
+    extract_features(jobs, store, COMPUTE, reader)
+    jobs = plan_extraction([FeatureRequest(network, view, images, ("b", "train"))], store, COMPUTE)
+    assert extract_features(jobs, store, COMPUTE, reader) == {("b", "train"): 10}
 
 
-def test_features_do_not_depend_on_how_many_are_made_together(images: tuple[Image, ...]) -> None:
-    """A run that was killed and one that was not must end with the same numbers."""
-    split, _ = divided(classifier("residual"), "backbone")
-    view, pixels = View(backbone("residual").preprocess), ViewReader()
-    found = []
+def test_features_do_not_depend_on_the_number_of_other_images(images: tuple[Image, ...]) -> None:
+    """A run that was killed and resumed must end with the same numbers as one that was not."""
+    network = partition_network(classifier("residual"), "backbone")
+    view, reader = View(backbone("residual").preprocess), ViewReader()
+    features = []
     for parts in ([images], [images[:7], images[7:]]):
-        store = FeatureStore(Path(str(FeatureStore().folder) + str(len(parts))))
+        store = FeatureStore(Path(f"{FeatureStore().folder}{len(parts)}"))
         for part in parts:
-            extract_features(
-                plan_extraction([FeatureRequest(split, view, part, ("a", "train"))], store, SETTING),
-                store,
-                SETTING,
-                pixels,
-            )
-        key = column_key(split.boundaries[0], view, SETTING)
-        found.append(store.column(key).rows([image.sha256 for image in images]).take(np.arange(40)))
-    assert torch.equal(*found)
+            request = FeatureRequest(network, view, part, ("a", "train"))
+            extract_features(plan_extraction([request], store, COMPUTE), store, COMPUTE, reader)
+        features.append(load_features(store, network.boundaries[0], view, images))
+    assert torch.equal(*features)
 
 
-def test_precision_and_view_have_columns_of_their_own() -> None:
-    split, _ = divided(classifier("plain"), "backbone")
+def test_each_precision_and_view_has_a_column_of_its_own() -> None:
+    network = partition_network(classifier("plain"), "backbone")
     preprocess = backbone("plain").preprocess
     low = ComputeConfig(torch.device("cpu"), torch.bfloat16)
     views = [
         View(preprocess),
         View(preprocess.override({"resize": "squash"})),
         View(preprocess, object(), (1,), "a"),
+        View(preprocess, object(), (2,), "a"),
+        View(preprocess, object(), (1,), "b"),
     ]
-    views += [View(preprocess, object(), (2,), "a"), View(preprocess, object(), (1,), "b")]
-    keys = {column_key(split.boundaries[0], view, setting) for view in views for setting in (SETTING, low)}
+    keys = {column_key(network.boundaries[0], view, compute) for view in views for compute in (COMPUTE, low)}
     assert len(keys) == 10
+    assert bytes_per_view(network, COMPUTE) == 2 * bytes_per_view(network, low)
 
 
-class Shared(nn.Module):
+class ConvolutionAndActivation(nn.Module):
     """A convolution, then an activation that may overwrite the convolution's output."""
 
     def __init__(self, activation: nn.Module) -> None:
@@ -126,79 +153,73 @@ class Shared(nn.Module):
         return result
 
 
-def test_an_in_place_operation_of_one_network_does_not_spoil_another() -> None:
-    from networks import REGISTRY, tiny
-
-    from tlkit.model.classifier import Classifier
-
-    splits = []
-    for activation in (nn.ReLU(inplace=True), nn.Sigmoid()):
-        base = tiny(Shared(activation))
-        made = Classifier(base, REGISTRY.make("head", "linear", {}, base, ["a", "b"]))
-        splits.append(divided(made, "backbone", size=32)[0])
+def test_an_in_place_operation_of_one_network_does_not_change_another() -> None:
+    networks = [
+        partition_module(ConvolutionAndActivation(activation))
+        for activation in (nn.ReLU(inplace=True), nn.Sigmoid())
+    ]
     images = torch.randn(32, 3, 32, 32)
-    expected = [split.prefix(images)[0].clone() for split in splits]
-    wanted = {split.boundaries[0].fingerprint: (split, split.boundaries[0]) for split in splits}
-    found = PrefixExecutor(wanted, SETTING).run(images)
-    for split, right in zip(splits, expected, strict=True):
-        torch.testing.assert_close(found[split.boundaries[0].fingerprint], right)
+    expected = [network.prefix(images)[0].clone() for network in networks]
+    executor = PrefixExecutor(targets(*networks), COMPUTE)
+    # the convolution and the image are shared
+    assert len(executor._steps) == 4
+    features = executor.run(images)
+    for network, value in zip(networks, expected, strict=True):
+        torch.testing.assert_close(features[network.boundaries[0].fingerprint], value)
 
 
-def test_all_views_of_an_image_are_made_of_one_decoding(
+def test_an_image_is_decoded_once_for_all_its_views(
     images: tuple[Image, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from networks import REGISTRY
-
-    split, _ = divided(classifier("plain"), "backbone")
+    network = partition_network(classifier("plain"), "backbone")
     preprocess = backbone("plain").preprocess
-    transform = REGISTRY.make("augmentation", "standard", {}, preprocess)
-    views = [View(preprocess), *(View(preprocess, transform, (number,), "standard") for number in (1, 2, 3))]
+    augmentation = REGISTRY.make("augmentation", "standard", {}, preprocess)
+    views = [
+        View(preprocess),
+        *(View(preprocess, augmentation, (number,), "standard") for number in (1, 2, 3)),
+    ]
     store, owner = FeatureStore(), ("a", "train")
-    jobs = plan_extraction([FeatureRequest(split, view, images, owner) for view in views], store, SETTING)
+    requests = [FeatureRequest(network, view, images, owner) for view in views]
+    jobs = plan_extraction(requests, store, COMPUTE)
     assert [len(job) for job in jobs] == [160]
     decoded: list[Path] = []
-    monkeypatch.setattr(pixels_module, "read", lambda path: decoded.append(path) or read_image(path))
-    assert extract_features(jobs, store, SETTING, ViewReader()) == {owner: 160}
+    monkeypatch.setattr(views_module, "read_image", lambda path: decoded.append(path) or read_image(path))
+    assert extract_features(jobs, store, COMPUTE, ViewReader()) == {owner: 160}
     # an image at the end of one batch may go on in the next; 32 is a multiple of 4
     assert sorted(decoded) == sorted(image.sample.path for image in images)
     for view in views:
-        ((_, batch),) = load_batches(ViewReader(), images, [view] * 40, [np.arange(40)])
-        rows = store.column(column_key(split.boundaries[0], view, SETTING))
-        found = rows.rows([image.sha256 for image in images]).take(np.arange(40)).flatten(0, 1)
-        torch.testing.assert_close(found, split.prefix(batch)[0], rtol=1e-4, atol=1e-5)
+        expected = network.prefix(load_pixels(images, view))[0]
+        features = load_features(store, network.boundaries[0], view, images)
+        torch.testing.assert_close(features.flatten(0, 1), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_batch_is_as_large_as_memory_allows(
     images: tuple[Image, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    split, _ = divided(classifier("residual"), "backbone")
-    view, boundary = View(backbone("residual").preprocess), split.boundaries[0]
-    executor = PrefixExecutor({boundary.fingerprint: (split, boundary)}, SETTING)
-    # the widest moment: two maps of 64 channels at half the size, in front of the pooling
-    both, largest = executor.footprint(torch.zeros(2, 3, 64, 64))
+    network = partition_network(classifier("residual"), "backbone")
+    view, boundary = View(backbone("residual").preprocess), network.boundaries[0]
+    executor = PrefixExecutor(targets(network), COMPUTE)
+    # the peak: two maps of 64 channels at half the size, in front of the pooling
+    peak_of_two, largest = executor.footprint(torch.zeros(2, 3, 64, 64))
     assert largest == 2 * 64 * 32 * 32
-    assert 4 * largest <= both <= 3 * 4 * largest
-    each = both // 2
-    assert batch_size(executor, 64, SETTING.device) == 32
-    found = []
+    assert 4 * largest <= peak_of_two <= 3 * 4 * largest
+    peak = peak_of_two // 2
+    assert batch_size(executor, 64, COMPUTE.device) == 32
+    features = []
     for number, room in enumerate((32, 5)):
-        monkeypatch.setattr(extraction, "total_memory", lambda _, room=room: 4 * room * each)
-        assert batch_size(executor, 64, SETTING.device) == (32 if room == 32 else 4)
+        monkeypatch.setattr(executor_module, "total_memory", lambda _, room=room: 4 * room * peak)
+        assert batch_size(executor, 64, COMPUTE.device) == (32 if room == 32 else 4)
         store = FeatureStore(Path(f"{FeatureStore().folder}{number}"))
-        jobs = plan_extraction([FeatureRequest(split, view, images, ("a", "train"))], store, SETTING)
-        extract_features(jobs, store, SETTING, ViewReader())
-        column = store.column(column_key(boundary, view, SETTING))
-        found.append(column.rows([image.sha256 for image in images]).take(np.arange(40)))
-    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+        jobs = plan_extraction([FeatureRequest(network, view, images, ("a", "train"))], store, COMPUTE)
+        extract_features(jobs, store, COMPUTE, ViewReader())
+        features.append(load_features(store, boundary, view, images))
+    torch.testing.assert_close(*features, rtol=1e-4, atol=1e-5)
 
 
 def test_no_tensor_of_a_batch_has_too_many_elements(monkeypatch: pytest.MonkeyPatch) -> None:
-    split, _ = divided(classifier("residual"), "backbone")
-    executor = PrefixExecutor(
-        {boundary.fingerprint: (split, boundary) for boundary in split.boundaries}, SETTING
-    )
-    monkeypatch.setattr(extraction, "LARGEST", 9 * 64 * 32 * 32)
-    assert batch_size(executor, 64, SETTING.device) == 8
+    executor = PrefixExecutor(targets(partition_network(classifier("residual"), "backbone")), COMPUTE)
+    monkeypatch.setattr(executor_module, "MAX_ELEMENTS", 9 * 64 * 32 * 32)
+    assert batch_size(executor, 64, COMPUTE.device) == 8
 
 
 class Squeezing(nn.Module):
@@ -209,15 +230,10 @@ class Squeezing(nn.Module):
         self.conv, self.norm, self.last = nn.Conv2d(3, 4, 3), nn.BatchNorm1d(4), nn.Linear(4, 4)
 
     def forward(self, images: Tensor) -> Tensor:
-        found: Tensor = self.last(self.norm(self.conv(images).mean((2, 3), keepdim=True).squeeze()))
-        return found
+        features: Tensor = self.last(self.norm(self.conv(images).mean((2, 3), keepdim=True).squeeze()))
+        return features
 
 
-def test_no_batch_of_one_image_where_its_size_is_found() -> None:
-    base = tiny(Squeezing())
-    network = Classifier(base, REGISTRY.make("head", "linear", {}, base, ["a", "b"]))
-    split, _ = divided(network, "backbone", size=32)
-    executor = PrefixExecutor(
-        {boundary.fingerprint: (split, boundary) for boundary in split.boundaries}, SETTING
-    )
-    assert batch_size(executor, 32, SETTING.device) == 32
+def test_the_batch_size_is_not_measured_on_a_single_image() -> None:
+    executor = PrefixExecutor(targets(partition_module(Squeezing())), COMPUTE)
+    assert batch_size(executor, 32, COMPUTE.device) == 32

@@ -1,4 +1,4 @@
-"""The feature store: found by content, whole or not at all, bounded."""
+"""The feature store: found by content, written whole or not at all, limited in size."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from tlkit.features.store import FeatureStore, Rows, Writer, cache_limit
 KEY = "ab" + "0" * 38
 
 
-def names(count: int, start: int = 0) -> list[str]:
+def hashes(count: int, start: int = 0) -> list[str]:
+    """Returns the sha256 of some images."""
     return [hashlib.sha256(str(number).encode()).hexdigest() for number in range(start, start + count)]
 
 
@@ -30,33 +31,33 @@ def write(store: FeatureStore, images: Sequence[str], features: torch.Tensor, ke
 
 
 def test_features_come_back_by_image_in_any_order() -> None:
-    store, images = FeatureStore(), names(10)
+    store, images = FeatureStore(), hashes(10)
     features = torch.randn(10, 2, 3)
     write(store, images[:6], features[:6])
     write(store, images[6:], features[6:])
     column = FeatureStore().column(KEY)
     order = [7, 0, 5, 9, 6]
-    rows = column.rows([images[place] for place in order])
+    rows = column.rows([images[index] for index in order])
     assert torch.equal(rows.take(np.arange(5)), features[order])
     twice = Rows.joined([rows, FeatureStore().column(KEY).rows(images[:3])])
     assert torch.equal(twice.take(np.array([4, 6, 0])), features[[6, 1, 7]])
-    assert column.missing([*images, *names(2, 50)]) == names(2, 50)
-    with pytest.raises(StoreError, match="2 images have no kept features"):
-        column.rows([*images, *names(2, 50)])
+    assert column.missing([*images, *hashes(2, 50)]) == hashes(2, 50)
+    with pytest.raises(StoreError, match="2 images have no cached features"):
+        column.rows([*images, *hashes(2, 50)])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_both_precisions(dtype: torch.dtype) -> None:
-    store, images = FeatureStore(), names(4)
+    store, images = FeatureStore(), hashes(4)
     features = torch.randn(4, 1, 5).to(dtype)
     write(store, images, features)
-    found = store.column(KEY).rows(images).take(np.arange(4))
-    assert found.dtype == dtype
-    assert torch.equal(found, features)
+    stored = store.column(KEY).rows(images).take(np.arange(4))
+    assert stored.dtype == dtype
+    assert torch.equal(stored, features)
 
 
 def test_a_shard_cut_short_is_ignored() -> None:
-    store, images = FeatureStore(), names(6)
+    store, images = FeatureStore(), hashes(6)
     write(store, images[:3], torch.zeros(3, 1, 4))
     write(store, images[3:], torch.ones(3, 1, 4))
     shard = sorted(store.column(KEY).folder.glob("*.safetensors"))[0]
@@ -67,7 +68,7 @@ def test_a_shard_cut_short_is_ignored() -> None:
 
 
 def test_a_shard_of_another_column_is_ignored() -> None:
-    store, images = FeatureStore(), names(3)
+    store, images = FeatureStore(), hashes(3)
     write(store, images, torch.zeros(3, 1, 4))
     other = "cd" + "0" * 38
     folder = store.folder / "cd" / other
@@ -78,15 +79,15 @@ def test_a_shard_of_another_column_is_ignored() -> None:
 
 
 def test_unfinished_files_are_not_read() -> None:
-    store, images = FeatureStore(), names(3)
+    store, images = FeatureStore(), hashes(3)
     write(store, images, torch.zeros(3, 1, 4))
     for shard in store.column(KEY).folder.glob("*.safetensors"):
         shard.rename(shard.with_suffix(".unfinished"))
     assert store.column(KEY).missing(images) == images
 
 
-def test_two_writers_do_not_disturb_each_other() -> None:
-    store, images = FeatureStore(), names(4)
+def test_two_writers_may_write_at_once() -> None:
+    store, images = FeatureStore(), hashes(4)
     first, second = Writer(store.column(KEY)), Writer(FeatureStore().column(KEY))
     first.add(images[:2], torch.zeros(2, 1, 4))
     second.add(images[1:], torch.zeros(3, 1, 4))
@@ -95,40 +96,40 @@ def test_two_writers_do_not_disturb_each_other() -> None:
     assert store.column(KEY).missing(images) == []
 
 
-def test_the_longest_unused_goes_first_and_never_what_is_in_use() -> None:
+def test_the_longest_unused_column_is_removed_first_but_none_in_use() -> None:
     store = FeatureStore()
     keys = [f"{number:02x}" + "0" * 38 for number in range(3)]
     for age, key in enumerate(keys):
-        write(store, names(8), torch.zeros(8, 1, 100), key)
+        write(store, hashes(8), torch.zeros(8, 1, 100), key)
         folder = store.column(key).folder
         os.utime(folder, (1000 + age, 1000 + age))
-    each = store.columns()[0].bytes
+    size = store.columns()[0].size
     assert [info.key for info in store.columns()] == keys
-    assert store.prune(2 * each, keep={keys[0]}) == each
+    assert store.prune(2 * size, keep={keys[0]}) == size
     assert {info.key for info in store.columns()} == {keys[0], keys[2]}
 
 
-def test_another_run_may_make_room_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_run_may_remove_a_column_that_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
     store, features = FeatureStore(), torch.randn(4, 1, 2)
-    write(store, names(4), features)
-    opened = store_module._open
+    write(store, hashes(4), features)
+    open_shard = store_module._open
 
-    def removed_when_opened(path: Path, key: str) -> object:
-        found = opened(path, key)
+    def open_and_remove(path: Path, key: str) -> object:
+        shard = open_shard(path, key)
         shutil.rmtree(path.parent)
-        return found
+        return shard
 
-    monkeypatch.setattr(store_module, "_open", removed_when_opened)
+    monkeypatch.setattr(store_module, "_open", open_and_remove)
     column = store.column(KEY)
     assert not column.folder.exists()
-    assert torch.equal(column.rows(names(4)).take(np.arange(4)), features)
+    assert torch.equal(column.rows(hashes(4)).take(np.arange(4)), features)
 
 
 def test_a_folder_removed_while_columns_are_listed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     store = FeatureStore()
     keys = [f"{number:02x}" + "0" * 38 for number in range(2)]
     for key in keys:
-        write(store, names(4), torch.zeros(4, 1, 2), key)
+        write(store, hashes(4), torch.zeros(4, 1, 2), key)
     folders = list(store._folders())
     monkeypatch.setattr(store, "_folders", lambda: folders)
     shutil.rmtree(folders[0])
@@ -137,7 +138,7 @@ def test_a_folder_removed_while_columns_are_listed_is_left_out(monkeypatch: pyte
 
 def test_shards_are_closed_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "SHARD_BYTES", 1000)
-    store, images = FeatureStore(), names(10)
+    store, images = FeatureStore(), hashes(10)
     writer = Writer(store.column(KEY))
     for image in images:
         writer.add([image], torch.zeros(1, 1, 100))
@@ -150,18 +151,18 @@ def test_a_folder_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     store = FeatureStore(tmp_path / "file")
     with pytest.raises(StoreError, match="TLKIT_CACHE"):
-        write(store, names(1), torch.zeros(1, 1, 4))
+        write(store, hashes(1), torch.zeros(1, 1, 4))
 
 
 @pytest.mark.parametrize(
     ("text", "size"), [("20GB", 20 * 10**9), ("500mb", 5 * 10**8), ("12", 12), ("1.5k", 1500)]
 )
-def test_sizes(text: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_limits(text: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TLKIT_CACHE_LIMIT", text)
     assert cache_limit() == size
 
 
 @pytest.mark.parametrize("text", ["much", "-5GB", "GB"])
-def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(StoreError, match="is no size"):
+def test_limits_that_are_not_sizes(text: str) -> None:
+    with pytest.raises(StoreError, match="is not a size"):
         cache_limit(text)

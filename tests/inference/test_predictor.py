@@ -1,4 +1,4 @@
-"""Using what was trained: one way to the pixels, whatever the file; labels, features, bad images."""
+"""Predictors: the same pixels however an image comes, labels, features, evaluation, bad images."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ def test_every_path_gives_the_same_pixels(name: str, fitted: Path, tmp_path: Pat
     path = tmp_path / name
     ZOO[name](path)
     predictor = tlkit.load(fitted)
-    due = predictor.preprocess(read_image(path))
-    (found,), _ = inspect_images([Sample("a", path)], threads=1)
-    trained_on = ViewReader().get(found, [View(predictor.preprocess)], remember=False)[0]
-    assert np.array_equal(trained_on, due)
+    expected = predictor.preprocess(read_image(path))
+    (image,), _ = inspect_images([Sample("a", path)], threads=1)
+    trained_on = ViewReader().get(image, [View(predictor.preprocess)], remember=False)[0]
+    assert np.array_equal(trained_on, expected)
     with PillowImage.open(path) as opened:
         answers = predictor.predict_proba([path, str(path), opened, np.asarray(read_image(path))])
     assert (answers == answers[0]).all()
@@ -89,27 +89,28 @@ def test_a_mixture_of_images(fitted: Path, photos: Path) -> None:
     predictor = tlkit.load(fitted)
     paths = [photos / f"{kind}.{number}.jpg" for kind in ("cat", "dog") for number in range(41, 61)]
     mixed: list[ImageLike] = [
-        path if place % 3 == 0 else read_image(path) if place % 3 == 1 else np.asarray(read_image(path))
-        for place, path in enumerate(paths)
+        path if index % 3 == 0 else read_image(path) if index % 3 == 1 else np.asarray(read_image(path))
+        for index, path in enumerate(paths)
     ]
     labels, probabilities = predictor.predict(mixed)
     assert probabilities.shape == (40, 2)
     assert np.allclose(probabilities.sum(1), 1)
-    assert labels == [predictor.classes[place] for place in probabilities.argmax(1)]
+    assert labels == [predictor.classes[index] for index in probabilities.argmax(1)]
     assert np.array_equal(probabilities, predictor.predict_proba(paths))
     assert predictor.features(paths[:3]).shape == (3, 128, 4, 4)
 
 
-def test_it_answers_as_the_run_did(fitted: Path) -> None:
+def test_it_predicts_as_the_run_did(fitted: Path) -> None:
     """The run's test images through the predictor, which computes in float32 whatever the run did."""
     rows = (fitted / "phases" / "fine-tune" / "predictions.csv").read_text().splitlines()[1:]
     of_test = [row.split(",") for row in rows if row.startswith("test,")]
-    root = Path(str(tlkit.read_recipe(fitted).tree["data"]["root"]))
-    found = tlkit.load(fitted).predict_proba([root / row[1] for row in of_test])
-    assert np.allclose(found[:, 0], [float(row[4]) for row in of_test], atol=0.03)
+    data = tlkit.read_recipe(fitted).data
+    assert data is not None and data.root is not None
+    probabilities = tlkit.load(fitted).predict_proba([data.root / row[1] for row in of_test])
+    assert np.allclose(probabilities[:, 0], [float(row[4]) for row in of_test], atol=0.03)
 
 
-def test_confidence_is_calibrated_on_validation_and_kept(fitted: Path) -> None:
+def test_the_temperature_is_fitted_on_validation_and_saved(fitted: Path) -> None:
     predictor = tlkit.load(fitted)
     results = json.loads((fitted / "results.json").read_text())
     assert predictor.temperature == results["phases"][-1]["temperature"] != 1
@@ -126,7 +127,7 @@ def test_unclassified_instead_of_a_guess(fitted: Path, photos: Path) -> None:
 
 def test_a_recipe_can_store_the_threshold(fitted: Path, tmp_path: Path) -> None:
     changes = {"reject_below": 0.97, "phase.bottleneck.epochs": 1}
-    ended = tlkit.run(fitted, set=changes, out=tmp_path / "out", phases=["bottleneck"])
+    ended = tlkit.run(fitted, overrides=changes, out=tmp_path / "out", phases=["bottleneck"])
     assert tlkit.load(ended.folder).reject_below == 0.97
 
 
@@ -134,19 +135,20 @@ def test_evaluation(fitted: Path, by_class: Path) -> None:
     predictor = tlkit.load(fitted, reject_below=0.9)
     paths, labels = labelled_images(by_class)
     result = predictor.evaluate(paths, labels)
-    found, probabilities = tlkit.load(fitted).predict(paths)
-    right = np.array(found) == np.array(labels)
-    assert (result["n"], result["correct"]) == (len(paths), right.sum())
-    kept = probabilities.max(1) >= 0.9
-    assert result["rejected"] == {
+    predicted, probabilities = tlkit.load(fitted).predict(paths)
+    correct = np.array(predicted) == np.array(labels)
+    assert (result.n, result.correct) == (len(paths), correct.sum())
+    accepted = probabilities.max(1) >= 0.9
+    assert result.rejected is not None
+    assert result.rejected.model_dump() == {
         "below": 0.9,
-        "n": int((~kept).sum()),
-        "accuracy_of_others": right[kept].mean(),
+        "n": int((~accepted).sum()),
+        "accuracy_of_others": correct[accepted].mean(),
     }
-    of_cats = [found[place] == "cat" for place, label in enumerate(labels) if label == "cat"]
-    assert result["per_class"]["cat"]["recall"] == np.mean(of_cats)
+    of_cats = [predicted[index] == "cat" for index, label in enumerate(labels) if label == "cat"]
+    assert result.per_class["cat"].recall == np.mean(of_cats)
     stored = json.loads((fitted / "results.json").read_text())["phases"][-1]["test"]
-    assert stored.keys() | {"per_class", "rejected"} == result.keys()
+    assert stored.keys() | {"per_class", "rejected"} == result.model_dump().keys()
 
 
 def test_classes_are_matched_by_name(fitted: Path, by_class: Path, tmp_path: Path) -> None:
@@ -164,14 +166,14 @@ def test_images_that_cannot_be_read_are_all_named(fitted: Path, few_photos: Path
     predictor = tlkit.load(fitted)
     with pytest.raises(DataError, match=r"(?s)cat\.1\.jpg.*cat\.2\.jpg.*cat\.99\.jpg"):
         predictor.predict([*paths, np.zeros((4, 4, 3), np.float32)])
-    errors = [found.error for found in predictor.stream(paths)]
+    errors = [prediction.error for prediction in predictor.stream(paths)]
     assert [error is None for error in errors] == [False, False, True, False]
 
 
-def test_what_is_no_image_is_said(fitted: Path) -> None:
-    with pytest.raises(DataError, match=r"array of float32 \(4, 4, 3\) is no image: it must be uint8"):
+def test_objects_that_are_not_images_are_refused(fitted: Path) -> None:
+    with pytest.raises(DataError, match=r"array of float32 \(4, 4, 3\) is not an image: it must be uint8"):
         tlkit.load(fitted).predict([np.zeros((4, 4, 3), np.float32)])
-    with pytest.raises(DataError, match="int is no path"):
+    with pytest.raises(DataError, match="int is neither a path nor a Pillow image nor an array"):
         tlkit.load(fitted).predict([3])  # type: ignore[list-item]
     with pytest.raises(DataError, match="there are no images"):
         tlkit.load(fitted).predict([])
@@ -188,21 +190,21 @@ def test_the_module_inside_is_a_pytorch_network(fitted: Path, photos: Path) -> N
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda model: (model / "model.safetensors").unlink(), "is no model folder"),
-        (lambda model: (model / "config.json").unlink(), "is no model folder"),
-        (lambda model: (model / "config.json").write_text("{"), "is no sound model folder"),
+        (lambda model: (model / "model.safetensors").unlink(), r"is not a model folder: .* no model\.safetensors"),
+        (lambda model: (model / "config.json").unlink(), r"is not a model folder: .* no config\.json"),
+        (lambda model: (model / "config.json").write_text("{"), r"config\.json cannot be read: Invalid JSON"),
         (
             lambda model: alter(model / "model.safetensors"),
             "is not the file that config.json was written for",
         ),
         (
             lambda model: (model / "model.safetensors").write_bytes(b"\x80\x04pickle"),
-            "is no sound model folder",
+            r"model\.safetensors cannot be read",
         ),
         (lambda model: newer(model / "config.json"), "made by a newer tlkit"),
     ],
 )
-def test_model_folders_that_are_not_sound(
+def test_damaged_model_folders(
     break_it: Callable[[Path], object], message: str, fitted: Path, tmp_path: Path
 ) -> None:
     model = tmp_path / "model"
@@ -225,13 +227,13 @@ def newer(path: Path) -> None:
     path.write_text(json.dumps(config))
 
 
-def test_models_that_are_not_there(fitted: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match=r"fitte is not there \(did you mean 'fitted'\?\)"):
+def test_models_that_do_not_exist(fitted: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match=r"fitte does not exist \(did you mean 'fitted'\?\)"):
         (tmp_path / "fitted").mkdir()
         tlkit.load(tmp_path / "fitte")
-    with pytest.raises(RunFolderError, match="is no model folder and no run folder"):
+    with pytest.raises(RunFolderError, match="is neither a model folder nor a run folder"):
         tlkit.load(tmp_path)
     with pytest.raises(RunFolderError, match=r"no finished phase 'finetune' \(did you mean 'fine-tune'\?\)"):
         tlkit.load(fitted, phase="finetune")
-    with pytest.raises(RunFolderError, match="has no phases"):
+    with pytest.raises(RunFolderError, match="is a model folder and has no phases"):
         tlkit.load(fitted / "phases" / "bottleneck" / "model", phase="bottleneck")

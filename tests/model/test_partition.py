@@ -1,14 +1,14 @@
-"""The frontier: what is divided computes what the whole computes, and what is frozen stays."""
+"""The frontier: a partitioned network computes what the whole one does, and frozen parameters do not change."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from networks import KINDS, REGISTRY, classifier, divided, tiny
+from networks import KINDS, REGISTRY, classifier, partitioned, tiny
 from torch import Tensor, nn
 
 from tlkit.model.classifier import Classifier
-from tlkit.model.partition import PartitionedClassifier
+from tlkit.model.partition import PartitionedClassifier, WholeClassifier
 
 POLICIES = [("backbone", {}), ("all-but-last-blocks", {"blocks": 1}), ("all-but-last-blocks", {"blocks": 2})]
 
@@ -20,88 +20,90 @@ def images() -> Tensor:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("policy", "options"), POLICIES)
-def test_a_divided_network_gives_what_the_whole_gives(
+def test_a_partitioned_network_returns_the_logits_of_the_whole_one(
     kind: str, policy: str, options: dict[str, int], images: Tensor
 ) -> None:
-    network = classifier(kind)
-    split, _ = divided(network, policy, **options)
-    assert split.boundaries
-    split.eval()
+    whole = classifier(kind)
+    network, _ = partitioned(whole, policy, **options)
+    assert network.boundaries
+    network.eval()
     with torch.no_grad():
-        torch.testing.assert_close(split(*split.prefix(images)), network(images), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(network(*network.prefix(images)), whole(images), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("policy", "options"), POLICIES)
-def test_gradients_and_dropout_are_the_whole_networks(
+def test_gradients_and_dropout_are_those_of_the_whole_network(
     kind: str, policy: str, options: dict[str, int], images: Tensor
 ) -> None:
-    network = classifier(kind, dropout=0.5)
-    split, learning = divided(network, policy, **options)
-    split.train()
-    crossing = split.prefix(images)
+    whole = classifier(kind, dropout=0.5)
+    network, trainable = partitioned(whole, policy, **options)
+    network.train()
+    crossing = network.prefix(images)
     torch.manual_seed(3)
-    split(*crossing).square().sum().backward()
-    divided_gradients = {
-        name: value.grad.clone() for name, value in network.named_parameters() if value.grad is not None
+    network(*crossing).square().sum().backward()
+    gradients = {
+        name: value.grad.clone() for name, value in whole.named_parameters() if value.grad is not None
     }
-    network.zero_grad()
+    whole.zero_grad()
     torch.manual_seed(3)
-    network(images).square().sum().backward()
-    assert set(divided_gradients) == learning
-    for name, value in network.named_parameters():
-        if name in learning:
+    whole(images).square().sum().backward()
+    assert set(gradients) == trainable
+    for name, value in whole.named_parameters():
+        if name in trainable:
             assert value.grad is not None
-            torch.testing.assert_close(divided_gradients[name], value.grad, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(gradients[name], value.grad, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("policy", "options"),
-    [*POLICIES, ("nothing", {}), ("matching", {"learn": ["head.*"]})],
+    [*POLICIES, ("nothing", {}), ("matching", {"trainable": ["head.*"]})],
 )
-def test_frozen_means_frozen(kind: str, policy: str, options: dict[str, object], images: Tensor) -> None:
-    network = classifier(kind)
-    split, learning = divided(network, policy, **options)
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    optimizer = torch.optim.AdamW([value for value in network.parameters() if value.requires_grad], lr=0.1)
+def test_training_changes_only_what_is_trainable(
+    kind: str, policy: str, options: dict[str, object], images: Tensor
+) -> None:
+    whole = classifier(kind)
+    network, trainable = partitioned(whole, policy, **options)
+    before = {name: value.clone() for name, value in whole.state_dict().items()}
+    optimizer = torch.optim.AdamW([value for value in whole.parameters() if value.requires_grad], lr=0.1)
     for _ in range(2):
-        split.train()
-        split.classifier.train()  # whoever calls it, split.train() decides
-        split.train()
-        loss = split(*split.prefix(images)).square().sum()
+        network.train()
+        network.classifier.train()  # whoever calls it, network.train() decides
+        network.train()
+        loss = network(*network.prefix(images)).square().sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    parameters = {name for name, _ in network.named_parameters()}
-    for name, value in network.state_dict().items():
-        should_move = name in learning or (name not in parameters and policy == "nothing")
-        assert torch.equal(value, before[name]) != should_move, name
+    parameters = {name for name, _ in whole.named_parameters()}
+    for name, value in whole.state_dict().items():
+        should_change = name in trainable or (name not in parameters and policy == "nothing")
+        assert torch.equal(value, before[name]) != should_change, name
 
 
-def test_statistics_move_only_behind_the_frontier_when_told_to(images: Tensor) -> None:
-    network = classifier("residual")
-    split, _ = divided(network, "all-but-last-blocks", statistics="learn", blocks=1)
-    before = {name: value.clone() for name, value in network.named_buffers()}
-    split.train()
-    split(*split.prefix(images))
-    moved = {name for name, value in network.named_buffers() if not torch.equal(value, before[name])}
-    assert moved == {name for name in before if name.startswith("backbone.layer4.")}
+def test_statistics_are_updated_only_behind_the_frontier_when_requested(images: Tensor) -> None:
+    whole = classifier("residual")
+    network, _ = partitioned(whole, "all-but-last-blocks", statistics="learn", blocks=1)
+    before = {name: value.clone() for name, value in whole.named_buffers()}
+    network.train()
+    network(*network.prefix(images))
+    changed = {name for name, value in whole.named_buffers() if not torch.equal(value, before[name])}
+    assert changed == {name for name in before if name.startswith("backbone.layer4.")}
 
 
 @pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "levit_128s", "convnext_atto"])
 def test_networks_whose_boundary_is_not_one_plain_map(name: str) -> None:
     base = REGISTRY.make("backbone", name, {"weights": "none"})
-    network = Classifier(base, REGISTRY.make("head", "linear", {}, base, ["a", "b"]))
-    split, _ = divided(network, "all-but-last-blocks", size=224, blocks=1)
-    assert split.boundaries, split.why_not
+    whole = Classifier(base, REGISTRY.make("head", "linear", {}, base, ["a", "b"]))
+    network, _ = partitioned(whole, "all-but-last-blocks", size=224, blocks=1)
+    assert network.boundaries, network.fallback_reason
     images = torch.randn(3, 3, 224, 224)
-    split.eval()
+    network.eval()
     with torch.no_grad():
-        torch.testing.assert_close(split(*split.prefix(images)), network(images), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(network(*network.prefix(images)), whole(images), rtol=1e-5, atol=1e-5)
 
 
-def test_blocks_are_the_networks_own() -> None:
+def test_blocks_follow_the_structure_of_the_network() -> None:
     vgg = REGISTRY.make("backbone", "vgg16", {"features": "map", "weights": "none"})
     sizes = dict(vgg.module.named_parameters())
     assert sum(value.numel() for value in sizes.values()) == 14_714_688
@@ -111,13 +113,13 @@ def test_blocks_are_the_networks_own() -> None:
     assert resnet.blocks()[-1].name == "layer4"
     vit = REGISTRY.make("backbone", "vit_tiny_patch16_224", {"weights": "none"})
     assert {name.split(".")[0] for name in vit.blocks()[-1].parameters} == {"blocks", "norm"}
-    for made in (vgg, resnet, vit):
-        grouped = [name for block in made.blocks() for name in block.parameters]
-        assert sorted(grouped) == sorted(name for name, _ in made.module.named_parameters())
+    for backbone in (vgg, resnet, vit):
+        grouped = [name for block in backbone.blocks() for name in block.parameters]
+        assert sorted(grouped) == sorted(name for name, _ in backbone.module.named_parameters())
 
 
 class Branching(nn.Module):
-    """Decides by the image's values, which torch.fx cannot follow."""
+    """Branches on the image's values, which torch.fx cannot trace."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,16 +130,17 @@ class Branching(nn.Module):
         return self.second(maps if maps.mean() > 0 else -maps)
 
 
-def test_what_cannot_be_traced_trains_whole_and_says_why() -> None:
+def test_a_network_that_cannot_be_traced_trains_whole_with_the_reason() -> None:
     base = tiny(Branching())
-    network = Classifier(base, REGISTRY.make("head", "linear", {}, base, ["a", "b"]))
-    split, learning = divided(network, "all-but-last-blocks", size=32, blocks=1)
-    assert not split.boundaries
-    assert "cannot trace" in (split.why_not or "")
-    split.train()
-    split(*split.prefix(torch.randn(2, 3, 32, 32))).sum().backward()
-    learned = {name for name, value in network.named_parameters() if value.grad is not None}
-    assert learned == learning
+    whole = Classifier(base, REGISTRY.make("head", "linear", {}, base, ["a", "b"]))
+    network, trainable = partitioned(whole, "all-but-last-blocks", size=32, blocks=1)
+    assert isinstance(network, WholeClassifier)
+    assert not network.boundaries
+    assert "cannot trace" in (network.fallback_reason or "")
+    network.train()
+    network(*network.prefix(torch.randn(2, 3, 32, 32))).sum().backward()
+    with_gradient = {name for name, value in whole.named_parameters() if value.grad is not None}
+    assert with_gradient == trainable
 
 
 class Interleaved(nn.Module):
@@ -153,31 +156,33 @@ class Interleaved(nn.Module):
         return rows[: images.shape[0]] + rows[images.shape[0] :]
 
 
-def test_rows_that_do_not_lie_together_are_not_kept() -> None:
+def test_rows_that_do_not_lie_together_are_not_cached() -> None:
     base = tiny(Interleaved())
-    network = Classifier(base, REGISTRY.make("head", "linear", {}, base, ["a", "b"]))
-    split, _ = divided(network, "matching", size=32, learn=["backbone.fc.*", "head.*"])
-    assert isinstance(split, PartitionedClassifier)
-    assert "do not lie together" in (split.why_not or "")
+    whole = Classifier(base, REGISTRY.make("head", "linear", {}, base, ["a", "b"]))
+    network, _ = partitioned(whole, "matching", size=32, trainable=["backbone.fc.*", "head.*"])
+    assert isinstance(network, WholeClassifier)
+    assert "do not lie together" in (network.fallback_reason or "")
 
 
-def test_nothing_frozen_means_nothing_kept() -> None:
-    split, _ = divided(classifier("plain"), "nothing")
-    assert split.why_not == "everything learns"
+def test_without_frozen_parameters_the_network_is_not_partitioned() -> None:
+    network, _ = partitioned(classifier("plain"), "nothing")
+    assert isinstance(network, WholeClassifier)
+    assert network.fallback_reason == "all parameters are trainable"
 
 
-def test_sizes_are_computed_again_and_not_kept() -> None:
-    """A transformer's suffix asks for the batch size, which is no feature."""
-    network = classifier("transformer")
-    split, _ = divided(network, "all-but-last-blocks", blocks=1)
-    assert [boundary.shape for boundary in split.boundaries] == [(1, 17, 192)]
-    split.eval()
+def test_sizes_are_computed_again_and_not_cached() -> None:
+    """A transformer's suffix reads the batch size, which is not a feature."""
+    whole = classifier("transformer")
+    network, _ = partitioned(whole, "all-but-last-blocks", blocks=1)
+    assert isinstance(network, PartitionedClassifier)
+    assert [boundary.shape for boundary in network.boundaries] == [(1, 17, 192)]
+    network.eval()
     for batch in (1, 2, 6):
-        assert split(*split.prefix(torch.randn(batch, 3, 64, 64))).shape == (batch, 3)
+        assert network(*network.prefix(torch.randn(batch, 3, 64, 64))).shape == (batch, 3)
 
 
 class Positioned(nn.Module):
-    """Adds a part of a table, as large as the image; `writes` puts something of the image into it first."""
+    """Adds a part of a table, as large as the maps; `writes` writes the maps' mean into it first."""
 
     def __init__(self, writes: bool) -> None:
         super().__init__()
@@ -193,50 +198,52 @@ class Positioned(nn.Module):
         return self.second(maps) + table
 
 
-@pytest.mark.parametrize(("writes", "kept"), [(False, [(1, 4, 30, 30)]), (True, [])])
-def test_what_depends_on_an_images_size_alone_is_made_again(writes: bool, kept: list[object]) -> None:
+@pytest.mark.parametrize(("writes", "shapes"), [(False, [(1, 4, 30, 30)]), (True, [])])
+def test_tensors_that_depend_only_on_an_images_size_are_computed_again(
+    writes: bool, shapes: list[object]
+) -> None:
     base = tiny(Positioned(writes))
-    network = Classifier(base, REGISTRY.make("head", "linear", {}, base, ["a", "b"]))
-    split, _ = divided(network, "all-but-last-blocks", size=32, blocks=1)
-    assert [boundary.shape for boundary in split.boundaries] == kept, split.why_not
-    split.eval()
+    whole = Classifier(base, REGISTRY.make("head", "linear", {}, base, ["a", "b"]))
+    network, _ = partitioned(whole, "all-but-last-blocks", size=32, blocks=1)
+    assert [boundary.shape for boundary in network.boundaries] == shapes, network.fallback_reason
+    network.eval()
     images = torch.randn(3, 3, 32, 32)
-    torch.testing.assert_close(split(*split.prefix(images)), network(images))
+    torch.testing.assert_close(network(*network.prefix(images)), whole(images))
 
 
-class Noting(nn.Module):
-    """Notes in evaluation what it makes of its weights, and drops it when it is told to train."""
+class Memoizing(nn.Module):
+    """Caches in evaluation what it derives from its weights, and drops it in train()."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv, self.bias = nn.Conv2d(3, 4, 3), nn.Parameter(torch.zeros(4))
-        self.noted: dict[str, Tensor] = {}
+        self.derived: dict[str, Tensor] = {}
 
-    def train(self, mode: bool = True) -> Noting:
+    def train(self, mode: bool = True) -> Memoizing:
         if mode:
-            self.noted = {}
+            self.derived = {}
         return super().train(mode)
 
     def forward(self, images: Tensor) -> Tensor:
         if self.training:
             bias = self.bias.exp()
         else:
-            bias = self.noted.setdefault("bias", self.bias.exp().detach())
+            bias = self.derived.setdefault("bias", self.bias.exp().detach())
         return self.conv(images) + bias[:, None, None]
 
 
-def test_what_a_network_notes_is_neither_kept_too_long_nor_spoiled() -> None:
-    """Shapes are followed with tensors that hold no numbers; timm's convit and levit note such ones."""
-    base = tiny(Noting())
+def test_tensors_that_a_network_derives_from_its_weights_are_neither_stale_nor_fake() -> None:
+    """Shapes are propagated with fake tensors, which have no values; timm's convit and levit would keep them."""
+    base = tiny(Memoizing())
     assert base.feature_shape == (4, 30, 30)
-    assert not base.module.noted
-    network = Classifier(base, REGISTRY.make("head", "linear", {}, base, ["a", "b"]))
-    split, _ = divided(network, "nothing", size=32)
+    assert not base.module.derived
+    whole = Classifier(base, REGISTRY.make("head", "linear", {}, base, ["a", "b"]))
+    network, _ = partitioned(whole, "nothing", size=32)
     images = torch.randn(2, 3, 32, 32)
-    split.eval()
-    before = split(images)
-    split.train()
+    network.eval()
+    before = network(images)
+    network.train()
     with torch.no_grad():
-        network.backbone.bias += 1
-    split.eval()
-    assert not torch.allclose(split(images), before)
+        whole.backbone.bias += 1
+    network.eval()
+    assert not torch.allclose(network(images), before)

@@ -1,4 +1,4 @@
-"""Model folders: the same network comes back, plain timm reads what it can, strangers' files do no harm."""
+"""Model folders: the same network comes back, plain timm loads what it can, strangers' files do no harm."""
 
 from __future__ import annotations
 
@@ -12,78 +12,119 @@ from networks import KINDS, REGISTRY, backbone
 
 from tlkit.errors import RunFolderError
 from tlkit.model.classifier import Classifier
-from tlkit.model.saving import load_model, save_model
+from tlkit.model.saving import Calibration, load_model, read_config, save_model
 
 CLASSES = ["a", "b", "c"]
 
 
-def saved(folder: Path, kind: str, head: str) -> Classifier:
+def save_classifier(folder: Path, kind: str, head: str) -> Classifier:
+    """Writes the model folder of a new classifier, and returns the classifier."""
     base = backbone(kind)
-    network = Classifier(base, REGISTRY.make("head", head, {}, base, CLASSES)).eval()
+    classifier = Classifier(base, REGISTRY.make("head", head, {}, base, CLASSES)).eval()
     save_model(
         folder,
-        network,
+        classifier,
         base,
         backbone_table={"name": "unused"},
         head_table={"name": head},
         classes=CLASSES,
-        calibration={"temperature": 1.5, "reject_below": 0.8},
+        calibration=Calibration(temperature=1.5, reject_below=0.8),
     )
-    return network
+    return classifier
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("head", ["linear", "mlp"])
 def test_the_same_network_comes_back(kind: str, head: str, tmp_path: Path) -> None:
-    network = saved(tmp_path / "model", kind, head)
-    found = load_model(tmp_path / "model", REGISTRY)
-    assert found.classes == tuple(CLASSES)
-    assert found.backbone.preprocess.size == 64
-    assert (found.temperature, found.reject_below) == (1.5, 0.8)
-    state = network.state_dict()
-    assert state.keys() == found.classifier.state_dict().keys()
-    assert all(torch.equal(value, state[name]) for name, value in found.classifier.state_dict().items())
+    classifier = save_classifier(tmp_path / "model", kind, head)
+    model = load_model(tmp_path / "model", REGISTRY)
+    assert model.classes == tuple(CLASSES)
+    assert model.backbone.preprocess.size == 64
+    assert model.calibration == Calibration(temperature=1.5, reject_below=0.8)
+    state = classifier.state_dict()
+    assert state.keys() == model.classifier.state_dict().keys()
+    assert all(torch.equal(value, state[name]) for name, value in model.classifier.state_dict().items())
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        assert torch.equal(found.classifier(images), network(images))
+        assert torch.equal(model.classifier(images), classifier(images))
 
 
 @pytest.mark.parametrize("kind", ["residual", "transformer"])
-def test_plain_timm_reads_a_linear_head_on_pooled_features(kind: str, tmp_path: Path) -> None:
-    network = saved(tmp_path / "model", kind, "linear")
-    theirs = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True).eval()
+def test_plain_timm_loads_a_linear_head_on_pooled_features(kind: str, tmp_path: Path) -> None:
+    classifier = save_classifier(tmp_path / "model", kind, "linear")
+    of_timm = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True).eval()
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(theirs(images), network(images))
-    assert theirs.pretrained_cfg["label_names"] == CLASSES
-    assert list(theirs.pretrained_cfg["input_size"]) == [3, 64, 64]
+        torch.testing.assert_close(of_timm(images), classifier(images))
+    assert of_timm.pretrained_cfg["label_names"] == CLASSES
+    assert list(of_timm.pretrained_cfg["input_size"]) == [3, 64, 64]
 
 
-def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
-    saved(tmp_path / "model", "residual", "mlp")
-    config = tmp_path / "model" / "config.json"
+def test_a_model_without_rejection_has_no_threshold(tmp_path: Path) -> None:
+    base = backbone("residual")
+    classifier = Classifier(base, REGISTRY.make("head", "mlp", {}, base, CLASSES))
+    save_model(
+        tmp_path / "model",
+        classifier,
+        base,
+        backbone_table={"name": "unused"},
+        head_table={"name": "mlp", "hidden": None},
+        classes=CLASSES,
+        calibration=Calibration(),
+    )
+    description = read_config(tmp_path / "model").tlkit
+    assert description.calibration == Calibration(temperature=1.0, reject_below=None)
+    assert (description.head.name, description.head.options) == ("mlp", {})
+    assert description.classifier_layer is None
+
+
+def test_a_saved_model_replaces_the_one_before(tmp_path: Path) -> None:
+    save_classifier(tmp_path / "model", "residual", "linear")
+    (tmp_path / "model" / "left-over").touch()
+    save_classifier(tmp_path / "model", "residual", "mlp")
+    assert load_model(tmp_path / "model", REGISTRY).config.tlkit.head.name == "mlp"
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("model")] == ["model"]
+
+
+def test_folders_that_cannot_be_loaded(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    save_classifier(folder, "residual", "mlp")
+    config = folder / "config.json"
     text = config.read_text()
-    weights = tmp_path / "model" / "model.safetensors"
+    weights = folder / "model.safetensors"
     content = weights.read_bytes()
-    with pytest.raises(RunFolderError, match="no model folder"):
+    with pytest.raises(RunFolderError, match=r"is not a model folder: it has no config\.json"):
         load_model(tmp_path, REGISTRY)
     config.write_text(text[:100])
-    with pytest.raises(RunFolderError, match="no sound model folder"):
-        load_model(tmp_path / "model", REGISTRY)
+    with pytest.raises(RunFolderError, match=r"config\.json cannot be read"):
+        load_model(folder, REGISTRY)
     newer = json.loads(text)
     newer["tlkit"]["format"] = 99
+    newer["tlkit"]["unknown"] = True
     config.write_text(json.dumps(newer))
     with pytest.raises(RunFolderError, match="newer tlkit"):
-        load_model(tmp_path / "model", REGISTRY)
+        load_model(folder, REGISTRY)
     other = json.loads(text)
     other["tlkit"]["classes"] = ["a", "b"]
     config.write_text(json.dumps(other))
     with pytest.raises(RunFolderError, match="do not belong together"):
-        load_model(tmp_path / "model", REGISTRY)
+        load_model(folder, REGISTRY)
     config.write_text(text)
     weights.write_bytes(content[: len(content) // 2])
-    with pytest.raises(RunFolderError, match="no sound model folder"):
-        load_model(tmp_path / "model", REGISTRY)
+    with pytest.raises(RunFolderError, match=r"model\.safetensors cannot be read"):
+        load_model(folder, REGISTRY)
     torch.save({"a": torch.zeros(1)}, weights)
-    with pytest.raises(RunFolderError, match="no sound model folder"):
-        load_model(tmp_path / "model", REGISTRY)
+    with pytest.raises(RunFolderError, match=r"model\.safetensors cannot be read"):
+        load_model(folder, REGISTRY)
+    altered = bytearray(content)
+    altered[-1] ^= 1
+    weights.write_bytes(altered)
+    with pytest.raises(RunFolderError, match=r"is not the file that config\.json was written for"):
+        load_model(folder, REGISTRY)
+    weights.unlink()
+    with pytest.raises(RunFolderError, match=r"is not a model folder: it has no model\.safetensors"):
+        load_model(folder, REGISTRY)

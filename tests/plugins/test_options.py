@@ -24,7 +24,7 @@ class Colour(Enum):
 
 
 class RecipeStr(str):
-    """What a recipe hands over: a string that knows the recipe's folder."""
+    """A string of a recipe, which knows the recipe's folder."""
 
     folder: Path
 
@@ -85,7 +85,7 @@ class Thing:
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "value"),
+    ("name", "written", "value"),
     [
         ("rate", 1, 1.0),
         ("hidden", 8, 8),
@@ -111,14 +111,16 @@ class Thing:
         ("anything", [None], [None]),
     ],
 )
-def test_converts_what_fits(name: str, given: object, value: object) -> None:
-    converted = options.convert(make, {"rate": 0.1, name: given})
+def test_values_are_converted_to_the_types_of_the_annotations(
+    name: str, written: object, value: object
+) -> None:
+    converted = options.convert(make, {"rate": 0.1, name: written})
     assert converted.pop(name) == value
-    assert set(converted) <= {"rate"}, "what is left out is left to the factory"
+    assert set(converted) <= {"rate"}, "defaults are left to the factory"
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "message"),
+    ("name", "written", "message"),
     [
         ("rate", "0.5", "must be float, not the string '0.5'"),
         ("rate", True, "must be float, not the boolean true"),
@@ -144,8 +146,8 @@ def test_converts_what_fits(name: str, given: object, value: object) -> None:
         ("schema", 1, "must be str, not the number 1"),
     ],
 )
-def test_says_what_was_found_and_what_is_due(name: str, given: object, message: str) -> None:
-    assert options.check(make, {"rate": 0.1, name: given}) == [(name, message)]
+def test_a_mistake_names_the_expected_type_and_the_value(name: str, written: object, message: str) -> None:
+    assert options.check(make, {"rate": 0.1, name: written}) == [(name, message)]
 
 
 def test_all_mistakes_are_reported_together() -> None:
@@ -158,18 +160,18 @@ def test_all_mistakes_are_reported_together() -> None:
         options.convert(make, {"hiden": 1, "zzz": 1})
 
 
-def test_paths_start_at_the_recipe(tmp_path: Path) -> None:
-    written = RecipeStr("w/a.safetensors")
-    written.folder = tmp_path
-    given: dict[str, Any] = {
+def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
+    path = RecipeStr("w/a.safetensors")
+    path.folder = tmp_path
+    written: dict[str, Any] = {
         "rate": 1,
-        "weights": written,
-        "other_weights": written,
-        "files": {"a": written, "b": "~/b", "c": "c"},
+        "weights": path,
+        "other_weights": path,
+        "files": {"a": path, "b": "~/b", "c": "c"},
     }
-    converted = options.convert(make, given)
-    due = tmp_path / "w" / "a.safetensors"
-    assert converted["weights"] == converted["other_weights"] == converted["files"]["a"] == due
+    converted = options.convert(make, written)
+    expected = tmp_path / "w" / "a.safetensors"
+    assert converted["weights"] == converted["other_weights"] == converted["files"]["a"] == expected
     assert converted["files"]["b"] == Path.home() / "b"
     assert converted["files"]["c"] == Path.cwd() / "c"
 
@@ -187,7 +189,7 @@ def test_describes_the_options() -> None:
     assert described["flip"].doc == ""
 
 
-def test_a_partial_keeps_what_it_has_settled() -> None:
+def test_options_that_a_partial_has_bound_cannot_be_set() -> None:
     def part(first: int, second: int, *, width: int, depth: int = 1) -> None:
         """Makes a part.
 
@@ -195,11 +197,11 @@ def test_a_partial_keeps_what_it_has_settled() -> None:
             depth: how deep.
         """
 
-    settled = functools.partial(functools.partial(part, first=1), width=2)
-    assert [option.name for option in options.describe(settled)] == ["depth"]
-    assert options.describe(settled)[0].doc == "how deep."
-    assert options.check(settled, {"width": 3})[0][0] == "width"
-    assert options.convert(settled, {"depth": 2}) == {"depth": 2}
+    bound = functools.partial(functools.partial(part, first=1), width=2)
+    assert [option.name for option in options.describe(bound)] == ["depth"]
+    assert options.describe(bound)[0].doc == "how deep."
+    assert options.check(bound, {"width": 3})[0][0] == "width"
+    assert options.convert(bound, {"depth": 2}) == {"depth": 2}
 
 
 def test_classes_and_callable_objects_are_factories_too() -> None:
@@ -208,7 +210,7 @@ def test_classes_and_callable_objects_are_factories_too() -> None:
     assert [option.name for option in options.describe(Thing(None))] == ["depth"]
 
 
-def test_no_options() -> None:
+def test_a_part_without_options() -> None:
     assert options.check(lambda backbone: None, {"a": 1}) == [("a", "is unknown: this part has no options")]
 
 
@@ -220,7 +222,7 @@ def test_an_annotation_that_cannot_be_resolved_names_the_factory() -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "without"),
+    ("weights", "expected"),
     [
         (Literal["pretrained", "none"], {"weights": "none"}),
         (Literal["pretrained", "none"] | Path, {"weights": "none"}),
@@ -229,9 +231,9 @@ def test_an_annotation_that_cannot_be_resolved_names_the_factory() -> None:
         (str, {}),
     ],
 )
-def test_a_backbone_without_its_weights(weights: Any, without: dict[str, Any]) -> None:
+def test_the_options_that_make_a_backbone_without_its_weights(weights: Any, expected: dict[str, Any]) -> None:
     def backbone(*, width: int = 8, weights: str) -> None: ...
 
     backbone.__annotations__["weights"] = weights
-    assert options.without_weights(backbone) == without
+    assert options.without_weights(backbone) == expected
     assert options.without_weights(lambda *, width=8: None) == {}

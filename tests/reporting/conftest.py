@@ -1,7 +1,8 @@
-"""A small run of the embedded experiment: all four phases, on few drawn images."""
+"""Runs that tests of reports read: they are made once, and a test that changes one copies it."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,26 +18,50 @@ SMALL = {
     "phase.benchmark.epochs": 2,
     "phase.fine-tune.epochs": 2,
 }
+#: Classes of the run with odd names, and the photos of cats or dogs that stand for them.
+ODD_CLASSES = {
+    "American Staffordshire $_$ terrier": ("cat", range(1, 6)),
+    "_third": ("cat", range(6, 11)),
+    "<b onclick=alert(1)>&amp;": ("cat", range(11, 16)),
+    "American Staffordshire $_$ bull terrier": ("dog", range(1, 16)),
+}
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maximises for two steps only, since that takes long."""
+    monkeypatch.setattr("tlkit.reporting.layers_section.MAXIMIZATION_STEPS", 2)
 
 
 @pytest.fixture(scope="session")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its run folder, with its report; not to be changed by a test."""
+    """A small run of the embedded experiment with its report: all four phases, on few drawn images."""
     folder = tmp_path_factory.mktemp("embedded")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TLKIT_CACHE", str(folder / "cache"))
-        run = tlkit.run(EXAMPLE, set=SMALL, out=folder / "run").folder
+        patch.setattr("tlkit.reporting.layers_section.MAXIMIZATION_STEPS", 2)
+        run = tlkit.run(EXAMPLE, overrides=SMALL, out=folder / "run").folder
         tlkit.report(run)
     return run
 
 
 @pytest.fixture
-def its_cache(embedded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the drawn images of that run are."""
+def embedded_cache(embedded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the drawn images of that run available."""
     monkeypatch.setenv("TLKIT_CACHE", str(embedded.parent / "cache"))
 
 
-@pytest.fixture(autouse=True)
-def few_steps(embedded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports that are made after that one maximise for two steps only, since it takes long."""
-    monkeypatch.setattr("tlkit.reporting.gallery.MAXIMISING_STEPS", 2)
+@pytest.fixture(scope="session")
+def odd_names(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one epoch with its report; its classes have names that are alike, or HTML, or formulas."""
+    folder = tmp_path_factory.mktemp("odd-names")
+    for name, (kind, numbers) in ODD_CLASSES.items():
+        (folder / "images" / name).mkdir(parents=True)
+        for number in numbers:
+            shutil.copyfile(photos / f"{kind}.{number}.jpg", folder / "images" / name / f"{number}.jpg")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TLKIT_CACHE", str(folder / "cache"))
+        patch.setattr("tlkit.reporting.layers_section.MAXIMIZATION_STEPS", 2)
+        run = tlkit.fit(folder / "images", backbone="vgg16-quarter", epochs=1, out=folder / "run").folder
+        tlkit.report(run)
+    return run

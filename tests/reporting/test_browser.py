@@ -27,32 +27,34 @@ def browser() -> Iterator[Browser]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_in_a_browser(browser: Browser, embedded: Path, scheme: str) -> None:
     page = browser.new_page(viewport={"width": 375, "height": 800}, color_scheme=scheme)  # type: ignore[arg-type]
-    said: list[str] = []
-    asked: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
+    messages: list[str] = []
+    requests: list[str] = []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
     page.goto((embedded / "report.html").as_uri())
-    assert page.inner_text("h1").startswith("fine-tune is right on")
-    broken = "[...document.images].filter(each => !each.complete || !each.naturalWidth).map(each => each.alt)"
+    assert page.inner_text("h1").startswith("fine-tune classifies")
+    broken = (
+        "[...document.images].filter(image => !image.complete || !image.naturalWidth).map(image => image.alt)"
+    )
     assert page.evaluate("document.images.length") > 60
     assert page.evaluate(broken) == []
     dead = (
-        "[...document.querySelectorAll('a[href]')].map(each => each.getAttribute('href'))"
+        "[...document.querySelectorAll('a[href]')].map(link => link.getAttribute('href'))"
         ".filter(href => !href.startsWith('#') || !document.getElementById(href.slice(1)))"
     )
     assert page.evaluate("document.querySelectorAll('a[href]').length") >= 5
     assert page.evaluate(dead) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
     wide = (
-        "[...document.querySelectorAll('body *')].filter(each => !each.closest('.scroll') "
-        "&& each.getBoundingClientRect().right > 375).map(each => each.tagName)"
+        "[...document.querySelectorAll('body *')].filter(element => !element.closest('.scroll') "
+        "&& element.getBoundingClientRect().right > 375).map(element => element.tagName)"
     )
     assert page.evaluate(wide) == []
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(23, 24, 26)"
     assert dark == (scheme == "dark")
-    assert said == []
-    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert messages == []
+    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
     page.close()
 
 

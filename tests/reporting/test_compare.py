@@ -15,15 +15,14 @@ from tlkit.errors import RunFolderError
 
 
 @pytest.fixture(scope="module")
-def runs(by_class: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two runs on the same images that differ in how they were trained."""
-    folder = tmp_path_factory.mktemp("runs")
-    short = tlkit.fit(by_class, backbone="vgg16-quarter", epochs=1, out=folder / "short").folder
-    long = tlkit.fit(by_class, backbone="vgg16-quarter", epochs=6, out=folder / "long").folder
-    return short, long
+def runs(by_class: Path, fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two runs on the same images, of one epoch and of four."""
+    short = tmp_path_factory.mktemp("runs") / "short"
+    tlkit.fit(by_class, backbone="vgg16-quarter", epochs=1, out=short)
+    return short, fitted
 
 
-def right(run: Path) -> dict[str, bool]:
+def correct(run: Path) -> dict[str, bool]:
     lines = (run / "phases" / "fine-tune" / "predictions.csv").read_text().splitlines()[1:]
     rows = [line.split(",") for line in lines]
     return {row[1]: row[2] == row[3] for row in rows if row[0] == "test"}
@@ -31,18 +30,18 @@ def right(run: Path) -> dict[str, bool]:
 
 def test_runs_are_compared_on_the_same_test_images(runs: tuple[Path, Path], tmp_path: Path) -> None:
     short, long = runs
-    found = tlkit.compare(runs, tmp_path / "out")
-    assert [row["name"] for row in found.runs] == ["short", "long"]
-    one, other = right(short), right(long)
-    gained = sum(other[name] and not one[name] for name in one)
-    lost = sum(one[name] and not other[name] for name in one)
-    (pair,) = found.pairs
-    assert (pair["n"], pair["gained"], pair["lost"]) == (len(one), gained, lost)
+    comparison = tlkit.compare(runs, tmp_path / "out")
+    assert [run.name for run in comparison.runs] == ["short", "run"]
+    before, after = correct(short), correct(long)
+    gained = sum(after[name] and not before[name] for name in before)
+    lost = sum(before[name] and not after[name] for name in before)
+    (pair,) = comparison.pairs
+    assert (pair.n, pair.gained, pair.lost) == (len(before), gained, lost)
     expected = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
-    assert pair["p"] == pytest.approx(expected)
-    text = found.page.read_text()
-    beyond = "is right most often, beyond chance" if pair["p"] < 0.05 else "but not beyond chance"
-    assert beyond in text
+    assert pair.p == pytest.approx(expected)
+    text = comparison.page.read_text()
+    significance = "is the most accurate, significantly" if pair.p < 0.05 else "but not significantly"
+    assert significance in text
     assert "short" in text and "Pair by pair" in text and (tmp_path / "out" / "pictures").is_dir()
 
 
@@ -53,13 +52,13 @@ def test_runs_without_common_images_are_not_compared(runs: tuple[Path, Path], tm
     lines = splits.read_text().splitlines()
     changed = [line[:-1] + ("0" if line[-1] != "0" else "1") for line in lines[1:]]
     splits.write_text("\n".join([lines[0], *changed]) + "\n")
-    found = tlkit.compare([runs[0], other], tmp_path / "out")
-    assert found.pairs[0]["n"] == 0
-    text = found.page.read_text()
+    comparison = tlkit.compare([runs[0], other], tmp_path / "out")
+    assert comparison.pairs[0].n == 0
+    text = comparison.page.read_text()
     assert "they cannot be compared" in text
     assert "Not all runs were tested on the same images" in text
     (other / "splits.csv").unlink()
-    with pytest.raises(RunFolderError, match=r"splits\.csv does not say which its test images are"):
+    with pytest.raises(RunFolderError, match=r"splits\.csv does not list all of its test images"):
         tlkit.compare([runs[0], other], tmp_path / "out")
 
 
@@ -72,14 +71,14 @@ def test_the_command(runs: tuple[Path, Path], tmp_path: Path) -> None:
     assert command("compare", *runs, "--out", tmp_path / "out").returncode == 0  # made again
 
 
-def test_what_cannot_be_compared_is_said(runs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_runs_that_cannot_be_compared(runs: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="two runs or more"):
         tlkit.compare(runs[:1], tmp_path / "out")
     with pytest.raises(RunFolderError, match="the same run is named twice"):
         tlkit.compare([runs[0], runs[0]], tmp_path / "out")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
-    with pytest.raises(RunFolderError, match="holds no comparison"):
+    with pytest.raises(RunFolderError, match="does not contain a comparison"):
         tlkit.compare(runs, tmp_path / "mine")
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()

@@ -1,4 +1,4 @@
-"""The report of a run: what is on the page, how large it is, and what becomes of damaged runs."""
+"""The report of a run: its content, its size, and reports of damaged runs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from commands import command
 import tlkit
 from tlkit.errors import RunFolderError
 
-SECTIONS = ["answer", "data", "phases", "results", "examples", "layers", "again"]
+SECTIONS = ["answer", "data", "phases", "results", "examples", "layers", "reproduce"]
 PHASES = ["benchmark", "zero-shot", "bottleneck", "fine-tune"]
 
 
 class Page(HTMLParser):
-    """What a page holds: ids of sections, pictures, links, and its text."""
+    """The content of a page: ids of sections, attributes of pictures, addresses, and text."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -33,16 +33,16 @@ class Page(HTMLParser):
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """One element begins."""
-        given = dict(attrs)
+        """Collects sections, pictures and addresses."""
+        attributes = dict(attrs)
         if tag == "section":
-            self.sections.append(given["id"] or "")
+            self.sections.append(attributes["id"] or "")
         if tag == "img":
-            self.pictures.append(given)
-        self.addresses += [given[key] or "" for key in ("src", "href") if key in given]
+            self.pictures.append(attributes)
+        self.addresses += [attributes[key] or "" for key in ("src", "href") if key in attributes]
 
     def handle_data(self, data: str) -> None:
-        """Text."""
+        """Collects text."""
         self.text += data
 
 
@@ -51,7 +51,7 @@ def test_the_page_has_all_parts(embedded: Path) -> None:
     results = json.loads((embedded / "results.json").read_text())
     assert page.sections == SECTIONS
     last = results["phases"][-1]["test"]
-    assert f"fine-tune is right on {100 * last['accuracy']:.1f}% of 80 test images" in page.text
+    assert f"fine-tune classifies {100 * last['accuracy']:.1f}% of 80 test images correctly" in page.text
     assert "drawn by tlkit-catsdogs" in page.text
     for result in results["phases"]:
         low, high = result["test"]["ci95"]
@@ -92,13 +92,15 @@ def test_it_is_one_small_file_that_asks_for_no_other(embedded: Path) -> None:
     assert not re.search(r"<script|@import|url\(", text)
 
 
-@pytest.mark.usefixtures("its_cache")
+@pytest.mark.usefixtures("embedded_cache")
 def test_the_same_run_gives_the_same_page(embedded: Path, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(embedded, copy)
-    first = tlkit.report(copy).read_text()
-    assert tlkit.report(copy).read_text() == first
-    assert not list(copy.glob("*.unfinished"))
+    done = command("report", copy)
+    assert done.returncode == 0, done.stderr
+    assert str(copy / "report.html") in done.stdout
+    assert (copy / "report.html").read_text() == (embedded / "report.html").read_text()
+    assert {path.name for path in copy.iterdir()} == {path.name for path in embedded.iterdir()}
 
 
 def lose_last_phase(run: Path) -> None:
@@ -129,55 +131,49 @@ def lose_predictions(run: Path) -> None:
     (run / "phases" / "fine-tune" / "predictions.csv").unlink()
 
 
-@pytest.mark.usefixtures("its_cache")
+@pytest.mark.usefixtures("embedded_cache")
 @pytest.mark.parametrize(
-    ("damage", "said", "shown"),
+    ("damage", "message", "shown"),
     [
         (
             lose_last_phase,
             "Phase fine-tune has not ended: it has trained 2 epochs.",
-            "bottleneck is right on",
+            "bottleneck classifies",
         ),
         (lose_results, "Phase benchmark has not ended", "No phase of catsdogs has ended yet"),
-        (lose_almost_all, "Phase benchmark has not ended: it has not begun.", "How to get this again"),
-        (lose_model, "The model of phase fine-tune cannot be looked into", "Confusion of fine-tune"),
-        (lose_predictions, "The predictions of phase fine-tune are not there.", "fine-tune is right on"),
+        (lose_almost_all, "Phase benchmark has not ended: it has not begun.", "How to reproduce this run"),
+        (lose_model, "The model of phase fine-tune cannot be loaded", "Confusion of fine-tune"),
+        (lose_predictions, "The predictions of phase fine-tune are missing.", "fine-tune classifies"),
     ],
 )
-def test_of_a_run_cut_short_it_shows_what_there_is(
-    damage: Callable[[Path], None], said: str, shown: str, embedded: Path, tmp_path: Path
+def test_the_report_of_an_interrupted_run_shows_what_there_is(
+    damage: Callable[[Path], None], message: str, shown: str, embedded: Path, tmp_path: Path
 ) -> None:
     copy = tmp_path / "run"
     shutil.copytree(embedded, copy)
     (copy / "report.html").unlink()
     damage(copy)
-    done = command("report", copy)
-    assert done.returncode == 0, done.stderr
-    page = Page(copy / "report.html")
-    assert said in page.text
-    assert "Not all is there." in page.text
-    assert any(shown in text for text in (page.text, *(str(each["alt"]) for each in page.pictures)))
+    page = Page(tlkit.report(copy))
+    assert message in page.text
+    assert "This report is incomplete." in page.text
+    assert any(shown in text for text in (page.text, *(str(picture["alt"]) for picture in page.pictures)))
 
 
-def test_images_that_have_changed_are_not_shown(few_photos: Path, tmp_path: Path) -> None:
-    folder = sorted_by_class(few_photos)
-    run = tlkit.fit(folder, backbone="vgg16-quarter", epochs=1, out=tmp_path / "run").folder
+def test_images_that_have_changed_are_not_shown(odd_names: Path, tmp_path: Path) -> None:
+    run, folder = tmp_path / "run", tmp_path / "images"
+    shutil.copytree(odd_names, run)
+    shutil.copytree(odd_names.parent / "images", folder)
+    recipe = (run / "recipe.toml").read_text()
+    (run / "recipe.toml").write_text(recipe.replace(str(odd_names.parent / "images"), str(folder)))
+    assert [picture for picture in Page(run / "report.html").pictures if "A _third:" in str(picture["alt"])]
     for path in folder.glob("*/*.jpg"):
         path.write_bytes(path.read_bytes() + b"\0")
     page = Page(tlkit.report(run))
     assert "Some images of the run have been changed since and are not shown." in page.text
-    assert not [picture for picture in page.pictures if "sample" in str(picture["alt"])]
+    assert not [picture for picture in page.pictures if "A _third:" in str(picture["alt"])]
+    assert not list((run / "pictures").glob("sample-*"))
     shutil.rmtree(folder)
     assert "The run's images cannot be shown" in Page(tlkit.report(run)).text
-
-
-def sorted_by_class(photos: Path) -> Path:
-    folder = photos.parent / "sorted"
-    for kind in ("cat", "dog"):
-        (folder / kind).mkdir(parents=True)
-        for path in photos.glob(f"{kind}.*.jpg"):
-            shutil.copyfile(path, folder / kind / path.name)
-    return folder
 
 
 @pytest.mark.parametrize(("classes", "images"), [(200, 300), (2, 100_000), (200, 10_000)])
@@ -191,7 +187,7 @@ def test_many_classes_and_many_images_stay_small(
     assert f"of {images:,} test images" in text
     if classes == 200:
         assert "The 30 of 200 classes with the lowest F1." in text
-        assert re.search(r"class \d{3}, taken for class \d{3}: \d+", text)
+        assert re.search(r"class \d{3}, predicted as class \d{3}: \d+", text)
 
 
 def invented(embedded: Path, run: Path, classes: int, images: int) -> Path:
@@ -209,57 +205,46 @@ def invented(embedded: Path, run: Path, classes: int, images: int) -> Path:
     chances = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
     results = json.loads((run / "results.json").read_text())
     results["classes"] = names
-    results["phases"] = [each for each in results["phases"] if each["name"] == "fine-tune"]
-    test = evaluate(chances, labels)
-    results["phases"][0].update(val=summary(chances, labels), test=test, versus=[])
+    results["phases"] = [phase for phase in results["phases"] if phase["name"] == "fine-tune"]
+    val, test = summary(chances, labels).model_dump(), evaluate(chances, labels).model_dump()
+    results["phases"][0].update(val=val, test=test, versus=[])
     (run / "results.json").write_text(json.dumps(results))
     with (run / "phases" / "fine-tune" / "predictions.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["split", "id", "label", "predicted", *(f"p_{name}" for name in names)])
-        for place, row in enumerate(chances):
-            found = [f"{value:.7g}" for value in row]
-            rows.writerow(["test", f"{place}.jpg", names[labels[place]], names[row.argmax()], *found])
+        for index, row in enumerate(chances):
+            cells = [f"{value:.7g}" for value in row]
+            rows.writerow(["test", f"{index}.jpg", names[labels[index]], names[row.argmax()], *cells])
     with (run / "splits.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["split", "id", "label", "width", "height", "sha256"])
-        for place, label in enumerate(labels):
-            rows.writerow(["test", f"{place}.jpg", names[label], 300 + place % 701, 400, f"{place:064x}"])
+        for index, label in enumerate(labels):
+            rows.writerow(["test", f"{index}.jpg", names[label], 300 + index % 701, 400, f"{index:064x}"])
     return run
 
 
-def test_names_from_a_run_are_text_not_html(few_photos: Path, tmp_path: Path) -> None:
-    folder = sorted_by_class(few_photos)
-    (folder / "cat").rename(folder / "<b onclick=alert(1)>&amp;")
-    run = tlkit.fit(folder, backbone="vgg16-quarter", epochs=1, out=tmp_path / "run").folder
-    text = tlkit.report(run).read_text()
+def test_names_from_a_run_are_text_not_html(odd_names: Path) -> None:
+    text = (odd_names / "report.html").read_text()
     assert "<b onclick" not in text
     assert "&lt;b onclick=alert(1)&gt;&amp;amp;" in text
 
 
-def test_classes_whose_names_are_alike_or_odd_have_bars_of_their_own(
-    few_photos: Path, tmp_path: Path
-) -> None:
-    folder = sorted_by_class(few_photos)
-    (folder / "cat").rename(folder / "American Staffordshire $_$ terrier")
-    (folder / "dog").rename(folder / "American Staffordshire $_$ bull terrier")
-    (folder / "_third").mkdir()
-    for file in sorted((folder / "American Staffordshire $_$ terrier").iterdir())[:5]:
-        file.rename(folder / "_third" / file.name)
-    run = tlkit.fit(folder, backbone="vgg16-quarter", epochs=1, out=tmp_path / "run").folder
-    page = Page(tlkit.report(run))
+def test_classes_whose_names_are_alike_or_odd_have_bars_of_their_own(odd_names: Path) -> None:
+    page = Page(odd_names / "report.html")
     assert "in so few epochs they saved nothing" in page.text
-    split = (run / "pictures" / "split.svg").read_text()
+    split = (odd_names / "pictures" / "split.svg").read_text()
     for name in ("American…$ terrier", "American…l terrier", "_third"):
         assert name in split
 
 
-def test_a_part_that_cannot_be_made_is_missed_and_no_more(
-    embedded: Path, tmp_path: Path, its_cache: None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("embedded_cache")
+def test_a_part_that_cannot_be_made_is_listed_as_missing(
+    embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object, **__: object) -> None:
         raise IndexError("no such dimension")
 
-    monkeypatch.setattr("tlkit.reporting.gallery.maximise", broken)
+    monkeypatch.setattr("tlkit.reporting.layers_section.maximize", broken)
     run = tmp_path / "run"
     shutil.copytree(embedded, run)
     page = Page(tlkit.report(run))
@@ -267,7 +252,7 @@ def test_a_part_that_cannot_be_made_is_missed_and_no_more(
     assert "Not shown: what the layers respond to. IndexError: no such dimension" in page.text
 
 
-def test_images_are_made_in_a_folder_of_the_page_s_own(
+def test_images_are_generated_in_a_folder_of_the_report(
     embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stranger's run names where its images were; nothing is written there."""
@@ -279,10 +264,10 @@ def test_images_are_made_in_a_folder_of_the_page_s_own(
     assert not list((tmp_path / "empty").rglob("*.jpg"))
 
 
-def test_what_is_no_run_is_said(tmp_path: Path, embedded: Path) -> None:
-    with pytest.raises(RunFolderError, match="is not there"):
+def test_a_folder_that_is_not_a_run_or_is_damaged_is_an_error(tmp_path: Path, embedded: Path) -> None:
+    with pytest.raises(RunFolderError, match="does not exist"):
         tlkit.report(tmp_path / "nothing")
-    with pytest.raises(RunFolderError, match="is no run folder"):
+    with pytest.raises(RunFolderError, match="is not a run folder"):
         tlkit.report(tmp_path)
     copy = tmp_path / "run"
     shutil.copytree(embedded, copy)
@@ -292,17 +277,21 @@ def test_what_is_no_run_is_said(tmp_path: Path, embedded: Path) -> None:
     assert "results.json cannot be read" in done.stderr
     assert (copy / "report.html").is_file()  # the old one is not lost
     (copy / "results.json").write_text("[1]")
-    with pytest.raises(RunFolderError, match=r"results\.json cannot be read: it holds no table"):
+    with pytest.raises(RunFolderError, match=r"results\.json cannot be read: must be an object"):
         tlkit.report(copy)
 
 
 def test_a_run_ends_with_its_report(few_photos: Path, tmp_path: Path) -> None:
-    folder = sorted_by_class(few_photos)
+    folder = tmp_path / "sorted"
+    for kind in ("cat", "dog"):
+        (folder / kind).mkdir(parents=True)
+        for path in few_photos.glob(f"{kind}.*.jpg"):
+            path.rename(folder / kind / path.name)
     out = tmp_path / "run"
     done = command("fit", folder, "--backbone", "vgg16-quarter", "--epochs", 1, "--out", out)
     assert done.returncode == 0, done.stderr
     assert str(out / "report.html") in done.stdout
-    assert "is right on" in Page(out / "report.html").text
+    assert "classifies" in Page(out / "report.html").text
     quiet = tmp_path / "quiet"
     command("fit", folder, "--backbone", "vgg16-quarter", "--epochs", 1, "--out", quiet, "--no-report")
     assert not (quiet / "report.html").exists()

@@ -1,47 +1,36 @@
-"""What the hardware has, and what of it is this process' own."""
+"""Precision, and copies between devices."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 
-import psutil
-import pytest
 import torch
 
-from tlkit.runtime import devices
-from tlkit.runtime.devices import tf32_matmul
-from tlkit.runtime.memory import free_memory, total_memory
+from tlkit.runtime.devices import copy_to_cpu, tf32_matmul
 
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Files as Linux shows them to a container with 1 GB, 700 MB of them used, 300 of these for files."""
-    for name, text in (
-        ("memory.max", "1000000000\n"),
-        ("memory.current", "700000000\n"),
-        ("memory.stat", "anon 400000000\nfile 300000000\ninactive_file 300000000\n"),
-    ):
-        (tmp_path / name).write_text(text)
-    monkeypatch.setattr(devices, "CGROUP", tmp_path)
-    return tmp_path
-
-
-def test_a_container_has_no_more_memory_than_its_limit(container: Path) -> None:
-    assert total_memory(CPU) == 1_000_000_000
-    assert free_memory(CPU) == 600_000_000
-
-
-def test_without_a_limit_memory_is_the_machine_s(container: Path) -> None:
-    (container / "memory.max").write_text("max\n")
-    assert total_memory(CPU) == psutil.virtual_memory().total
-
-
-def test_a_program_s_own_precision_is_left_as_it_was() -> None:
+def test_the_matmul_precision_of_the_program_is_restored() -> None:
     before = torch.get_float32_matmul_precision()
     with tf32_matmul(torch.device("cuda")):
         assert torch.get_float32_matmul_precision() == "high"
     assert torch.get_float32_matmul_precision() == before
     with tf32_matmul(CPU):
         assert torch.get_float32_matmul_precision() == before
+
+
+def test_batches_are_copied_in_order_one_behind() -> None:
+    requested: list[int] = []
+
+    def batches() -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
+        for key in range(3):
+            requested.append(key)
+            yield key, {"features": torch.full((2,), float(key))}
+
+    copied = copy_to_cpu(batches())
+    key, tensors = next(copied)
+    assert (key, requested) == (0, [0, 1]), "the next batch is started before this one is handed out"
+    assert tensors["features"].tolist() == [0.0, 0.0]
+    assert [(key, tensors["features"].tolist()) for key, tensors in copied] == [(1, [1.0] * 2), (2, [2.0] * 2)]
+    assert list(copy_to_cpu([])) == []

@@ -1,4 +1,4 @@
-"""The parts that come with tlkit, and the reference plugin's, meet the contract that plugins are held to."""
+"""tlkit's own parts and those of the reference plugin pass the contract suite."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tlkit.testing import CHECKS, Result, results
 
 UNTRAINED = {"weights": "none"}
 SMALL_VIT = {"img_size": 32, "depth": 3}
-#: kind, name, options: every part that is registered by name, and networks of timm's of several kinds.
+#: kind, name, options: every part that is registered by name, and several of timm's networks.
 PARTS: list[tuple[str, str, dict[str, Any]]] = [
     ("backbone", "convnet3", {}),
     ("backbone", "vgg16-quarter", {}),
@@ -29,7 +29,7 @@ PARTS: list[tuple[str, str, dict[str, Any]]] = [
     ("freeze-policy", "backbone", {}),
     ("freeze-policy", "nothing", {}),
     ("freeze-policy", "all-but-last-blocks", {"blocks": 2}),
-    ("freeze-policy", "matching", {"learn": ["backbone.last.*", "head.*"]}),
+    ("freeze-policy", "matching", {"trainable": ["backbone.last.*", "head.*"]}),
     ("source", "drawn", {"per_class": 20, "without_label": 5}),
     ("source", "catsdogs", {}),
     ("source", "folder", {}),
@@ -37,12 +37,12 @@ PARTS: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
-def failures(done: list[Result]) -> list[str]:
-    return [f"{result.check}: {result.message}" for result in done if result.outcome == "failed"]
+def failures(collected: list[Result]) -> list[str]:
+    return [f"{result.check}: {result.message}" for result in collected if result.outcome == "failed"]
 
 
-@pytest.mark.parametrize(("kind", "name", "options"), PARTS, ids=[f"{each[0]} {each[1]}" for each in PARTS])
-def test_a_part_meets_the_contract(
+@pytest.mark.parametrize(("kind", "name", "options"), PARTS, ids=[f"{row[0]} {row[1]}" for row in PARTS])
+def test_a_part_passes_the_contract_suite(
     kind: str, name: str, options: dict[str, Any], few_photos: Path, by_class: Path, tmp_path: Path
 ) -> None:
     roots = {"catsdogs": few_photos, "folder": by_class, "csv": by_class}
@@ -57,13 +57,13 @@ def test_a_part_meets_the_contract(
         table.write_text("\n".join(["path,label,split", *rows]))
         options = {**options, "file": str(table)}
     size = {"backbone": 32}.get(kind)
-    done = list(results(kind, name, options, registry=REGISTRY, root=root, size=size))
-    assert not failures(done)
-    assert len(done) == len(CHECKS[kind]) + 2
+    collected = list(results(kind, name, options, registry=REGISTRY, root=root, size=size))
+    assert not failures(collected)
+    assert len(collected) == len(CHECKS[kind]) + 2
 
 
 def test_no_part_is_left_out() -> None:
-    tried = {(kind, name) for kind, name, _ in PARTS}
+    tested = {(kind, name) for kind, name, _ in PARTS}
     own = ("tlkit", "tlkit-catsdogs")  # tlkit-huggingface's tests check its own
     parts = [part for kind in KINDS for part in REGISTRY.parts(kind)]
-    assert {(part.kind, part.name) for part in parts if part.owner in own} <= tried
+    assert {(part.kind, part.name) for part in parts if part.owner in own} <= tested

@@ -1,4 +1,4 @@
-"""Parts that are wrong on purpose: each is caught, and told what to do."""
+"""Parts that are wrong on purpose: the contract suite finds each mistake, and says how to fix it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WIDTHS = itertools.count(4)
 
 
 class Network(nn.Module):
-    """Two convolutions; the wrong ones differ from it in one thing each."""
+    """Two convolutions; each wrong network differs from it in one thing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,8 +42,8 @@ def backbone(network: nn.Module, **fields: Any) -> Backbone:
     return Backbone(network, Preprocess(size=32), **fields)
 
 
-def right() -> Backbone:
-    """Nothing is wrong with it."""
+def correct() -> Backbone:
+    """A backbone without mistakes."""
     return backbone(Network())
 
 
@@ -57,7 +57,7 @@ def lists_blocks_backwards() -> Backbone:
     return backbone(Network(), grouping=[Block(name, (f"{name}.weight", f"{name}.bias")) for name in names])
 
 
-def looks_at_its_batch() -> Backbone:
+def uses_batch_statistics() -> Backbone:
     class Centred(Network):
         def forward(self, images: Tensor) -> Tensor:
             maps = super().forward(images)
@@ -120,7 +120,7 @@ def forgets_its_weights() -> Backbone:
     return backbone(Forgetful())
 
 
-def measures_in_255() -> Backbone:
+def normalizes_in_255() -> Backbone:
     return Backbone(Network(), Preprocess(size=32, mean=(123.7, 116.3, 103.5)))
 
 
@@ -128,7 +128,7 @@ def takes_options_by_position(width: int = 4) -> Backbone:
     return backbone(Network())
 
 
-def lets_no_gradient_past() -> Backbone:
+def stops_the_gradient() -> Backbone:
     class Cut(Network):
         def forward(self, images: Tensor) -> Tensor:
             return self.second(self.first(images).relu().detach()).relu()
@@ -136,12 +136,12 @@ def lets_no_gradient_past() -> Backbone:
     return backbone(Cut())
 
 
-def is_built_by_chance() -> Backbone:
+def is_built_at_random() -> Backbone:
     width = next(WIDTHS)
     return backbone(nn.Sequential(nn.Conv2d(3, width, 3, stride=2), nn.ReLU()))
 
 
-def calls_what_is_not_there() -> Backbone:
+def calls_a_missing_module() -> Backbone:
     class Broken(Network):
         def forward(self, images: Tensor) -> Tensor:
             return self.third(images)
@@ -153,75 +153,81 @@ BACKBONES: list[tuple[Callable[..., Backbone], list[str]]] = [
     (
         misses_a_parameter,
         [
-            "blocks cover every parameter once: expected each of 4 parameters in one block; came "
-            "second.bias: in no block; to mend: return in Backbone(grouping=…) every name of "
+            "blocks cover every parameter once: expected each of 4 parameters in exactly one block; got "
+            "second.bias: in no block; to fix: give Backbone(grouping=…) every name of "
             "module.named_parameters()"
         ],
     ),
     (
         lists_blocks_backwards,
-        ["block 'first', listed behind 'second', is met before it", "from input to output"],
+        ["block 'first', listed after 'second', is used before it", "from input to output"],
     ),
     (
-        looks_at_its_batch,
-        ["images are independent: expected an image's features to be the same alone", "track_running_stats"],
+        uses_batch_statistics,
+        [
+            "images are independent: expected the same features for an image alone and in any batch",
+            "track_running_stats",
+        ],
     ),
     (
         counts_in_evaluation,
         [
-            "evaluation changes no state: expected a forward pass in evaluation mode to change nothing; came "
-            "a change of seen; to mend: change a buffer only where self.training is true",
-            "what is frozen stays: expected all but the last block and the head to stay bit for bit in a "
-            "training step; came a change of backbone.seen",
+            "evaluation changes no state: expected no change of state in a forward pass in evaluation mode; "
+            "got changes of seen; to fix: change buffers only where self.training is true",
+            "frozen parameters do not change: expected only the last block and the head to change in a "
+            "training step, everything else to stay bit-identical; got changes of backbone.seen",
         ],
     ),
     (
         declares_another_shape,
         [
-            "feature shapes agree: expected features (1, 8, 9, 9), as feature_shape declares for 32 px and 1 "
-            "image; came (1, 8, 7, 7); to mend: declare what the network gives"
+            "feature shapes agree: expected features of shape (1, 8, 9, 9), as feature_shape declares for 1 "
+            "image of 32 px; got (1, 8, 7, 7); to fix: declare the shape that the network returns"
         ],
     ),
     (draws_in_evaluation, ["features repeat: expected the same features", "where self.training is true"]),
-    (leaves_a_tensor_behind, ["came scale left behind; to mend: make it a buffer: self.register_buffer("]),
-    (forgets_its_weights, ["a model folder brings it back: expected the same weights", "persistent=True"]),
-    (measures_in_255, ["expected mean to be three numbers from 0 to 1", "divide by 255"]),
+    (
+        leaves_a_tensor_behind,
+        ["got scale on the old device; to fix: make it a buffer: self.register_buffer("],
+    ),
+    (forgets_its_weights, ["a model folder restores it: expected the same weights", "persistent=True"]),
+    (normalizes_in_255, ["expected three numbers from 0 to 1 as mean", "by 255: Preprocess(mean=…)"]),
     (
         takes_options_by_position,
-        ["width by position, which no recipe can set", "put a * in front", "(*, width)"],
+        ["width as positional arguments, which a recipe cannot set", "put a * in front", "(*, width)"],
     ),
     (
-        lets_no_gradient_past,
+        stops_the_gradient,
         [
-            "every block can learn: expected a gradient for every block when nothing is frozen; came none "
-            "for first"
+            "gradients reach every block: expected gradients in every block when nothing is frozen; got none "
+            "in first"
         ],
     ),
-    (is_built_by_chance, ["expected a second network from the same options", "Backbone(blueprint=…)"]),
+    (is_built_at_random, ["expected a second network with the same parameters", "Backbone(blueprint=…)"]),
     (
-        calls_what_is_not_there,
+        calls_a_missing_module,
         ["AttributeError: 'Broken' object has no attribute 'third' in test_wrong_parts.py, line "],
     ),
 ]
 
 
-def test_a_right_one_passes() -> None:
-    outcomes = {result.outcome for result in check_backbone(right)}
+def test_a_correct_backbone_passes() -> None:
+    outcomes = {result.outcome for result in check_backbone(correct)}
     assert outcomes == {"passed"}
 
 
-@pytest.mark.parametrize(("factory", "says"), BACKBONES, ids=[each[0].__name__ for each in BACKBONES])
-def test_wrong_backbones(factory: Callable[..., Backbone], says: list[str]) -> None:
+@pytest.mark.parametrize(("factory", "fragments"), BACKBONES, ids=[row[0].__name__ for row in BACKBONES])
+def test_wrong_backbones(factory: Callable[..., Backbone], fragments: list[str]) -> None:
     with pytest.raises(AssertionError) as failed:
         check_backbone(factory)
     text = str(failed.value)
     assert text.startswith(f"backbone '{factory.__name__}' fails ")
-    for part in says:
-        assert part in text
+    for fragment in fragments:
+        assert fragment in text
 
 
 class Draws(A.ImageOnlyTransform):
-    """Adds one number to an image's pixels, drawn from wherever it is told."""
+    """Adds one number, drawn by a function, to all of an image's pixels."""
 
     def __init__(self, draw: Callable[[Any], int]) -> None:
         super().__init__(p=1.0)
@@ -239,41 +245,43 @@ def with_steps(*steps: Any) -> Callable[[Preprocess], Any]:
 
 
 @pytest.mark.parametrize(
-    ("factory", "says"),
+    ("factory", "fragment"),
     [
         (
             with_steps(A.HorizontalFlip(), A.ToFloat(max_value=255)),
-            "came float32 (32, 32, 3); to mend: end with pixels",
+            "got float32 (32, 32, 3); to fix: return pixels",
         ),
-        (with_steps(Draws(lambda _: 100)), "came the same one for all; to mend: draw anew in every call"),
+        (with_steps(Draws(lambda _: 100)), "got the same image from all of them; to fix: draw in every call"),
         (
             with_steps(Draws(lambda _: int(np.random.randint(100)))),
-            "expected the same pixels when seed 0 is drawn again; came 1024 different pixels; to mend: draw "
-            "from albumentations' own generators",
+            "expected the same pixels when seed 0 is drawn again; got 1024 different pixels; to fix: draw "
+            "from the albumentations transform's own generators",
         ),
         (
             lambda preprocess: A.Compose([A.HorizontalFlip()]),
-            "expected uint8 pixels (32, 32, 3) from an image 64",
+            "expected uint8 pixels of shape (32, 32, 3) from an image 64",
         ),
         (lambda preprocess: lambda image: image, "must return an albumentations.Compose"),
     ],
 )
-def test_wrong_augmentations(factory: Callable[..., Any], says: str) -> None:
+def test_wrong_augmentations(factory: Callable[..., Any], fragment: str) -> None:
     with pytest.raises(AssertionError) as failed:
         check_augmentation(factory)
-    assert says in str(failed.value)
+    assert fragment in str(failed.value)
 
 
-def test_a_step_that_draws_and_says_it_does_not() -> None:
+def test_a_step_that_draws_but_declares_to_be_fixed() -> None:
     class Flip(A.HorizontalFlip):
         fixed = True
 
     with pytest.raises(AssertionError) as failed:
         check_augmentation(lambda preprocess: A.Compose([Flip(p=0.5), *with_steps()(preprocess).transforms]))
-    assert "expected the same pixels from Flip, which says fixed = True; came others" in str(failed.value)
+    assert "expected the same pixels from Flip, which declares fixed = True; got different pixels" in str(
+        failed.value
+    )
 
 
-def test_a_step_that_changes_what_is_remembered() -> None:
+def test_a_step_that_modifies_cached_pixels() -> None:
     class Small(A.Resize):
         fixed = True
 
@@ -287,7 +295,7 @@ def test_a_step_that_changes_what_is_remembered() -> None:
         check_augmentation(
             lambda preprocess: A.Compose([Small(preprocess.size, preprocess.size), Brighter(p=1)])
         )
-    assert "expected what its fixed steps made to stay as it is; came " in str(failed.value)
+    assert "expected the output of its fixed steps to stay unchanged; got " in str(failed.value)
 
 
 def test_wrong_heads() -> None:
@@ -304,10 +312,12 @@ def test_wrong_heads() -> None:
 
     with pytest.raises(AssertionError) as failed:
         check_head(lambda backbone, classes: idle(backbone.feature_shape, len(classes)))
-    assert "came none for idle.weight, idle.bias; to mend: use it in forward" in str(failed.value)
+    assert "got none for idle.weight, idle.bias; to fix: use it in forward" in str(failed.value)
     with pytest.raises(AssertionError) as failed:
         check_head(lambda backbone, classes: idle(backbone.feature_shape, 1))
-    assert "expected finite logits (1, 3) from features (1, 16); came (1, 1)" in str(failed.value)
+    assert "expected finite logits of shape (1, 3) from features of shape (1, 16); got (1, 1)" in str(
+        failed.value
+    )
 
     class Drawn(nn.Linear):
         def __init__(self, width: int, classes: int) -> None:
@@ -326,16 +336,16 @@ def test_wrong_heads() -> None:
         check_head(drawn)
 
 
-def test_right_ones_that_look_wrong() -> None:
-    def begins_at_zero(backbone: Backbone, classes: list[str]) -> nn.Module:
+def test_correct_parts_that_look_wrong() -> None:
+    def starts_at_zero(backbone: Backbone, classes: list[str]) -> nn.Module:
         last = nn.Linear(8, len(classes))
         nn.init.zeros_(last.weight)
         width = torch.Size(backbone.feature_shape).numel()
         return nn.Sequential(nn.Flatten(), nn.Linear(width, 8), nn.ReLU(), last)
 
-    check_head(begins_at_zero)
-    done = check_augmentation(with_steps(A.HorizontalFlip(p=0.03)))
-    assert re.fullmatch(r"2 different images from \d+ seeds", done[-2].message)
+    check_head(starts_at_zero)
+    collected = check_augmentation(with_steps(A.HorizontalFlip(p=0.03)))
+    assert re.fullmatch(r"2 different images from \d+ seeds", collected[-2].message)
 
 
 def test_wrong_freeze_policies() -> None:
@@ -343,7 +353,7 @@ def test_wrong_freeze_policies() -> None:
         check_freeze_policy(lambda classifier: {"backbone.last.0.wieght"})
     assert (
         "every name is a parameter: expected names of the classifier's parameters, which begin with "
-        "backbone. or head.; came backbone.last.0.wieght "
+        "backbone. or head.; got backbone.last.0.wieght "
         "(did you mean 'backbone.last.0.weight'" in str(failed.value)
     )
 
@@ -352,49 +362,50 @@ def test_wrong_freeze_policies() -> None:
         return {"head.fc.weight"}
 
     with pytest.raises(
-        AssertionError, match="to mend: return names only: tlkit freezes what is not among them"
+        AssertionError,
+        match="to fix: only return names: tlkit freezes the parameters that are not among them",
     ):
         check_freeze_policy(freezes)
-    with pytest.raises(AssertionError, match="expected a set of parameter names; came list"):
+    with pytest.raises(AssertionError, match="expected a set of parameter names; got list"):
         check_freeze_policy(lambda classifier: ["head.fc.weight"])
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "fragment"),
     [
-        ({"id": "0.png"}, "ids are unique: expected an id of its own for every image: results name it by "
-                          "that; came 0.png more than once; to mend: use the path below the root"),
-        ({"label": 2}, "expected labels from 0 to 1, indices into ('cat', 'dog'); came 2 for '3.png'"),
-        ({"path": "0.png", "split": "test"}, "came '0.png' in train and in test; to mend: list a file once"),
-        ({"path": "gone.png"}, "expected a file for every sample; came none for 3.png"),
-        ({"split": None}, "expected a split for every labelled image, train and test among them, or for "
-                          "none; came none for 3.png; to mend: leave Sample(split=…) out"),
-        ({"id": "/home/me/3.png"}, "expected ids that are the same on every machine; came paths of this "
-                                   "one: /home/me/3.png"),
-        ({"split": "tset"}, "expected a split of train, val, test, or None; came 'tset' for '3.png'"),
+        ({"id": "0.png"}, "ids are unique: expected a unique id for every image, which results name it by; "
+                          "got 0.png more than once; to fix: use the path relative to the root"),
+        ({"label": 2}, "expected labels from 0 to 1, indices into ('cat', 'dog'); got 2 for '3.png'"),
+        ({"path": "0.png", "split": "test"}, "got '0.png' in train and in test; to fix: list every file once"),
+        ({"path": "gone.png"}, "expected a file for every sample; got none for 3.png"),
+        ({"split": None}, "expected a split for all labelled images, train and test among them, or for none; "
+                          "got no split for 3.png; to fix: leave Sample(split=…) out"),
+        ({"id": "/home/me/3.png"}, "expected ids that are the same on every machine; got absolute "
+                                   "paths: /home/me/3.png"),
+        ({"split": "tset"}, "expected one of the splits train, val, test, or None; got 'tset' for '3.png'"),
     ],
 )  # fmt: skip
-def test_wrong_sources(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+def test_wrong_sources(tmp_path: Path, change: dict[str, Any], fragment: str) -> None:
     for number in range(4):
         Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
 
     def source(root: Path) -> Source:
-        samples = [
+        fields = [
             {"id": f"{number}.png", "path": f"{number}.png", "label": number % 2}
             | {"split": "train" if number < 2 else "test"}
             for number in range(4)
         ]
-        samples[3] |= change
-        made = [Sample(**{**sample, "path": root / sample["path"]}) for sample in samples]
-        return Source(("cat", "dog"), made)
+        fields[3] |= change
+        samples = [Sample(**{**values, "path": root / values["path"]}) for values in fields]
+        return Source(("cat", "dog"), samples)
 
     with pytest.raises(AssertionError) as failed:
         check_source(source, tmp_path)
-    assert says in str(failed.value)
+    assert fragment in str(failed.value)
 
 
 def test_a_source_whose_classes_have_no_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In one process a set has one order, so that it is made in another, too."""
+    """Within one process a set has one order, so the source is made in another process too."""
     images = tmp_path / "images"
     images.mkdir()
     for number in range(16):
@@ -407,11 +418,11 @@ def test_a_source_whose_classes_have_no_order(tmp_path: Path, monkeypatch: pytes
         "        tlkit.Sample(f.name, f, classes.index(f.name[0])) for f in files])\n"
     )
     monkeypatch.syspath_prepend(install(tmp_path / "site", "unordered", code))
-    with pytest.raises(AssertionError, match=r"expected the classes .* again; came .* sort them"):
+    with pytest.raises(AssertionError, match=r"expected the classes .* on a second call; got .* sort them"):
         check_source("unordered", images)
 
 
-def test_a_source_that_is_not_the_same_twice(tmp_path: Path) -> None:
+def test_a_source_that_differs_on_a_second_call(tmp_path: Path) -> None:
     calls: list[int] = []
 
     def source(root: Path | None) -> Source:
@@ -423,7 +434,7 @@ def test_a_source_that_is_not_the_same_twice(tmp_path: Path) -> None:
         check_source(source)
 
 
-def test_a_users_mistakes_are_no_failed_checks(tmp_path: Path) -> None:
+def test_a_users_mistakes_are_not_failed_checks(tmp_path: Path) -> None:
     with pytest.raises(PluginError, match=r"no head is called 'lineer' .did you mean 'linear'"):
         check_head("lineer")
     with pytest.raises(PluginError, match=r"option 'hiden' is unknown .did you mean 'hidden'"):

@@ -1,4 +1,4 @@
-"""The benchmark network, number by number."""
+"""The benchmark's network: layers, blocks, initial weights and preprocessing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_its_blocks() -> None:
     ]
 
 
-def test_its_weights_begin_as_in_keras() -> None:
+def test_its_weights_are_initialised_as_in_keras() -> None:
     torch.manual_seed(0)
     for layer in convnet3().module.modules():
         if isinstance(layer, nn.Conv2d):

@@ -1,4 +1,4 @@
-"""The drawn world: always the same, no image twice, the two settings apart, fast, and to be told apart."""
+"""The drawn world: reproducible, without duplicates, two distinct settings, fast, not solved by colour."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ def test_an_image_is_a_jpeg_of_160_pixels(setting: str) -> None:
 
 def test_image_n_of_a_seed_is_always_the_same() -> None:
     numbers = [3, 0, 7, 3]
-    here = [digest("street", 5, number) for number in numbers]
+    digests = [digest("street", 5, number) for number in numbers]
     code = (
         "import hashlib; from tlkit_catsdogs.drawn.world import draw\n"
         f"for n in {numbers}: print(hashlib.sha256(draw('street', 5, n)).hexdigest())"
     )
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert other.stdout.split() == here
-    assert here[0] == here[3]
-    assert len({*here, *(digest("street", 6, number) for number in numbers)}) == 6
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.split() == digests
+    assert digests[0] == digests[3]
+    assert len({*digests, *(digest("street", 6, number) for number in numbers)}) == 6
 
 
 def thumbnail(setting: str, number: int) -> np.ndarray:
@@ -69,36 +69,30 @@ def thumbnail(setting: str, number: int) -> np.ndarray:
 def test_no_street_image_is_a_studio_image_and_none_comes_twice() -> None:
     street = np.stack([thumbnail("street", number) for number in range(600)])
     studio = np.stack([thumbnail("studio", number) for number in range(600)])
-    everything = np.concatenate([street, studio])
-    squares = (everything**2).sum(1)
-    squared = squares[:, None] + squares[None] - 2 * everything @ everything.T
-    distance = np.sqrt(np.maximum(squared, 0) / everything.shape[1])
+    images = np.concatenate([street, studio])
+    squares = (images**2).sum(1)
+    squared = squares[:, None] + squares[None] - 2 * images @ images.T
+    distance = np.sqrt(np.maximum(squared, 0) / images.shape[1])
     np.fill_diagonal(distance, np.inf)
-    # the same picture under other noise and compression differs by less than 3 grey levels
+    # the same image under other noise and compression differs by less than 3 grey levels
     assert distance.min() > 6
-    names = {
-        (setting, seed, n): digest(setting, seed, n)
-        for setting in SETTINGS
-        for seed in (1, 2)
-        for n in range(50)
-    }
-    assert len(set(names.values())) == len(names)
+    digests = [digest(setting, seed, n) for setting in SETTINGS for seed in (1, 2) for n in range(50)]
+    assert len(set(digests)) == len(digests)
 
 
 def test_train_validation_and_test_share_no_image(tmp_path: Path) -> None:
     source = drawn(tmp_path, per_class=45, without_label=8)
     generate(source, missing_images(source), lambda _: None)
-    found = read_dataset(
-        source, DataSpec.model_validate({"source": "drawn", "per_class": FEW}), 1, lambda _: None
-    )
-    parts = [found.splits.train, found.splits.val, found.splits.test, found.unlabelled]
+    spec = DataSpec.model_validate({"source": "drawn", "per_class": FEW})
+    dataset = read_dataset(source, spec, 1, lambda _: None)
+    parts = [dataset.splits.train, dataset.splits.val, dataset.splits.test, dataset.unlabelled]
     assert [len(part) for part in parts] == [40, 20, 30, 8]
     assert len({image.sha256 for part in parts for image in part}) == 98
-    labels = Counter(image.sample.label for image in found.splits.test)
+    labels = Counter(image.sample.label for image in dataset.splits.test)
     assert labels == {0: 15, 1: 15}
 
 
-def test_files_are_made_once(tmp_path: Path) -> None:
+def test_files_are_generated_once(tmp_path: Path) -> None:
     source = drawn(tmp_path, setting="studio", per_class=2)
     assert (len(source.classes), len(source)) == (28, 56)
     missing = missing_images(source)
@@ -126,7 +120,7 @@ def test_without_a_root_images_are_in_the_cache(cache: Path) -> None:
 def test_at_least_250_images_a_second() -> None:
     draw("street", 1, 0)
     seconds = []
-    for start in (0, 100, 200):  # the best of three: other processes only ever make it slower
+    for start in (0, 100, 200):  # the best of three: other processes can only make it slower
         began = time.process_time()
         for number in range(start, start + 100):
             draw("street", 1, number)
@@ -134,7 +128,7 @@ def test_at_least_250_images_a_second() -> None:
     assert 100 / min(seconds) >= 250
 
 
-def test_colours_alone_do_not_tell_cats_from_dogs() -> None:
+def test_colours_alone_do_not_distinguish_cats_from_dogs() -> None:
     means = np.array(
         [np.asarray(Image.open(io.BytesIO(draw("street", 1, n)))).mean((0, 1)) for n in range(400)]
     )

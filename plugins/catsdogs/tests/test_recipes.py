@@ -1,4 +1,4 @@
-"""The experiment's recipes agree with each other and with what the experiment says."""
+"""The experiment's recipes are valid, consistent, and have the experiment's own settings."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from tlkit_catsdogs.imagenet import GROUPS
 
 from tlkit import load_registry, read_recipe
+from tlkit.experiment.validation import recipe_problems
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "catsdogs"
 RECIPES = sorted(EXAMPLES.rglob("*.toml"))
@@ -30,7 +31,7 @@ def test_each_run_has_a_folder_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_they_change_what_is_there_and_add_nothing(path: Path) -> None:
+def test_they_change_existing_keys_and_phases_only(path: Path) -> None:
     recipe = read(path)
     base = read(path.parent / recipe["extends"]) if "extends" in recipe else recipe
     assert recipe.keys() - {"extends"} <= base.keys()
@@ -40,8 +41,8 @@ def test_they_change_what_is_there_and_add_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_they_can_be_run(path: Path) -> None:
-    assert read_recipe(path).problems(load_registry()) == []
+def test_they_are_valid(path: Path) -> None:
+    assert recipe_problems(read_recipe(path), load_registry()) == []
 
 
 def test_the_experiments_own_numbers() -> None:

@@ -1,4 +1,4 @@
-"""The photos in both layouts, and what is said when they are not there."""
+"""The photos in both layouts, and the messages when they are missing."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ import pytest
 from PIL import Image
 from tlkit_catsdogs.source import catsdogs
 
-from tlkit.errors import DataError
-from tlkit.parts.source import Sample
-from tlkit.plugins.loader import load_registry
+from tlkit import DataError, Sample, load_registry
 
 
 def paint(root: Path, *names: str) -> None:
@@ -42,10 +40,10 @@ def test_microsofts_layout_from_either_folder(tmp_path: Path) -> None:
     paint(tmp_path / "PetImages", "Cat/10.jpg", "Cat/9.jpg", "Dog/0.jpg", "Dog/11702.jpg")
     (tmp_path / "PetImages" / "Cat" / "Thumbs.db").write_bytes(b"not a photo")
     (tmp_path / "readme[1].txt").write_text("not a photo either")
-    due = ["Cat/9.jpg", "Cat/10.jpg", "Dog/0.jpg", "Dog/11702.jpg"]
+    names = ["Cat/9.jpg", "Cat/10.jpg", "Dog/0.jpg", "Dog/11702.jpg"]
     inside, outside = catsdogs(tmp_path / "PetImages"), catsdogs(tmp_path)
-    assert ids(inside.samples) == due
-    assert ids(outside.samples) == [f"PetImages/{name}" for name in due]
+    assert ids(inside.samples) == names
+    assert ids(outside.samples) == [f"PetImages/{name}" for name in names]
     for source in (inside, outside):
         assert [sample.label for sample in source.samples] == [0, 0, 1, 1]
         assert all(sample.path.is_file() for sample in source.samples)
@@ -58,7 +56,7 @@ def test_unlabelled_photos_in_numeric_order(tmp_path: Path) -> None:
     assert {sample.label for sample in source.unlabelled} == {None}
 
 
-def test_other_images_among_them_are_named(tmp_path: Path) -> None:
+def test_other_images_among_them_are_an_error_that_names_them(tmp_path: Path) -> None:
     paint(tmp_path, "cat.0.jpg", "dog.0.jpg", "bird.0.jpg", *(f"{number}.jpg" for number in range(1, 8)))
     with pytest.raises(DataError, match=r"8 images that are not named.*: 1\.jpg, 2\.jpg, .*5\.jpg …; move"):
         catsdogs(tmp_path)
@@ -71,17 +69,17 @@ def test_other_images_among_them_are_named(tmp_path: Path) -> None:
         (["train/Cat/0.jpg"], r"train holds no photos of cats and dogs"),
     ],
 )
-def test_photos_that_are_not_there(tmp_path: Path, photos: list[str], message: str) -> None:
+def test_missing_photos(tmp_path: Path, photos: list[str], message: str) -> None:
     paint(tmp_path, *photos)
     with pytest.raises(DataError, match=message) as error:
         catsdogs(tmp_path / "train")
-    for help in ("--set data.root=PATH", "Kaggle's 'Dogs vs. Cats'", "kagglecatsanddogs_5340.zip"):
-        assert help in str(error.value)
+    for advice in ("--set data.root=PATH", "Kaggle's 'Dogs vs. Cats'", "kagglecatsanddogs_5340.zip"):
+        assert advice in str(error.value)
 
 
 def test_no_photos_yet(tmp_path: Path) -> None:
-    for made in (False, True):
-        if made:
+    for folder_exists in (False, True):
+        if folder_exists:
             (tmp_path / "train").mkdir()
         source = catsdogs(tmp_path / "train")
         assert (source.classes, len(source), len(source.downloads)) == (("cat", "dog"), 0, 1)
@@ -94,10 +92,10 @@ def test_an_empty_class_folder(tmp_path: Path) -> None:
         catsdogs(tmp_path)
 
 
-def test_unlabelled_photos_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_unlabelled_photos(tmp_path: Path) -> None:
     paint(tmp_path, "train/cat.0.jpg", "train/dog.0.jpg")
     with pytest.raises(
-        DataError, match=r"test1, where unlabelled photos should be.*leave data.unlabelled out"
+        DataError, match=r"test1, for the unlabelled photos, is not a folder: .*leave data.unlabelled out"
     ):
         catsdogs(tmp_path / "train", unlabelled=tmp_path / "test1")
     (tmp_path / "test1").mkdir()
@@ -105,10 +103,10 @@ def test_unlabelled_photos_that_are_not_there(tmp_path: Path) -> None:
         catsdogs(tmp_path / "train", unlabelled=tmp_path / "test1")
 
 
-def test_what_can_be_fetched(tmp_path: Path) -> None:
+def test_the_download(tmp_path: Path) -> None:
     (download,) = catsdogs(tmp_path).downloads
     assert download.url.startswith("https://download.microsoft.com/download/3/E/1/3E1C3F21-")
-    assert (download.bytes, len(download.sha256)) == (824887076, 64)
+    assert (download.size, len(download.sha256)) == (824887076, 64)
 
 
 def test_all_parts_are_registered(photos: Path) -> None:

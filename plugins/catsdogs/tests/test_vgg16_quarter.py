@@ -1,8 +1,9 @@
-"""The small pretrained VGG16: its shape, its weights and what they are good for."""
+"""The small pretrained VGG16: its architecture, its weights and their accuracy."""
 
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,16 +15,17 @@ from tlkit_catsdogs.drawn.world import draw
 from tlkit_catsdogs.vgg16_quarter import STUDIO_KINDS, WEIGHTS, vgg16_quarter
 from torch import nn
 
+from tlkit import TlkitError, load_registry
 from tlkit.data.loader import normalize
 
-#: Of a world that the weights have not been made from.
+#: A seed of other images than the weights were trained on.
 OTHER_SEED = 77
 
 
 def test_thirteen_convolutions_at_a_quarter_of_the_width() -> None:
     backbone = vgg16_quarter(weights="none")
     convolutions = [module for module in backbone.module.modules() if isinstance(module, nn.Conv2d)]
-    assert [each.out_channels for each in convolutions] == [
+    assert [convolution.out_channels for convolution in convolutions] == [
         16, 16, 32, 32, 64, 64, 64, 128, 128, 128, 128, 128, 128,
     ]  # fmt: skip
     assert len(backbone.blocks()) == 5
@@ -38,10 +40,10 @@ def test_thirteen_convolutions_at_a_quarter_of_the_width() -> None:
 def test_the_weights_file() -> None:
     assert WEIGHTS.stat().st_size < 3_000_000
     with safe_open(WEIGHTS, "pt") as file:
-        said = file.metadata()
+        metadata = file.metadata()
         dtypes = {file.get_tensor(name).dtype for name in file.keys()}
     assert dtypes == {torch.float16, torch.int64}
-    assert said["classes"].split(", ") == [kind.name for kind in STUDIO]
+    assert metadata["classes"].split(", ") == [kind.name for kind in STUDIO]
     assert {
         "recipe",
         "seed",
@@ -50,11 +52,11 @@ def test_the_weights_file() -> None:
         "accuracy_ci95",
         "test_images",
         "versions",
-    } <= said.keys()
-    assert float(said["accuracy"]) > 0.9
+    } <= metadata.keys()
+    assert float(metadata["accuracy"]) > 0.9
 
 
-def test_the_weights_know_the_studio() -> None:
+def test_the_weights_classify_the_studio() -> None:
     backbone = vgg16_quarter(features="pooled")
     assert backbone.classifier is not None
     numbers = range(STUDIO_KINDS * 8)
@@ -63,16 +65,13 @@ def test_the_weights_know_the_studio() -> None:
     )
     with torch.inference_mode():
         features = backbone.module.eval()(normalize(pixels, backbone.preprocess))
-        kinds = backbone.classifier(features).argmax(1)
-    right = (kinds == torch.tensor([n % STUDIO_KINDS for n in numbers])).float().mean().item()
-    assert right > 0.9
+        predicted = backbone.classifier(features).argmax(1)
+    labels = torch.tensor([n % STUDIO_KINDS for n in numbers])
+    assert (predicted == labels).float().mean() > 0.9
 
 
 @pytest.mark.parametrize("features", ["pooled", "map"])
-def test_weights_of_another_network_are_refused(features: str, weights: object) -> None:
-    from tlkit import TlkitError
-    from tlkit.plugins.loader import load_registry
-
-    options = {"features": features, "weights": weights / "model.safetensors"}  # type: ignore[operator]
+def test_weights_of_another_network_are_refused(features: str, weights: Path) -> None:
+    options = {"features": features, "weights": weights / "model.safetensors"}
     with pytest.raises(TlkitError, match="another network's weights"):
         load_registry().make("backbone", "vgg16-quarter", options)

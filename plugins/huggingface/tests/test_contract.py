@@ -1,4 +1,4 @@
-"""Its parts keep the contract that every plugin is held to."""
+"""The plugin's parts pass the contract suite."""
 
 from __future__ import annotations
 

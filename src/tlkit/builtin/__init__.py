@@ -1,1 +1,1 @@
-"""The toolkit's own parts: plugins like any other, registered through the same hooks."""
+"""The parts that tlkit comes with: plugins like any other, registered through the same hooks."""

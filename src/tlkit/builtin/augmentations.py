@@ -1,17 +1,18 @@
-"""The toolkit's own augmentations; the only module that knows albumentations.
+"""The built-in augmentations.
 
-An augmentation takes the decoded image, uint8 RGB ``(H, W, 3)`` of any size, and gives
-``(size, size, 3)``: a random crop is to see the whole image.
+An augmentation maps the decoded image, uint8 RGB ``(H, W, 3)`` of any size, to ``(size, size, 3)``, so that a
+random crop can be taken from the whole image.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tlkit.parts.preprocess import Preprocess
 from tlkit.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from tlkit.parts.augmentation import Augmentation
     from tlkit.plugins.registry import Register
 
 
@@ -22,8 +23,8 @@ def tlkit_augmentations(register: Register) -> None:
     register("standard", standard)
 
 
-def none(preprocess: Preprocess) -> Any:
-    """The plain image, preprocessed and nothing else."""
+def none(preprocess: Preprocess) -> Augmentation:
+    """Preprocesses the image and changes nothing else."""
     from tlkit.builtin.augmentation_transforms import plain
 
     return plain(preprocess)
@@ -37,17 +38,17 @@ def affine(
     shear: float = 0.0,
     zoom: float = 0.0,
     flip: bool = False,
-) -> Any:
-    """The preprocessed image turned, moved, sheared and zoomed, as Keras' ImageDataGenerator means them.
+) -> Augmentation:
+    """Rotates, shifts, shears and zooms the preprocessed image, as Keras' ImageDataGenerator does.
 
-    Each is drawn evenly from its range; places from outside the image take its nearest pixel.
+    Each value is drawn uniformly from its range. Positions outside of the image get its nearest pixel.
 
     Args:
         rotation: degrees; drawn from -rotation to rotation.
-        shift: part of width and of height; each drawn from -shift to shift.
+        shift: fraction of width and of height; each drawn from -shift to shift.
         shear: degrees, drawn from -shear to shear; as in Keras, so 0.2 is a fifth of a degree.
         zoom: width and height are each scaled by a factor drawn from 1 - zoom to 1 + zoom.
-        flip: mirror half of the images left to right.
+        flip: flip half of the images horizontally.
     """
     from tlkit.builtin.augmentation_transforms import keras_affine
 
@@ -61,14 +62,14 @@ def standard(
     ratio: tuple[float, float] = (0.75, 1.333),
     flip: bool = True,
     colour: float = 0.2,
-) -> Any:
-    """A random part of the image, resized, mirrored and with its colours changed a little.
+) -> Augmentation:
+    """Crops a random part of the image, resizes it, flips it and jitters its colours.
 
     Args:
-        scale: smallest and largest part of the image's area that is cut out.
-        ratio: smallest and largest width / height of the cut.
-        flip: mirror half of the images left to right.
-        colour: how far brightness, contrast and saturation move, 0 to 1; hue moves a quarter of it.
+        scale: smallest and largest area of the crop, as a fraction of the image's.
+        ratio: smallest and largest aspect ratio of the crop, width / height.
+        flip: flip half of the images horizontally.
+        colour: strength of the jitter of brightness, contrast and saturation, 0 to 1; hue gets a quarter.
     """
     from tlkit.builtin.augmentation_transforms import random_crop
 

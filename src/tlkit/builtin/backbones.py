@@ -1,4 +1,4 @@
-"""All of timm's networks as backbones, under timm's own names."""
+"""All networks of timm as backbones, under timm's own names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 Features = Literal["pooled", "map"]
 Weights = Literal["pretrained", "none"] | Path
 
-SOURCES = ("local-dir:", "hf-hub:")
+#: Schemes of the addresses that timm accepts in place of a name: a folder, and a repository of the hub.
+SCHEMES = ("local-dir:", "hf-hub:")
 
 
 @hookimpl
@@ -26,17 +27,20 @@ def tlkit_backbones(register: Register) -> None:
 
 
 def names() -> Iterable[str]:
-    """Every architecture of the installed timm, and each with the tags it has weights for."""
+    """Returns every architecture of the installed timm, alone and with each tag that it has weights for."""
     import timm
 
     return [*timm.list_models(), *timm.list_pretrained()]
 
 
 def lookup(name: str) -> partial[Backbone] | None:
-    """The factory of a timm name, with or without a tag, or of a ``local-dir:`` or ``hf-hub:`` address."""
+    """Returns the factory of a timm name, with or without a tag, or None if timm does not know it.
+
+    Addresses that begin with ``local-dir:`` or ``hf-hub:`` are names too.
+    """
     import timm
 
-    if name.startswith(SOURCES):
+    if name.startswith(SCHEMES):
         return partial(timm_backbone, name)
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture) or (tag and not timm.models.is_model_pretrained(name)):
@@ -51,22 +55,23 @@ def timm_backbone(
     weights: Weights = "pretrained",
     model_args: dict[str, Any] = {},  # noqa: B006  never changed; the default is shown to users
 ) -> Backbone:
-    """A network of timm's, with the preprocessing its weights were made for.
+    """Makes a network of timm, with the preprocessing that its weights were trained with.
 
     Args:
-        features: "pooled": what timm's own last layer sees, ``(B, C)``; "map": the last activation
+        features: "pooled": the input of timm's own last layer, ``(B, C)``; "map": the last feature
             maps ``(B, C, h, w)``, or the tokens ``(B, N, C)`` of a transformer.
-        weights: "pretrained": timm's own for this name; "none": random; or a .safetensors file.
-        model_args: further arguments of the network, as timm.create_model takes them.
+        weights: "pretrained": timm's weights of this name; "none": random weights; or a .safetensors
+            file.
+        model_args: further arguments of the network, as for timm.create_model.
     """
-    from tlkit.builtin.timm_weights import create
+    from tlkit.builtin.timm_weights import create_model
     from tlkit.parts.timm_backbone import from_timm, load_weights
 
-    model = create(name, model_args, pretrained=weights == "pretrained")
+    model = create_model(name, model_args, pretrained=weights == "pretrained")
     if isinstance(weights, Path):
         load_weights(model, weights)
     config = dict(model.pretrained_cfg)
-    # hub and folder addresses are left behind: the model folder brings the weights itself
+    # the blueprint does not depend on a folder or the hub: a model folder has the weights itself
     arguments = {**_saved_arguments(name), **model_args}
     architecture = config["architecture"]
     blueprint: dict[str, Any] = {"name": architecture, "features": features, "weights": "none"}
@@ -80,12 +85,12 @@ def timm_backbone(
 
 
 def _saved_arguments(name: str) -> dict[str, Any]:
-    """What a folder's or a hub's own config.json says the network was made with."""
+    """Returns the model arguments in the config.json of a folder or of a repository of the hub."""
     from timm.models import load_model_config_from_hf
     from timm.models._hub import load_model_config_from_path
 
-    if not name.startswith(SOURCES):
+    if not name.startswith(SCHEMES):
         return {}
-    source, _, address = name.partition(":")
-    read = load_model_config_from_path if source == "local-dir" else load_model_config_from_hf
-    return dict(read(address)[2] or {})
+    scheme, _, address = name.partition(":")
+    load_config = load_model_config_from_path if scheme == "local-dir" else load_model_config_from_hf
+    return dict(load_config(address)[2] or {})

@@ -1,4 +1,4 @@
-"""The toolkit's own freeze policies: which parameters learn."""
+"""The built-in freeze policies: which parameters are trainable."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ def tlkit_freeze_policies(register: Register) -> None:
 
 
 def backbone(classifier: BlockNetwork) -> set[str]:
-    """Freezes the backbone: the head alone learns, from features made once."""
+    """Freezes the backbone: the head alone is trainable."""
     return _head(classifier)
 
 
 def nothing(classifier: BlockNetwork) -> set[str]:
-    """Freezes nothing: the whole network learns."""
+    """Freezes nothing: the whole network is trainable."""
     return {name for name, _ in classifier.named_parameters()}
 
 
 def all_but_last_blocks(classifier: BlockNetwork, *, blocks: int = 1) -> set[str]:
-    """Freezes everything in front of the last blocks; they and the head learn.
+    """Freezes all blocks of the backbone but the last ones: these and the head are trainable.
 
     Args:
-        blocks: how many of the backbone's blocks learn, counted from the output;
-            `tlkit plugins blocks NAME` lists them.
+        blocks: number of trainable blocks of the backbone, counted from its output;
+            `tlkit plugins blocks NAME` lists the blocks.
     """
     known = classifier.blocks()
     if not 1 <= blocks <= len(known):
@@ -47,23 +47,24 @@ def all_but_last_blocks(classifier: BlockNetwork, *, blocks: int = 1) -> set[str
     return _head(classifier).union(*(block.parameters for block in known[-blocks:]))
 
 
-def matching(classifier: BlockNetwork, *, learn: list[str]) -> set[str]:
-    """Freezes every parameter whose name no pattern matches.
+def matching(classifier: BlockNetwork, *, trainable: list[str]) -> set[str]:
+    """Freezes all parameters but those whose names match a pattern.
 
     Args:
-        learn: shell-style patterns of names that learn, such as "backbone.layer4.*" or "head.*".
+        trainable: shell-style patterns of the names of trainable parameters, such as
+            "backbone.layer4.*" or "head.*".
     """
     names = [name for name, _ in classifier.named_parameters()]
-    chosen: set[str] = set()
-    for pattern in learn:
-        found = {name for name in names if fnmatchcase(name, pattern)}
-        if not found:
+    selected: set[str] = set()
+    for pattern in trainable:
+        matches = {name for name in names if fnmatchcase(name, pattern)}
+        if not matches:
             raise PluginError(
                 f"no parameter's name matches {pattern!r}{close_matches(pattern, names)}; "
                 f"the first is {names[0]!r}, the last {names[-1]!r}"
             )
-        chosen |= found
-    return chosen
+        selected |= matches
+    return selected
 
 
 def _head(classifier: BlockNetwork) -> set[str]:

@@ -1,4 +1,4 @@
-"""The toolkit's own heads: features to one logit per class."""
+"""The built-in heads: features to one logit per class."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def tlkit_heads(register: Register) -> None:
 
 
 def linear(backbone: Backbone, classes: Sequence[str], *, dropout: float = 0.0) -> nn.Module:
-    """One linear layer on pooled features; feature maps are averaged over their positions first.
+    """Makes one linear layer on pooled features; feature maps and tokens are averaged over their positions.
 
     Args:
-        dropout: the part of the features that is left out in training, 0 to 1.
+        dropout: probability that a feature is dropped in training, 0 to 1.
     """
     from tlkit.builtin.head_modules import Mlp
 
@@ -42,12 +42,12 @@ def mlp(
     dropout: float = 0.5,
     pool: Literal["flatten", "average"] = "flatten",
 ) -> nn.Module:
-    """A small fully connected network: one hidden layer with ReLU and dropout.
+    """Makes a fully connected network with one hidden layer, ReLU and dropout.
 
     Args:
-        hidden: units of the hidden layer.
-        dropout: the part of the hidden units that is left out in training, 0 to 1.
-        pool: what becomes of feature maps: "flatten" keeps every position, "average" their mean.
+        hidden: number of hidden units.
+        dropout: probability that a hidden unit is dropped in training, 0 to 1.
+        pool: "flatten" keeps every position of feature maps and tokens, "average" averages over them.
     """
     from tlkit.builtin.head_modules import Mlp
 
@@ -57,27 +57,27 @@ def mlp(
 def class_groups(
     backbone: Backbone, classes: Sequence[str], *, groups: dict[str, str | list[int]]
 ) -> nn.Module:
-    """The pretrained network's own answer, its classes grouped into yours; nothing in it learns.
+    """Groups the classes of the pretrained network into yours; it has no trainable parameters.
 
-    A group's logit is the logsumexp of its classes' logits, so that the softmax over groups is the
-    pretrained softmax summed within each group, and renormalised over the grouped classes.
+    A group's logit is the logsumexp of its classes' logits. The softmax over groups is therefore the
+    pretrained softmax, summed within each group and renormalised over the grouped classes.
 
     Args:
-        groups: for each class, the pretrained classes that count as it: a list of indices, or a
-            text such as "151-268" or "7, 281-285".
+        groups: for each class, the pretrained classes that belong to it: a list of indices, or a
+            string such as "151-268" or "7, 281-285".
     """
     from tlkit.builtin.head_modules import ClassGroups
 
     if backbone.classifier is None:
         raise PluginError(
-            "head 'class-groups' needs the backbone's pretrained last layer, and this backbone brings none: "
-            "use pretrained weights that come with their classes"
+            "head 'class-groups' needs the pretrained last layer, which this backbone does not have: "
+            "use pretrained weights that include their classifier"
         )
-    shape, wanted = backbone.feature_shape, backbone.classifier.in_features
-    if shape != (wanted,):
+    shape, width = backbone.feature_shape, backbone.classifier.in_features
+    if shape != (width,):
         raise PluginError(
-            f"head 'class-groups' reads {wanted} pooled features, and the backbone gives {shape}: "
-            'set features = "pooled" in the backbone\'s table'
+            f"head 'class-groups' needs {width} pooled features, but the backbone's features have the shape "
+            f'{shape}: set features = "pooled" in the backbone\'s table'
         )
     for name in groups:
         if name not in classes:
@@ -92,20 +92,23 @@ def class_groups(
 
 
 def _indices(name: str, group: str | list[int], count: int) -> list[int]:
-    indices: list[int] = []
-    if isinstance(group, str):
-        for part in group.split(","):
-            found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
-            if found is None:
-                raise PluginError(
-                    f"head 'class-groups': group {name!r}: {part!r} is no index and no range a-b"
-                )
-            first = int(found[1])
-            indices += range(first, int(found[2] or first) + 1)
-    else:
-        indices = group
+    """Returns the indices of the `count` pretrained classes that a group consists of."""
+    indices = _parse_ranges(name, group) if isinstance(group, str) else group
     if not indices or not all(0 <= index < count for index in indices):
         raise PluginError(
             f"head 'class-groups': group {name!r} must name indices from 0 to {count - 1}, and is {group!r}"
         )
+    return indices
+
+
+def _parse_ranges(name: str, text: str) -> list[int]:
+    indices: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        if match is None:
+            raise PluginError(
+                f"head 'class-groups': group {name!r}: {part!r} is neither an index nor a range a-b"
+            )
+        first = int(match[1])
+        indices += range(first, int(match[2] or first) + 1)
     return indices

@@ -1,17 +1,19 @@
-"""Where labelled images come from: class folders, or a CSV file."""
+"""The built-in sources of labelled images: class folders, or a CSV file."""
 
 from __future__ import annotations
 
 import csv
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
+
+from natsort import natsort_keygen, ns
 
 from tlkit.errors import DataError, close_matches
 from tlkit.parts.source import IMAGE_SUFFIXES, SPLITS, Sample, Source, SplitName
 from tlkit.plugins.hookspecs import hookimpl
+from tlkit.utils.formatting import bulleted, plural
 
 if TYPE_CHECKING:
     from tlkit.plugins.registry import Register
@@ -23,7 +25,10 @@ SPLIT_NAMES: Mapping[str, SplitName] = {
     "validation": "val",
     "test": "test",
 }
+#: How many problems an error lists.
 PROBLEMS_SHOWN = 10
+
+_natsort_key = natsort_keygen(alg=ns.IGNORECASE)
 
 
 @hookimpl
@@ -33,34 +38,36 @@ def tlkit_sources(register: Register) -> None:
 
 
 def folder(root: Path, *, unlabelled: Path | None = None) -> Source:
-    """A folder per class: ``<root>/cat/1.jpg``, or ``<root>/train/cat/1.jpg`` with the split above it.
+    """Lists the images of a folder per class: ``<root>/cat/1.jpg``.
+
+    The folders of the classes may also be in a folder per split: ``<root>/train/cat/1.jpg``.
 
     Args:
-        root: the folder that holds them.
+        root: the folder that contains them.
         unlabelled: a folder of images without labels.
     """
-    _must_be_folder(root)
-    left_out = unlabelled.resolve() if unlabelled else None
-    folders = [each for each in _folders(root) if each.resolve() != left_out]
-    split_folders = _split_folders(root, folders)
+    _check_folder(root)
+    excluded = unlabelled.resolve() if unlabelled else None
+    subfolders = [path for path in _subfolders(root) if path.resolve() != excluded]
     class_folders: list[tuple[SplitName | None, Path]] = [
-        (split, each)
-        for split, parent in split_folders.items()
-        for each in _folders(parent)
-        if each.resolve() != left_out
-    ] or [(None, each) for each in folders]
-    classes = tuple(sorted({each.name for _, each in class_folders}, key=natural))
-    _must_be_classes(root, classes)
+        (split, path)
+        for split, parent in _split_folders(root, subfolders).items()
+        for path in _subfolders(parent)
+        if path.resolve() != excluded
+    ] or [(None, path) for path in subfolders]
+    classes = tuple(sorted({path.name for _, path in class_folders}, key=natural))
+    _check_classes(root, classes)
     labels = {name: label for label, name in enumerate(classes)}
-    images = {each: find_images(each) for _, each in class_folders}
-    if empty := [str(each) for each, found in images.items() if not found]:
-        raise DataError(_listed("class folders without images: fill them or remove them", empty))
+    images = {path: find_images(path) for _, path in class_folders}
+    if empty := [str(path) for path, files in images.items() if not files]:
+        head = "class folders without images: fill them or remove them"
+        raise DataError(bulleted(head, empty, PROBLEMS_SHOWN))
     samples = [
-        Sample(_id(image, root), image, labels[each.name], split)
-        for split, each in class_folders
-        for image in images[each]
+        Sample(_id(image, root), image, labels[path.name], split)
+        for split, path in class_folders
+        for image in images[path]
     ]
-    _must_be_in_every_split(root, classes, samples)
+    _check_every_split(root, classes, samples)
     return Source(classes, samples, _unlabelled(root, unlabelled))
 
 
@@ -73,112 +80,111 @@ def csv_file(
     split_column: str | None = None,
     unlabelled: Path | None = None,
 ) -> Source:
-    """A CSV file with a row per image: its path, its label and, if you like, its split.
+    """Lists the images in a CSV file, which has a row per image with its path, label and, optionally, split.
 
     Args:
-        root: the folder that the paths in the file start from.
+        root: the folder that the paths are relative to.
         file: the CSV file, relative to the root.
-        path_column: the column with the paths.
-        label_column: the column with the class names.
-        split_column: the column with "train", "val" or "test"; none: the toolkit draws the splits.
+        path_column: the column of the paths.
+        label_column: the column of the class names.
+        split_column: the column of the splits, "train", "val" or "test"; none: tlkit draws the splits.
         unlabelled: a folder of images without labels.
     """
-    _must_be_folder(root)
+    _check_folder(root)
     table = root / file
     columns = [path_column, label_column, *([split_column] if split_column else [])]
     rows: list[tuple[str, str, SplitName | None]] = []
-    seen: dict[str, int] = {}
+    lines: dict[str, int] = {}
     problems: list[str] = []
-    for line, (path, label, *rest) in _rows(table, columns):
+    for line, (path, label, *rest) in _read_rows(table, columns):
         name = PurePosixPath(path).as_posix()
         split = SPLIT_NAMES.get(rest[0].casefold()) if rest else None
-        found = _path_problems(root, path)
-        if name in seen:
-            found.append(f"{path!r} stands in line {seen[name]} already")
+        mistakes = _path_problems(root, path)
+        if name in lines:
+            mistakes.append(f"{path!r} is in line {lines[name]} already")
         if not label:
-            found.append(f"{label_column!r} is empty")
+            mistakes.append(f"{label_column!r} is empty")
         if rest and not split:
-            found.append(f"{split_column!r} is {rest[0]!r}: it must be train, val or test")
-        problems += [f"line {line}: {problem}" for problem in found]
-        seen.setdefault(name, line)
+            mistakes.append(f"{split_column!r} is {rest[0]!r}: it must be train, val or test")
+        problems += [f"line {line}: {mistake}" for mistake in mistakes]
+        lines.setdefault(name, line)
         rows.append((name, label, split))
     if problems:
-        raise DataError(_listed(f"{table}: {_count(problems)}", problems))
+        raise DataError(bulleted(f"{table}: {plural(len(problems), 'problem')}", problems, PROBLEMS_SHOWN))
     classes = tuple(sorted({label for _, label, _ in rows}, key=natural))
-    _must_be_classes(table, classes)
+    _check_classes(table, classes)
     labels = {name: label for label, name in enumerate(classes)}
     samples = [Sample(name, root / name, labels[label], split) for name, label, split in rows]
-    _must_be_in_every_split(table, classes, samples)
+    _check_every_split(table, classes, samples)
     return Source(classes, samples, _unlabelled(root, unlabelled))
 
 
 def find_images(folder: Path) -> list[Path]:
-    """The image files in a folder and below it, in natural order; hidden ones are left out."""
+    """Returns the image files in a folder and all folders below it, in natural order, without hidden ones."""
 
-    def refuse(error: OSError) -> None:
+    def fail(error: OSError) -> None:
         raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
 
     images: list[Path] = []
     visited: set[Path] = set()
-    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        here = Path(parent)
-        folders[:] = sorted(filter(_visible, folders), key=natural)
-        if here.resolve() in visited:  # links can lead round in circles
-            folders.clear()
+    for parent, subfolders, files in os.walk(folder, onerror=fail, followlinks=True):
+        path = Path(parent)
+        subfolders[:] = sorted(filter(_is_visible, subfolders), key=natural)
+        if path.resolve() in visited:  # a link can lead back to a parent
+            subfolders.clear()
             continue
-        visited.add(here.resolve())
+        visited.add(path.resolve())
         images += [
-            here / file for file in files if _visible(file) and Path(file).suffix.lower() in IMAGE_SUFFIXES
+            path / file for file in files if _is_visible(file) and Path(file).suffix.lower() in IMAGE_SUFFIXES
         ]
     return sorted(images, key=lambda image: natural(image.as_posix()))
 
 
-def natural(text: str) -> tuple[list[str | int], str]:
-    """A sort key that puts ``cat.2`` before ``cat.10``."""
-    pieces = re.split(r"(\d+)", text.casefold())
-    return [int(piece) if index % 2 else piece for index, piece in enumerate(pieces)], text
+def natural(text: str) -> tuple[object, str]:
+    """Returns a sort key that puts ``cat.2`` before ``cat.10``, and ignores case unless strings tie."""
+    return _natsort_key(text), text
 
 
-def _visible(name: str) -> bool:
+def _is_visible(name: str) -> bool:
     return not name.startswith(".") and name != "__MACOSX"
 
 
-def _folders(parent: Path) -> list[Path]:
-    folders = (each for each in parent.iterdir() if each.is_dir() and _visible(each.name))
-    return sorted(folders, key=lambda each: natural(each.name))
+def _subfolders(parent: Path) -> list[Path]:
+    subfolders = (path for path in parent.iterdir() if path.is_dir() and _is_visible(path.name))
+    return sorted(subfolders, key=lambda path: natural(path.name))
 
 
-def _split_folders(root: Path, folders: Sequence[Path]) -> dict[SplitName, Path]:
-    """The folders that stand for splits, by split; none when the classes come right below the root."""
-    found = [each for each in folders if each.name.casefold() in SPLIT_NAMES and _folders(each)]
-    others = [each.name for each in folders if each not in found]
-    if found and others:
+def _split_folders(root: Path, subfolders: Sequence[Path]) -> dict[SplitName, Path]:
+    """Returns the folder of each split; nothing if the root contains the class folders themselves."""
+    of_splits = [path for path in subfolders if path.name.casefold() in SPLIT_NAMES and _subfolders(path)]
+    others = [path.name for path in subfolders if path not in of_splits]
+    if of_splits and others:
         raise DataError(
-            f"{root} holds split folders ({_names(each.name for each in found)}) and others "
-            f"({_names(others)}): move the others away, or name a folder of images without labels "
+            f"{root} contains split folders ({', '.join(path.name for path in of_splits)}) and others "
+            f"({', '.join(others)}): move the others away, or name a folder of images without labels "
             "with the option 'unlabelled'"
         )
-    if folders and not found and all(each.name.casefold() in SPLIT_NAMES for each in folders):
+    if subfolders and not of_splits and all(name.casefold() in SPLIT_NAMES for name in others):
         raise DataError(
-            f"{root}: {_names(each.name for each in folders)} hold no class folders: sort their images "
-            "into a folder per class, or list them in a file for the source 'csv'"
+            f"{root}: {', '.join(others)} contain no class folders: sort their images into a folder per "
+            "class, or list them in a file for the source 'csv'"
         )
     splits: dict[SplitName, Path] = {}
-    for each in found:
-        split = SPLIT_NAMES[each.name.casefold()]
+    for path in of_splits:
+        split = SPLIT_NAMES[path.name.casefold()]
         if split in splits:
-            raise DataError(f"{root}: {splits[split].name} and {each.name} are the same split: keep one")
-        splits[split] = each
+            raise DataError(f"{root}: {splits[split].name} and {path.name} are the same split: keep one")
+        splits[split] = path
     return splits
 
 
 def _unlabelled(root: Path, folder: Path | None) -> list[Sample]:
     if folder is None:
         return []
-    _must_be_folder(folder)
+    _check_folder(folder)
     images = find_images(folder)
     if not images:
-        raise DataError(f"{folder} holds no images: add some, or leave 'unlabelled' out")
+        raise DataError(f"{folder} contains no images: add some, or leave 'unlabelled' out")
     return [Sample(_id(image, root), image) for image in images]
 
 
@@ -186,11 +192,11 @@ def _id(image: Path, root: Path) -> str:
     return Path(os.path.relpath(image, root)).as_posix()
 
 
-def _rows(table: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """Line number and the wanted fields of each row, without the space around them."""
+def _read_rows(table: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yields each row's line number and its values in `columns`, stripped of white space."""
     if not table.is_file():
-        siblings = [each.name for each in table.parent.glob("*.csv")]
-        raise DataError(f"{table} is not there{close_matches(table.name, siblings)}")
+        siblings = [path.name for path in table.parent.glob("*.csv")]
+        raise DataError(f"{table} does not exist{close_matches(table.name, siblings)}")
     try:
         with table.open(encoding="utf-8-sig", newline="") as lines:
             reader = csv.DictReader(lines)
@@ -201,7 +207,8 @@ def _rows(table: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]
                 if column not in header
             ]
             if missing:
-                raise DataError(f"{table}: {'; '.join(missing)}; it has {_names(header) or 'no columns'}")
+                listed = ", ".join(header) or "no columns"
+                raise DataError(f"{table}: {'; '.join(missing)}; it has {listed}")
             for row in reader:
                 yield reader.line_num, [(row[column] or "").strip() for column in columns]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -209,7 +216,7 @@ def _rows(table: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]
 
 
 def _path_problems(root: Path, path: str) -> list[str]:
-    as_windows = PureWindowsPath(path)  # knows both kinds of slash, and drives
+    as_windows = PureWindowsPath(path)  # knows both kinds of slashes, and drives
     if not path:
         return ["the path is empty"]
     if as_windows.anchor or ".." in as_windows.parts:
@@ -217,46 +224,36 @@ def _path_problems(root: Path, path: str) -> list[str]:
     return [] if (root / path).is_file() else [f"{path!r} is not a file in {root}"]
 
 
-def _must_be_folder(folder: Path) -> None:
+def _check_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     if folder.exists():
-        raise DataError(f"{folder} is a file: name the folder that holds the images")
+        raise DataError(f"{folder} is a file: name the folder that contains the images")
     parent = folder.parent
-    siblings = [each.name for each in _folders(parent)] if parent.is_dir() else []
-    raise DataError(f"folder {folder} is not there{close_matches(folder.name, siblings)}")
+    siblings = [path.name for path in _subfolders(parent)] if parent.is_dir() else []
+    raise DataError(f"folder {folder} does not exist{close_matches(folder.name, siblings)}")
 
 
-def _must_be_classes(where: Path, classes: Sequence[str]) -> None:
+def _check_classes(source: Path, classes: Sequence[str]) -> None:
+    """Raises unless a folder or CSV file has at least two classes."""
     if len(classes) > 1:
         return
-    found = f"only one class, {classes[0]!r}" if classes else "no classes"
-    due = "a label column with at least two values" if where.is_file() else "a folder per class, at least two"
-    raise DataError(f"{where} has {found}: it needs {due}")
+    count = f"only one class, {classes[0]!r}" if classes else "no classes"
+    needed = (
+        "a label column with at least two values" if source.is_file() else "a folder per class, at least two"
+    )
+    raise DataError(f"{source} has {count}: it needs {needed}")
 
 
-def _must_be_in_every_split(where: Path, classes: Sequence[str], samples: Sequence[Sample]) -> None:
+def _check_every_split(source: Path, classes: Sequence[str], samples: Sequence[Sample]) -> None:
+    """Raises unless each split that a folder or CSV file assigns has images of every class."""
     present = {(sample.split, sample.label) for sample in samples}
     splits = [split for split in SPLITS if any((split, label) in present for label in range(len(classes)))]
-    lacking = [
+    missing = [
         f"{split} has no images of class {name!r}"
         for split in splits
         for label, name in enumerate(classes)
         if (split, label) not in present
     ]
-    if lacking:
-        raise DataError(_listed(f"{where}: every split needs every class", lacking))
-
-
-def _listed(head: str, problems: Sequence[str]) -> str:
-    more = len(problems) - PROBLEMS_SHOWN
-    shown = [*problems[:PROBLEMS_SHOWN], *([f"and {more} more"] if more > 0 else [])]
-    return "\n".join([head, *(f"  - {problem}" for problem in shown)])
-
-
-def _count(problems: Sequence[str]) -> str:
-    return "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-
-
-def _names(names: Iterable[str]) -> str:
-    return ", ".join(names)
+    if missing:
+        raise DataError(bulleted(f"{source}: every split needs every class", missing, PROBLEMS_SHOWN))

@@ -1,7 +1,8 @@
-"""Making timm networks and getting their weights, without a long wait where there is no network."""
+"""Creates timm networks with their weights, and fails quickly where the network cannot be reached."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ from tlkit.errors import PluginError, WeightsError
 from tlkit.utils.connectivity import hub_url, why_unreachable
 
 
-def create(name: str, model_args: dict[str, Any], *, pretrained: bool) -> Any:
-    """timm.create_model, with errors that say what to do.
+def create_model(name: str, model_args: Mapping[str, Any], *, pretrained: bool) -> Any:
+    """Calls timm.create_model, with errors that say what to do.
 
     Raises:
-        WeightsError: there are no such weights, or they can be reached neither here nor on the network.
-        PluginError: timm refuses the name or the arguments.
+        WeightsError: there are no such weights, or they are neither on this machine nor can be downloaded.
+        PluginError: timm rejects the name or the arguments.
     """
     overlay = None
     if name.startswith("local-dir:"):
@@ -27,7 +28,7 @@ def create(name: str, model_args: dict[str, Any], *, pretrained: bool) -> Any:
     elif name.startswith("hf-hub:"):
         _check_hub(name.partition(":")[2].partition("@")[0], name)
     elif pretrained:
-        overlay = _locate(name)
+        overlay = _locate_weights(name)
     try:
         return timm.create_model(name, pretrained=pretrained, pretrained_cfg_overlay=overlay, **model_args)
     except (RuntimeError, SafetensorError, OSError) as error:
@@ -41,18 +42,18 @@ def create(name: str, model_args: dict[str, Any], *, pretrained: bool) -> Any:
 def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise WeightsError(f"local-dir:{folder}: no such folder")
-    for needed in ("config.json", "model.safetensors"):
-        if not (folder / needed).is_file():
-            raise WeightsError(f"local-dir:{folder}: the folder has no {needed}")
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise WeightsError(f"local-dir:{folder}: the folder has no {name}")
 
 
 def _check_hub(repository: str, name: str) -> None:
     if not isinstance(try_to_load_from_cache(repository, "config.json"), str):
-        _reach(f"{hub_url()}/{repository}", name)
+        _check_reachable(f"{hub_url()}/{repository}", name)
 
 
-def _locate(name: str) -> dict[str, Any] | None:
-    """Where timm is to take the weights from: a file if they were fetched before, else its own choice."""
+def _locate_weights(name: str) -> dict[str, str] | None:
+    """Returns the timm configuration of a cached weights file, or None to let timm download it."""
     config = timm.models.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         tags = timm.list_pretrained(f"{name.partition('.')[0]}.*")
@@ -61,19 +62,16 @@ def _locate(name: str) -> dict[str, Any] | None:
             f'backbone {name!r} has no pretrained weights: set weights = "none" or a file{known}'
         )
     if config.hf_hub_id:
-        files = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors"]
-        for file in files:
-            found = try_to_load_from_cache(config.hf_hub_id, file)
-            if isinstance(found, str) and not config.custom_load:
-                return {"file": found}
-        _reach(f"{hub_url()}/{config.hf_hub_id}", name)
+        cached = try_to_load_from_cache(config.hf_hub_id, config.hf_hub_filename or "model.safetensors")
+        if isinstance(cached, str) and not config.custom_load:
+            return {"file": cached}
+        _check_reachable(f"{hub_url()}/{config.hf_hub_id}", name)
     elif config.url and not (Path(torch.hub.get_dir()) / "checkpoints" / Path(config.url).name).is_file():
-        _reach(config.url, name)
+        _check_reachable(config.url, name)
     return None
 
 
-def _reach(url: str, name: str) -> None:
-    """Raises unless `url`'s host answers."""
+def _check_reachable(url: str, name: str) -> None:
     reason = why_unreachable(url)
     if reason is not None:
         raise WeightsError(

@@ -1,4 +1,4 @@
-"""The command line: commands, and what becomes of errors."""
+"""The command line: its commands, plugins' commands, and how errors are reported."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tlkit.cli.run import run
 from tlkit.errors import PluginError, TlkitError
 from tlkit.plugins.disabled import is_disabled
 
-#: The heading in --help of commands that plugins add.
+#: The heading of plugins' commands in --help.
 PANEL = "Commands of plugins"
 
 app = typer.Typer(
@@ -40,18 +40,18 @@ app.add_typer(cache.app, name="cache")
 
 @app.callback(invoke_without_command=True)
 def options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
-    version_: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show an error's traceback.")] = False,
+    version_: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
-    """Options that every command has."""
+    """Handles the options of all commands."""
     if version_:
         say(f"tlkit {version('tlkit')}")
         raise typer.Exit
 
 
 def main() -> None:
-    """Runs the command line; a user's mistake ends with code 2 and no traceback."""
-    # --debug means the same wherever it stands
+    """Runs the command line; exits with code 2 and without a traceback if the user made a mistake."""
+    # --debug may be anywhere on the command line
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
@@ -63,49 +63,58 @@ def main() -> None:
         say(f"Error: {error}", stderr=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        say("Stopped. The same command with the same --out goes on from here.", stderr=True)
+        say("Interrupted. The same command with the same --out resumes the run.", stderr=True)
         sys.exit(130)
     except Exception as error:
         if debug:
             raise
         say(f"Error: {type(error).__name__}: {error}", stderr=True)
-        say("This is a fault of tlkit's or of a plugin's; --debug shows where it happened.", stderr=True)
+        say("This is a bug in tlkit or in a plugin; --debug shows where it happened.", stderr=True)
         sys.exit(1)
 
 
 def _add_plugin_commands(arguments: Sequence[str]) -> None:
     """Adds plugins' own commands.
 
-    Only the one that is asked for is loaded, so that ``--help`` stays fast whatever they import; the
-    others are described by their package's summary.
+    Only the command that is asked for is loaded, so that ``--help`` stays fast whatever plugins import; the
+    others are described by the summary of their distribution.
 
     Raises:
-        PluginError: the one that is asked for cannot be loaded.
+        PluginError: the command that is asked for cannot be loaded.
     """
     own = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
     own |= {group.name for group in app.registered_groups}
-    asked = next((argument for argument in arguments if not argument.startswith("-")), None)
+    requested = next((argument for argument in arguments if not argument.startswith("-")), None)
     for entry in entry_points(group="tlkit.commands"):
         owner = entry.dist.name if entry.dist else entry.name
         if is_disabled(entry.name, owner):
             continue
         if entry.name in own:
-            say(f"{owner}'s command {entry.name!r} is left out: tlkit has one of that name", stderr=True)
-        elif entry.name == asked:
-            app.add_typer(_load(entry, owner), name=entry.name, rich_help_panel=PANEL)
-        else:
-            about = entry.dist.metadata.json if entry.dist else {}
-            app.add_typer(
-                typer.Typer(help=str(about.get("summary", ""))), name=entry.name, rich_help_panel=PANEL
+            say(
+                f"{owner}'s command {entry.name!r} is left out: tlkit has a command of that name", stderr=True
             )
+            continue
+        command = _load(entry, owner) if entry.name == requested else _placeholder(entry)
+        app.add_typer(command, name=entry.name, rich_help_panel=PANEL)
+
+
+def _placeholder(entry: EntryPoint) -> typer.Typer:
+    """Returns a command with a plugin's summary as its help, without loading the plugin."""
+    metadata = entry.dist.metadata.json if entry.dist else {}
+    return typer.Typer(help=str(metadata.get("summary", "")))
 
 
 def _load(entry: EntryPoint, owner: str) -> typer.Typer:
+    """Loads a plugin's command.
+
+    Raises:
+        PluginError: it cannot be imported, or is not a typer.Typer.
+    """
     try:
-        loaded = entry.load()
+        command = entry.load()
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
         raise PluginError(f"{owner}'s command {entry.name!r} could not be loaded: {text}") from error
-    if not isinstance(loaded, typer.Typer):
-        raise PluginError(f"{owner}'s command {entry.name!r} must be a typer.Typer, not {loaded!r}")
-    return loaded
+    if not isinstance(command, typer.Typer):
+        raise PluginError(f"{owner}'s command {entry.name!r} must be a typer.Typer, not {command!r}")
+    return command

@@ -1,27 +1,28 @@
-"""`tlkit evaluate`: what a classifier is worth on images whose class is known."""
+"""`tlkit evaluate`: a classifier's scores on labelled images."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from tlkit.cli.console import json_line, print_evaluation, progress
-from tlkit.cli.predict import DeviceOption, Model, PhaseOption, RejectOption
+from tlkit.cli.console import json_line, progress
+from tlkit.cli.options import DeviceOption, ModelArgument, PhaseOption, RejectOption
+from tlkit.cli.results_text import print_evaluation
 
 
 def evaluate(
-    model: Model,
+    model: ModelArgument,
     images: Annotated[Path, typer.Argument(help="A folder per class, or a CSV file with path and label.")],
     json_: Annotated[
-        bool, typer.Option("--json", help="The object that results.json has under test.")
+        bool, typer.Option("--json", help="One JSON object, as under test in results.json.")
     ] = False,
     reject_below: RejectOption = None,
     phase: PhaseOption = None,
     device: DeviceOption = None,
 ) -> None:
-    """Measure a classifier on labelled images; classes are matched by name."""
+    """Evaluate a classifier on labelled images; classes are matched by name."""
     from tlkit.data.labelled import labelled_images
     from tlkit.inference.predictor import load
     from tlkit.runtime.memory import keep_freed_memory
@@ -30,8 +31,9 @@ def evaluate(
     predictor = load(model, phase=phase, reject_below=reject_below, device=device)
     paths, labels = labelled_images(images)
     with progress("evaluating", len(paths), "images") as tick:
-        result: dict[str, Any] = predictor.evaluate(paths, labels, tick=tick)
+        evaluation = predictor.evaluate(paths, labels, tick=tick)
     if json_:
-        json_line(result)
+        without = {"rejected"} if evaluation.rejected is None else None
+        json_line(evaluation.model_dump(mode="json", by_alias=True, exclude=without))
     else:
-        print_evaluation(result)
+        print_evaluation(evaluation)

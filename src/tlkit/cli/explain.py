@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from tlkit.cli.console import progress, say
-from tlkit.cli.predict import DeviceOption, Model, PhaseOption
+from tlkit.cli.options import DeviceOption, ModelArgument, PhaseOption
 
 
 def explain(
-    model: Model,
+    model: ModelArgument,
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     out: Annotated[Path, typer.Option(help="The folder to write PNG files to.")] = Path("explained"),
     class_: Annotated[
         str | None,
-        typer.Option("--class", help="Look for this class; the one it gives unless given."),
+        typer.Option("--class", help="The class to explain; the predicted one unless given."),
     ] = None,
     phase: PhaseOption = None,
     device: DeviceOption = None,
@@ -26,49 +27,47 @@ def explain(
     """Show where a classifier looks: a heat map over each image, as PNG."""
     from tlkit.errors import DataError
     from tlkit.inference.predictor import load
-    from tlkit.interpret.attribution import explain as attribute
+    from tlkit.interpret.attribution import explain as explain_image
     from tlkit.interpret.png import write_png
 
     predictor = load(model, phase=phase, device=device)
     failed = 0
-    taken: set[str] = set()
+    used: set[str] = set()
     for image in images:
         try:
-            seen = attribute(predictor, image, label=class_)
+            attribution = explain_image(predictor, image, label=class_)
         except DataError as error:
             if class_ is not None and class_ not in predictor.classes:
                 raise
             failed += 1
             say(str(error), stderr=True)
             continue
-        numbers = itertools.count(2)
-        name = image.stem
-        while name in taken:
-            name = f"{image.stem}-{next(numbers)}"
-        taken.add(name)
-        target = out / f"{name}.png"
-        if target.exists() and any(target.samefile(each) for each in images if each.exists()):
+        target = out / f"{_unused_name(image.stem, used)}.png"
+        if target.exists() and any(target.samefile(other) for other in images if other.exists()):
             raise DataError(f"{target} is one of the images: name another folder with --out")
-        file = write_png(target, seen.overlay())
-        say(f"{file}: {seen.method} for {seen.label}, probability {seen.probability:.3f}")
+        file = write_png(target, attribution.overlay())
+        probability = f"probability {attribution.probability:.3f}"
+        say(f"{file}: {attribution.method} for {attribution.label}, {probability}")
     if failed:
         raise typer.Exit(1)
 
 
 def visualize(
-    model: Model,
+    model: ModelArgument,
     layer: Annotated[
         list[str] | None,
         typer.Option(help="A layer of the backbone; an early, a middle and the last one unless given."),
     ] = None,
     channels: Annotated[
-        str | None, typer.Option(help="Such as 0,7,30-33; four at even distances unless given.")
+        str | None, typer.Option(help="Such as 0,7,30-33; four evenly spaced ones unless given.")
     ] = None,
     regularization: Annotated[
-        Literal["none", "l2", "blur"], typer.Option(help="What keeps the images simple.")
+        Literal["none", "l2", "blur"], typer.Option(help="What keeps the images smooth.")
     ] = "blur",
-    steps: Annotated[int, typer.Option(min=1, help="Of gradient ascent.")] = 60,
-    size: Annotated[int | None, typer.Option(min=16, help="Pixels; the network's own unless given.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Number of gradient ascent steps.")] = 60,
+    size: Annotated[
+        int | None, typer.Option(min=16, help="Image size in pixels; the network's own unless given.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="The folder to write PNG files to.")] = Path("visualized"),
     phase: PhaseOption = None,
     device: DeviceOption = None,
@@ -85,20 +84,34 @@ def visualize(
     names = layer or representative_layers(predictor.module)
     chosen = [parse_channels(find_layer(predictor.module, name), channels) for name in names]
     with progress("maximising", len(names), "layers") as tick:
-        for name, places in zip(names, chosen, strict=True):
-            made = maximize(
+        for name, numbers in zip(names, chosen, strict=True):
+            maximized = maximize(
                 predictor.module,
                 predictor.preprocess,
                 name,
-                places,
+                numbers,
                 regularization=regularization,
                 size=size,
                 steps=steps,
             )
-            file = write_png(out / f"{name}-{regularization}.png", np.concatenate([*made.images], axis=1))
+            row = np.concatenate([*maximized.images], axis=1)
+            file = write_png(out / f"{name}-{regularization}.png", row)
             tick(1)
-            rises = ", ".join(
-                f"{place}: {before:.2f} to {after:.2f}"
-                for place, before, after in zip(places, made.before, made.after, strict=True)
-            )
+            rises = _describe_rises(numbers, list(maximized.before), list(maximized.after))
             say(f"{file}: mean activation of channel {rises}")
+
+
+def _unused_name(stem: str, used: set[str]) -> str:
+    """Returns a file name that is not in `used`, and adds it: images of several folders may share a name."""
+    name, numbers = stem, itertools.count(2)
+    while name in used:
+        name = f"{stem}-{next(numbers)}"
+    used.add(name)
+    return name
+
+
+def _describe_rises(channels: Sequence[int], before: Sequence[float], after: Sequence[float]) -> str:
+    return ", ".join(
+        f"{channel}: {low:.2f} to {high:.2f}"
+        for channel, low, high in zip(channels, before, after, strict=True)
+    )

@@ -1,4 +1,4 @@
-"""``tlkit plugins``: what is installed, and what each part takes."""
+"""`tlkit plugins`: the installed plugins, and the parts that they register with their options."""
 
 from __future__ import annotations
 
@@ -10,26 +10,29 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlkit.cli.console import say, table
-from tlkit.cli.plugins_check import check
+from tlkit.cli.plugins_check import check, check_kind
 from tlkit.cli.plugins_new import new
 
 if TYPE_CHECKING:
     from tlkit.plugins.registry import RegisteredPart
 
-app = typer.Typer(help="Show, check and begin plugins and the parts they register.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, show, check and create plugins and the parts that they register.", no_args_is_help=True
+)
 app.command()(check)
 app.command()(new)
 
 
 @app.command("list")
 def list_plugins() -> None:
-    """List the plugins that were found and the parts they register."""
+    """List the installed plugins and the parts that they register."""
     from tlkit.plugins.loader import load_registry
     from tlkit.plugins.registry import KINDS
 
     registry = load_registry()
     states = [
-        (each.name, each.distribution, each.version, each.state, each.reason) for each in registry.plugins
+        (plugin.name, plugin.distribution, plugin.version, plugin.state, plugin.reason)
+        for plugin in registry.plugins
     ]
     table("Plugins", ("name", "distribution", "version", "state", "reason"), states)
     parts = []
@@ -45,21 +48,20 @@ def list_plugins() -> None:
 def show(
     name: Annotated[str, typer.Argument(help="A part's name, as in a recipe.")],
     kind: Annotated[
-        str | None, typer.Option(help="Which kind of part, when the name exists in more than one.")
+        str | None, typer.Option(help="The kind of the part, where parts of several kinds have that name.")
     ] = None,
 ) -> None:
-    """Show what a part does, who registered it and its options."""
+    """Show what a part does, which plugin registered it, and its options."""
     from tlkit.plugins.loader import load_registry
-    from tlkit.plugins.registry import KINDS
 
-    if kind is not None and kind not in KINDS:
-        raise typer.BadParameter(f"{kind!r} is none of {', '.join(KINDS)}", param_hint="--kind")
+    if kind is not None:
+        check_kind(kind)
     registry = load_registry()
     parts = [registry.find(kind, name)] if kind else registry.search(name)
     if len(parts) > 1:
         kinds = ", ".join(part.kind for part in parts)
         raise typer.BadParameter(
-            f"{name!r} is the name of several parts: choose from {kinds}", param_hint="--kind"
+            f"several parts are called {name!r}: choose one of {kinds}", param_hint="--kind"
         )
     _show(parts[0])
 
@@ -70,10 +72,9 @@ def _show(part: RegisteredPart) -> None:
     factory = part.factory
     while isinstance(factory, partial):
         factory = factory.func
-    # the options' own table says what follows
+    # the options have a table of their own
     doc = (inspect.getdoc(factory) or "no description").partition("\nArgs:\n")[0].strip()
-    text = f"{part.kind} {part.name}\nfrom {part.owner} {part.version}\n\n{doc}\n"
-    say(text)
+    say(f"{part.kind} {part.name}\nfrom {part.owner} {part.version}\n\n{doc}\n")
     rows = [
         (option.name, option.type_text, _default(option.default), option.doc)
         for option in options.describe(part.factory)
@@ -83,27 +84,27 @@ def _show(part: RegisteredPart) -> None:
 
 
 def _default(value: object) -> str:
-    """The default as a recipe would write it, as far as it can."""
+    """Formats a default as in a recipe, as far as TOML can express it."""
     if value is None:
         return "none"
-    return (
-        json.dumps(value, default=str) if isinstance(value, str | bool | list | tuple | dict) else str(value)
-    )
+    if isinstance(value, str | bool | list | tuple | dict):
+        return json.dumps(value, default=str)
+    return str(value)
 
 
 @app.command()
 def blocks(
     name: Annotated[str, typer.Argument(help="A backbone's name, as in a recipe.")],
-    features: Annotated[str, typer.Option(help="map or pooled, where the backbone has them.")] = "map",
+    features: Annotated[str, typer.Option(help="map or pooled, where the backbone has that option.")] = "map",
 ) -> None:
-    """Show a backbone's blocks from input to output: what a freeze policy freezes or lets learn as one."""
+    """Show a backbone's blocks, which freeze policies freeze as a whole, from input to output."""
     from tlkit.plugins import options
     from tlkit.plugins.loader import load_registry
 
     registry = load_registry()
     known = {option.name for option in options.describe(registry.find("backbone", name).factory)}
-    wanted = {"features": features} if "features" in known else {}
-    backbone = registry.make("backbone", name, {**wanted, **registry.without_weights(name)})
+    chosen = {"features": features} if "features" in known else {}
+    backbone = registry.make("backbone", name, {**chosen, **registry.without_weights(name)})
     sizes = {key: value.numel() for key, value in backbone.module.named_parameters()}
     rows = []
     for number, block in enumerate(backbone.blocks(), 1):

@@ -1,4 +1,4 @@
-"""``tlkit plugins check``: the contract suite over parts, and over every family of timm's."""
+"""`tlkit plugins check`: runs the contract suite on parts, or on a network of every timm family."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ import typer
 from tlkit.cli.console import json_line, progress, say, table
 
 if TYPE_CHECKING:
-    from tlkit.plugins.registry import Registry
+    from tlkit.plugins.registry import RegisteredPart, Registry
     from tlkit.testing import Result
     from tlkit.testing.timm_families import Row
 
-COLUMNS = ("family", "name", "px>", "forward", "blocks>", "split", "fine-tune step", "model folder")
+#: The table of timm's families; columns whose name ends with ``>`` are aligned to the right.
+FAMILY_COLUMNS = ("family", "name", "px>", "forward", "blocks>", "partitioned", "fine-tuned", "model folder")
 
 
 def check(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Parts, as in a recipe; with --timm families, all unless named."),
+        typer.Argument(help="Names of parts, as in a recipe; with --timm of families, all unless given."),
     ] = None,
     kind: Annotated[str | None, typer.Option(help="Only parts of this kind.")] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="OPTION=VALUE", help="Give the parts this option.")
+        list[str] | None, typer.Option("--set", metavar="OPTION=VALUE", help="Set an option of the parts.")
     ] = None,
     root: Annotated[Path | None, typer.Option(help="The folder that sources are checked with.")] = None,
     size: Annotated[
-        int | None, typer.Option(min=1, help="Pixels of the images that backbones are checked with.")
+        int | None, typer.Option(min=1, help="Size in pixels of the images that backbones are checked with.")
     ] = None,
     json_: Annotated[
         bool, typer.Option("--json", help="One JSON object per line instead of a table.")
     ] = False,
-    timm: Annotated[bool, typer.Option("--timm", help="One network of every family of timm's.")] = False,
+    timm: Annotated[bool, typer.Option("--timm", help="Check one network of every timm family.")] = False,
     page: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="With --timm, write the table to this Markdown file too."),
     ] = None,
 ) -> None:
-    """Check parts against what tlkit wants of them, and say how to mend what fails.
+    """Check that parts do what tlkit requires of them, and say how to fix what fails.
 
     A backbone's option `weights` is "none", or left out, unless --set says otherwise, so that nothing is
-    fetched.
+    downloaded.
     """
     from tlkit.plugins.loader import load_registry
-    from tlkit.plugins.registry import KINDS
 
-    if kind is not None and kind not in KINDS:
-        raise typer.BadParameter(f"{kind!r} is none of {', '.join(KINDS)}", param_hint="--kind")
+    if kind is not None:
+        check_kind(kind)
     if not timm and not names:
         raise typer.BadParameter("name at least one part; tlkit plugins list shows them", param_hint="NAMES")
     if page is not None and not timm:
-        raise typer.BadParameter("only --timm writes one", param_hint="--page")
+        raise typer.BadParameter("it can only be used with --timm", param_hint="--page")
     registry = load_registry()
     if timm:
         passed = _check_timm(names or [], registry, as_json=json_, page=page)
@@ -64,75 +64,95 @@ def check(
         raise typer.Exit(1)
 
 
+def check_kind(kind: str) -> None:
+    """Raises typer.BadParameter if there is no such kind of part."""
+    from tlkit.plugins.registry import KINDS
+
+    if kind not in KINDS:
+        raise typer.BadParameter(f"{kind!r} is not one of {', '.join(KINDS)}", param_hint="--kind")
+
+
 def _check_parts(
     names: Sequence[str],
     registry: Registry,
     kind: str | None,
-    texts: Sequence[str],
+    assignments: Sequence[str],
     root: Path | None,
     size: int | None,
     *,
     as_json: bool,
 ) -> bool:
+    """Checks parts by name and prints the results; returns whether no check failed."""
     from tlkit.recipe.reader import read_options
 
-    given = read_options(texts)
-    # every name is looked up first, so that a misspelt one costs no time
+    options = read_options(assignments)
     parts = [
         part for name in names for part in ([registry.find(kind, name)] if kind else registry.search(name))
     ]
-    where = root.absolute() if root else None
+    folder = root.absolute() if root else None
+    # before any check runs, since checks take time
     for part in parts:
-        _must_be_possible(part.kind, part.name, given, registry, where)
-    done = []
+        _check_options(part, options, registry, folder)
+    results = []
     for part in parts:
-        with progress(f"{part.kind} {part.name}", _checks(part.kind), "checks") as tick:
-            for result in _results(part.kind, part.name, given, registry, where, size):
-                done.append(result)
+        with progress(f"{part.kind} {part.name}", _check_count(part.kind), "checks") as tick:
+            for result in _results(part, options, registry, folder, size):
+                results.append(result)
                 tick(1)
                 if as_json:
                     json_line(asdict(result))
-    failed = [result for result in done if result.outcome == "failed"]
     if not as_json:
-        rows = [(f"{each.kind} {each.part}", each.check, each.outcome, each.message) for each in done]
-        table(None, ("part", "check", "result", "message"), rows)
-        na = sum(result.outcome == "not applicable" for result in done)
-        say(f"{len(done) - len(failed) - na} passed, {len(failed)} failed, {na} not applicable")
-    return not failed
+        _print_results(results)
+    return all(result.outcome != "failed" for result in results)
 
 
-def _must_be_possible(
-    kind: str, name: str, given: Mapping[str, Any], registry: Registry, root: Path | None
+def _check_options(
+    part: RegisteredPart, options: Mapping[str, Any], registry: Registry, root: Path | None
 ) -> None:
-    """Finds a mistake before any part is checked, which takes its time."""
+    """Raises PluginError if a part cannot be made with these options and this folder."""
     from tlkit.errors import PluginError
 
-    for key, message in registry.problems(kind, name, given):
-        raise PluginError(f"{kind} {name!r}: option {key!r} {message}")
-    if kind == "source" and root is None and registry.needs_root(name):
-        raise PluginError(f"source {name!r} needs a folder: give one with --root PATH")
+    for key, message in registry.problems(part.kind, part.name, options):
+        raise PluginError(f"{part.kind} {part.name!r}: option {key!r} {message}")
+    if part.kind == "source" and root is None and registry.needs_root(part.name):
+        raise PluginError(f"source {part.name!r} needs a folder: name one with --root PATH")
 
 
-def _checks(kind: str) -> int:
-    """How many results a part of that kind gives."""
+def _check_count(kind: str) -> int:
+    """Returns the number of results of a part of that kind."""
     from tlkit.testing import CHECKS
 
-    return len(CHECKS[kind]) + 2
+    return len(CHECKS[kind]) + 2  # whether its options are declared, and whether it can be made
 
 
 def _results(
-    kind: str, name: str, given: Mapping[str, Any], registry: Registry, root: Path | None, size: int | None
+    part: RegisteredPart,
+    options: Mapping[str, Any],
+    registry: Registry,
+    root: Path | None,
+    size: int | None,
 ) -> Iterator[Result]:
     from tlkit.testing import results
 
-    own = registry.without_weights(name) if kind == "backbone" else {}
-    return results(kind, name, {**own, **given}, registry=registry, root=root, size=size)
+    defaults = registry.without_weights(part.name) if part.kind == "backbone" else {}
+    return results(part.kind, part.name, {**defaults, **options}, registry=registry, root=root, size=size)
 
 
-def _check_timm(wanted: Sequence[str], registry: Registry, *, as_json: bool, page: Path | None) -> bool:
+def _print_results(results: Sequence[Result]) -> None:
+    rows = [
+        (f"{result.kind} {result.part}", result.check, result.outcome, result.message) for result in results
+    ]
+    table(None, ("part", "check", "result", "message"), rows)
+    outcomes = [result.outcome for result in results]
+    counts = (f"{outcomes.count(outcome)} {outcome}" for outcome in ("passed", "failed", "not applicable"))
+    say(", ".join(counts))
+
+
+def _check_timm(requested: Sequence[str], registry: Registry, *, as_json: bool, page: Path | None) -> bool:
+    """Checks a network of each family and prints a row for each; returns whether all of them work."""
     from tlkit.testing import timm_families
 
-    families = timm_families.families(wanted)
+    families = timm_families.families(requested)
     rows = []
     with progress("timm", len(families), "families") as tick:
         for row in timm_families.survey(families, registry):
@@ -141,7 +161,7 @@ def _check_timm(wanted: Sequence[str], registry: Registry, *, as_json: bool, pag
                 json_line(asdict(row))
             tick(1)
     if not as_json:
-        table(None, (*COLUMNS, "reason"), [(*_cells(row), row.reason) for row in rows])
+        table(None, (*FAMILY_COLUMNS, "reason"), [(*_cells(row), row.reason) for row in rows])
         say(_summary(rows))
     if page is not None:
         page.write_text(_page(rows), encoding="utf-8")
@@ -149,26 +169,27 @@ def _check_timm(wanted: Sequence[str], registry: Registry, *, as_json: bool, pag
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    flags = [row.forward, row.split, row.finetune, row.model_folder]
-    forward, split, finetune, folder = ("yes" if flag else "no" for flag in flags)
-    return row.family, row.name, str(row.size), forward, str(row.blocks), split, finetune, folder
+    flags = (row.forward, row.partitions, row.finetune, row.model_folder)
+    forward, partitions, finetune, folder = ("yes" if flag else "no" for flag in flags)
+    return row.family, row.name, str(row.size), forward, str(row.blocks), partitions, finetune, folder
 
 
 def _summary(rows: Sequence[Row]) -> str:
-    flags = ("forward", "split", "finetune", "model_folder")
-    forward, split, finetune, folder = (sum(getattr(row, flag) for row in rows) for flag in flags)
     return (
-        f"Of {len(rows)} families {forward} forward, {split} divide in front of their last block and keep "
-        f"features, {finetune} fine-tune, {folder} come back from a model folder."
+        f"Of {len(rows)} families, {sum(row.forward for row in rows)} compute features, "
+        f"{sum(row.partitions for row in rows)} are partitioned in front of their last block, "
+        f"{sum(row.finetune for row in rows)} are fine-tuned, and "
+        f"{sum(row.model_folder for row in rows)} are restored from a model folder."
     )
 
 
 def _page(rows: Sequence[Row]) -> str:
-    """The table as a Markdown page."""
+    """Returns the table as a Markdown page."""
     from datetime import date
     from importlib.metadata import version
 
-    names = [column.removesuffix(">") for column in COLUMNS]
+    names = [column.removesuffix(">") for column in FAMILY_COLUMNS]
+    alignments = [" ---: " if column.endswith(">") else " --- " for column in FAMILY_COLUMNS]
     lines = [
         "# timm's networks",
         "",
@@ -176,10 +197,10 @@ def _page(rows: Sequence[Row]) -> str:
         "with the fewest parameters, without pretrained weights; written by "
         "`tlkit plugins check --timm --page docs/timm.md`.",
         "",
-        f"{_summary(rows)} One that does not divide trains whole: slower, to the same end.",
+        f"{_summary(rows)} A network that cannot be partitioned trains whole: slower, with the same result.",
         "",
         f"| {' | '.join(names)} |",
-        f"|{'|'.join(' ---: ' if column.endswith('>') else ' --- ' for column in COLUMNS)}|",
+        f"|{'|'.join(alignments)}|",
         *(f"| {' | '.join(_cells(row))} |" for row in rows),
     ]
     reasons = [f"- `{row.name}` ({row.family}): {row.reason}" for row in rows if row.reason]

@@ -1,4 +1,4 @@
-"""``tlkit plugins new``: a package that registers one part, with its test, ready to be changed."""
+"""`tlkit plugins new`: writes a package that registers one part, with a test, to start a plugin from."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from typing import Annotated
 import typer
 
 from tlkit.cli.console import say
+from tlkit.cli.plugins_check import check_kind
 
-#: A distribution's name, as Python packaging wants it.
-NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+#: The names that Python packaging allows for a distribution.
+VALID_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+#: The files of the package, and the template of each.
 FILES = {
     "pyproject.toml": "pyproject.toml.txt",
     "README.md": "README.md.txt",
@@ -27,46 +29,57 @@ FILES = {
 def new(
     name: Annotated[str, typer.Argument(help="The part's name; the package is called tlkit-NAME.")],
     kind: Annotated[str, typer.Option(help="backbone, head, augmentation, freeze-policy or source.")],
-    out: Annotated[Path | None, typer.Option(help="The folder; tlkit-NAME unless given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder to write; tlkit-NAME unless given.")] = None,
 ) -> None:
-    """Begin a plugin: a package with one part, a test that calls the contract suite, and a README."""
-    from tlkit.plugins.loader import load_registry
-    from tlkit.plugins.registry import HOOKS, KINDS
-
-    if kind not in KINDS:
-        raise typer.BadParameter(f"{kind!r} is none of {', '.join(KINDS)}", param_hint="--kind")
-    if not NAME.fullmatch(name):
+    """Create a plugin: a package with one part, a test that runs the contract suite, and a README."""
+    check_kind(kind)
+    part = _part_name(name, kind)
+    folder = out or Path(f"tlkit-{part}")
+    if folder.exists():
         raise typer.BadParameter(
-            f"{name!r} is no name for a package: letters, digits, '-', '_' and '.', "
-            "a letter or digit at both ends",
+            f"{folder} exists already: choose another folder with --out", param_hint="NAME"
+        )
+    _write_package(folder, part, kind)
+    say(f"{folder} has the {kind} {part!r}. Install it and run its test:")
+    say(f"  pip install -e {folder}")
+    say(f"  pytest {folder}")
+    say(f"  tlkit plugins check {part}{' --root FOLDER' if kind == 'source' else ''}")
+
+
+def _part_name(name: str, kind: str) -> str:
+    """Returns the name of the new part; raises typer.BadParameter if it is not valid or not free."""
+    from tlkit.plugins.loader import load_registry
+
+    if not VALID_NAME.fullmatch(name):
+        raise typer.BadParameter(
+            f"{name!r} is not a valid package name: use letters, digits, '-', '_' and '.', with a letter or "
+            "digit at both ends",
             param_hint="NAME",
         )
     part = re.sub(r"[-_.]+", "-", name.removeprefix("tlkit-")).lower()
     if part in load_registry().names(kind):
-        raise typer.BadParameter(
-            f"there is a {kind} {part!r} already: choose another name", param_hint="NAME"
-        )
+        raise typer.BadParameter(f"a {kind} {part!r} exists already: choose another name", param_hint="NAME")
     with suppress(PackageNotFoundError):
-        found = distribution(f"tlkit-{part}")
+        installed = distribution(f"tlkit-{part}")
         raise typer.BadParameter(
-            f"a package {found.name} is installed already: choose another name", param_hint="NAME"
+            f"a package {installed.name} is installed already: choose another name", param_hint="NAME"
         )
-    folder = out or Path(f"tlkit-{part}")
-    if folder.exists():
-        raise typer.BadParameter(f"{folder} is there already: choose another with --out", param_hint="NAME")
-    names = {
+    return part
+
+
+def _write_package(folder: Path, part: str, kind: str) -> None:
+    from tlkit.plugins.registry import HOOKS
+
+    values = {
         "part": part,
         "distribution": f"tlkit-{part}",
         "module": f"tlkit_{part.replace('-', '_')}",
         "kind": kind,
         "hook": HOOKS[kind],
     }
+    templates = files("tlkit.cli") / "templates"
     for target, template in FILES.items():
-        text = (files("tlkit") / "templates" / template.format(kind=kind)).read_text(encoding="utf-8")
-        file = folder / target.format(**names)
+        text = (templates / template.format(kind=kind)).read_text(encoding="utf-8")
+        file = folder / target.format(**values)
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(Template(text).substitute(names), encoding="utf-8")
-    say(f"{folder} has the {kind} {part!r}. Install it and run its test:")
-    say(f"  pip install -e {folder}")
-    say(f"  pytest {folder}")
-    say(f"  tlkit plugins check {part}{' --root FOLDER' if kind == 'source' else ''}")
+        file.write_text(Template(text).substitute(values), encoding="utf-8")

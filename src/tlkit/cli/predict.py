@@ -1,4 +1,4 @@
-"""`tlkit predict`: labels for images."""
+"""`tlkit predict`: labels images."""
 
 from __future__ import annotations
 
@@ -7,26 +7,18 @@ import sys
 import time
 from collections.abc import Callable
 from enum import Enum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tlkit.cli.console import counting, json_line, say
+from tlkit.cli.options import DeviceOption, ModelArgument, PhaseOption, RejectOption
 
 if TYPE_CHECKING:
     from tlkit.inference.predictor import Prediction
 
-Model = Annotated[Path, typer.Argument(help="A model folder, or a run folder.")]
-PhaseOption = Annotated[str | None, typer.Option(help="Of a run folder: this phase instead of the last.")]
-DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best unless given.")]
-RejectOption = Annotated[
-    float | None,
-    typer.Option(min=0, max=1, help="Say 'unclassified' below this confidence; what is stored unless given."),
-]
 
-
-class Form(Enum):
+class Format(Enum):
     """How predictions are printed."""
 
     table = "table"
@@ -35,10 +27,10 @@ class Form(Enum):
 
 
 def predict(
-    model: Model,
+    model: ModelArgument,
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="PATH...", help="Images, folders, patterns; - reads a list of paths."),
+        typer.Argument(metavar="PATH...", help="Images, folders or patterns; - reads paths from stdin."),
     ],
     top: Annotated[int, typer.Option(min=1, help="How many classes to list with their probabilities.")] = 1,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
@@ -47,18 +39,17 @@ def predict(
     phase: PhaseOption = None,
     device: DeviceOption = None,
 ) -> None:
-    """Label images. Ends with code 1 if some could not be read; the rest is labelled all the same."""
+    """Label images; exit with code 1 if some cannot be read, after labelling the others."""
     from tlkit.data.image_paths import image_paths
-    from tlkit.inference.predictor import load
+    from tlkit.inference.predictor import UNCLASSIFIED, load
     from tlkit.runtime.memory import keep_freed_memory
 
     keep_freed_memory()
     predictor = load(model, phase=phase, reject_below=reject_below, device=device)
     images = image_paths(paths, sys.stdin)
-    form = Form.json if json_ else Form.csv if csv_ else Form.table
-    write = _writer(
-        form, min(top, len(predictor.classes)), max(map(len, (*predictor.classes, "unclassified")))
-    )
+    output = Format.json if json_ else Format.csv if csv_ else Format.table
+    label_width = max(map(len, (*predictor.classes, UNCLASSIFIED)))
+    write = _writer(output, min(top, len(predictor.classes)), label_width)
     began, count, failed = time.monotonic(), 0, 0
     with counting("predicting", "images") as tick:
         for prediction in predictor.stream(images, top=top):
@@ -66,49 +57,52 @@ def predict(
             count += 1
             failed += prediction.error is not None
             tick(1)
-    spent = max(time.monotonic() - began, 1e-9)
+    seconds = max(time.monotonic() - began, 1e-9)
     unreadable = f"; {failed:,} could not be read" if failed else ""
-    say(f"{count:,} images in {spent:,.1f} s, {count / spent:,.0f}/s{unreadable}", stderr=True)
+    say(f"{count:,} images in {seconds:,.1f} s, {count / seconds:,.0f}/s{unreadable}", stderr=True)
     if failed:
         raise typer.Exit(1)
 
 
-def _writer(form: Form, top: int, width: int) -> Callable[[Prediction], Any]:
-    if form is Form.json:
-        return lambda found: json_line(_object(found))
-    if form is Form.csv:
+def _writer(output: Format, top: int, label_width: int) -> Callable[[Prediction], object]:
+    """Returns a function that prints one prediction; for CSV, the header is printed now."""
+    if output is Format.json:
+        return lambda prediction: json_line(_json_object(prediction))
+    if output is Format.csv:
         rows = csv.writer(sys.stdout, lineterminator="\n")
-        names = [f"{name}_{place}" for place in range(1, top + 1) for name in ("class", "probability")]
-        rows.writerow(["path", "label", "confidence", *names, "error"])
-        return lambda found: rows.writerow(_cells(found, top))
-    return lambda found: say(_line(found, width))
+        columns = [f"{name}_{rank}" for rank in range(1, top + 1) for name in ("class", "probability")]
+        rows.writerow(["path", "label", "confidence", *columns, "error"])
+        return lambda prediction: rows.writerow(_cells(prediction, top))
+    return lambda prediction: say(_line(prediction, label_width))
 
 
-def _object(found: Prediction) -> dict[str, Any]:
+def _json_object(prediction: Prediction) -> dict[str, object]:
     return {
-        "path": found.image,
-        "label": found.label,
-        "confidence": found.confidence,
-        "top": [{"class": name, "probability": probability} for name, probability in found.top],
-        "error": found.error,
+        "path": prediction.image,
+        "label": prediction.label,
+        "confidence": prediction.confidence,
+        "top": [{"class": name, "probability": probability} for name, probability in prediction.top],
+        "error": prediction.error,
     }
 
 
-def _cells(found: Prediction, top: int) -> list[Any]:
-    listed = [cell for pair in found.top for cell in pair]
-    blank = "" if found.confidence is None else found.confidence
+def _cells(prediction: Prediction, top: int) -> list[str | float]:
+    top_cells = [cell for pair in prediction.top for cell in pair]
+    padding = [""] * (2 * top - len(top_cells))
+    confidence = "" if prediction.confidence is None else prediction.confidence
     return [
-        found.image,
-        found.label or "",
-        blank,
-        *listed,
-        *[""] * (2 * top - len(listed)),
-        found.error or "",
+        prediction.image,
+        prediction.label or "",
+        confidence,
+        *top_cells,
+        *padding,
+        prediction.error or "",
     ]
 
 
-def _line(found: Prediction, width: int) -> str:
-    if found.error is not None:
-        return f"{'–':<{width}}         {found.image}: cannot be read: {found.error}"
-    others = ", ".join(f"{name} {probability:.1%}" for name, probability in found.top[1:])
-    return f"{found.label:<{width}}  {found.confidence:6.1%} {found.image}{f'  ({others})' if others else ''}"
+def _line(prediction: Prediction, label_width: int) -> str:
+    if prediction.error is not None:
+        return f"{'–':<{label_width}}         {prediction.image}: cannot be read: {prediction.error}"
+    others = ", ".join(f"{name} {probability:.1%}" for name, probability in prediction.top[1:])
+    confidence = f"{prediction.label:<{label_width}}  {prediction.confidence:6.1%}"
+    return f"{confidence} {prediction.image}{f'  ({others})' if others else ''}"

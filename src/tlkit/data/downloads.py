@@ -1,4 +1,4 @@
-"""Fetching archives of images: resumed after a break, checked, and unpacked without trust."""
+"""Downloads archives of images: resumed after an interruption, verified, and unpacked safely."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tlkit.errors import FetchError
 from tlkit.parts.source import Download
 from tlkit.utils.connectivity import why_unreachable
 
-#: Seconds until a connection that says nothing counts as broken: to be made, and between two pieces.
+#: Seconds after which a silent connection counts as broken: while it is made, and between two chunks.
 TIMEOUT = (10, 30)
-#: How often a broken connection is taken up again without coming further; the pause doubles each time.
+#: How many attempts in a row may make no progress; the pause between them doubles each time.
 ATTEMPTS = 4
 FIRST_PAUSE = 1.0
-#: Bytes that are written at a time: at most so many are lost when a connection breaks.
-PIECE = 2**16
+#: Bytes that are written at a time: at most this many are lost when a connection breaks.
+CHUNK_SIZE = 2**16
 #: Archives may unpack to this many times their own size: photos hardly shrink when they are packed.
 MAX_GROWTH = 10
 MAX_FILES = 1_000_000
@@ -32,113 +32,120 @@ MAX_FILES = 1_000_000
 Tick = Callable[[int], object]
 
 
-def download(item: Download, folder: Path, tick: Tick) -> Path:
-    """Fetches a file into `folder`, or goes on with what an earlier attempt left there.
+def download(archive: Download, folder: Path, tick: Tick) -> Path:
+    """Downloads a file into `folder`, or resumes an earlier download of it.
 
-    What has come is in a file named ``….part`` until all of it is there and its checksum is right.
+    An unfinished download is in a file named ``….part`` until it is complete and its checksum is verified.
 
     Args:
-        item: what to fetch.
-        folder: where it goes; what is there already is not fetched again.
-        tick: called with the number of bytes that came.
+        archive: the file to download.
+        folder: where to store it; a file that is there already is not downloaded again.
+        tick: called with the number of bytes that have arrived.
 
     Returns:
         The file.
 
     Raises:
-        FetchError: it cannot be reached, breaks off again and again, is not what it should be, or
+        FetchError: the file cannot be reached, is interrupted again and again, is not the expected file, or
             cannot be written.
     """
-    file = folder / f"{item.sha256[:8]}-{PurePosixPath(item.url).name}"
+    file = folder / f"{archive.sha256[:8]}-{PurePosixPath(archive.url).name}"
     if file.is_file():
-        tick(item.size)
+        tick(archive.size)
         return file
     part = file.with_name(f"{file.name}.part")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _must_fit(item.size - _size(part), folder)
+        _check_disk_space(archive.size - _size(part), folder)
         tick(_size(part))
-        _complete(item, part, tick)
-        with part.open("rb") as content:
-            found = hashlib.file_digest(content, "sha256").hexdigest()
-        if found != item.sha256:
-            part.unlink()
-            raise FetchError(
-                f"{item.url} is not the file that was expected: its sha256 is {found}, not {item.sha256}. It "
-                "was thrown away: try again, and if it stays so, the file was changed at its source"
-            )
+        _complete(archive, part, tick)
+        _check_sha256(archive, part)
         part.rename(file)
-    except OSError as error:  # not the network's: those have become a FetchError
+    except OSError as error:  # requests' errors are OSErrors too, but have become FetchErrors by now
         raise FetchError(f"{folder} cannot be written: {error.strerror or error}") from error
     return file
 
 
-def _complete(item: Download, part: Path, tick: Tick) -> None:
-    """Fetches what is missing, over as many connections as it takes."""
-    reason, failures, furthest = why_unreachable(item.url), 0, _size(part)
-    while reason is None and _size(part) < item.size:
+def _complete(archive: Download, part: Path, tick: Tick) -> None:
+    """Downloads what is missing, over as many connections as necessary."""
+    reason, failures, furthest = why_unreachable(archive.url), 0, _size(part)
+    while reason is None and _size(part) < archive.size:
         try:
-            _go_on(item, part, tick)
-            said = "it ends too soon"
+            _resume(archive, part, tick)
+            message = "the connection closed too soon"
         except requests.RequestException as error:
-            said = _say(error)
+            message = _describe(error)
         failures = 0 if _size(part) > furthest else failures + 1
         furthest = max(furthest, _size(part))
         if failures == ATTEMPTS:
-            reason = said
+            reason = message
         elif failures:
             time.sleep(FIRST_PAUSE * 2 ** (failures - 1))
     if reason is not None:
         have = _size(part)
-        kept = f"; {have:,} of {item.size:,} bytes are kept, and the same command goes on" if have else ""
-        raise FetchError(f"{item.url} could not be reached: {reason}{kept}")
+        hint = f"; {have:,} of {archive.size:,} bytes are downloaded: the same command resumes there"
+        raise FetchError(f"{archive.url} could not be reached: {reason}{hint if have else ''}")
 
 
-def _go_on(item: Download, part: Path, tick: Tick) -> None:
-    """Appends what is missing; starts again where the server knows no ranges."""
+def _resume(archive: Download, part: Path, tick: Tick) -> None:
+    """Appends what is missing; starts again if the server does not support ranges."""
     have = _size(part)
     headers = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"}
-    with requests.get(item.url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
-        answer.raise_for_status()
-        resumed = answer.status_code == requests.codes.partial_content
+    with requests.get(archive.url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        response.raise_for_status()
+        resumed = response.status_code == requests.codes.partial_content
         start = have if resumed else 0
-        # a page to log in to, or another file, must not be taken for a piece of this one
-        expected = str(item.size - start)
-        if answer.headers.get("Content-Length", expected) != expected or (
-            resumed and not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+        # a login page, or another file, must not be taken for a part of this one
+        length = str(archive.size - start)
+        if response.headers.get("Content-Length", length) != length or (
+            resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
         ):
-            raise FetchError(f"{item.url} is not the file of {item.size:,} bytes that was expected")
+            raise FetchError(f"{archive.url} is not the expected file of {archive.size:,} bytes")
         if not resumed:
             tick(-have)
         with part.open("ab" if resumed else "wb") as file:
-            for piece in answer.iter_content(PIECE):
-                if file.tell() + len(piece) > item.size:
-                    raise FetchError(f"{item.url} is larger than the {item.size:,} bytes that were expected")
-                file.write(piece)
-                tick(len(piece))
+            for chunk in response.iter_content(CHUNK_SIZE):
+                if file.tell() + len(chunk) > archive.size:
+                    raise FetchError(f"{archive.url} is larger than the expected {archive.size:,} bytes")
+                file.write(chunk)
+                tick(len(chunk))
+
+
+def _check_sha256(archive: Download, part: Path) -> None:
+    """Removes a complete download, and raises, if it has another checksum."""
+    with part.open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    if sha256 != archive.sha256:
+        part.unlink()
+        raise FetchError(
+            f"{archive.url} is not the expected file: its sha256 is {sha256}, not {archive.sha256}. It was "
+            "deleted. Try again; if the checksum still differs, the file has changed at its source"
+        )
 
 
 def unpack(archives: Sequence[tuple[Path, str]], root: Path, tick: Tick) -> None:
-    """Unpacks zip files into a folder that is not there yet, or empty; all of them or nothing.
+    """Unpacks zip files into a folder that is empty or does not exist yet: all of them, or nothing.
 
     Args:
-        archives: each file, and where below `root` it goes.
-        root: the folder; it may be a link or a mounted disk.
-        tick: called with the number of bytes that were unpacked.
+        archives: each file, and the folder to unpack it into, relative to `root`.
+        root: the folder; it may be a link or the root of a mounted disk.
+        tick: called with the number of bytes that have been unpacked.
 
     Raises:
-        FetchError: one is no sound zip file, a path in it leads out of the folder, it would unpack to far
-            more than its own size, the folder is not empty, or cannot be written.
+        FetchError: an archive is not a valid zip file, a path in it leads out of the folder, it would unpack
+            to far more than its own size, or the folder is not empty or cannot be written.
     """
     unfinished = root / ".unfinished"
     try:
         root.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(unfinished, ignore_errors=True)
-        if found := next(root.iterdir(), None):
-            raise FetchError(f"{root} is to hold what is fetched, and holds {found.name}: move it away")
+        if existing := next(root.iterdir(), None):
+            raise FetchError(
+                f"{root} must be empty to unpack images into, but has {existing.name}: move it away"
+            )
         unfinished.mkdir()
-        for archive, below in archives:
-            _unpack_one(archive, unfinished / below, tick)
+        for archive, subfolder in archives:
+            _unpack_archive(archive, unfinished / subfolder, tick)
         for path in list(unfinished.iterdir()):
             path.rename(root / path.name)
     except OSError as error:
@@ -147,15 +154,15 @@ def unpack(archives: Sequence[tuple[Path, str]], root: Path, tick: Tick) -> None
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _unpack_one(archive: Path, folder: Path, tick: Tick) -> None:
+def _unpack_archive(archive: Path, folder: Path, tick: Tick) -> None:
     try:
         with zipfile.ZipFile(archive) as opened:
             members = opened.infolist()
-            _must_be_harmless(archive, members)
+            _check_members(archive, members)
             folder.mkdir(parents=True, exist_ok=True)
-            _must_fit(sum(member.file_size for member in members), folder)
+            _check_disk_space(sum(member.file_size for member in members), folder)
             for member in members:
-                # reads no more than the size that was declared, and checked above
+                # reads no more than the declared size, which has been checked
                 opened.extract(member, folder)
                 tick(member.file_size)
     except (
@@ -169,9 +176,10 @@ def _unpack_one(archive: Path, folder: Path, tick: Tick) -> None:
         raise FetchError(f"{archive} cannot be unpacked: {error}") from error
 
 
-def _must_be_harmless(archive: Path, members: list[zipfile.ZipInfo]) -> None:
+def _check_members(archive: Path, members: Sequence[zipfile.ZipInfo]) -> None:
+    """Raises if an archive contains links or paths out of its folder, or grows too much when unpacked."""
     for member in members:
-        path = PureWindowsPath(member.filename)  # knows both kinds of slash, and drives
+        path = PureWindowsPath(member.filename)  # knows both kinds of slashes, and drives
         if path.anchor or ".." in path.parts:
             raise FetchError(f"{archive} was not unpacked: {member.filename!r} in it leads out of its folder")
         if stat.S_ISLNK(member.external_attr >> 16):
@@ -184,16 +192,16 @@ def _must_be_harmless(archive: Path, members: list[zipfile.ZipInfo]) -> None:
         )
 
 
-def _must_fit(size: int, folder: Path) -> None:
+def _check_disk_space(size: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if size > free:
-        raise FetchError(f"{folder}: {size:,} bytes are needed and {free:,} are free")
+        raise FetchError(f"{folder}: {size:,} bytes are needed, but only {free:,} are free")
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _say(error: requests.RequestException) -> str:
+def _describe(error: requests.RequestException) -> str:
     response = error.response
     return f"{response.status_code} {response.reason}" if response is not None else str(error)

@@ -19,7 +19,7 @@ class Feed(Protocol):
         """Returns the number of images."""
 
     def batches(self, order: Indices, size: int, epoch: int) -> Iterator[tuple[Indices, tuple[Tensor, ...]]]:
-        """Yields batches in the given order, as the epoch sees them; each tensor is ``(k·b, …)`` on the device."""
+        """Yields batches in that order, as the epoch sees them; tensors are ``(k·b, …)`` on the device."""
 
 
 def batch_indices(order: Indices, size: int) -> list[Indices]:

@@ -36,7 +36,7 @@ def generate(source: Source, samples: Sequence[Sample], tick: Callable[[int], ob
                 temporary.write_bytes(content)
         except OSError as error:
             raise DataError(
-                f"images cannot be written to {sample.path.parent}: {error.strerror or error}. Free some space "
-                "there, or name another folder in TLKIT_CACHE or data.root"
+                f"images cannot be written to {sample.path.parent}: {error.strerror or error}. Free some "
+                "space there, or name another folder in TLKIT_CACHE or data.root"
             ) from error
         tick(1)

@@ -1,4 +1,4 @@
-"""From what is written on a command line to image files: files, folders, patterns, a list."""
+"""Finds the image files that command-line arguments name: files, folders, patterns, or a list."""
 
 from __future__ import annotations
 
@@ -10,53 +10,57 @@ from pathlib import Path
 from tlkit.errors import DataError, close_matches
 from tlkit.parts.source import IMAGE_SUFFIXES
 
+#: The argument that stands for a list of paths.
+STDIN = "-"
 
-def image_paths(given: Iterable[str], lines: Iterable[str]) -> Iterator[str]:
-    """The images that paths stand for, one by one and without holding all of them.
+
+def image_paths(arguments: Iterable[str], lines: Iterable[str]) -> Iterator[str]:
+    """Returns an iterator over the image files that arguments name, which never holds all of them.
 
     Args:
-        given: files; folders, searched for images in all folders below but hidden ones; patterns such
-            as ``photos/*.jpg``; ``-`` for `lines`.
-        lines: one path each.
+        arguments: files; folders, which are searched for images with all folders below them, except hidden
+            ones; patterns such as ``photos/*.jpg``; ``-`` for `lines`.
+        lines: one path each, such as standard input.
 
     Raises:
-        DataError: a path that was given is not there, or holds no image; before any is yielded.
+        DataError: a path does not exist, or contains no images; before any path is yielded.
     """
-    given = list(given)
-    for path in given:
-        _must_be_there(path)
-    return _found(given, lines)
+    arguments = list(arguments)
+    for path in arguments:
+        _check(path)
+    return _expand(arguments, lines)
 
 
-def _found(given: Iterable[str], lines: Iterable[str]) -> Iterator[str]:
-    for path in given:
-        if path == "-":
+def _expand(arguments: Iterable[str], lines: Iterable[str]) -> Iterator[str]:
+    for path in arguments:
+        if path == STDIN:
             yield from (line.rstrip("\r\n") for line in lines if line.strip())
         elif Path(path).is_dir():
-            yield from _below(path)
+            yield from _images_below(path)
         elif Path(path).exists():
             yield path
         else:
             yield from sorted(glob.glob(path, recursive=True))  # noqa: PTH207  Path's has no absolute patterns
 
 
-def _below(folder: str) -> Iterator[str]:
-    for where, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+def _images_below(folder: str) -> Iterator[str]:
+    for parent, subfolders, files in os.walk(folder):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in sorted(files):
             if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
-                yield os.path.join(where, name)  # noqa: PTH118  a Path for each of a million is slow
+                yield os.path.join(parent, name)  # noqa: PTH118  a Path for each of a million is slow
 
 
-def _must_be_there(path: str) -> None:
-    if path == "-":
+def _check(path: str) -> None:
+    """Raises if an argument names no file."""
+    if path == STDIN:
         return
     if Path(path).is_dir():
-        if next(_below(path), None) is None:
-            raise DataError(f"{path} holds no images")
+        if next(_images_below(path), None) is None:
+            raise DataError(f"{path} contains no images")
     elif not Path(path).exists():
-        if any(True for _ in glob.iglob(path, recursive=True)):  # noqa: PTH207
+        if next(glob.iglob(path, recursive=True), None) is not None:  # noqa: PTH207
             return
         parent = Path(path).parent
-        siblings = [each.name for each in parent.iterdir()] if parent.is_dir() else []
-        raise DataError(f"{path} is not there{close_matches(Path(path).name, siblings)}")
+        siblings = [sibling.name for sibling in parent.iterdir()] if parent.is_dir() else []
+        raise DataError(f"{path} does not exist{close_matches(Path(path).name, siblings)}")

@@ -1,7 +1,7 @@
-"""From a file to pixels: the one place where images are read.
+"""Reads image files; the only module that does.
 
-Everything that looks at an image (training, evaluation, prediction, export) goes through `decode`,
-so rotation, palettes, transparency, 16-bit and CMYK are handled once. Sizes are in pixels.
+Training, evaluation, prediction and export all decode images with `decode`, so rotation, palettes,
+transparency, 16-bit greys and CMYK are handled in one place. Sizes are in pixels.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from PIL import ImageOps, UnidentifiedImageError
 from tlkit.parts.source import Sample
 
 PillowImage.init()
-#: Only formats that Pillow decodes itself: EPS, for one, would start Ghostscript on a stranger's file.
+#: Only formats that Pillow decodes itself: EPS, for one, would run Ghostscript on an untrusted file.
 FORMATS = tuple(
     name
     for name in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000")
     if name in PillowImage.OPEN
 )
-#: To be raised when `decode` gives other pixels than before: kept features are then made again.
+#: Increase it when `decode` changes pixels, so that cached features are computed again.
 DECODING = 1
-#: Larger images are refused: a small file can unpack to more than the memory there is.
+#: Larger images are rejected: a small file can decompress to more than the memory can hold.
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 500_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A sample whose file was read and found sound.
+    """A sample whose file has been read and can be decoded.
 
     Attributes:
-        sample: what the source said of it.
-        sha256: of the file's bytes, in hexadecimal: what kept features are found by.
+        sample: the sample, as the source lists it.
+        sha256: hash of the file's bytes, in hexadecimal; cached features are found by it.
         width: as stored, before any EXIF rotation.
         height: as stored, before any EXIF rotation.
     """
@@ -51,14 +51,14 @@ class Image:
 
 
 class UnreadableImage(Exception):
-    """An image that cannot be decoded; its text is the reason."""
+    """An image that cannot be decoded; the message is the reason."""
 
 
 def decode(content: bytes) -> PillowImage.Image:
-    """Decodes an image file's content to an upright RGB image; see `upright`.
+    """Decodes the content of an image file to an upright RGB image; see `upright`.
 
     Raises:
-        UnreadableImage: not an image, cut short, of a format that is not read, or too large.
+        UnreadableImage: it is not an image, is truncated, has an unsupported format, or is too large.
     """
     image = _open(content)
     try:
@@ -69,10 +69,10 @@ def decode(content: bytes) -> PillowImage.Image:
 
 
 def upright(image: PillowImage.Image) -> PillowImage.Image:
-    """Any of Pillow's images as an upright RGB image.
+    """Converts any Pillow image to an upright RGB image.
 
-    EXIF rotation is applied; transparent pixels are laid over white; 16-bit greys are scaled to 8 bits
-    (Pillow alone would cut them off); of an animation the first picture is taken.
+    EXIF rotation is applied, transparent pixels are composited over white, 16-bit greys are scaled to 8 bits
+    (Pillow alone would clip them), and the first frame of an animation is used.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16") or image.mode == "I":
@@ -85,39 +85,40 @@ def upright(image: PillowImage.Image) -> PillowImage.Image:
 
 def read_image(path: Path) -> PillowImage.Image:
     """Reads and decodes an image file; see `decode`."""
-    return decode(_content(path))
+    return decode(_read_bytes(path))
 
 
 def inspect_images(
     samples: Sequence[Sample], *, threads: int, tick: Callable[[int], object] = lambda _: None
 ) -> tuple[list[Image], list[tuple[str, str]]]:
-    """Reads every sample's file once, to identify it by content and to see that it decodes.
+    """Reads every sample's file once, to hash its content and to check that it can be decoded.
 
-    JPEGs are decoded at an eighth of their size, which finds a damaged file at a fraction of the cost.
+    JPEGs are decoded at an eighth of their size, which detects damaged files at a fraction of the cost.
 
     Args:
-        samples: what to read.
+        samples: the samples to read.
         threads: how many files are read at a time.
         tick: called with 1 after each file.
 
     Returns:
-        The sound images in the samples' order, and (id, reason) of every file that is not.
+        The images that can be decoded, in the samples' order, and (id, reason) of each of the others.
     """
     images: list[Image] = []
     rejected: list[tuple[str, str]] = []
     with ThreadPoolExecutor(threads) as pool:
-        for sample, found in zip(samples, pool.map(_inspect_one, samples), strict=True):
-            if isinstance(found, Image):
-                images.append(found)
+        for sample, result in zip(samples, pool.map(_inspect, samples), strict=True):
+            if isinstance(result, Image):
+                images.append(result)
             else:
-                rejected.append((sample.id, found))
+                rejected.append((sample.id, result))
             tick(1)
     return images, rejected
 
 
-def _inspect_one(sample: Sample) -> Image | str:
+def _inspect(sample: Sample) -> Image | str:
+    """Returns the image, or the reason why it cannot be decoded."""
     try:
-        content = _content(sample.path)
+        content = _read_bytes(sample.path)
         image = _open(content)
         width, height = image.size
         image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
@@ -129,7 +130,7 @@ def _inspect_one(sample: Sample) -> Image | str:
     return Image(sample, hashlib.sha256(content).hexdigest(), width, height)
 
 
-def _content(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UnreadableImage(f"the file is larger than {MAX_BYTES:,} bytes")
@@ -144,11 +145,11 @@ def _content(path: Path) -> bytes:
 def _open(content: bytes) -> PillowImage.Image:
     try:
         with warnings.catch_warnings():
-            # Pillow warns of large images by its own limit; ours is checked below
+            # Pillow warns of images above its own limit; tlkit's is checked below
             warnings.simplefilter("ignore", PillowImage.DecompressionBombWarning)
             image = PillowImage.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise UnreadableImage("not an image, or of a format that is not read") from error
+        raise UnreadableImage("not an image, or of an unsupported format") from error
     except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
         raise UnreadableImage(_reason(error)) from error
     if image.width * image.height > MAX_PIXELS:

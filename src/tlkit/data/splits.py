@@ -1,7 +1,7 @@
-"""Which images train, which validate and which test.
+"""Divides labelled images into training, validation and test images.
 
-Images with equal bytes always go to the same split, so that nothing a classifier learnt from is in its
-test. The draw depends on the seed and on the images, never on the order they come in.
+Images with equal bytes always go to the same split, so that no training image is in the test split too. The
+draw depends on the seed and on the images, not on their order.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 
 from tlkit.errors import DataError
 from tlkit.parts.source import SPLITS, SplitName
+from tlkit.utils.formatting import bulleted, plural, shortlist
 
 if TYPE_CHECKING:
     from tlkit.data.images import Image
@@ -23,18 +24,19 @@ if TYPE_CHECKING:
 
 #: An image that is in several of the source's own splits stays in the last of these.
 PRECEDENCE: tuple[SplitName | None, ...] = (None, "train", "val", "test")
-NAMES_SHOWN = 5
+#: How many images an error lists.
+IMAGES_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Labelled images by what they are for, each part sorted by label and id.
+    """Labelled images by split, each split sorted by label and id.
 
     Attributes:
-        train: what is learnt from.
-        val: what chooses among epochs.
-        test: what the results are measured on.
-        rejected: (sample id, reason) of images that belong in none.
+        train: images to train on.
+        val: images to choose the best epoch by.
+        test: images to evaluate on.
+        rejected: (sample id, reason) of images that are in no split.
     """
 
     train: tuple[Image, ...]
@@ -45,7 +47,7 @@ class Splits:
 
 @dataclass(frozen=True)
 class _Pool:
-    """Images that are dealt out to `splits`: per class, the groups in the order they are drawn."""
+    """Images to divide among `splits`: per class, the groups in the order in which they are drawn."""
 
     splits: tuple[SplitName, ...]
     classes: tuple[tuple[Group, ...], ...]
@@ -61,138 +63,145 @@ def draw_splits(
 ) -> Splits:
     """Divides labelled images into training, validation and test images.
 
-    Splits that the source knows are kept; a missing validation split is drawn from its training
-    images. Train is drawn first, then val, then test, so that another number of test images leaves the
-    other two as they were.
+    Splits that the source assigns are respected; a missing validation split is drawn from its training
+    images. Train is drawn first, then val, then test, so the number of test images does not affect the
+    other two.
 
     Args:
         images: labelled images, in any order.
         classes: class names; a label is an index into them.
-        seed: of the draw.
+        seed: seed of the draw.
         per_class: images per class of each split; None: all images, by `fractions`.
-        fractions: parts of each class's distinct images that go to val and to test, at least one to
+        fractions: fractions of each class's distinct images for val and for test, at least one image
             each; the rest is for training.
 
     Raises:
         DataError: no such splits can be drawn from these images.
     """
-    _must_be_labelled(images, classes)
-    groups, rejected = _groups(images, classes)
+    _check_labels(images, classes)
+    groups, rejected = _group_equal(images, classes)
     pools = [
-        _Pool(splits, _shuffled(own, len(classes), seed))
-        for splits, own in _divide(groups, {image.sample.split for image in images})
+        _Pool(splits, _shuffle(members, len(classes), seed))
+        for splits, members in _assign_groups(groups, {image.sample.split for image in images})
     ]
     if per_class is None:
-        _must_be_enough_distinct(pools, classes)
+        _check_distinct(pools, classes)
     drawn: dict[SplitName, list[Image]] = {split: [] for split in SPLITS}
-    short: list[tuple[_Pool, int]] = []
+    too_small: list[tuple[_Pool, int]] = []
     for pool in pools:
-        for label, own in enumerate(pool.classes):
+        for label, members in enumerate(pool.classes):
             if per_class is None:
-                taken = _take(own, _shares(len(own), pool.splits, fractions), weigh=lambda _: 1)
+                taken = _take(members, _shares(len(members), pool.splits, fractions), weigh=lambda _: 1)
             else:
-                taken = _take(own, {split: per_class[split] for split in pool.splits}, weigh=len)
+                taken = _take(members, {split: per_class[split] for split in pool.splits}, weigh=len)
             if taken is None:
-                short.append((pool, label))
-            for split, found in (taken or {}).items():
-                drawn[split] += found
-    if per_class is not None and short:
-        raise DataError(_shortage(short, pools, classes, per_class))
-    train, val, test = (tuple(sorted(drawn[split], key=_place)) for split in SPLITS)
+                too_small.append((pool, label))
+                continue
+            for split, of_class in taken.items():
+                drawn[split] += of_class
+    if per_class is not None and too_small:
+        raise DataError(_describe_shortage(too_small, pools, classes, per_class))
+    train, val, test = (tuple(sorted(drawn[split], key=_by_label_and_id)) for split in SPLITS)
     return Splits(train, val, test, tuple(sorted(rejected)))
 
 
 def _label(image: Image) -> int:
-    assert image.sample.label is not None  # _must_be_labelled has seen to it
+    assert image.sample.label is not None  # _check_labels has made sure
     return image.sample.label
 
 
-def _place(image: Image) -> tuple[int, str]:
+def _by_label_and_id(image: Image) -> tuple[int, str]:
     return _label(image), image.sample.id
 
 
-def _must_be_labelled(images: Sequence[Image], classes: Sequence[str]) -> None:
+def _check_labels(images: Sequence[Image], classes: Sequence[str]) -> None:
+    """Raises unless every image has a valid label, and either all or none of them have a split."""
     if not images:
         raise DataError("there are no labelled images to draw from: check the source and its root")
-    known = range(len(classes))
-    if wrong := sorted(image.sample.id for image in images if image.sample.label not in known):
-        raise DataError(f"the source gives {len(wrong)} images a label that is no class: {_some(wrong)}")
-    if unplaced := sorted(image.sample.id for image in images if image.sample.split is None):
-        if len(unplaced) < len(images):
-            raise DataError(
-                f"the source knows the split of some images, but not of {len(unplaced)}: {_some(unplaced)}; "
-                "give every image a split, or none"
-            )
+    labels = range(len(classes))
+    if invalid := sorted(image.sample.id for image in images if image.sample.label not in labels):
+        listed = shortlist(invalid, IMAGES_SHOWN)
+        raise DataError(
+            f"the source gives {plural(len(invalid), 'image')} a label that is not a class: {listed}"
+        )
+    without = sorted(image.sample.id for image in images if image.sample.split is None)
+    if 0 < len(without) < len(images):
+        raise DataError(
+            f"the source assigns a split to some images, but not to {len(without)}: "
+            f"{shortlist(without, IMAGES_SHOWN)}; give every image a split, or none"
+        )
 
 
-def _groups(images: Iterable[Image], classes: Sequence[str]) -> tuple[list[Group], list[tuple[str, str]]]:
-    """Images with equal bytes, together; and those whose twins have another label or a later split."""
-    twins: dict[str, list[Image]] = {}
-    for image in sorted(images, key=_place):
-        twins.setdefault(image.sha256, []).append(image)
+def _group_equal(
+    images: Iterable[Image], classes: Sequence[str]
+) -> tuple[list[Group], list[tuple[str, str]]]:
+    """Groups images with equal bytes; rejects those with a twin of another label or in a later split."""
+    by_content: dict[str, list[Image]] = {}
+    for image in sorted(images, key=_by_label_and_id):
+        by_content.setdefault(image.sha256, []).append(image)
     groups: list[Group] = []
     rejected: list[tuple[str, str]] = []
-    for group in twins.values():
-        first, last = group[0], group[-1]
+    for twins in by_content.values():
+        first, last = twins[0], twins[-1]
         if _label(first) != _label(last):
-            for image in group:
+            for image in twins:
                 other = last if _label(image) == _label(first) else first
-                rejected.append((image.sample.id, _contradiction(image, other, classes)))
+                rejected.append((image.sample.id, _describe_contradiction(image, other, classes)))
             continue
-        split = max((image.sample.split for image in group), key=PRECEDENCE.index)
-        kept = tuple(image for image in group if image.sample.split == split)
-        groups.append(kept)
+        split = max((image.sample.split for image in twins), key=PRECEDENCE.index)
+        group = tuple(image for image in twins if image.sample.split == split)
+        groups.append(group)
         rejected += [
-            (image.sample.id, f"has the same bytes as {kept[0].sample.id} in the split {split!r}")
-            for image in group
+            (image.sample.id, f"has the same bytes as {group[0].sample.id} in the split {split!r}")
+            for image in twins
             if image.sample.split != split
         ]
     return groups, rejected
 
 
-def _contradiction(image: Image, other: Image, classes: Sequence[str]) -> str:
+def _describe_contradiction(image: Image, other: Image, classes: Sequence[str]) -> str:
     return (
         f"is labelled {classes[_label(image)]!r} and has the same bytes as {other.sample.id}, "
         f"which is labelled {classes[_label(other)]!r}"
     )
 
 
-def _divide(
-    groups: Sequence[Group], known: set[SplitName | None]
+def _assign_groups(
+    groups: Sequence[Group], assigned: set[SplitName | None]
 ) -> list[tuple[tuple[SplitName, ...], Sequence[Group]]]:
-    """Which groups are dealt out to which splits."""
-    if known == {None}:
+    """Returns which groups are divided among which splits, given the splits that the source assigns."""
+    if assigned == {None}:
         return [(SPLITS, groups)]
-    if missing := [split for split in ("train", "test") if split not in known]:
-        found = ", ".join(split for split in SPLITS if split in known)
+    if missing := [split for split in ("train", "test") if split not in assigned]:
+        present = ", ".join(split for split in SPLITS if split in assigned)
         raise DataError(
-            f"the source has {found} images but no {' and no '.join(missing)} images: add a "
+            f"the source has {present} images but no {' and no '.join(missing)} images: add a "
             f"{missing[0]} folder, or use none of the split folders to have the splits drawn"
         )
-    own = {split: [group for group in groups if group[0].sample.split == split] for split in SPLITS}
-    if "val" not in known:
-        return [(("train", "val"), own["train"]), (("test",), own["test"])]
-    return [((split,), own[split]) for split in SPLITS]
+    members = {split: [group for group in groups if group[0].sample.split == split] for split in SPLITS}
+    if "val" not in assigned:
+        return [(("train", "val"), members["train"]), (("test",), members["test"])]
+    return [((split,), members[split]) for split in SPLITS]
 
 
-def _shuffled(groups: Iterable[Group], classes: int, seed: int) -> tuple[tuple[Group, ...], ...]:
-    """Each class's groups, sorted as they come, in the order that its own generator draws them."""
-    per_class: list[list[Group]] = [[] for _ in range(classes)]
+def _shuffle(groups: Iterable[Group], classes: int, seed: int) -> tuple[tuple[Group, ...], ...]:
+    """Returns each class's groups in the order in which they are drawn; each class has its own generator."""
+    by_class: list[list[Group]] = [[] for _ in range(classes)]
     for group in groups:
-        per_class[_label(group[0])].append(group)
+        by_class[_label(group[0])].append(group)
     shuffled = []
-    for label, own in enumerate(per_class):
+    for label, members in enumerate(by_class):
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, label])))
-        shuffled.append(tuple(own[index] for index in generator.permutation(len(own))))
+        shuffled.append(tuple(members[index] for index in generator.permutation(len(members))))
     return tuple(shuffled)
 
 
 def _take(
     groups: Iterable[Group], counts: Mapping[SplitName, int], *, weigh: Callable[[Group], int]
 ) -> dict[SplitName, list[Image]] | None:
-    """Fills one split after the other; None if one cannot be filled.
+    """Fills one split after the other; returns None if one cannot be filled.
 
-    A group that is too large for what a split still lacks is left to the next.
+    A group that is larger than what a split still lacks is left to the next.
     """
     taken: dict[SplitName, list[Image]] = {}
     for split, lacking in counts.items():
@@ -211,69 +220,64 @@ def _take(
 
 
 def _shares(count: int, splits: Sequence[SplitName], fractions: Mapping[str, float]) -> dict[SplitName, int]:
-    """How many of `count` distinct images go to each split: at least one, the first gets the rest."""
+    """Returns how many of `count` distinct images go to each split: at least one; the first gets the rest."""
     first, *others = splits
     shares = {}
     left = count
-    for place, split in enumerate(others):
-        still_waiting = len(others) - place
-        shares[split] = min(max(1, round(count * fractions[split])), left - still_waiting)
+    for index, split in enumerate(others):
+        reserved = len(others) - index  # one for each of the splits that follow, and for the first
+        shares[split] = min(max(1, round(count * fractions[split])), left - reserved)
         left -= shares[split]
     return {first: left, **shares}
 
 
-def _must_be_enough_distinct(pools: Iterable[_Pool], classes: Sequence[str]) -> None:
-    lines = [
-        f"  - {classes[label]}: {len(own)} distinct, {len(pool.splits)} needed for {', '.join(pool.splits)}"
+def _check_distinct(pools: Iterable[_Pool], classes: Sequence[str]) -> None:
+    """Raises unless each class has a distinct image for each split."""
+    too_small = [
+        f"{classes[label]}: {len(members)} distinct, {len(pool.splits)} needed for {', '.join(pool.splits)}"
         for pool in pools
-        for label, own in enumerate(pool.classes)
-        if len(own) < len(pool.splits)
+        for label, members in enumerate(pool.classes)
+        if len(members) < len(pool.splits)
     ]
-    if lines:
-        raise DataError(
-            "\n".join(["too few images to have one of each class in each split: add some", *lines])
-        )
+    if too_small:
+        head = "too few images to have one of each class in each split: add some"
+        raise DataError(bulleted(head, too_small))
 
 
-def _shortage(
-    short: Iterable[tuple[_Pool, int]],
+def _describe_shortage(
+    too_small: Iterable[tuple[_Pool, int]],
     pools: Iterable[_Pool],
     classes: Sequence[str],
     per_class: Mapping[str, int],
 ) -> str:
-    lines = [
-        f"  - {classes[label]}: {_size(pool.classes[label])}, "
+    lacking = [
+        f"{classes[label]}: {_count_images(pool.classes[label])}, "
         f"{sum(per_class[split] for split in pool.splits)} asked for {', '.join(pool.splits)}"
-        for pool, label in short
+        for pool, label in too_small
     ]
-    possible = [_possible(pool, per_class) for pool in pools]
+    largest = [_largest_counts(pool, per_class) for pool in pools]
     advice = "no smaller numbers would do: add images"
-    if all(possible):
-        numbers = {split: number for found in possible for split, number in found.items()}
+    if all(largest):
+        numbers = {split: number for counts in largest for split, number in counts.items()}
         listed = ", ".join(f"{split} = {numbers[split]}" for split in SPLITS)
         advice = f"add images, or ask for fewer: per_class = {{ {listed} }} would do"
-    return "\n".join(["too few images in a class for data.per_class", *lines, advice])
+    return f"{bulleted('too few images in a class for data.per_class', lacking)}\n{advice}"
 
 
-def _size(groups: Sequence[Group]) -> str:
+def _count_images(groups: Sequence[Group]) -> str:
     images = sum(map(len, groups))
     return f"{images} images" if images == len(groups) else f"{images} images ({len(groups)} distinct)"
 
 
-def _possible(pool: _Pool, per_class: Mapping[str, int]) -> dict[SplitName, int]:
-    """The largest numbers, in the proportions asked for, that every class can meet; empty if none."""
-    asked = {split: per_class[split] for split in pool.splits}
-    total = sum(asked.values())
-    smallest = sorted(pool.classes, key=len)
-    for size in range(min(total, *(sum(map(len, own)) for own in smallest)), 0, -1):
-        numbers = {split: max(1, size * number // total) for split, number in asked.items()}
-        for split in pool.splits[: max(0, size - sum(numbers.values()))]:
-            numbers[split] += 1
-        if all(_take(own, numbers, weigh=len) is not None for own in smallest):
-            return numbers
+def _largest_counts(pool: _Pool, per_class: Mapping[str, int]) -> dict[SplitName, int]:
+    """Returns the largest numbers, in the requested proportions, that every class can meet; empty if none."""
+    requested = {split: per_class[split] for split in pool.splits}
+    total = sum(requested.values())
+    smallest_first = sorted(pool.classes, key=len)
+    for size in range(min(total, *(sum(map(len, groups)) for groups in smallest_first)), 0, -1):
+        counts = {split: max(1, size * number // total) for split, number in requested.items()}
+        for split in pool.splits[: max(0, size - sum(counts.values()))]:
+            counts[split] += 1
+        if all(_take(groups, counts, weigh=len) is not None for groups in smallest_first):
+            return counts
     return {}
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:NAMES_SHOWN])
-    return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"

@@ -185,7 +185,7 @@ def prepare_phases(
 def _backbone(
     recipe: Recipe, phase: Phase, registry: Registry, made: dict[str, Backbone | None]
 ) -> Backbone | None:
-    """Makes a phase's backbone, once for all phases that have the same; None if it could not be made before."""
+    """Makes a phase's backbone, once for all phases with the same table; None if that failed before."""
     table = json.dumps(phase.backbone.table(), default=str)
     key = json.dumps([phase.backbone.table(), phase.preprocess], default=str, sort_keys=True)
     if key not in made:

@@ -200,7 +200,7 @@ def find_image_files(
 
 
 def _history_from(events: Iterable[AnyEvent], phase: str) -> list[EpochMetrics]:
-    """Returns the epochs in a log; of an epoch that was trained again after an interruption, the later one."""
+    """Returns the epochs in a log; of one that was trained again after an interruption, the last."""
     epochs = {
         event.metrics.epoch: event.metrics
         for event in events

@@ -215,7 +215,7 @@ class RunFolder:
 
 
 def next_folder(recipe: Recipe) -> Path:
-    """Returns ``runs/<name>/<number>`` in the current folder: the last one if it is unfinished, else a new one."""
+    """Returns ``runs/<name>/<number>`` in the current folder: the last one if unfinished, else a new one."""
     parent = Path("runs") / recipe.name
     numbers = [int(path.name) for path in parent.iterdir() if path.name.isdigit()] if parent.is_dir() else []
     last = parent / str(max(numbers, default=0))

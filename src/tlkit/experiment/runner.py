@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,15 +87,7 @@ def run(
         results = earlier or Results.empty(recipe, experiment.plan)
         todo = [prepared for prepared in experiment.phases if not results.phase(prepared.phase.name)]
         store = FeatureStore()
-
-        def estimates() -> dict[str, Estimate]:
-            images = experiment.dataset.splits.train
-            return {
-                prepared.phase.name: estimate_phase(prepared, images, store)
-                for prepared in todo
-                if prepared.trains
-            }
-
+        estimates = partial(_estimate, todo, experiment.dataset, store)
         started = Run(recipe, folder.path, results, experiment.plan, estimates)
         if not plan_only:
             _begin(experiment, started, folder)
@@ -175,6 +168,12 @@ def _generate_images(source: Source, observer: Observer) -> None:
         with observer.progress("making images", len(missing), "images") as tick:
             generate(source, missing, tick)
     state.wait_for_everyone()
+
+
+def _estimate(phases: Sequence[PreparedPhase], dataset: Dataset, store: FeatureStore) -> dict[str, Estimate]:
+    """Estimates how long each phase that trains will take."""
+    images = dataset.splits.train
+    return {item.phase.name: estimate_phase(item, images, store) for item in phases if item.trains}
 
 
 def _begin(experiment: Experiment, run: Run, folder: RunFolder) -> None:

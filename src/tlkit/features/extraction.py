@@ -83,8 +83,8 @@ def plan_extraction(
 ) -> list[ExtractionJob]:
     """Determines which of the requested features are missing from the store.
 
-    Requests that share a view share one pass over its images: each image view is in exactly one job, and counts
-    for the first request that asks for it.
+    Requests that share a view share one pass over its images: each image view is in exactly one job, and
+    counts for the first request that asks for it.
     """
     missing: dict[ImageView, dict[str, tuple[PartitionedClassifier, Boundary]]] = {}
     first: dict[ImageView, tuple[FeatureRequest, Image]] = {}
@@ -177,7 +177,9 @@ def _run_job(
     writer = _JobWriter(job, images, store, compute)
     loaded = load_batches(reader, images, views, batches, device=compute.device, pad_to=batch)
     for indices, features in copy_to_cpu((indices, executor.run(pixels)) for indices, pixels in loaded):
-        writer.add(indices, {name: tensor.reshape(batch, -1, *tensor.shape[1:]) for name, tensor in features.items()})
+        writer.add(
+            indices, {name: tensor.reshape(batch, -1, *tensor.shape[1:]) for name, tensor in features.items()}
+        )
         tick(len(indices) * state.num_processes)
     writer.flush()
 
@@ -198,7 +200,7 @@ class _JobWriter:
         ]
 
     def add(self, indices: Indices, features: dict[str, Tensor]) -> None:
-        """Takes features ``(B, k, …)`` by boundary; the first ``len(indices)`` of them are of these image views."""
+        """Takes features ``(B, k, …)`` by boundary, the first ``len(indices)`` of them of these views."""
         for number, of_view in enumerate(self._writers):
             rows = np.flatnonzero(indices % len(self._writers) == number)
             names = [self._images[index].sha256 for index in indices[rows]]

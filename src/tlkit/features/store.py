@@ -1,8 +1,8 @@
 """The feature store: cached features on disk, found by what computed them.
 
 A **column** holds one boundary tensor of one view for any number of images; its key describes what
-computed it. A column is a folder of **shards**, safetensors files that each describe themselves: `images`, uint8
-``(n, 32)``, the sha256 of each image's bytes, and `features`, ``(n, k, …)``, k rows per image.
+computed it. A column is a folder of **shards**, safetensors files that each describe themselves: `images`,
+uint8 ``(n, 32)``, the sha256 of each image's bytes, and `features`, ``(n, k, …)``, k rows per image.
 
 Shards are written under a temporary name and renamed, so a process that is killed leaves whole shards
 or none, and several processes may write at once. A shard that cannot be read is ignored and recomputed.
@@ -208,7 +208,7 @@ class Rows:
     def load(self, device: torch.device, *, channels_last: bool) -> Tensor:
         """Copies all of them ``(N, k, …)`` to `device`, a part at a time.
 
-        With `channels_last`, maps ``(N, k, C, H, W)`` have that layout in memory, and so have batches of them.
+        With `channels_last`, maps ``(N, k, C, H, W)`` have that layout in memory, and so do their batches.
         """
         example = self._shards[int(self._shard[0])]
         shape = len(self), *example.shape[1:]

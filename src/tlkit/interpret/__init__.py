@@ -1,1 +1,1 @@
-"""Looking into a trained classifier."""
+"""Explains trained classifiers: where they look, and what their layers respond to."""

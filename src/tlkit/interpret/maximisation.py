@@ -1,16 +1,16 @@
-"""What a layer responds to: images made to maximise the activation of its channels.
+"""Makes images that maximise the activation of a layer's channels, to show what the layer responds to.
 
-Gradient ascent on the pixels of a grey, slightly noisy image (Erhan et al., "Visualizing Higher-Layer
-Features of a Deep Network", 2009), with nothing else; with L2 decay (Simonyan et al., "Deep Inside
-Convolutional Networks", 2014); or with a Gaussian blur now and then (Yosinski et al., "Understanding Neural
-Networks Through Deep Visualization", 2015).
+Gradient ascent on the pixels of a grey, slightly noisy image: without regularisation (Erhan et al.,
+"Visualizing Higher-Layer Features of a Deep Network", 2009), with L2 decay (Simonyan et al., "Deep Inside
+Convolutional Networks", 2014), or with a Gaussian blur every few steps (Yosinski et al., "Understanding
+Neural Networks Through Deep Visualization", 2015).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -18,19 +18,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tlkit.data.loader import normalize
+from tlkit.data.views import Pixels
 from tlkit.errors import DataError
-from tlkit.interpret.layers import channel_count, find_layer
+from tlkit.interpret.layers import Layer, channel_count, find_layer
 from tlkit.model.classifier import Classifier
 from tlkit.parts.preprocess import Preprocess
-from tlkit.utils.hashing import seed as make_seed
+from tlkit.utils.hashing import seed as derive_seed
 
 Regularization = Literal["none", "l2", "blur"]
 REGULARIZATIONS: tuple[Regularization, ...] = get_args(Regularization)
-#: Of the pixels, in units of the image's standard deviation: how far a step goes in the mean.
+#: The mean absolute change of a pixel in a step, in units of the preprocessing's standard deviation.
 STEP = 0.1
-#: How much of the picture each step takes back towards grey.
+#: The fraction of the distance to grey that L2 decay takes back in each step.
 DECAY = 0.06
-#: Every how many steps the picture is blurred, and by how many pixels' standard deviation.
+#: Steps between two blurs, and the blur's standard deviation in pixels.
 BLUR_EVERY = 3
 BLUR = 0.8
 
@@ -40,24 +41,24 @@ class MaximizedImages:
     """Images that maximise channels of a layer.
 
     Attributes:
-        layer: its name in the backbone.
-        channels: which.
+        layer: the layer's name in the backbone.
+        channels: the channels.
         regularization: "none", "l2" or "blur".
-        images: uint8 RGB ``(channels, size, size, 3)``.
-        before: each channel's mean activation on the image it began with, ``(channels,)``.
-        after: the same on the image it ended with.
+        images: one image per channel, uint8 RGB ``(channels, size, size, 3)``.
+        before: each channel's mean activation on its initial image, ``(channels,)``.
+        after: each channel's mean activation on its final image, ``(channels,)``.
     """
 
     layer: str
     channels: tuple[int, ...]
     regularization: Regularization
-    images: NDArray[np.uint8]
+    images: Pixels
     before: NDArray[np.float64]
     after: NDArray[np.float64]
 
 
-class _Reached(Exception):
-    """The layer has answered; what lies behind it need not be computed."""
+class _LayerReached(Exception):
+    """Ends a forward pass at the layer: what follows it need not be computed."""
 
 
 def maximize(
@@ -71,96 +72,106 @@ def maximize(
     steps: int = 40,
     seed: int = 0,
 ) -> MaximizedImages:
-    """Images that maximise the mean activation of a layer's channels, one image per channel.
+    """Makes one image per channel that maximises the channel's mean activation.
 
     Args:
         network: the classifier.
-        preprocess: its preprocessing, which says what values pixels can have.
+        preprocess: its preprocessing, whose mean and std limit the values of pixels.
         layer: a convolution or linear layer of the backbone.
-        channels: which of its channels.
-        regularization: what keeps the images simple.
-        size: their side in pixels; the network's own unless given.
-        steps: of gradient ascent.
-        seed: what the noise is drawn from that they begin with.
+        channels: the channels of the layer.
+        regularization: "none", "l2" or "blur".
+        size: height and width of the images in pixels; None: the network's own.
+        steps: steps of gradient ascent.
+        seed: seed of the initial noise.
 
     Raises:
-        DataError: no such layer or channel, or the network takes no images of that size.
+        DataError: the layer or a channel does not exist, or the network does not accept images of that size.
     """
     module = find_layer(network, layer)
-    count = channel_count(module)
-    wrong = [channel for channel in channels if not 0 <= channel < count]
-    if wrong or not channels:
-        raise DataError(f"layer {layer!r} has channels 0 to {count - 1}, not {', '.join(map(str, wrong))}")
+    _check_channels(layer, module, channels)
     size = size or preprocess.size
-    draw = np.random.default_rng(make_seed(seed, layer, tuple(channels)))
-    noise = draw.normal(127.5, 8, (len(channels), size, size, 3)).clip(0, 255).astype(np.uint8)
+    generator = np.random.default_rng(derive_seed(seed, layer, tuple(channels)))
+    noise = generator.normal(127.5, 8, (len(channels), size, size, 3)).clip(0, 255).astype(np.uint8)
     device = next(network.parameters()).device
-    pixels = normalize(noise, preprocess).to(device)
-    limits = normalize(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1).repeat(3, 3), preprocess).to(device)
-    grey = normalize(np.full((1, 1, 1, 3), 128, np.uint8), preprocess).to(device)
+    images = normalize(noise, preprocess).to(device)
+    black, white, grey = (_flat_colour(value, preprocess).to(device) for value in (0, 255, 128))
     before = after = torch.zeros(0)
     for step in range(steps + 1):
-        pixels = pixels.detach().requires_grad_(step < steps)
-        after = _activations(network, module, pixels, channels)
+        images = images.detach().requires_grad_(step < steps)
+        after = _activations(network, module, images, channels)
         before = after.detach() if step == 0 else before
         if step < steps:
-            (slope,) = torch.autograd.grad(after.sum(), pixels)
-            pixels = _climb(pixels.detach(), slope, grey, regularization, step)
-            pixels = pixels.clamp(limits[:1], limits[1:])
-    spread = (pixels.detach() - limits[:1]) / (limits[1:] - limits[:1])
-    images = (spread * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    return MaximizedImages(layer, tuple(channels), regularization, images, _numbers(before), _numbers(after))
+            (gradient,) = torch.autograd.grad(after.sum(), images)
+            images = _ascend(images.detach(), gradient, grey, regularization, step).clamp(black, white)
+    fractions = (images.detach() - black) / (white - black)
+    pixels = (fractions * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return MaximizedImages(
+        layer, tuple(channels), regularization, pixels, _to_numpy(before), _to_numpy(after)
+    )
 
 
-def _climb(pixels: Tensor, slope: Tensor, grey: Tensor, regularization: Regularization, step: int) -> Tensor:
-    """One step up: the gradient's length is made the same everywhere, and the picture kept simple."""
-    length = slope.abs().mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
-    pixels = pixels + STEP * slope / length
+def _check_channels(name: str, layer: Layer, channels: Sequence[int]) -> None:
+    last = channel_count(layer) - 1
+    invalid = [channel for channel in channels if not 0 <= channel <= last]
+    if invalid:
+        raise DataError(f"layer {name!r} has channels 0 to {last}, not {', '.join(map(str, invalid))}")
+    if not channels:
+        raise DataError(f"no channels of layer {name!r} are named: it has channels 0 to {last}")
+
+
+def _flat_colour(value: int, preprocess: Preprocess) -> Tensor:
+    """Returns one normalised pixel ``(1, 3, 1, 1)`` with the same value in each channel."""
+    return normalize(np.full((1, 1, 1, 3), value, np.uint8), preprocess)
+
+
+def _ascend(
+    images: Tensor, gradient: Tensor, grey: Tensor, regularization: Regularization, step: int
+) -> Tensor:
+    """Takes one step of gradient ascent, of the same mean length for every image, and regularises."""
+    length = gradient.abs().mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
+    images = images + STEP * gradient / length
     if regularization == "l2":
-        return grey + (pixels - grey) * (1 - DECAY)
+        return grey + (images - grey) * (1 - DECAY)
     if regularization == "blur" and step % BLUR_EVERY == BLUR_EVERY - 1:
-        return _blurred(pixels)
-    return pixels
+        return _blur(images)
+    return images
 
 
-def _blurred(pixels: Tensor) -> Tensor:
-    places = torch.arange(-3, 4, device=pixels.device, dtype=pixels.dtype)
-    bell = torch.exp(-(places**2) / (2 * BLUR**2))
-    bell = bell / bell.sum()
-    kernel = (bell[:, None] * bell).expand(3, 1, 7, 7)
-    padded = nn.functional.pad(pixels, (3, 3, 3, 3), mode="replicate")
+def _blur(images: Tensor) -> Tensor:
+    offsets = torch.arange(-3, 4, device=images.device, dtype=images.dtype)
+    gaussian = torch.exp(-(offsets**2) / (2 * BLUR**2))
+    gaussian = gaussian / gaussian.sum()
+    kernel = (gaussian[:, None] * gaussian).expand(3, 1, 7, 7)
+    padded = nn.functional.pad(images, (3, 3, 3, 3), mode="replicate")
     return nn.functional.conv2d(padded, kernel, groups=3)
 
 
-def _activations(
-    network: Classifier, module: nn.Conv2d | nn.Linear, pixels: Tensor, channels: Sequence[int]
-) -> Tensor:
-    """The mean activation of each image's channel, ``(channels,)``."""
-    caught: list[Tensor] = []
+def _activations(network: Classifier, layer: Layer, images: Tensor, channels: Sequence[int]) -> Tensor:
+    """Returns the mean activation of each image's channel, ``(channels,)``."""
+    outputs: list[Tensor] = []
 
-    def answered(_: nn.Module, __: Any, output: Tensor) -> None:
-        caught.append(output)
-        raise _Reached
+    def stop(_: nn.Module, __: object, output: Tensor) -> None:
+        outputs.append(output)
+        raise _LayerReached
 
-    hook = module.register_forward_hook(answered)
+    hook = layer.register_forward_hook(stop)
     try:
         with torch.enable_grad():
-            network(pixels)
-    except _Reached:
+            network(images)
+    except _LayerReached:
         pass
-    except Exception as error:  # networks with a fixed size say so in many ways
-        raise DataError(
-            f"the network takes no {pixels.shape[-1]}x{pixels.shape[-1]} images: {error}"
-        ) from error
+    except Exception as error:  # networks with a fixed size raise many kinds of errors
+        size = images.shape[-1]
+        raise DataError(f"the network does not accept {size}x{size} images: {error}") from error
     finally:
         hook.remove()
-    if not caught:
+    if not outputs:
         raise DataError("the network does not use this layer")
-    output = caught[0].movedim(1 if isinstance(module, nn.Conv2d) else -1, 1)
+    output = outputs[0].movedim(1 if isinstance(layer, nn.Conv2d) else -1, 1)
     output = output.reshape(*output.shape[:2], -1)  # a layer behind pooling has one value per channel
     return output.mean(2)[torch.arange(len(channels)), torch.tensor(list(channels))]
 
 
-def _numbers(values: Tensor) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = values.detach().double().cpu().numpy()
-    return found
+def _to_numpy(values: Tensor) -> NDArray[np.float64]:
+    array: NDArray[np.float64] = values.detach().double().cpu().numpy()
+    return array

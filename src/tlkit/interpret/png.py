@@ -1,21 +1,20 @@
-"""Pictures as files."""
+"""Writes pictures to files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from tlkit.data.views import Pixels
 from tlkit.errors import ReportError
 
 
-def write_png(path: Path, pixels: NDArray[np.uint8]) -> Path:
-    """Writes uint8 RGB ``(H, W, 3)``.
+def write_png(path: Path, pixels: Pixels) -> Path:
+    """Writes uint8 RGB ``(H, W, 3)`` to a PNG file, and returns its path.
 
     Raises:
-        ReportError: it cannot be written.
+        ReportError: the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Saves a trained classifier, with all that prediction needs, as a model folder, and loads it.
 
-A model folder has ``model.safetensors``, and ``config.json`` in timm's own form with one more table, ``tlkit``. A
-linear head on pooled features is saved under timm's own names, so plain timm loads such a folder too.
+A model folder has ``model.safetensors``, and ``config.json`` in timm's own form with one more table,
+``tlkit``. A linear head on pooled features is saved under timm's own names, so plain timm loads it too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from tlkit.model.classifier import Classifier
 from tlkit.parts.backbone import Backbone
 from tlkit.parts.preprocess import TIMM_CROP_MODES, Preprocess
 from tlkit.recipe.reader import plain
-from tlkit.recipe.schema import PartSpec
+from tlkit.recipe.schema import PartSpec, PartTable
 from tlkit.utils.atomic_write import atomic_write
 from tlkit.utils.formatting import shortlist
 from tlkit.utils.json_files import JsonModel, parse_json, read_text, write_json
@@ -42,19 +42,6 @@ class Calibration(JsonModel):
 
     temperature: float = 1.0
     reject_below: float | None = None
-
-
-class PartTable(BaseModel):
-    """A part's name and its options, as in a recipe."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    name: str
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options without the name."""
-        return dict(self.model_extra or {})
 
 
 class ModelDescription(JsonModel):
@@ -161,8 +148,8 @@ def save_model(
             save_file(state, weights, metadata={"format": "pt"})
             description = ModelDescription(
                 format=FORMAT,
-                backbone=PartTable(**plain(backbone.blueprint or backbone_table)),
-                head=PartTable(**plain(head_table)),
+                backbone=PartSpec.of(plain(backbone.blueprint or backbone_table)),
+                head=PartSpec.of(plain(head_table)),
                 preprocess=backbone.preprocess,
                 classes=tuple(classes),
                 classifier_layer=layer,
@@ -194,7 +181,7 @@ def load_model(folder: Path, registry: PartMaker) -> SavedModel:
     return SavedModel(classifier, backbone, config)
 
 
-def make_backbone(registry: PartMaker, part: PartTable | PartSpec, preprocess: Mapping[str, Any]) -> Backbone:
+def make_backbone(registry: PartMaker, part: PartSpec, preprocess: Mapping[str, Any]) -> Backbone:
     """Makes the backbone of a recipe's or model's table, with overrides of its own preprocessing."""
     backbone: Backbone = registry.make("backbone", part.name, part.options)
     backbone.preprocess = backbone.preprocess.override(preprocess)

@@ -28,7 +28,7 @@ def tlkit_backbones(register: Register) -> None:
 
 @hookspec
 def tlkit_heads(register: Register) -> None:
-    """Register ``factory(backbone, classes, **options) -> nn.Module``: features to logits ``(B, classes)``."""
+    """Register ``factory(backbone, classes, **options) -> nn.Module``: features to logits."""
 
 
 @hookspec

@@ -131,8 +131,8 @@ def read_recipe(path: Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -
 def draft_recipe(path: Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -> Recipe:
     """Reads a recipe as `read_recipe` does, but collects mistakes in `Recipe.flaws`.
 
-    More can then be checked before all mistakes are reported together. What cannot be read is left out: phases,
-    or keys of the data's table.
+    More can then be checked before all mistakes are reported together. What cannot be read is left out:
+    phases, or keys of the data's table.
     """
     file = path / "recipe.toml" if path.is_dir() else path
     return make_recipe(read_tree(path, overrides), file)
@@ -166,7 +166,7 @@ def make_recipe(tables: Tree, file: Path | None = None) -> Recipe:
 
 
 def _resolve_phase(tree: Tree, row: Tree, problems: list[str]) -> Phase | None:
-    """Adds to a phase's row what it inherits; None if too much of it is wrong, which is then in `problems`."""
+    """Adds to a phase's row what it inherits; None if too much is wrong, which is then in `problems`."""
     name = row["name"]
     network = _resolve_network(tree, row, problems)
     training = _resolve_training(tree, row, problems)

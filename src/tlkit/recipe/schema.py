@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from tlkit.errors import close_matches
 from tlkit.recipe.reader import Tree
@@ -75,7 +75,8 @@ def _part(value: Any) -> Any:
 
 
 Table = Annotated[Any, BeforeValidator(_part_table)]
-PartTable = Annotated[PartSpec, BeforeValidator(_part)]
+#: A part, written as a name or as a table with a name.
+PartTable = Annotated[PartSpec, BeforeValidator(_part), PlainSerializer(PartSpec.table)]
 
 
 class PerClass(Spec):

@@ -1,1 +1,1 @@
-"""From a run folder to a page that can be opened, sent and printed."""
+"""Makes pages of run folders that can be opened, sent and printed."""

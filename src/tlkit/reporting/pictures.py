@@ -1,4 +1,4 @@
-"""Pictures of a page: each is a file under ``pictures/`` and goes into the page as it is."""
+"""Pictures of a page: each is a file under ``pictures/``, and is embedded in the page."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from cycler import cycler
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-#: What is drawn in this colour takes the colour of the reader's text, light or dark.
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: Whatever is drawn in this colour takes the colour of the reader's text, light or dark.
 INK = "#010203"
 #: Paul Tol's bright colours, which people with any colour vision can tell apart.
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
@@ -34,7 +34,7 @@ STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": 9,
-    "axes.prop_cycle": cycler(color=COLOURS),
+    "axes.prop_cycle": f"cycler(color={list(COLOURS)})",
     "xtick.color": INK,
     "ytick.color": INK,
     "legend.frameon": False,
@@ -45,8 +45,11 @@ STYLE: Any = {
 }
 #: SVG files follow the reader's colours too when they are opened by themselves.
 SVG_STYLE = "<style>svg{color:#1c1c1e}@media (prefers-color-scheme:dark){svg{color:#ececf0}}</style>"
-#: Of photos, in pixels: more is not seen on a page.
+#: CSS pixels per inch.
+RESOLUTION = 96
+#: Longest side of a photo, in pixels; a page shows no more.
 LONGEST = 320
+#: JPEG quality of photos.
 QUALITY = 82
 
 
@@ -55,15 +58,13 @@ class Picture:
     """A picture on a page.
 
     Attributes:
-        file: its place under the page's folder.
-        alt: what it shows, for who cannot see it.
-        source: its content as a data address.
+        alt: describes it for readers who cannot see it.
+        source: its content as a data URL.
         width: in CSS pixels.
         height: in CSS pixels.
-        caption: what stands below it.
+        caption: the text below it, or nothing.
     """
 
-    file: str
     alt: str
     source: str
     width: int
@@ -72,10 +73,10 @@ class Picture:
 
 
 class Album:
-    """Makes pictures and writes them under a folder."""
+    """Makes pictures, and writes each to a file."""
 
     def __init__(self, folder: Path) -> None:
-        """`folder` is where the page is; pictures go to ``pictures/`` in it."""
+        """Writes pictures to `folder`, which must exist."""
         self._folder = folder
 
     def chart(
@@ -88,18 +89,31 @@ class Album:
         height: float = 2.8,
         caption: str = "",
     ) -> Picture:
-        """A chart of that many inches, as SVG; `draw` is given an empty figure."""
+        """Makes a chart as SVG.
+
+        Args:
+            name: the file's name without suffix.
+            alt: describes the chart.
+            draw: draws into an empty figure.
+            width: in inches.
+            height: in inches.
+            caption: the text below it.
+        """
+        import matplotlib
+        from matplotlib.figure import Figure
+
         with matplotlib.rc_context(STYLE):
             figure = Figure(figsize=(width, height), layout="constrained")
             draw(figure)
             content = io.StringIO()
             figure.savefig(content, format="svg", metadata={"Date": None, "Title": alt})
         text = content.getvalue().replace(INK, "currentColor")
-        text = re.sub(r"(<svg[^>]*>)", lambda found: found.group(1) + SVG_STYLE, text, count=1)
-        return self._picture(f"{name}.svg", text.encode(), alt, (width * 96, height * 96), caption)
+        text = re.sub(r"(<svg[^>]*>)", lambda match: match.group(1) + SVG_STYLE, text, count=1)
+        size = (width * RESOLUTION, height * RESOLUTION)
+        return self._picture(f"{name}.svg", text.encode(), alt, size, caption)
 
     def photo(self, name: str, alt: str, pixels: NDArray[np.uint8], caption: str = "") -> Picture:
-        """Pixels, uint8 RGB ``(H, W, 3)``, as JPEG; large ones are made smaller."""
+        """Makes a JPEG of pixels, uint8 RGB ``(H, W, 3)``; large images are reduced."""
         image = PillowImage.fromarray(pixels)
         image.thumbnail((LONGEST, LONGEST), PillowImage.Resampling.LANCZOS)
         content = io.BytesIO()
@@ -107,11 +121,9 @@ class Album:
         return self._picture(f"{name}.jpg", content.getvalue(), alt, image.size, caption)
 
     def _picture(
-        self, name: str, content: bytes, alt: str, size: tuple[float, float], caption: str
+        self, file: str, content: bytes, alt: str, size: tuple[float, float], caption: str
     ) -> Picture:
-        path = self._folder / "pictures" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        kind = "svg+xml" if name.endswith(".svg") else "jpeg"
-        source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-        return Picture(f"pictures/{name}", alt, source, round(size[0]), round(size[1]), caption)
+        (self._folder / file).write_bytes(content)
+        media_type = "image/svg+xml" if file.endswith(".svg") else "image/jpeg"
+        source = f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+        return Picture(alt, source, round(size[0]), round(size[1]), caption)

@@ -1,22 +1,22 @@
-"""From values to one self-contained HTML file."""
+"""Renders pages from templates, and writes them."""
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tlkit.errors import ReportError
-from tlkit.utils.formatting import format_bytes, format_duration, format_gain, format_p_value
+from tlkit.reporting.pictures import Album
+from tlkit.utils.atomic_write import atomic_write
+from tlkit.utils.formatting import format_bytes, format_duration, format_p_value, plural
 
 
-def render(template: str, **values: Any) -> str:
-    """A page of a template; whatever comes from a run is escaped."""
+def render(template: str, content: object) -> str:
+    """Renders a template, in which `content` is called ``page``; text that comes from a run is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     environment = Environment(
         loader=PackageLoader("tlkit.reporting"),
         autoescape=True,
@@ -26,35 +26,41 @@ def render(template: str, **values: Any) -> str:
     )
     environment.filters.update(
         duration=format_duration,
-        p_value=format_p_value,
-        size=format_bytes,
         number=lambda value: f"{value:,}",
-        part=lambda value: "–" if value is None else f"{value:.3f}",
+        p_value=format_p_value,
         percent=lambda value: f"{100 * value:.1f}%",
+        plural=plural,
+        score=lambda value: "–" if value is None else f"{value:.3f}",
+        size=format_bytes,
     )
-    environment.globals["gain"] = format_gain
-    return environment.get_template(template).render(**values)
+    return environment.get_template(template).render(page=content)
+
+
+@dataclass(frozen=True)
+class UnfinishedPage:
+    """A page that is being made.
+
+    Attributes:
+        file: the page's temporary path.
+        album: where its pictures go.
+    """
+
+    file: Path
+    album: Album
 
 
 @contextmanager
-def replaced_when_complete(page: Path) -> Iterator[Path]:
-    """A folder to make a page's files in, which replace what is there when all are made.
+def replaced_when_complete(page: Path) -> Iterator[UnfinishedPage]:
+    """Yields where to write a page and its pictures, which replace existing ones when the block ends.
 
-    The page itself must be written there under its own name, its pictures under ``pictures/``.
+    If the block raises, what was there before stays.
 
     Raises:
-        ReportError: they cannot be written.
+        ReportError: the page or a picture cannot be written.
     """
-    unfinished = page.with_name(f"{page.name}.{uuid.uuid4().hex[:8]}.unfinished")
     try:
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        pictures = page.parent / "pictures"
-        shutil.rmtree(pictures, ignore_errors=True)
-        (unfinished / "pictures").mkdir(exist_ok=True)
-        (unfinished / "pictures").rename(pictures)
-        (unfinished / page.name).replace(page)
+        with atomic_write(page) as file, atomic_write(page.parent / "pictures") as pictures:
+            pictures.mkdir()
+            yield UnfinishedPage(file, Album(pictures))
     except OSError as error:
         raise ReportError(f"{page} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)

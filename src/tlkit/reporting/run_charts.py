@@ -1,192 +1,215 @@
-"""Charts of a run as a whole: accuracies, data, networks, epochs, seconds."""
+"""Charts of a run as a whole: accuracies, images, networks, epochs, durations."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
-from tlkit.experiment.record import ImageRow, PhaseRecord
+from tlkit.evaluation.metrics import Scores
+from tlkit.experiment.plan import BlockPlan, PhasePlan
+from tlkit.experiment.record import ImageRow
+from tlkit.experiment.results import PhaseSeconds
 from tlkit.reporting.pictures import COLOURS, GREY, INK
+from tlkit.training.history import EpochMetrics
 
-LEARNS, PARTLY, FROZEN = COLOURS[1], COLOURS[3], "#b8c4d0"
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
 SPLITS = ("train", "val", "test", "unlabelled")
+#: Colours of blocks by their state.
+STATE_COLOURS = {"frozen": "#b8c4d0", "partly": COLOURS[3], "trainable": COLOURS[1]}
+STATE_NAMES = {"frozen": "frozen", "partly": "partly trainable", "trainable": "trainable"}
 #: With more classes than this a chart shows totals.
-MANY = len(COLOURS)
+MAX_CLASSES = len(COLOURS)
 #: More blocks than this are drawn without their names.
-NAMED_BLOCKS = 16
-SHORT = 18
+MAX_NAMED_BLOCKS = 16
+#: More sizes than this are drawn as a histogram.
+MAX_SIZES = 500
+#: Histories of more epochs than this are drawn without a marker per epoch.
+MAX_MARKED_EPOCHS = 30
+#: Longest name in a chart, in characters.
+NAME_LENGTH = 18
 
 
-def accuracies(figure: Figure, results: Sequence[Mapping[str, Any]], goal: float | None) -> None:
-    """Each result's accuracy on the test images with its 95% interval, and the goal."""
+def accuracies(figure: Figure, tests: Mapping[str, Scores], goal: float | None) -> None:
+    """Draws each phase's or run's accuracy on the test images with its 95% interval, and the goal."""
     axes = figure.subplots()
-    places = range(len(results))
-    for place, result in enumerate(results):
-        test = result["test"]
-        low, high = test["ci95"]
-        value = test["accuracy"]
+    for row, test in enumerate(tests.values()):
+        low, high = test.ci95
+        value = test.accuracy
         axes.errorbar(
-            value, place, xerr=[[value - low], [high - value]], fmt="o", color=COLOURS[0], capsize=4, ms=5
+            value, row, xerr=[[value - low], [high - value]], fmt="o", color=COLOURS[0], capsize=4, ms=5
         )
         axes.annotate(
-            f"{value:.3f}", (value, place), (0, 6), textcoords="offset points", ha="center", color=INK
+            f"{value:.3f}", (value, row), (0, 6), textcoords="offset points", ha="center", color=INK
         )
     if goal is not None:
         axes.axvline(goal, color=GREY, linestyle="--", linewidth=1)
         axes.annotate(f"goal {goal:.2f}", (goal, -0.85), ha="center", color=INK, fontsize=8)
-    axes.set_yticks(places, [shortened(result["name"]) for result in results])
-    axes.set_ylim(len(results) - 0.4, -1.2)
+    axes.set_yticks(range(len(tests)), [shortened(name) for name in tests])
+    axes.set_ylim(len(tests) - 0.4, -1.2)
     axes.set_xlabel("accuracy on the test images, with 95% interval")
     axes.grid(axis="x", color=GREY, alpha=0.3)
 
 
-def split(figure: Figure, images: Sequence[ImageRow], classes: Sequence[str]) -> None:
-    """How many images of which class train, validate, test, or have no label."""
+def splits(figure: Figure, images: Sequence[ImageRow], classes: Sequence[str]) -> None:
+    """Draws the number of images per split and class, and of those without a label."""
     axes = figure.subplots()
-    counts = Counter((row.split, row.label) for row in images)
-    parts = [name for name in SPLITS if any(key[0] == name for key in counts)]
-    left = np.zeros(len(parts))
-    groups = list(classes) if len(classes) <= MANY else []
+    counts = Counter((image.split, image.label) for image in images)
+    names = [name for name in SPLITS if any(split == name for split, _ in counts)]
+    left = np.zeros(len(names))
+    labels = list(classes) if len(classes) <= MAX_CLASSES else []
     bars = []
-    for place, label in enumerate(groups):
-        values = np.array([counts[part, label] for part in parts])
-        bars.append(axes.barh(parts, values, left=left, color=COLOURS[place])[0])
+    for label, colour in zip(labels, COLOURS, strict=False):
+        values = np.array([counts[name, label] for name in names])
+        bars.append(axes.barh(names, values, left=left, color=colour)[0])
         left += values
-    others = np.array([sum(n for key, n in counts.items() if key[0] == part) for part in parts]) - left
+    totals = np.array([sum(count for (split, _), count in counts.items() if split == name) for name in names])
+    others = totals - left
     if others.any():
-        bars.append(axes.barh(parts, others, left=left, color=GREY)[0])
-    for place, total in enumerate(left + others):
-        axes.annotate(f"{total:,.0f}", (total, place), (3, 0), textcoords="offset points", va="center")
+        bars.append(axes.barh(names, others, left=left, color=GREY)[0])
+    for row, total in enumerate(totals):
+        axes.annotate(f"{total:,.0f}", (total, row), (3, 0), textcoords="offset points", va="center")
     axes.invert_yaxis()
     axes.margins(x=0.15)
     axes.set_xlabel("images")
-    if groups:
-        names = [*map(shortened, groups), *(["no label"] if others.any() else [])]
-        figure.legend(bars, names, loc="outside upper center", ncols=4)
+    if labels:
+        legend = [*map(shortened, labels), *(["no label"] if others.any() else [])]
+        figure.legend(bars, legend, loc="outside upper center", ncols=4)
 
 
 def sizes(figure: Figure, images: Sequence[ImageRow]) -> None:
-    """Widths and heights; a larger dot stands for more images of that size."""
+    """Draws widths and heights; a larger dot stands for more images of that size."""
     axes = figure.subplots()
-    found, counts = np.unique([(row.width, row.height) for row in images], axis=0, return_counts=True)
-    if len(found) > 500:
-        axes.hist2d(found[:, 0], found[:, 1], bins=40, weights=counts, cmin=1, cmap="Blues")
+    unique, counts = np.unique([(image.width, image.height) for image in images], axis=0, return_counts=True)
+    widths, heights = unique.T
+    if len(unique) > MAX_SIZES:
+        axes.hist2d(widths, heights, bins=40, weights=counts, cmin=1, cmap="Blues")
     else:
         area = 12 + 200 * counts / counts.max()
-        axes.scatter(found[:, 0], found[:, 1], s=area, alpha=0.5, color=COLOURS[0], linewidths=0)
+        axes.scatter(widths, heights, s=area, alpha=0.5, color=COLOURS[0], linewidths=0)
     axes.set_xlabel("width in pixels")
     axes.set_ylabel("height in pixels")
-    axes.set_xlim(0, found[:, 0].max() * 1.1)
-    axes.set_ylim(0, found[:, 1].max() * 1.1)
+    axes.set_xlim(0, widths.max() * 1.1)
+    axes.set_ylim(0, heights.max() * 1.1)
 
 
-def networks(figure: Figure, phases: Sequence[Mapping[str, Any]]) -> None:
-    """Each phase's network from input to output, its frozen and its learning blocks told apart."""
+def networks(figure: Figure, phases: Sequence[PhasePlan]) -> None:
+    """Draws each phase's network from input to output, coloured by which blocks are trainable."""
     axes = figure.subplots()
-    colours = {"learns": LEARNS, "partly": PARTLY, "frozen": FROZEN}
     for column, phase in enumerate(phases):
-        blocks = [(block["name"], block["state"], block["parameters"]) for block in phase["blocks"]]
-        state = "learns" if phase["learning_head"] else "frozen"
-        blocks.append((f"head: {phase['head']}", state, phase["learning_head"]))
-        height = 1 / len(blocks)
-        for row, (name, state, count) in enumerate(blocks):
-            box = (column + 0.04, row * height), 0.92, height * 0.9
-            frozen = state == "frozen"
-            axes.add_patch(
-                Rectangle(*box, facecolor=colours[state], alpha=0.85, hatch="///" if frozen else None, ec="w")
-            )
-            if len(blocks) <= NAMED_BLOCKS:
-                text = f"{shortened(name)}\n{magnitude(count)}" if count else shortened(name)
-                middle = (column + 0.5, (row + 0.45) * height)
-                axes.annotate(text, middle, ha="center", va="center", fontsize=7, color="#111111")
+        _network(axes, column, phase)
     axes.set_xlim(0, len(phases))
     axes.set_ylim(1, 0)
-    axes.set_xticks([place + 0.5 for place in range(len(phases))], [shortened(p["name"]) for p in phases])
+    axes.set_xticks(np.arange(len(phases)) + 0.5, [shortened(phase.name) for phase in phases])
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
     axes.set_ylabel("output ← input")
-    there = {block["state"] for phase in phases for block in phase["blocks"]} | {"frozen", "learns"}
-    shown = [state for state in ("frozen", "partly", "learns") if state in there]
-    handles = [
-        Rectangle((0, 0), 1, 1, facecolor=colours[state], hatch="///" if state == "frozen" else None, ec="w")
-        for state in shown
-    ]
-    names = {"frozen": "frozen", "partly": "learns in part", "learns": "learns"}
-    figure.legend(handles, [names[state] for state in shown], loc="outside lower center", ncols=3)
+    drawn = {block.state for phase in phases for block in phase.blocks} | {"frozen", "trainable"}
+    states = [state for state in STATE_COLOURS if state in drawn]
+    handles = [_box((0, 0), 1, 1, state) for state in states]
+    figure.legend(handles, [STATE_NAMES[state] for state in states], loc="outside lower center", ncols=3)
 
 
-def curves(figure: Figure, phase: PhaseRecord) -> None:
-    """Loss and validation accuracy per epoch, and the epoch whose weights were kept."""
+def _network(axes: Axes, column: int, phase: PhasePlan) -> None:
+    """Draws one phase's blocks, the head last, from top to bottom."""
+    head = BlockPlan(
+        name=f"head: {phase.head}",
+        state="trainable" if phase.trainable_head else "frozen",
+        parameters=phase.trainable_head,
+    )
+    blocks = [*phase.blocks, head]
+    height = 1 / len(blocks)
+    for row, block in enumerate(blocks):
+        box = _box((column + 0.04, row * height), 0.92, height * 0.9, block.state)
+        box.set_alpha(0.85)
+        axes.add_patch(box)
+        if len(blocks) <= MAX_NAMED_BLOCKS:
+            text = shortened(block.name)
+            if block.parameters:
+                text += f"\n{magnitude(block.parameters)}"
+            middle = (column + 0.5, (row + 0.45) * height)
+            axes.annotate(text, middle, ha="center", va="center", fontsize=7, color="#111111")
+
+
+def _box(corner: tuple[float, float], width: float, height: float, state: str) -> Rectangle:
+    from matplotlib.patches import Rectangle
+
+    hatch = "///" if state == "frozen" else None
+    return Rectangle(corner, width, height, facecolor=STATE_COLOURS[state], hatch=hatch, ec="w")
+
+
+def curves(figure: Figure, history: Sequence[EpochMetrics], best_epoch: int | None) -> None:
+    """Draws loss and validation accuracy per epoch, and marks the epoch whose weights were kept."""
     above, below = figure.subplots(2, sharex=True)
-    epochs = [row["epoch"] for row in phase.history]
-    marker = "." if len(epochs) < 30 else None
-    lines = (("learning", "train_loss", COLOURS[1]), ("validation", "val_loss", COLOURS[0]))
-    for label, key, colour in lines:
-        above.plot(epochs, [row[key] for row in phase.history], label=label, color=colour, marker=marker)
+    epochs = [metrics.epoch for metrics in history]
+    marker = "." if len(epochs) < MAX_MARKED_EPOCHS else None
+    train_loss = [metrics.train_loss for metrics in history]
+    val_loss = [metrics.val_loss for metrics in history]
+    above.plot(epochs, train_loss, label="training", color=COLOURS[1], marker=marker)
+    above.plot(epochs, val_loss, label="validation", color=COLOURS[0], marker=marker)
     above.set_ylabel("loss")
-    below.plot(epochs, [row["val_accuracy"] for row in phase.history], color=COLOURS[0], marker=marker)
+    below.plot(epochs, [metrics.val_accuracy for metrics in history], color=COLOURS[0], marker=marker)
     below.set_ylabel("accuracy on\nvalidation")
     below.set_xlabel("epoch")
     below.xaxis.get_major_locator().set_params(integer=True)
-    if phase.result:
+    if best_epoch is not None:
         for axes in (above, below):
-            axes.axvline(phase.result["best_epoch"], color=GREY, linestyle="--", linewidth=1, label="kept")
-    _legend_above(figure, above)
+            axes.axvline(best_epoch, color=GREY, linestyle="--", linewidth=1, label="best epoch")
+    figure.legend(*above.get_legend_handles_labels(), loc="outside upper center", ncols=3)
 
 
-def seconds(figure: Figure, results: Sequence[Mapping[str, Any]]) -> None:
-    """Where each phase's time went."""
+def seconds(figure: Figure, durations: Mapping[str, PhaseSeconds]) -> None:
+    """Draws where each phase's time went."""
     axes = figure.subplots()
-    places = range(len(results))
-    left = np.zeros(len(results))
-    for place, part in enumerate(("features", "training", "evaluation")):
-        values = np.array([result["seconds"][part] for result in results])
-        axes.barh(places, values, left=left, label=part, color=COLOURS[place])
+    rows = range(len(durations))
+    left = np.zeros(len(durations))
+    parts = {
+        "features": [duration.features for duration in durations.values()],
+        "training": [duration.training for duration in durations.values()],
+        "evaluation": [duration.evaluation for duration in durations.values()],
+    }
+    for (name, values), colour in zip(parts.items(), COLOURS, strict=False):
+        axes.barh(rows, values, left=left, label=name, color=colour)
         left += values
-    axes.set_yticks(places, [shortened(result["name"]) for result in results])
+    axes.set_yticks(rows, [shortened(name) for name in durations])
     axes.invert_yaxis()
     axes.set_xlabel("seconds")
     figure.legend(loc="outside upper center", ncols=3)
 
 
-def overlaid(figure: Figure, phases: Mapping[str, PhaseRecord]) -> None:
-    """Validation accuracy per epoch of several runs' phases, one over the other."""
+def overlaid(figure: Figure, histories: Mapping[str, Sequence[EpochMetrics]]) -> None:
+    """Draws the validation accuracy per epoch of several runs in one chart."""
     axes = figure.subplots()
-    for place, (name, phase) in enumerate(phases.items()):
-        rows = phase.history
+    for index, (name, history) in enumerate(histories.items()):
         axes.plot(
-            [row["epoch"] for row in rows],
-            [row["val_accuracy"] for row in rows],
+            [metrics.epoch for metrics in history],
+            [metrics.val_accuracy for metrics in history],
             label=shortened(name, 40),
-            color=COLOURS[place % len(COLOURS)],
-            linestyle=("-", "--", ":", "-.")[place // len(COLOURS) % 4],
+            color=COLOURS[index % len(COLOURS)],
+            linestyle=("-", "--", ":", "-.")[index // len(COLOURS) % 4],
         )
     axes.set_xlabel("epoch")
     axes.set_ylabel("accuracy on validation")
-    figure.legend(loc="outside upper center", ncols=1 if len(phases) < 4 else 2)
+    figure.legend(loc="outside upper center", ncols=1 if len(histories) < 4 else 2)
 
 
-def shortened(name: str, length: int = SHORT) -> str:
-    """A name that fits into a chart: its beginning and its end, which tells it from others."""
-    kept = length // 2
-    return name if len(name) <= length else f"{name[: length - 1 - kept]}…{name[-kept:]}"
+def shortened(name: str, length: int = NAME_LENGTH) -> str:
+    """Shortens a name to its beginning and its end, which distinguishes it from others."""
+    end = length // 2
+    return name if len(name) <= length else f"{name[: length - 1 - end]}…{name[-end:]}"
 
 
 def magnitude(count: int) -> str:
-    """A large number in three digits: 7,635,264 is 7.64 M."""
+    """Formats a large number in three digits: 7,635,264 is 7.64 M."""
     for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
         if count >= size:
             return f"{count / size:.3g} {letter}"
     return str(count)
-
-
-def _legend_above(figure: Figure, axes: Axes) -> None:
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3)

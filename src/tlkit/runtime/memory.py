@@ -25,7 +25,7 @@ def total_memory(device: torch.device) -> int:
 
 
 def _memory(device: torch.device) -> tuple[int, int]:
-    """Returns free and total bytes; of main memory at most what the container has, shared by all processes."""
+    """Returns free and total bytes; of main memory what the container has, shared by all processes."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return free, total

@@ -1,26 +1,26 @@
-"""The contract suite: what every part must do, as checks that say how to mend what fails.
+"""The contract suite: checks of what every part must do, with messages that say how to fix what fails.
 
     from tlkit.testing import check_backbone
 
     def test_contract():
         check_backbone("tiny", width=8)
 
-The `check_…` functions are for a plugin's own tests; `results` is for those who want to show them.
+The `check_…` functions are for a plugin's own tests; `results` yields the single results, to be shown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tlkit.plugins.options import Factory
 from tlkit.plugins.registry import Registry
-from tlkit.testing import augmentations, backbones, freeze_policies, heads, sources
-from tlkit.testing.runner import CLASSES, Check, PartUnderTest, Result, raise_for_failures, run_checks
+from tlkit.testing import augmentations, backbone_subject, backbones, freeze_policies, heads, sources
+from tlkit.testing.runner import CLASSES, PartUnderTest, Result, raise_for_failures, run_checks
 
-#: By kind, what is checked beside its options and that it can be made.
-CHECKS: Mapping[str, Sequence[Check[Any]]] = {
+#: By kind, the checks that are run after "options are declared" and "can be made".
+CHECKS: Mapping[str, Sequence[Callable[..., str | None]]] = {
     "backbone": backbones.CHECKS,
     "head": heads.CHECKS,
     "augmentation": augmentations.CHECKS,
@@ -41,70 +41,78 @@ __all__ = [
 ]
 
 
-def check_backbone(part: str | Factory, *, size: int | None = None, **options: Any) -> list[Result]:
-    """Checks a backbone, by its registered name or as a factory.
+def check_backbone(part: str | Factory, *, size: int | None = None, **options: object) -> list[Result]:
+    """Checks a backbone.
 
     Args:
-        part: the name or the factory.
-        size: of the images, in pixels; the backbone's own unless given. Small ones are faster.
-        **options: the part's.
+        part: its registered name, or a factory.
+        size: height and width of the images in pixels; the backbone's own unless given. Small images are
+            faster.
+        **options: the part's options.
+
+    Returns:
+        The results; none of them failed.
 
     Raises:
-        AssertionError: it fails some checks, which are all listed.
-        PluginError: no such part, or wrong options.
+        AssertionError: some checks failed; all of them are listed.
+        PluginError: no part of that name is registered, or an option is wrong.
     """
     return raise_for_failures(results("backbone", part, options, size=size))
 
 
-def check_head(part: str | Factory, **options: Any) -> list[Result]:
-    """Checks a head; the classes are `CLASSES`. See `check_backbone`."""
+def check_head(part: str | Factory, **options: object) -> list[Result]:
+    """Checks a head, with `CLASSES` as the class names. See `check_backbone`."""
     return raise_for_failures(results("head", part, options))
 
 
-def check_augmentation(part: str | Factory, **options: Any) -> list[Result]:
+def check_augmentation(part: str | Factory, **options: object) -> list[Result]:
     """Checks an augmentation. See `check_backbone`."""
     return raise_for_failures(results("augmentation", part, options))
 
 
-def check_freeze_policy(part: str | Factory, **options: Any) -> list[Result]:
+def check_freeze_policy(part: str | Factory, **options: object) -> list[Result]:
     """Checks a freeze policy, on networks with the blocks stem, middle and last. See `check_backbone`."""
     return raise_for_failures(results("freeze-policy", part, options))
 
 
-def check_source(part: str | Factory, root: Path | None = None, **options: Any) -> list[Result]:
-    """Checks a source of the images in `root`. See `check_backbone`."""
+def check_source(part: str | Factory, root: Path | None = None, **options: object) -> list[Result]:
+    """Checks a source of the images in the folder `root`. See `check_backbone`."""
     return raise_for_failures(results("source", part, options, root=root))
 
 
 def results(
     kind: str,
     part: str | Factory,
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, object] | None = None,
     *,
     registry: Registry | None = None,
     root: Path | None = None,
     size: int | None = None,
 ) -> Iterator[Result]:
-    """Every check's result, one after the other.
+    """Yields the result of each check as soon as it ran.
 
     Args:
-        kind: one of `tlkit.plugins.KINDS`.
+        kind: one of `tlkit.plugins.registry.KINDS`.
         part: a registered name, or a factory.
-        options: the part's, as a recipe gives them.
-        registry: of all parts; loaded unless given.
+        options: the part's options, as in a recipe.
+        registry: all parts; loaded unless given.
         root: a source's folder.
-        size: of a backbone's images, in pixels.
+        size: height and width of a backbone's images, in pixels.
 
     Raises:
-        TlkitError: no such part, wrong options, or a part that says it cannot be had like this.
+        TlkitError: no part of that name is registered, an option is wrong, or the part refuses its options
+            or its root.
+        ValueError: there is no such kind.
     """
-    bench = PartUnderTest.of(kind, part, options, registry)
-    preprocess = {"size": size} if size else {}
-    setups: Mapping[str, Callable[[PartUnderTest], Any]] = {
-        "backbone": lambda bench: backbones.setup(bench, preprocess),
-        "head": heads.setup,
-        "augmentation": augmentations.setup,
-        "freeze-policy": freeze_policies.setup,
-        "source": lambda bench: sources.setup(bench, root),
-    }
-    return run_checks(bench, setups[kind], CHECKS[kind])
+    if kind not in CHECKS:
+        raise ValueError(f"{kind!r} is not one of {', '.join(CHECKS)}")
+    tested = PartUnderTest.of(kind, part, options, registry)
+    if kind == "backbone":
+        return run_checks(tested, partial(backbone_subject.setup, size=size), backbones.CHECKS)
+    if kind == "head":
+        return run_checks(tested, heads.setup, heads.CHECKS)
+    if kind == "augmentation":
+        return run_checks(tested, augmentations.setup, augmentations.CHECKS)
+    if kind == "freeze-policy":
+        return run_checks(tested, freeze_policies.setup, freeze_policies.CHECKS)
+    return run_checks(tested, partial(sources.setup, root=root), sources.CHECKS)

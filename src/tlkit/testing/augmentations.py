@@ -4,158 +4,163 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from tlkit.data.views import split_fixed_steps
+from tlkit.data.views import Pixels
+from tlkit.parts.augmentation import Augmentation, split_fixed_steps
 from tlkit.parts.preprocess import Preprocess
-from tlkit.testing.images import PROPORTIONS, noise
+from tlkit.testing.images import IMAGE_SIZES, noise
 from tlkit.testing.runner import CheckFailed, NotApplicable, PartUnderTest
 
-Pixels = NDArray[Any]
 PREPROCESS = Preprocess(size=32)
 SEEDS = tuple(range(6))
-#: Seeds that are tried until one draws something else.
-MANY = 200
+#: The number of seeds that are tried until one gives a different image.
+MAX_SEEDS = 200
 
 
 @dataclass
 class Subject:
-    """An augmentation under test.
+    """What the checks of an augmentation are called with.
 
     Attributes:
-        bench: how it was made.
-        transform: it.
+        part: the augmentation's factory and options.
+        augmentation: the augmentation, for images of `PREPROCESS.size` pixels.
     """
 
-    bench: PartUnderTest
-    transform: Any
-
-    def draw(self, seed: int, size: tuple[int, int] = PROPORTIONS[0], transform: Any = None) -> Pixels:
-        """One draw for an image of that width and height."""
-        chosen = self.transform if transform is None else transform
-        chosen.set_random_seed(seed)
-        pixels: Pixels = chosen(image=np.asarray(noise(*size)).copy())["image"]
-        return pixels
+    part: PartUnderTest
+    augmentation: Augmentation
 
 
-def setup(bench: PartUnderTest) -> Subject:
-    """Makes the augmentation for images of 32 pixels."""
-    transform = bench.part(PREPROCESS)
-    if not callable(transform) or not hasattr(transform, "set_random_seed"):
+def setup(part: PartUnderTest) -> Subject:
+    """Makes the augmentation.
+
+    Raises:
+        TypeError: the factory does not return an augmentation.
+    """
+    augmentation = part.build(PREPROCESS)
+    if not callable(augmentation) or not hasattr(augmentation, "set_random_seed"):
         raise TypeError(
-            f"the factory must return an albumentations.Compose, which is called with image=… and has "
-            f"set_random_seed; it returned {type(transform).__name__}"
+            "the factory must return an albumentations.Compose, or another callable that takes image=… and "
+            f"has a method set_random_seed; it returned {type(augmentation).__name__}"
         )
-    return Subject(bench, transform)
+    return Subject(part, augmentation)
 
 
-def pixels_are_uint8_of_the_right_size(subject: Subject) -> None:
-    """Images of any proportions become uint8 ``(size, size, 3)``, `size` being the preprocessing's."""
+def pixels_are_uint8_of_the_expected_size(subject: Subject) -> None:
+    """Images of any aspect ratio become uint8 ``(size, size, 3)``, `size` being ``preprocess.size``."""
     for size in (PREPROCESS.size, 45):
-        transform = subject.bench.part(Preprocess(size=size))
-        for width, height in PROPORTIONS:
-            pixels = subject.draw(1, (width, height), transform)
+        augmentation = subject.part.build(Preprocess(size=size))
+        for width, height in IMAGE_SIZES:
+            pixels = _draw(augmentation, 1, _noise(width, height))
             if pixels.dtype != np.uint8 or pixels.shape != (size, size, 3):
                 raise CheckFailed(
-                    expected=f"uint8 pixels {(size, size, 3)} from an image {width} wide and {height} high",
-                    came=f"{pixels.dtype} {pixels.shape}",
-                    mend="end with pixels from 0 to 255 as np.uint8, of preprocess.size; mean and std are "
-                    "tlkit's to apply",
+                    expected=f"uint8 pixels of shape {(size, size, 3)} from an image {width} pixels wide and "
+                    f"{height} high",
+                    got=f"{pixels.dtype} {pixels.shape}",
+                    fix="return pixels from 0 to 255 as np.uint8, resized to preprocess.size; tlkit "
+                    "normalises with mean and std itself",
                 )
 
 
-def the_image_itself_stays(subject: Subject) -> None:
-    """The pixels it is given are not written to, nor what its fixed steps made: they are used again."""
-    steps, varied = split_fixed_steps(subject.transform)
-    pixels = np.asarray(noise(*PROPORTIONS[0])).copy()
-    beginning = pixels
-    for step in steps:
-        beginning = step(image=beginning)["image"].copy()
-    for transform, given, what in (
-        (subject.transform, pixels, "the image it is given"),
-        (varied, beginning, "what its fixed steps made"),
+def the_input_is_not_modified(subject: Subject) -> None:
+    """Neither the input image nor the output of the fixed steps is written to: both are used again."""
+    fixed, random = split_fixed_steps(subject.augmentation)
+    image = _noise()
+    intermediate = image
+    for step in fixed:
+        intermediate = step(image=intermediate)["image"].copy()
+    for augmentation, pixels, description in (
+        (subject.augmentation, image, "the input image"),
+        (random, intermediate, "the output of its fixed steps"),
     ):
-        before = given.copy()
+        before = pixels.copy()
         for seed in SEEDS:
-            transform.set_random_seed(seed)
-            transform(image=given)
-        if not np.array_equal(given, before):
+            _draw(augmentation, seed, pixels)
+        if not np.array_equal(pixels, before):
             raise CheckFailed(
-                expected=f"{what} to stay as it is",
-                came=f"{int((given != before).sum())} changed values in it",
-                mend="work on a copy: image = image.copy()",
+                expected=f"{description} to stay unchanged",
+                got=f"{int((pixels != before).sum())} changed values",
+                fix="work on a copy: image = image.copy()",
             )
 
 
-def one_seed_gives_one_image(subject: Subject) -> None:
-    """The same seed draws the same, whatever was drawn before, and from a copy too."""
-    twin = copy.deepcopy(subject.transform)
+def equal_seeds_give_equal_images(subject: Subject) -> None:
+    """The same seed gives the same pixels, whatever was drawn before, and from a copy as well."""
+    duplicate = copy.deepcopy(subject.augmentation)
     for seed in SEEDS:
-        first = subject.draw(seed)
-        subject.draw(seed + 100)
-        for other, where in (
-            (subject.draw(seed), "again"),
-            (subject.draw(seed, transform=twin), "by a copy"),
+        first = _draw(subject.augmentation, seed)
+        _draw(subject.augmentation, seed + 100)
+        for pixels, circumstance in (
+            (_draw(subject.augmentation, seed), "again"),
+            (_draw(duplicate, seed), "by a copy of the augmentation"),
         ):
-            if not np.array_equal(first, other):
+            if not np.array_equal(first, pixels):
                 raise CheckFailed(
-                    expected=f"the same pixels when seed {seed} is drawn {where}",
-                    came=f"{int((first != other).any(-1).sum())} different pixels",
-                    mend="draw from albumentations' own generators, self.py_random and self.random_generator "
-                    "of a transform, never from random or np.random",
+                    expected=f"the same pixels when seed {seed} is drawn {circumstance}",
+                    got=f"{int((first != pixels).any(-1).sum())} different pixels",
+                    fix="draw from the albumentations transform's own generators, self.py_random and "
+                    "self.random_generator, not from random or np.random",
                 )
 
 
-def other_seeds_give_other_images(subject: Subject) -> str:
-    """Many seeds do not all draw the same; a change may be rare."""
-    drawn = [subject.draw(seed) for seed in SEEDS]
-    while len(drawn) < MANY and all(np.array_equal(drawn[0], pixels) for pixels in drawn[1:]):
-        drawn.append(subject.draw(len(drawn)))
+def different_seeds_give_different_images(subject: Subject) -> str:
+    """Not all seeds give the same pixels; differences may be rare."""
+    drawn = [_draw(subject.augmentation, seed) for seed in SEEDS]
+    while len(drawn) < MAX_SEEDS and all(np.array_equal(drawn[0], pixels) for pixels in drawn[1:]):
+        drawn.append(_draw(subject.augmentation, len(drawn)))
     different = len({pixels.tobytes() for pixels in drawn})
     if different > 1:
         return f"{different} different images from {len(drawn)} seeds"
-    if np.array_equal(drawn[0], PREPROCESS(Image.fromarray(np.asarray(noise(*PROPORTIONS[0]))))):
-        raise NotApplicable("with these options it gives the plain image; others may be tried")
+    if np.array_equal(drawn[0], PREPROCESS(Image.fromarray(_noise()))):
+        raise NotApplicable("with these options it returns the plain image; check it with others")
     raise CheckFailed(
-        expected=f"seeds 0 to {len(drawn) - 1} to draw different images",
-        came="the same one for all",
-        mend="draw anew in every call, from albumentations' own generators: self.py_random and "
-        "self.random_generator of a transform, which set_random_seed sets",
+        expected=f"different images from the seeds 0 to {len(drawn) - 1}",
+        got="the same image from all of them",
+        fix="draw in every call, from the albumentations transform's own generators, self.py_random and "
+        "self.random_generator, which set_random_seed seeds",
     )
 
 
-def fixed_steps_draw_nothing(subject: Subject) -> str:
-    """Steps at the beginning that call themselves fixed do the same whatever the seed."""
-    image = np.asarray(noise(*PROPORTIONS[0]))
-    first: list[Pixels] = []
+def fixed_steps_are_deterministic(subject: Subject) -> str:
+    """Leading steps with the attribute ``fixed = True`` give the same pixels for every seed."""
+    expected: list[Pixels] = []
     for seed in SEEDS:
-        # seeded as a whole, since steps draw from the transform's generators
-        subject.transform.set_random_seed(seed)
-        steps, _ = split_fixed_steps(subject.transform)
-        if not steps:
-            raise NotApplicable("none of its first steps says fixed = True")
-        seen = [image]
-        for step in steps:
-            seen.append(step(image=seen[-1])["image"])
-        first = first or seen
-        for step, one, other in zip(steps, first[1:], seen[1:], strict=True):
-            if not np.array_equal(one, other):
+        # the whole augmentation is seeded, since its steps share its generators
+        subject.augmentation.set_random_seed(seed)
+        fixed, _ = split_fixed_steps(subject.augmentation)
+        if not fixed:
+            raise NotApplicable("its first step does not declare fixed = True")
+        outputs = [_noise()]
+        for step in fixed:
+            outputs.append(step(image=outputs[-1])["image"])
+        expected = expected or outputs
+        for step, first, pixels in zip(fixed, expected[1:], outputs[1:], strict=True):
+            if not np.array_equal(first, pixels):
                 raise CheckFailed(
-                    expected=f"the same pixels from {type(step).__name__}, which says fixed = True",
-                    came=f"others with seed {seed} than with seed {SEEDS[0]}",
-                    mend="take fixed = True away: only what draws nothing may be remembered",
+                    expected=f"the same pixels from {type(step).__name__}, which declares fixed = True",
+                    got=f"different pixels with the seeds {SEEDS[0]} and {seed}",
+                    fix="remove fixed = True: only the output of a deterministic step may be cached",
                 )
-    return f"{len(steps)} of its steps are done once per image"
+    return f"{len(fixed)} of its steps run once per image"
+
+
+def _noise(width: int = IMAGE_SIZES[0][0], height: int = IMAGE_SIZES[0][1]) -> Pixels:
+    return np.asarray(noise(width, height)).copy()
+
+
+def _draw(augmentation: Augmentation, seed: int, image: Pixels | None = None) -> Pixels:
+    """Returns what the augmentation makes of `image`, or of noise, with this seed."""
+    augmentation.set_random_seed(seed)
+    pixels: Pixels = augmentation(image=_noise() if image is None else image)["image"]
+    return pixels
 
 
 CHECKS = (
-    pixels_are_uint8_of_the_right_size,
-    the_image_itself_stays,
-    one_seed_gives_one_image,
-    other_seeds_give_other_images,
-    fixed_steps_draw_nothing,
+    pixels_are_uint8_of_the_expected_size,
+    the_input_is_not_modified,
+    equal_seeds_give_equal_images,
+    different_seeds_give_different_images,
+    fixed_steps_are_deterministic,
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,57 +18,59 @@ from tlkit.testing.runner import (
     NotApplicable,
     PartUnderTest,
     relative_difference,
-    shortlist,
 )
-from tlkit.testing.toy_backbones import FORMS, toy_backbone
+from tlkit.testing.toy_backbones import FORMS, FeatureForm, toy_backbone
+from tlkit.utils.formatting import shortlist
 
 
 @dataclass
 class Subject:
-    """A head under test, on every form of features that it takes.
+    """What the checks of a head are called with.
 
     Attributes:
-        bench: how it was made.
-        heads: by the form of the features, "pooled", "map" or "tokens": the backbone and its head.
-        refused: by form, what it said to those it does not take.
+        part: the head's factory and options.
+        heads: by form of features, the backbone and the head that was made for it.
+        refused: the forms of features that the factory refuses.
     """
 
-    bench: PartUnderTest
-    heads: dict[str, tuple[Backbone, nn.Module]]
-    refused: dict[str, str]
+    part: PartUnderTest
+    heads: dict[FeatureForm, tuple[Backbone, nn.Module]]
+    refused: list[FeatureForm]
 
-    def features(self, form: str, count: int) -> Tensor:
-        """Noise of the form's shape, for `count` images."""
+    def features(self, form: FeatureForm, count: int) -> Tensor:
+        """Returns noise in the shape of `count` images' features."""
         shape = self.heads[form][0].feature_shape
         return torch.randn(count, *shape, generator=torch.Generator().manual_seed(1))
 
 
-def setup(bench: PartUnderTest) -> Subject:
-    """Makes the head for pooled features, maps and tokens.
+def setup(part: PartUnderTest) -> Subject:
+    """Makes a head for pooled features, one for maps and one for tokens.
 
     Raises:
-        TlkitError: it refuses all of them.
+        TlkitError: the factory refuses all of them.
+        TypeError: it does not return a module.
     """
-    heads, refused = {}, {}
+    heads: dict[FeatureForm, tuple[Backbone, nn.Module]] = {}
+    refusals: dict[FeatureForm, str] = {}
     for form in FORMS:
         backbone = toy_backbone(form)
         try:
             with torch.random.fork_rng():
                 torch.manual_seed(0)
-                head = bench.part(backbone, CLASSES)
+                head = part.build(backbone, CLASSES)
         except TlkitError as error:
-            refused[form] = str(error)
+            refusals[form] = str(error)
             continue
         if not isinstance(head, nn.Module):
-            raise TypeError(f"the factory must return a torch.nn.Module, not {type(head).__name__}")
+            raise TypeError(f"the factory must return a torch.nn.Module; it returned {type(head).__name__}")
         heads[form] = (backbone, head)
     if not heads:
-        raise TlkitError(f"head {bench.name!r} takes no features at all: {refused['pooled']}")
-    return Subject(bench, heads, refused)
+        raise TlkitError(f"head {part.name!r} accepts no form of features: {refusals['pooled']}")
+    return Subject(part, heads, list(refusals))
 
 
 def logits_have_one_column_per_class(subject: Subject) -> str:
-    """Features of any form it takes, of 1, 2 or 5 images, become finite logits ``(B, classes)``."""
+    """Features in any accepted form, of 1, 2 or 5 images, become finite logits ``(B, classes)``."""
     for form, (backbone, head) in subject.heads.items():
         head.eval()
         for count in (1, 2, 5):
@@ -78,93 +79,93 @@ def logits_have_one_column_per_class(subject: Subject) -> str:
             if tuple(logits.shape) != (count, len(CLASSES)) or not logits.isfinite().all():
                 shape = (count, *backbone.feature_shape)
                 raise CheckFailed(
-                    expected=f"finite logits {(count, len(CLASSES))} from features {shape}",
-                    came=f"{tuple(logits.shape)}",
-                    mend="end in nn.Linear(…, len(classes)), without a softmax; raise tlkit's PluginError "
-                    "in the factory for a backbone.feature_shape that it cannot take",
+                    expected=f"finite logits of shape {(count, len(CLASSES))} from features of shape {shape}",
+                    got=f"{tuple(logits.shape)}",
+                    fix="end with nn.Linear(…, len(classes)) and no softmax; raise tlkit.PluginError in the "
+                    "factory if it does not support backbone.feature_shape",
                 )
     refused = f"; refuses {', '.join(subject.refused)}" if subject.refused else ""
     return f"takes {', '.join(subject.heads)}{refused}"
 
 
 def images_are_independent(subject: Subject) -> None:
-    """In evaluation mode an image's logits do not depend on the others in its batch, and repeat."""
+    """In evaluation mode, an image's logits do not depend on its batch, and a second call repeats them."""
     for form, (_, head) in subject.heads.items():
         head.eval()
         features = subject.features(form, 3)
         with torch.no_grad():
-            together, again = head(features), head(features)
-            alone = torch.cat([head(one[None]) for one in features])
-        distance = max(relative_difference(alone, together), relative_difference(again, together))
-        if distance > ROUNDING_TOLERANCE:
+            batch, repeated = head(features), head(features)
+            single = torch.cat([head(image[None]) for image in features])
+        difference = max(relative_difference(single, batch), relative_difference(repeated, batch))
+        if difference > ROUNDING_TOLERANCE:
             raise CheckFailed(
-                expected="an image's logits to be the same alone, beside others, and on a second call",
-                came=f"a difference of {distance:.1e} of the largest, with {form} features",
-                mend="in evaluation mode use no dropout and no statistics over the batch",
+                expected="the same logits for an image alone, in a batch, and on a second call",
+                got=f"a difference of {difference:.1e} of the largest logit, with {form} features",
+                fix="use no dropout and no batch statistics in evaluation mode",
             )
 
 
 def gradients_reach_every_parameter(subject: Subject) -> None:
-    """A step back from the loss gives every parameter that may learn a gradient that is not zero."""
-    learn = 0
+    """The loss has a gradient other than zero for every parameter that requires one."""
+    total = 0
     for form, (_, head) in subject.heads.items():
         trained = copy.deepcopy(head).train()
         with torch.no_grad():
-            for value in trained.parameters():  # some rightly begin as zeros, which lets no gradient past
+            for value in trained.parameters():  # weights that start at zero would stop the gradient
                 value.add_(0.05 * torch.randn_like(value))
         labels = torch.arange(6) % len(CLASSES)
-        own = {name: value for name, value in trained.named_parameters() if value.requires_grad}
-        learn += len(own)
-        if not own:
+        trainable = {name: value for name, value in trained.named_parameters() if value.requires_grad}
+        total += len(trainable)
+        if not trainable:
             continue
-        loss: Any = nn.functional.cross_entropy(trained(subject.features(form, 6)), labels)
-        loss.backward()
-        without = [name for name, value in own.items() if value.grad is None or not value.grad.any()]
+        loss = nn.functional.cross_entropy(trained(subject.features(form, 6)), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        without = [name for name, value in trainable.items() if value.grad is None or not value.grad.any()]
         if without:
             raise CheckFailed(
-                expected=f"a gradient for each of {len(own)} parameters, with {form} features",
-                came=f"none for {shortlist(without)}",
-                mend="use it in forward, without detach(), or make it a buffer with register_buffer()",
+                expected=f"gradients for all {len(trainable)} parameters, with {form} features",
+                got=f"none for {shortlist(without)}",
+                fix="use it in forward, without detach(), or make it a buffer with register_buffer()",
             )
-    if not learn:
-        raise NotApplicable("nothing in it learns")
+    if not total:
+        raise NotApplicable("it has no trainable parameters")
 
 
 def its_state_can_be_loaded(subject: Subject) -> None:
-    """A head made again takes the first one's weights and gives its logits: model folders need that."""
+    """A new head that loads the first one's state computes the same logits, as model folders require."""
     for form, (backbone, head) in subject.heads.items():
         head.eval()
-        torch.manual_seed(1)  # whatever it draws and does not save is then another
-        again = subject.bench.part(backbone, CLASSES).eval()
+        torch.manual_seed(1)  # random values that are not part of the state will differ
+        new = subject.part.build(backbone, CLASSES).eval()
         features = subject.features(form, 2)
         try:
-            again.load_state_dict(head.state_dict())
+            new.load_state_dict(head.state_dict())
         except RuntimeError as error:
             raise CheckFailed(
-                expected="the same parameters from the same options",
-                came=" ".join(str(error).split()),
-                mend="let options, backbone and classes alone decide what the head is made of",
+                expected="the same parameters in a second head with the same options",
+                got=" ".join(str(error).split()),
+                fix="let the head's layers depend on the options, the backbone and the classes only",
             ) from error
         with torch.no_grad():
-            distance = relative_difference(again(features), head(features))
-        if distance > EXACT_TOLERANCE:
+            difference = relative_difference(new(features), head(features))
+        if difference > EXACT_TOLERANCE:
             raise CheckFailed(
-                expected="the same logits from a new head with the same weights",
-                came=f"a difference of {distance:.1e} of the largest, with {form} features",
-                mend="hold all that is drawn or learned as parameters or buffers, so that it is saved",
+                expected="the same logits from a second head with the same state",
+                got=f"a difference of {difference:.1e} of the largest logit, with {form} features",
+                fix="make everything random or trained a parameter or buffer, so that it is saved",
             )
 
 
 def works_under_autocast(subject: Subject) -> None:
-    """Under bfloat16 autocast it gives finite logits."""
+    """Logits are finite under autocast with bfloat16."""
     for form, (_, head) in subject.heads.items():
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
             logits = head.eval()(subject.features(form, 2))
         if not logits.isfinite().all():
             raise CheckFailed(
                 expected=f"finite logits under torch.autocast with bfloat16, with {form} features",
-                came=f"{int((~logits.isfinite()).sum())} that are not",
-                mend="compute sensitive steps in float32: x.float()",
+                got=f"{int((~logits.isfinite()).sum())} that are infinite or NaN",
+                fix="compute sensitive operations in float32: x.float()",
             )
 
 

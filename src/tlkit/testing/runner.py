@@ -1,4 +1,4 @@
-"""What a check of a part is, what comes of it, and how a part is had for checking."""
+"""Runs checks on a part and collects their results."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import inspect
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tlkit.errors import PluginError, TlkitError
-from tlkit.plugins import options as part_options
+from tlkit.plugins import options
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.options import Factory
 from tlkit.plugins.registry import Registry
@@ -21,9 +22,9 @@ from tlkit.plugins.registry import Registry
 Outcome = Literal["passed", "failed", "not applicable"]
 #: The classes of every classifier that a check makes.
 CLASSES = ("a", "b", "c")
-#: How far two results may lie apart, as a part of the largest value, where only the order of sums differs.
+#: The largest relative difference where only the order of floating-point operations differs.
 ROUNDING_TOLERANCE = 1e-3
-#: The same where even that is the same.
+#: The largest relative difference where the same operations run in the same order.
 EXACT_TOLERANCE = 1e-5
 
 Subject = TypeVar("Subject")
@@ -31,14 +32,15 @@ Subject = TypeVar("Subject")
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of one check.
+    """The result of one check.
 
     Attributes:
-        kind: of the part, one of `tlkit.plugins.KINDS`.
-        part: its name.
-        check: what was checked.
+        kind: the part's kind, one of `tlkit.plugins.registry.KINDS`.
+        part: the part's name.
+        check: the check's name.
         outcome: "passed", "failed" or "not applicable".
-        message: of a failure, what was expected, what came and how to mend it; else a remark or nothing.
+        message: of a failed check, what was expected, what it got and how to fix it; otherwise a remark, or
+            empty.
     """
 
     kind: str
@@ -49,36 +51,37 @@ class Result:
 
 
 class CheckFailed(Exception):
-    """A check that a part does not meet."""
+    """A part does not pass a check."""
 
-    def __init__(self, *, expected: str, came: str, mend: str) -> None:
-        super().__init__(f"expected {expected}; came {came}; to mend: {mend}")
+    def __init__(self, *, expected: str, got: str, fix: str) -> None:
+        """Makes one message of what was expected, what the check got, and how to fix the part."""
+        super().__init__(f"expected {expected}; got {got}; to fix: {fix}")
 
 
 class NotApplicable(Exception):
-    """A check that says nothing about this part; its text is the reason."""
+    """A check does not apply to this part; the text is the reason."""
 
 
-#: Raises `Failed` or `NotApplicable`; may return a remark.
+#: Raises `CheckFailed` or `NotApplicable`; may return a remark.
 Check = Callable[[Subject], str | None]
 
 
 @dataclass
 class PartUnderTest:
-    """A part under test, and the registry for whatever else a check needs.
+    """A part to check, and a registry of the other parts that checks need.
 
     Attributes:
-        kind: one of `tlkit.plugins.KINDS`.
-        name: the part's.
-        factory: makes it.
-        options: as a recipe gives them.
-        registry: of all parts.
+        kind: one of `tlkit.plugins.registry.KINDS`.
+        name: the part's name.
+        factory: makes the part.
+        options: the part's options, as in a recipe.
+        registry: all registered parts.
     """
 
     kind: str
     name: str
     factory: Factory
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     registry: Registry = field(default_factory=load_registry)
 
     @classmethod
@@ -86,36 +89,37 @@ class PartUnderTest:
         cls,
         kind: str,
         part: str | Factory,
-        options: Mapping[str, Any] | None = None,
+        part_options: Mapping[str, object] | None = None,
         registry: Registry | None = None,
     ) -> PartUnderTest:
-        """A part by its registered name, or a factory that nobody registered.
+        """Returns a part by its registered name, or one that is made by an unregistered factory.
 
         Raises:
-            PluginError: nobody registered that name, or the options are not the part's.
+            PluginError: no part of that name is registered, or an option is unknown, missing or of the
+                wrong type.
         """
         registry = registry or load_registry()
         if isinstance(part, str):
             name, factory = part, registry.find(kind, part).factory
         else:
             name, factory = getattr(part, "__name__", type(part).__name__), part
-        for key, problem in part_options.check(factory, options or {}):
+        for key, problem in options.check(factory, part_options or {}):
             raise PluginError(f"{kind} {name!r}: option {key!r} {problem}")
-        return cls(kind, name, factory, dict(options or {}), registry)
+        return cls(kind, name, factory, dict(part_options or {}), registry)
 
-    def part(self, *args: Any) -> Any:
-        """The part itself, made anew."""
-        return self.factory(*args, **part_options.convert(self.factory, self.options))
+    def build(self, *args: object) -> Any:
+        """Makes the part anew: calls the factory with `args` and the options."""
+        return self.factory(*args, **options.convert(self.factory, self.options))
 
-    def make(self, kind: str, name: str, options: Mapping[str, Any], *args: Any) -> Any:
-        """As `Registry.make`; under the name of the part under test it is that one that is made."""
+    def make(self, kind: str, name: str, part_options: Mapping[str, Any], *args: Any) -> Any:
+        """Makes a part as `Registry.make` does; the name of the part under test means that part."""
         if (kind, name) == (self.kind, self.name):
-            return self.factory(*args, **part_options.convert(self.factory, options))
-        return self.registry.make(kind, name, options, *args)
+            return self.factory(*args, **options.convert(self.factory, part_options))
+        return self.registry.make(kind, name, part_options, *args)
 
 
-def run_check(bench: PartUnderTest, check: Check[Subject], subject: Subject) -> Result:
-    """Runs one check; whatever it raises becomes its result."""
+def run_check(part: PartUnderTest, check: Check[Subject], subject: Subject) -> Result:
+    """Runs one check; any exception that it raises becomes its result."""
     outcome: Outcome = "passed"
     name = check.__name__.replace("_", " ")
     try:
@@ -127,33 +131,41 @@ def run_check(bench: PartUnderTest, check: Check[Subject], subject: Subject) -> 
     except NotApplicable as reason:
         outcome, message = "not applicable", str(reason)
     except Exception as error:
-        outcome, message = "failed", _unforeseen(error, bench.factory)
-    return Result(bench.kind, bench.name, name, outcome, message)
+        outcome, message = "failed", _unexpected(error, part.factory)
+    return Result(part.kind, part.name, name, outcome, message)
 
 
 def run_checks(
-    bench: PartUnderTest, setup: Callable[[PartUnderTest], Subject], checks: Sequence[Check[Subject]]
+    part: PartUnderTest, setup: Callable[[PartUnderTest], Subject], checks: Sequence[Check[Subject]]
 ) -> Iterator[Result]:
-    """Every check's result, one after the other; a part that cannot be made has but two.
+    """Yields the result of each check as soon as it ran.
+
+    The first two, on the part's options and on making it, belong to every kind; they are the only ones if the
+    part cannot be made.
+
+    Args:
+        part: the part to check.
+        setup: makes what the checks are called with.
+        checks: the checks of the part's kind.
 
     Raises:
-        TlkitError: the part says itself that it cannot be had like this: a user's mistake.
+        TlkitError: the part refuses its options or its root, which is the user's mistake.
     """
-    yield run_check(bench, options_are_declared, bench)
+    yield run_check(part, options_are_declared, part)
     try:
-        subject = setup(bench)
+        subject = setup(part)
     except TlkitError:
         raise
     except Exception as error:
-        yield Result(bench.kind, bench.name, "can be made", "failed", _unforeseen(error, bench.factory))
+        yield Result(part.kind, part.name, "can be made", "failed", _unexpected(error, part.factory))
         return
-    yield Result(bench.kind, bench.name, "can be made", "passed")
+    yield Result(part.kind, part.name, "can be made", "passed")
     for check in checks:
-        yield run_check(bench, check, subject)
+        yield run_check(part, check, subject)
 
 
-#: What a factory is given by position, by kind.
-GIVEN = {
+#: By kind, the arguments that a factory is called with by position.
+POSITIONAL_ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "backbone": (),
     "head": ("backbone", "classes"),
     "augmentation": ("preprocess",),
@@ -162,81 +174,77 @@ GIVEN = {
 }
 
 
-def options_are_declared(bench: PartUnderTest) -> str:
-    """Every option is keyword-only and says its type, so that a recipe's mistakes are found."""
-    factory: Any = bench.factory
-    while hasattr(factory, "func"):
+def options_are_declared(part: PartUnderTest) -> str:
+    """Every option is keyword-only and has a type annotation, so that mistakes in a recipe are found."""
+    factory, bound = part.factory, 0
+    while isinstance(factory, partial):
+        bound += len(factory.args)
         factory = factory.func
+    arguments = POSITIONAL_ARGUMENTS[part.kind]
     positional = [
-        parameter
+        parameter.name
         for parameter in inspect.signature(factory).parameters.values()
         if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
     ]
-    # a partial has settled its first ones
-    settled = len(getattr(bench.factory, "args", ()))
-    extra = [parameter.name for parameter in positional[settled + len(GIVEN[bench.kind]) :]]
+    extra = positional[bound + len(arguments) :]
     if extra:
-        signature = ", ".join((*GIVEN[bench.kind], "*", *extra))
         raise CheckFailed(
-            expected=f"options to be keyword-only, after {len(GIVEN[bench.kind])} arguments by position",
-            came=f"{', '.join(extra)} by position, which no recipe can set",
-            mend=f"put a * in front of the first option: ({signature})",
+            expected=f"keyword-only options after {len(arguments)} positional arguments",
+            got=f"{', '.join(extra)} as positional arguments, which a recipe cannot set",
+            fix=f"put a * in front of the first option: ({', '.join((*arguments, '*', *extra))})",
         )
-    known = part_options.describe(bench.factory)
-    untyped = [option.name for option in known if option.type_text == "any"]
+    declared = options.describe(part.factory)
+    untyped = [option.name for option in declared if option.type_text == "any"]
     if untyped:
         raise CheckFailed(
-            expected="a type for every option, since recipes are validated by it",
-            came=f"none for {', '.join(untyped)}",
-            mend=f"annotate it, as in {untyped[0]}: int",
+            expected="a type annotation for every option, which recipes are validated against",
+            got=f"none for {', '.join(untyped)}",
+            fix=f"annotate it, for example {untyped[0]}: int",
         )
-    bare = [option.name for option in known if not option.doc]
-    return f"the docstring's Args: says nothing of {', '.join(bare)}" if bare else ""
+    undocumented = [option.name for option in declared if not option.doc]
+    return f"not described in the docstring's Args: {', '.join(undocumented)}" if undocumented else ""
 
 
 def raise_for_failures(results: Iterator[Result]) -> list[Result]:
-    """All results, or an error that lists every failure.
+    """Collects all results.
 
     Raises:
-        AssertionError: a check failed.
+        AssertionError: at least one check failed; all failures are listed.
     """
-    done = list(results)
-    failed = [result for result in done if result.outcome == "failed"]
+    collected = list(results)
+    failed = [result for result in collected if result.outcome == "failed"]
     if failed:
         first = failed[0]
         lines = [f"  {result.check}: {result.message}" for result in failed]
-        head = f"{first.kind} {first.part!r} fails {len(failed)} of {len(done)} checks:"
+        head = f"{first.kind} {first.part!r} fails {len(failed)} of {len(collected)} checks:"
         raise AssertionError("\n".join([head, *lines]))
-    return done
+    return collected
 
 
-def relative_difference(one: Tensor, other: Tensor) -> float:
-    """The largest difference, as a part of the largest value; infinite where one is not finite."""
-    one, other = one.float(), other.float()
-    if one.shape != other.shape or not (one.isfinite().all() and other.isfinite().all()):
+def relative_difference(values: Tensor, reference: Tensor) -> float:
+    """Returns the largest absolute difference, divided by the largest absolute value of `reference`.
+
+    It is infinite where the shapes differ or a value is not finite.
+    """
+    values, reference = values.float(), reference.float()
+    if values.shape != reference.shape or not (values.isfinite().all() and reference.isfinite().all()):
         return float("inf")
-    if not one.numel():
+    if not values.numel():
         return 0.0
-    return float((one - other).abs().max() / other.abs().max().clamp(min=1e-12))
+    return float((values - reference).abs().max() / reference.abs().max().clamp(min=1e-12))
 
 
-def shortlist(names: Sequence[str], shown: int = 5) -> str:
-    """Some names, and how many more there are."""
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
-
-
-def _unforeseen(error: Exception, factory: Factory) -> str:
-    """An error from within a part, and the last line of the part's own module that it came by."""
+def _unexpected(error: Exception, factory: Factory) -> str:
+    """Describes an error raised inside a part, with the last line of the part's own module on its way."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename == part_options.module_file(factory)]
+    own = [frame for frame in frames if frame.filename == options.module_file(factory)]
     last = (own or frames)[-1] if frames else None
     where = f" in {Path(last.filename).name}, line {last.lineno}" if last else ""
     text = " ".join(str(error).split())
     return str(
         CheckFailed(
             expected="no error",
-            came=f"{type(error).__name__}: {text}{where}",
-            mend="make that line work for what this check gives it",
+            got=f"{type(error).__name__}: {text}{where}",
+            fix="make this line work for the arguments that the check calls it with",
         )
     )

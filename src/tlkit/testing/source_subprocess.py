@@ -1,4 +1,7 @@
-"""Makes a source in a process of its own, from name, options and root as JSON, and prints it as JSON."""
+"""Makes a source in a process of its own: reads name, options and root as JSON, and prints it as JSON.
+
+Run as a script by `tlkit.testing.sources`; nothing imports it.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,6 @@ from tlkit.plugins.loader import load_registry
 if __name__ == "__main__":
     name, options, root = json.loads(sys.argv[1])
     source: Source = load_registry().make("source", name, options, Path(root) if root else None)
-    samples = [(each.id, str(each.path), each.label, each.split) for each in source.samples]
-    unlabelled = [(each.id, str(each.path)) for each in source.unlabelled]
+    samples = [(sample.id, str(sample.path), sample.label, sample.split) for sample in source.samples]
+    unlabelled = [(sample.id, str(sample.path)) for sample in source.unlabelled]
     json.dump({"classes": source.classes, "samples": samples, "unlabelled": unlabelled}, sys.stdout)

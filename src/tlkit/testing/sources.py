@@ -12,235 +12,251 @@ from pathlib import Path, PurePath
 
 from tlkit.data.images import decode
 from tlkit.parts.source import SPLITS, Sample, Source
-from tlkit.testing.runner import CheckFailed, NotApplicable, PartUnderTest, shortlist
+from tlkit.testing.runner import CheckFailed, NotApplicable, PartUnderTest
+from tlkit.utils.formatting import shortlist
 
-#: How many of its images a source that makes them is asked for.
-MADE = 3
+#: How many of the images are decoded.
+IMAGES_DECODED = 3
+RELATIVE_ID = "use the path relative to the root: path.relative_to(root).as_posix()"
 
 
 @dataclass
 class Subject:
-    """A source under test.
+    """What the checks of a source are called with.
 
     Attributes:
-        bench: how it was made.
+        part: the source's factory and options.
         root: its folder, or None.
-        source: it.
+        source: the source.
     """
 
-    bench: PartUnderTest
+    part: PartUnderTest
     root: Path | None
     source: Source
 
-    def again(self) -> Source:
-        """The source, made anew."""
-        source: Source = self.bench.part(self.root)
+    def make_again(self) -> Source:
+        """Makes the source a second time."""
+        source: Source = self.part.build(self.root)
         return source
 
-    def elsewhere(self) -> Source | None:
-        """What another process makes of it, where sets have another order; None if nobody registered it."""
-        bench = self.bench
-        if bench.name not in bench.registry.names("source"):
+    def make_in_subprocess(self) -> Source | None:
+        """Makes the source in another process, where sets have another order; None if it is not registered.
+
+        Raises:
+            CheckFailed: it cannot be made there.
+        """
+        part = self.part
+        if part.name not in part.registry.names("source"):
             return None
-        if bench.registry.find("source", bench.name).factory is not bench.factory:
+        if part.registry.find("source", part.name).factory is not part.factory:
             return None
         root = str(self.root) if self.root else None
-        # nothing is read from this process but plain values, and nothing is run but tlkit's own loading
-        given = json.dumps([bench.name, dict(bench.options), root], default=str)
+        arguments = json.dumps([part.name, dict(part.options), root], default=str)
         environment = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-        done = subprocess.run(
-            [sys.executable, "-m", "tlkit.testing.elsewhere", given],
+        process = subprocess.run(
+            [sys.executable, "-m", "tlkit.testing.source_subprocess", arguments],
             env=environment,
             capture_output=True,
             text=True,
         )
-        if done.returncode:
+        if process.returncode:
             raise CheckFailed(
-                expected="the source in another process, too",
-                came=done.stderr.strip().splitlines()[-1],
-                mend="let it depend on its root and its options alone",
+                expected="the same source in another process",
+                got=process.stderr.strip().splitlines()[-1],
+                fix="let it depend on its root and its options only",
             )
-        made = json.loads(done.stdout)
-        samples = [Sample(each, Path(path), label, split) for each, path, label, split in made["samples"]]
-        unlabelled = [Sample(each, Path(path)) for each, path in made["unlabelled"]]
-        return Source(tuple(made["classes"]), samples, unlabelled)
+        output = json.loads(process.stdout)
+        samples = [Sample(name, Path(path), *rest) for name, path, *rest in output["samples"]]
+        unlabelled = [Sample(name, Path(path)) for name, path in output["unlabelled"]]
+        return Source(tuple(output["classes"]), samples, unlabelled)
 
-    def all(self) -> list[Sample]:
-        """Labelled and unlabelled samples."""
+    def all_samples(self) -> list[Sample]:
+        """Returns the labelled and the unlabelled samples."""
         return [*self.source.samples, *self.source.unlabelled]
 
 
-def setup(bench: PartUnderTest, root: Path | None = None) -> Subject:
-    """Makes the source from that folder.
+def setup(part: PartUnderTest, root: Path | None = None) -> Subject:
+    """Makes the source of the images in `root`.
 
     Raises:
-        TlkitError: it says itself that it cannot be had from there.
+        TlkitError: the source refuses that folder.
+        TypeError: the factory does not return a source.
     """
-    source = bench.part(root)
+    source = part.build(root)
     if not isinstance(source, Source):
-        raise TypeError(f"the factory must return a tlkit.Source, not {type(source).__name__}")
-    return Subject(bench, root, source)
+        raise TypeError(f"the factory must return a tlkit.Source; it returned {type(source).__name__}")
+    return Subject(part, root, source)
 
 
 def classes_are_named(subject: Subject) -> str:
-    """There are at least two classes, each with a name of its own."""
+    """There are at least two classes, and their names are different."""
     classes = subject.source.classes
-    twice = [str(name) for name, count in Counter(classes).items() if count > 1]
-    wrong = [repr(name) for name in classes if not isinstance(name, str) or not name]
-    if not isinstance(classes, tuple) or len(classes) < 2 or twice or wrong:
+    repeated = [name for name, count in Counter(classes).items() if count > 1]
+    wrong = [name for name in classes if not isinstance(name, str) or not name]
+    if not isinstance(classes, tuple) or len(classes) < 2 or repeated or wrong:
         raise CheckFailed(
             expected="a tuple of at least two class names, all different",
-            came=f"{classes!r}",
-            mend="give Source(classes=(…), …) the names in the order of the labels",
+            got=f"{classes!r}",
+            fix="give Source(classes=(…), …) the names in the order of the labels",
         )
     return shortlist(classes)
 
 
 def there_are_images(subject: Subject) -> str:
-    """It has labelled images, or says where they are to be fetched."""
+    """The source has labelled images, or says where they can be downloaded."""
     source = subject.source
     if not source.samples and not source.downloads:
         raise CheckFailed(
-            expected="labelled images, or downloads that they can be fetched from",
-            came="neither",
-            mend="raise tlkit's DataError that says what to do, or give Source(downloads=(…,))",
+            expected="labelled images, or downloads to fetch them from",
+            got="neither",
+            fix="raise tlkit.DataError with what to do, or give Source(downloads=(…,))",
         )
     if not source.samples:
-        raise NotApplicable("it has no images here yet; tlkit fetch gets them: the other checks saw none")
-    return f"{len(source.samples)} labelled, {len(source.unlabelled)} without a label"
+        raise NotApplicable(
+            "its images are not downloaded yet, and the other checks ran without images; run tlkit fetch"
+        )
+    return f"{len(source.samples)} labelled, {len(source.unlabelled)} unlabelled"
 
 
 def ids_are_unique(subject: Subject) -> None:
-    """No two images, labelled or not, have the same id."""
-    twice = [name for name, count in Counter(sample.id for sample in subject.all()).items() if count > 1]
-    wrong = [repr(sample.id) for sample in subject.all() if not isinstance(sample.id, str) or not sample.id]
-    absolute = [sample.id for sample in subject.all() if PurePath(sample.id).is_absolute()]
-    if absolute and not (twice or wrong):
+    """All images, labelled and unlabelled, have different ids, which do not depend on the machine."""
+    ids = [sample.id for sample in subject.all_samples()]
+    repeated = [name for name, count in Counter(ids).items() if count > 1]
+    wrong = [repr(name) for name in ids if not isinstance(name, str) or not name]
+    if repeated or wrong:
+        raise CheckFailed(
+            expected="a unique id for every image, which results name it by",
+            got=f"{shortlist(repeated)} more than once" if repeated else f"the id {shortlist(wrong)}",
+            fix=RELATIVE_ID,
+        )
+    absolute = [name for name in ids if PurePath(name).is_absolute()]
+    if absolute:
         raise CheckFailed(
             expected="ids that are the same on every machine",
-            came=f"paths of this one: {shortlist(absolute)}",
-            mend="use the path below the root: path.relative_to(root).as_posix()",
+            got=f"absolute paths: {shortlist(absolute)}",
+            fix=RELATIVE_ID,
         )
-    if twice or wrong:
+
+
+def repeated_calls_agree(subject: Subject) -> None:
+    """Made again, here and in another process, the source has equal classes and samples in the same order."""
+    _must_equal(subject.source, subject.make_again())
+    other = subject.make_in_subprocess()
+    if other is not None:
+        _must_equal(subject.source, other)
+
+
+def _must_equal(source: Source, other: Source) -> None:
+    if other.classes != source.classes:
         raise CheckFailed(
-            expected="an id of its own for every image: results name it by that",
-            came=f"{shortlist(twice)} more than once" if twice else f"{shortlist(wrong)} for an id",
-            mend="use the path below the root: path.relative_to(root).as_posix()",
+            expected=f"the classes {source.classes} on a second call",
+            got=f"{other.classes}",
+            fix="sort them: sets and folder listings have no fixed order",
         )
-
-
-def a_second_call_gives_the_same(subject: Subject) -> None:
-    """Made again, here and in another process, it has the same classes, ids, labels and splits in order."""
-    _must_be_the_same(subject, subject.again())
-    elsewhere = subject.elsewhere()
-    if elsewhere is not None:
-        _must_be_the_same(subject, elsewhere)
-
-
-def _must_be_the_same(subject: Subject, other: Source) -> None:
-    if other.classes != subject.source.classes:
-        raise CheckFailed(
-            expected=f"the classes {subject.source.classes} again",
-            came=f"{other.classes}",
-            mend="sort them: sets and folders have no order",
-        )
-    pairs = [(subject.source.samples, other.samples), (subject.source.unlabelled, other.unlabelled)]
-    for first, second in pairs:
-        changed = [one.id for one, two in zip(first, second, strict=False) if one != two]
-        if changed or len(first) != len(second):
+    for first, second in ((source.samples, other.samples), (source.unlabelled, other.unlabelled)):
+        different = [sample.id for sample, again in zip(first, second, strict=False) if sample != again]
+        if different or len(first) != len(second):
             raise CheckFailed(
                 expected=f"the same {len(first)} images in the same order on a second call",
-                came=f"{len(second)}, of which {len(changed)} differ: {shortlist(changed)}",
-                mend="sort the files, and give each an id, a label and a split that depend on nothing else",
+                got=f"{len(second)} images, {len(different)} of them different: {shortlist(different)}",
+                fix="sort the files, and let ids, labels and splits depend on the files only",
             )
 
 
-def labels_are_within_the_classes(subject: Subject) -> None:
-    """Every label is an index into the classes; unlabelled images have none; no class is empty."""
-    classes = subject.source.classes
-    mend = "give Sample(label=classes.index(name)), and None for what is in Source.unlabelled"
-    for sample in subject.source.samples:
+def labels_are_class_indices(subject: Subject) -> None:
+    """Every label is an index into the classes, unlabelled images have none, and every class has images."""
+    source, classes = subject.source, subject.source.classes
+    fix = "give Sample(label=classes.index(name)), and None for images in Source.unlabelled"
+    for sample in source.samples:
         label = sample.label
         if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < len(classes):
             raise CheckFailed(
                 expected=f"labels from 0 to {len(classes) - 1}, indices into {classes}",
-                came=f"{label!r} for {sample.id!r}",
-                mend=mend,
+                got=f"{label!r} for {sample.id!r}",
+                fix=fix,
             )
-    labelled = [sample.id for sample in subject.source.unlabelled if sample.label is not None]
+    labelled = [sample.id for sample in source.unlabelled if sample.label is not None]
     if labelled:
         raise CheckFailed(
-            expected="no label in Source.unlabelled", came=f"one for {shortlist(labelled)}", mend=mend
+            expected="no labels in Source.unlabelled", got=f"labels for {shortlist(labelled)}", fix=fix
         )
-    used = {sample.label for sample in subject.source.samples}
+    used = {sample.label for sample in source.samples}
     empty = [name for label, name in enumerate(classes) if label not in used]
     if empty and used:
         raise CheckFailed(
             expected="images of every class",
-            came=f"none of {shortlist(empty)}",
-            mend="leave out classes without images, or raise tlkit's DataError",
+            got=f"none of {shortlist(empty)}",
+            fix="leave out classes without images, or raise tlkit.DataError",
         )
 
 
 def splits_are_disjoint(subject: Subject) -> str:
-    """No file is in two splits; either every labelled image names its split or none does.
+    """No file is in two splits, and either all labelled images name their split or none.
 
-    A source that knows splits knows what to train and to test on; validation images can be drawn.
+    A source that names splits must have training and test images; validation images can be drawn.
     """
-    places: dict[Path, str | None] = {}
-    for sample in subject.source.samples:
+    source = subject.source
+    split_of: dict[Path, str | None] = {}
+    for sample in source.samples:
         if sample.split is not None and sample.split not in SPLITS:
             raise CheckFailed(
-                expected=f"a split of {', '.join(SPLITS)}, or None",
-                came=f"{sample.split!r} for {sample.id!r}",
-                mend="use these words in Sample(split=…)",
+                expected=f"one of the splits {', '.join(SPLITS)}, or None",
+                got=f"{sample.split!r} for {sample.id!r}",
+                fix="give Sample(split=…) one of these names",
             )
-        before = places.setdefault(sample.path, sample.split)
-        if before != sample.split:
+        first = split_of.setdefault(sample.path, sample.split)
+        if first != sample.split:
             raise CheckFailed(
-                expected="each file in one split",
-                came=f"{sample.path.name!r} in {before} and in {sample.split}",
-                mend="list a file once: what was trained on must not be tested on",
+                expected="every file in one split",
+                got=f"{sample.path.name!r} in {first} and in {sample.split}",
+                fix="list every file once: a training image must not be a test image",
             )
-    counts = Counter(str(sample.split) for sample in subject.source.samples if sample.split)
-    unplaced = [sample.id for sample in subject.source.samples if sample.split is None]
-    lacking = [split for split in ("train", "test") if split not in counts]
-    if counts and (unplaced or lacking):
+    counts = Counter(str(sample.split) for sample in source.samples if sample.split)
+    without = [sample.id for sample in source.samples if sample.split is None]
+    missing = [split for split in ("train", "test") if split not in counts]
+    if counts and (without or missing):
         raise CheckFailed(
-            expected="a split for every labelled image, train and test among them, or for none",
-            came=f"none for {shortlist(unplaced)}" if unplaced else f"no {' and no '.join(lacking)} images",
-            mend="leave Sample(split=…) out for all of them, and tlkit draws the splits",
+            expected="a split for all labelled images, train and test among them, or for none",
+            got=f"no split for {shortlist(without)}" if without else f"no {' and no '.join(missing)} images",
+            fix="leave Sample(split=…) out for all of them, so that tlkit draws the splits",
         )
-    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "the toolkit draws them"
+    return ", ".join(f"{count} {split}" for split, count in counts.items()) or "tlkit draws them"
 
 
 def images_can_be_read(subject: Subject) -> str:
-    """Every file is there, or `make` gives its content, twice the same; some are decoded."""
-    source, samples = subject.source, subject.all()
+    """Every file exists, or `Source.make` returns the same bytes twice; some images are decoded."""
+    source, samples = subject.source, subject.all_samples()
     if not samples:
-        raise NotApplicable("it has no images here yet")
+        raise NotApplicable("its images are not downloaded yet")
     if source.make is None:
-        gone = [sample.id for sample in samples if not sample.path.is_file()]
-        if gone:
+        missing = [sample.id for sample in samples if not sample.path.is_file()]
+        if missing:
             raise CheckFailed(
                 expected="a file for every sample",
-                came=f"none for {shortlist(gone)}",
-                mend="give absolute paths below the root, or Source(make=…) if the source makes its images",
+                got=f"none for {shortlist(missing)}",
+                fix="give absolute paths below the root, or Source(make=…) if the source generates its "
+                "images",
             )
-    for sample in samples[:: max(1, len(samples) // MADE)][:MADE]:
+    for sample in samples[:: max(1, len(samples) // IMAGES_DECODED)][:IMAGES_DECODED]:
         decode(_content(source, sample))
-    return "made when they are needed" if source.make is not None else f"{len(samples)} files"
+    return "generated when they are needed" if source.make is not None else f"{len(samples)} files"
 
 
 def _content(source: Source, sample: Sample) -> bytes:
     if source.make is None:
         return sample.path.read_bytes()
-    content = source.make(sample)
-    if not isinstance(content, bytes) or content != source.make(sample):
+    content: object = source.make(sample)
+    if not isinstance(content, bytes):
         raise CheckFailed(
-            expected=f"make to give the same bytes for {sample.id!r} every time",
-            came=f"{type(content).__name__}, different the second time",
-            mend="draw from a generator that is seeded by the sample, not from a global one",
+            expected=f"bytes from make for {sample.id!r}",
+            got=type(content).__name__,
+            fix="return the content of an image file",
+        )
+    if content != source.make(sample):
+        raise CheckFailed(
+            expected=f"the same bytes from make for {sample.id!r} on every call",
+            got="different bytes on the second call",
+            fix="draw from a generator that is seeded by the sample, not from a global one",
         )
     return content
 
@@ -249,8 +265,8 @@ CHECKS = (
     classes_are_named,
     there_are_images,
     ids_are_unique,
-    a_second_call_gives_the_same,
-    labels_are_within_the_classes,
+    repeated_calls_agree,
+    labels_are_class_indices,
     splits_are_disjoint,
     images_can_be_read,
 )

@@ -1,4 +1,4 @@
-"""One network of every family of timm's through the parts of the contract that every run needs."""
+"""Tries one network of every family of timm's: forward pass, blocks, partitioning, training, saving."""
 
 from __future__ import annotations
 
@@ -8,26 +8,29 @@ from dataclasses import dataclass
 
 from tlkit.errors import PluginError, close_matches
 from tlkit.plugins.registry import Registry
-from tlkit.testing import backbones
-from tlkit.testing.backbones import Subject
+from tlkit.testing import backbone_subject
+from tlkit.testing.backbone_blocks import blocks_cover_every_parameter_once
+from tlkit.testing.backbone_copies import a_model_folder_restores_it
+from tlkit.testing.backbone_features import expect_shape, features_repeat
+from tlkit.testing.backbone_subject import Subject
 from tlkit.testing.runner import CheckFailed, PartUnderTest
 from tlkit.testing.train_step import fine_tune_step, partition_problem
 
 
 @dataclass
 class Row:
-    """What came of one network.
+    """The results of one network.
 
     Attributes:
-        family: timm's module.
-        name: the family's smallest member.
-        size: pixels of the images it was shown.
-        forward: whether its features are repeatable numbers of the declared shape.
-        blocks: how many it has; 0 when they do not cover every parameter once.
-        split: whether it divides in front of its last block, with the whole network's logits.
-        finetune: whether its last block and head train, and nothing else moves.
-        model_folder: whether a model folder brings it back.
-        reason: why something is not so, or nothing.
+        family: the timm module that defines it.
+        name: the network, the family's smallest.
+        size: height and width of the images, in pixels.
+        forward: whether its features repeat, are finite, and have the declared shape.
+        blocks: the number of its blocks; 0 if they do not cover every parameter exactly once.
+        partitions: whether it is partitioned in front of its last block, with the same logits.
+        finetune: whether a training step of the last block and the head changes nothing else.
+        model_folder: whether a model folder restores it.
+        reason: why some of these fail, or empty.
     """
 
     family: str
@@ -35,19 +38,19 @@ class Row:
     size: int = 0
     forward: bool = False
     blocks: int = 0
-    split: bool = False
+    partitions: bool = False
     finetune: bool = False
     model_folder: bool = False
     reason: str = ""
 
     @property
     def works(self) -> bool:
-        """Whether all is well; one that trains whole is well, too."""
+        """Whether it can be used; a network that can only be trained whole counts."""
         return self.forward and self.blocks > 0 and self.finetune and self.model_folder
 
 
-def families(wanted: Sequence[str] = ()) -> list[str]:
-    """The families of the installed timm: its modules; all unless some are named.
+def families(names: Sequence[str] = ()) -> list[str]:
+    """Returns the families of the installed timm, its modules: those with these names, or all.
 
     Raises:
         PluginError: there is no such family.
@@ -55,30 +58,30 @@ def families(wanted: Sequence[str] = ()) -> list[str]:
     import timm
 
     known: list[str] = timm.list_modules()
-    for name in wanted:
+    for name in names:
         if name not in known:
             raise PluginError(f"timm has no family {name!r}{close_matches(name, known)}")
-    return list(wanted) or known
+    return list(names) or known
 
 
-def survey(wanted: Sequence[str], registry: Registry) -> Iterator[Row]:
-    """Goes through the families, one network each, without pretrained weights."""
-    for family in wanted:
+def survey(names: Sequence[str], registry: Registry) -> Iterator[Row]:
+    """Yields the results of one network of each family, without pretrained weights."""
+    for family in names:
         with warnings.catch_warnings():
-            # what timm's own code says about itself is no matter here
+            # timm's warnings about its own code do not matter here
             warnings.simplefilter("ignore")
             try:
                 name = smallest(family)
             except Exception as error:
-                yield Row(family, "", reason=_line(error))
+                yield Row(family, "", reason=_one_line(error))
             else:
-                yield look_at(family, name, registry)
+                yield try_network(family, name, registry)
 
 
 def smallest(family: str) -> str:
-    """The family's member with the fewest parameters; ties go to the first by name.
+    """Returns the family's network with the fewest parameters; of several, the first by name.
 
-    Networks are made without memory for their weights, so that the largest are made at once.
+    Networks are made on the meta device, so that large ones take no time and memory.
     """
     import timm
     import torch
@@ -92,14 +95,14 @@ def smallest(family: str) -> str:
     return min(counts, key=lambda name: (counts[name], name))
 
 
-def look_at(family: str, name: str, registry: Registry) -> Row:
-    """One network's row."""
+def try_network(family: str, name: str, registry: Registry) -> Row:
+    """Returns the results of one network."""
     row, reasons = Row(family, name), list[str]()
     try:
-        bench = PartUnderTest.of("backbone", name, {"weights": "none"}, registry)
-        subject = backbones.setup(bench, _smallest_size(name))
+        part = PartUnderTest.of("backbone", name, {"weights": "none"}, registry)
+        subject = backbone_subject.setup(part, size=_smallest_size(name))
     except Exception as error:
-        row.reason = _line(error)
+        row.reason = _one_line(error)
         return row
     row.size = subject.size
 
@@ -107,45 +110,45 @@ def look_at(family: str, name: str, registry: Registry) -> Row:
         try:
             step(subject)
         except Exception as error:
-            reasons.append(_line(error))
+            reasons.append(_one_line(error))
             return False
         return True
 
     row.forward = attempt(_forward)
-    if attempt(backbones.blocks_cover_every_parameter_once):
+    if attempt(blocks_cover_every_parameter_once):
         row.blocks = len(subject.backbone.blocks())
     classifier = subject.classifier()
 
-    def split(subject: Subject) -> None:
+    def partition(subject: Subject) -> None:
         reason = partition_problem(classifier, 1, subject.images(2))
         if reason is not None:
-            raise NotSplit(f"trains whole: {reason}")
+            raise TrainsWhole(f"trains whole: {reason}")
 
-    row.split = attempt(split)
+    row.partitions = attempt(partition)
     row.finetune = attempt(lambda subject: fine_tune_step(classifier, subject.images(2)))
-    row.model_folder = attempt(backbones.a_model_folder_brings_it_back)
+    row.model_folder = attempt(a_model_folder_restores_it)
     row.reason = "; ".join(dict.fromkeys(reasons))
     return row
 
 
-class NotSplit(Exception):
-    """A network that keeps no features; its text is the reason."""
+class TrainsWhole(Exception):
+    """A network cannot be partitioned, so that no features can be cached; the text is the reason."""
 
 
 def _forward(subject: Subject) -> None:
-    backbones.features_repeat(subject)
-    backbones.shape_is(subject, subject.backbone.feature_shape, subject.size, 2)
+    features_repeat(subject)
+    expect_shape(subject, subject.backbone.feature_shape, subject.size, 2)
 
 
-def _smallest_size(name: str) -> dict[str, int]:
-    """The smallest images that timm says the network takes, where it says so."""
+def _smallest_size(name: str) -> int | None:
+    """Returns the smallest image size that timm declares for the network, or None."""
     import timm
 
     config = timm.models.get_pretrained_cfg(name)
     size = config.min_input_size if config is not None and not config.fixed_input_size else None
-    return {"size": size[-1]} if size else {}
+    return size[-1] if size else None
 
 
-def _line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
-    return text if isinstance(error, (CheckFailed, NotSplit)) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, CheckFailed | TrainsWhole) else f"{type(error).__name__}: {text}"

@@ -1,9 +1,8 @@
-"""Dividing a classifier and training it for a step, and what moved."""
+"""Partitions a classifier, trains it for one step, and compares its state before and after."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,82 +10,93 @@ from torch import Tensor, nn
 from tlkit.model.classifier import Classifier
 from tlkit.model.freezing import freeze
 from tlkit.model.partition import partition
-from tlkit.testing.runner import CLASSES, EXACT_TOLERANCE, CheckFailed, relative_difference, shortlist
+from tlkit.testing.runner import CLASSES, EXACT_TOLERANCE, CheckFailed, relative_difference
+from tlkit.utils.formatting import plural, shortlist
 
 
 def partition_problem(classifier: Classifier, count: int, images: Tensor) -> str | None:
-    """Divides in front of the last `count` blocks; why nothing can be kept, or None.
+    """Partitions the classifier in front of its last `count` blocks.
+
+    Returns:
+        Why it can only be trained whole, without cached features; None if it is partitioned.
 
     Raises:
-        Failed: the divided network gives other logits than the whole.
+        CheckFailed: the partitioned network and the whole one compute different logits.
     """
-    parts = partition(classifier, last_blocks(classifier, count), images[:1], move_statistics=False)
-    if parts.why_not is not None:
-        return parts.why_not
+    trainable = parameters_of_last_blocks(classifier, count)
+    network = partition(classifier, trainable, images[:1], update_statistics=False)
+    if network.fallback_reason is not None:
+        return network.fallback_reason
     with torch.no_grad():
-        whole, logits = classifier(images), parts(*parts.prefix(images))
-    if relative_difference(logits, whole) > EXACT_TOLERANCE:
+        expected, logits = classifier(images), network(*network.prefix(images))
+    difference = relative_difference(logits, expected)
+    if difference > EXACT_TOLERANCE:
         raise CheckFailed(
-            expected=f"the network, divided in front of its last {count} blocks, to give the whole's logits",
-            came=f"a difference of {relative_difference(logits, whole):.1e} of the largest",
-            mend="let forward depend on its input and its parameters alone, not on what it has noted",
+            expected="the logits of the whole network after partitioning it in front of the last "
+            f"{plural(count, 'block')}",
+            got=f"a difference of {difference:.1e} of the largest logit",
+            fix="let forward depend on its input and the parameters only, not on state of earlier calls",
         )
     return None
 
 
-def last_blocks(classifier: Classifier, count: int) -> set[str]:
-    """The names of the head's parameters and the last blocks'."""
+def parameters_of_last_blocks(classifier: Classifier, count: int) -> set[str]:
+    """Returns the names of the parameters of the head and of the last `count` blocks."""
     blocks = classifier.blocks()
-    learning = {name for name, _ in classifier.named_parameters() if name.startswith("head.")}
-    return learning.union(*(block.parameters for block in blocks[len(blocks) - count :]))
+    head = {name for name, _ in classifier.named_parameters() if name.startswith("head.")}
+    return head.union(*(block.parameters for block in blocks[len(blocks) - count :]))
 
 
 def fine_tune_step(classifier: Classifier, images: Tensor) -> str:
-    """Trains the last block and the head for one step, and looks at what moved.
+    """Trains the last block and the head for one step.
+
+    Returns:
+        Why the classifier was trained whole; empty if it was partitioned.
 
     Raises:
-        Failed: something frozen moved, or nothing of the block did.
+        CheckFailed: a frozen parameter or a buffer changed, or the last block has no gradients.
     """
-    learning = last_blocks(classifier, 1)
-    freeze(classifier, learning)
-    parts = partition(classifier, learning, images[:1], move_statistics=False)
+    names = parameters_of_last_blocks(classifier, 1)
+    freeze(classifier, names)
+    network = partition(classifier, names, images[:1], update_statistics=False)
     with torch.no_grad():
-        parts(*parts.prefix(images))  # the first pass may note positions for an image size
+        network(*network.prefix(images))  # the first call may cache positions for the image size
     before = full_state(classifier)
-    moving = {name: value for name, value in classifier.named_parameters() if value.requires_grad}
-    optimizer = torch.optim.SGD(moving.values(), lr=0.1)
+    trainable = {name: value for name, value in classifier.named_parameters() if value.requires_grad}
+    optimizer = torch.optim.SGD(trainable.values(), lr=0.1)
     labels = torch.arange(len(images)) % len(CLASSES)
-    parts.train()
-    loss: Any = nn.functional.cross_entropy(parts(*parts.prefix(images)), labels)
-    loss.backward()
+    network.train()
+    loss = nn.functional.cross_entropy(network(*network.prefix(images)), labels)
+    loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
-    changed = changed_names(before, full_state(classifier))
-    wrong = [name for name in changed if name not in learning]
+    wrong = [name for name in changed_names(before, full_state(classifier)) if name not in names]
     if wrong:
         raise CheckFailed(
-            expected="all but the last block and the head to stay bit for bit in a training step",
-            came=f"a change of {shortlist(wrong)}",
-            mend="change no buffer or parameter in forward; running statistics belong into a batch norm, "
-            "which tlkit holds still",
+            expected="only the last block and the head to change in a training step, everything else to stay "
+            "bit-identical",
+            got=f"changes of {shortlist(wrong)}",
+            fix="change no buffer or parameter in forward; keep running statistics in a batch norm layer, "
+            "which tlkit puts into evaluation mode",
         )
     block = classifier.blocks()[-1]
-    if all(moving[name].grad is None for name in block.parameters):
+    if all(trainable[name].grad is None for name in block.parameters):
         raise CheckFailed(
-            expected="a gradient for the last block",
-            came=f"none for any parameter of block {block.name!r}",
-            mend="look for detach() or no_grad() in the network, or a block that the features do not pass",
+            expected="gradients in the last block",
+            got=f"none for any parameter of block {block.name!r}",
+            fix="look for detach() or no_grad() in the network, or for a block that forward does not use",
         )
-    return "" if parts.why_not is None else f"it trains whole: {parts.why_not}"
+    reason = network.fallback_reason
+    return "" if reason is None else f"it trains whole: {reason}"
 
 
 def full_state(module: nn.Module) -> dict[str, Tensor]:
-    """Every parameter and buffer, those left out of state_dict too."""
+    """Copies every parameter and buffer, including the buffers that state_dict leaves out."""
     named = [*module.named_parameters(), *module.named_buffers()]
     return {name: value.detach().clone() for name, value in named}
 
 
 def changed_names(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[str]:
-    """The names whose values are not the same bit for bit; a number that is none equals itself."""
+    """Returns the sorted names whose tensors are not bit-identical; NaN equals NaN."""
     return sorted(
         name
         for name in before.keys() | after.keys()

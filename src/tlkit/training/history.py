@@ -52,8 +52,8 @@ class History:
     def add(self, metrics: EpochMetrics) -> bool:
         """Adds an epoch; returns whether it is the best so far.
 
-        The best epoch has the highest validation accuracy, and among equals the lowest validation loss. Trained
-        weights that the phase starts from count as an epoch before the first.
+        The best epoch has the highest validation accuracy, and among equals the lowest validation loss.
+        Trained weights that the phase starts from count as an epoch before the first.
         """
         better = self._is_better(metrics)
         self.epochs.append(metrics)

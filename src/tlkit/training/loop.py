@@ -25,6 +25,8 @@ from tlkit.training.history import EpochMetrics, History, ValidationScores
 from tlkit.training.optimizers import make_optimizer, make_schedule
 from tlkit.utils.hashing import seed
 
+Tick = Callable[[int], object]
+
 #: Seconds between two checkpoints.
 SAVE_EVERY = 20.0
 
@@ -60,7 +62,7 @@ def train(
     compute: ComputeConfig,
     checkpoint_folder: Path,
     epoch_ended: Callable[[EpochMetrics], bool] = lambda _: False,
-    tick: Callable[[int], object] = lambda _: None,
+    tick: Tick = lambda _: None,
 ) -> History:
     """Trains what is behind the frontier, and loads the weights of the best epoch at the end.
 
@@ -76,8 +78,6 @@ def train(
     Returns:
         The history.
     """
-    labels = torch.from_numpy(inputs.train_labels).to(compute.device)
-    loss_function = nn.CrossEntropyLoss(class_weights(inputs, training).to(compute.device))
     optimizer = make_optimizer(network, training.optimizer)
     schedule = make_schedule(optimizer, training.schedule, training.epochs)
     checkpoint = load_checkpoint(checkpoint_folder, network, optimizer)
@@ -85,8 +85,7 @@ def train(
     history, saved_at = checkpoint.history, time.monotonic()
     if inputs.starts_trained and history.start is None:
         history.start = validate(network, inputs, training, compute)
-    model, stepper = _distribute(network, optimizer)
-    processes = process_state().num_processes
+    train_epoch = _make_epoch(network, optimizer, inputs, training, compute, tick)
     for epoch in range(len(history.epochs), training.epochs):
         if training.patience and epoch - history.best_epoch >= training.patience:
             break
@@ -94,24 +93,10 @@ def train(
         if schedule is not None:
             schedule.step(epoch)
         lr = float(optimizer.param_groups[0]["lr"])
-        network.train()
-        order = _seed_epoch(inputs, epoch)
-        epoch_labels = labels[torch.from_numpy(order).to(compute.device)]
-        total_loss, done = torch.zeros((), device=compute.device), 0
-        for indices, crossing in inputs.train.batches(order, max(1, training.batch_size // processes), epoch):
-            with compute.autocast():
-                logits = model(*crossing)
-            loss = loss_function(logits.float(), epoch_labels[done : done + len(indices)])
-            stepper.zero_grad()
-            loss.backward()
-            stepper.step()
-            total_loss += loss.detach() * len(indices)
-            done += len(indices)
-            tick(len(indices) * processes)
-        train_loss = float(reduce(total_loss, "mean")) / len(order)
+        loss = train_epoch(epoch)
         scores = validate(network, inputs, training, compute)
         seconds = time.perf_counter() - began
-        metrics = EpochMetrics(epoch + 1, train_loss, scores.loss, scores.accuracy, lr, seconds)
+        metrics = EpochMetrics(epoch + 1, loss, scores.loss, scores.accuracy, lr, seconds)
         if history.add(metrics):
             checkpoint.best = trained_state(network)
         due = time.monotonic() - saved_at > SAVE_EVERY and epoch + 1 < training.epochs
@@ -123,6 +108,41 @@ def train(
     network.load_state_dict(checkpoint.best, strict=False)
     network.eval()
     return history
+
+
+def _make_epoch(
+    network: Partition,
+    optimizer: torch.optim.Optimizer,
+    inputs: TrainingInputs,
+    training: TrainingSpec,
+    compute: ComputeConfig,
+    tick: Tick,
+) -> Callable[[int], float]:
+    """Returns a function that trains one epoch, and returns its mean loss per image."""
+    labels = torch.from_numpy(inputs.train_labels).to(compute.device)
+    loss_function = nn.CrossEntropyLoss(class_weights(inputs, training).to(compute.device))
+    model, stepper = _distribute(network, optimizer)
+    processes = process_state().num_processes
+    batch_size = max(1, training.batch_size // processes)
+
+    def train_epoch(epoch: int) -> float:
+        network.train()
+        order = _seed_epoch(inputs, epoch)
+        ordered_labels = labels[torch.from_numpy(order).to(compute.device)]
+        total, done = torch.zeros((), device=compute.device), 0
+        for indices, crossing in inputs.train.batches(order, batch_size, epoch):
+            with compute.autocast():
+                logits = model(*crossing)
+            loss = loss_function(logits.float(), ordered_labels[done : done + len(indices)])
+            stepper.zero_grad()
+            loss.backward()
+            stepper.step()
+            total += loss.detach() * len(indices)  # no step waits for a copy from the device
+            done += len(indices)
+            tick(len(indices) * processes)
+        return float(reduce(total, "mean")) / len(order)
+
+    return train_epoch
 
 
 def validate(
@@ -141,7 +161,7 @@ def predict(
     feed: Feed,
     batch_size: int,
     compute: ComputeConfig,
-    tick: Callable[[int], object] = lambda _: None,
+    tick: Tick = lambda _: None,
 ) -> Tensor:
     """Returns the logits of every image of `feed`, in order: float32 ``(N, classes)``, on the CPU."""
     network.eval()

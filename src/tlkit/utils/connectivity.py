@@ -27,7 +27,7 @@ def check_ahead(url: str) -> None:
 
 
 def why_unreachable(url: str) -> str | None:
-    """Returns why the host of `url` does not answer within `TIMEOUT` seconds, or None if it answers at all."""
+    """Returns why the host of `url` does not answer within `TIMEOUT` seconds, or None if it does."""
     host = urlsplit(url).netloc
     failed_at, reason = _failures.get(host, (0.0, ""))
     if reason and time.monotonic() - failed_at < REMEMBER_FAILURE:

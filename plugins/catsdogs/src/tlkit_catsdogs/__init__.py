@@ -1,4 +1,4 @@
-"""The cats-versus-dogs experiment: its images and its networks, as parts of tlkit's."""
+"""The cats-versus-dogs experiment for tlkit: its images and its networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark: a small network, trained from scratch."""
+"""The benchmark's backbone: a small network, trained from scratch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def convnet3() -> Backbone:
 
     network = nn.Sequential()
     channels = 3
-    for number, filters in enumerate(FILTERS, start=1):
+    for index, filters in enumerate(FILTERS, start=1):
         convolution = nn.Conv2d(channels, filters, kernel_size=3)
         nn.init.xavier_uniform_(convolution.weight)
         nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
-        network.add_module(f"conv{number}", nn.Sequential(convolution, nn.ReLU(), nn.MaxPool2d(2)))
+        network.add_module(f"conv{index}", nn.Sequential(convolution, nn.ReLU(), nn.MaxPool2d(2)))
         channels = filters
     return Backbone(network, preprocess=Preprocess(size=150, resize="squash", interpolation="bilinear"))

@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-#: For the head `class-groups`: five kinds of domestic cat (tabby to Egyptian), 118 breeds of dog.
+#: Options of the head `class-groups`: five kinds of domestic cat (tabby to Egyptian), 118 breeds of dog.
 GROUPS = {"cat": "281-285", "dog": "151-268"}

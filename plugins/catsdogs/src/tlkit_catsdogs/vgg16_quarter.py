@@ -1,4 +1,4 @@
-"""A small VGG16 that was pretrained on drawn animals, and comes with its weights."""
+"""A small VGG16, pretrained on drawn animals; its weights are part of the package."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def vgg16_quarter(
 
     Args:
         features: "pooled": the mean of the last activation maps, ``(B, 128)``; "map": the maps.
-        weights: "pretrained": those that come with it; "none": random; or a .safetensors file.
+        weights: "pretrained": those of this package; "none": random; or a .safetensors file.
     """
     from timm.layers import ClassifierHead
     from timm.models.vgg import VGG
@@ -31,7 +31,7 @@ def vgg16_quarter(
 
     layers = [layer for width, count in BLOCKS for layer in (*[width] * count, "M")]
     model = VGG(layers, mlp_ratio=0.01, norm_layer=nn.BatchNorm2d)
-    # the last maps go straight to the classifier: VGG's own two layers of 4,096 would dwarf the rest
+    # the last maps go straight to the classifier: VGG's own two layers of 4,096 units would dwarf the rest
     model.pre_logits = nn.Identity()
     model.head = ClassifierHead(BLOCKS[-1][0], STUDIO_KINDS)
     if weights != "none":

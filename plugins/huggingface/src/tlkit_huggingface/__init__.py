@@ -1,11 +1,11 @@
-"""Hugging Face for tlkit: backbones over `transformers`, a source over `datasets`."""
+"""Hugging Face for tlkit: backbones from `transformers`, a source of `datasets`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import tlkit
-from tlkit_huggingface.backbones import lookup, names, rebuilt
+from tlkit_huggingface.backbones import find_factory, from_config, list_names
 from tlkit_huggingface.source import hf_datasets
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 @tlkit.hookimpl
 def tlkit_backbones(register: Register) -> None:
-    register.family("transformers", lookup, names)
-    register("transformers", rebuilt)
+    register.family("transformers", find_factory, list_names)
+    register("transformers", from_config)
 
 
 @tlkit.hookimpl

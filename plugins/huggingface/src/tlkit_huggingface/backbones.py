@@ -15,63 +15,63 @@ Features = Literal["pooled", "map"]
 PREFIX = "transformers:"
 
 
-def names() -> Iterable[str]:
-    """Nothing to choose from: an address is a folder or a hub's id."""
+def list_names() -> Iterable[str]:
+    """Returns no names: an address is any folder or hub id."""
     return ()
 
 
-def lookup(name: str) -> partial[Backbone] | None:
-    """The factory of a ``transformers:…`` name."""
+def find_factory(name: str) -> partial[Backbone] | None:
+    """Returns the factory of a ``transformers:…`` name; None for other names."""
     return partial(from_address, name.removeprefix(PREFIX)) if name.startswith(PREFIX) else None
 
 
 def from_address(
     address: str, *, features: Features = "pooled", weights: Literal["pretrained", "none"] = "pretrained"
 ) -> Backbone:
-    """An image model of transformers', with the preprocessing of its image processor.
+    """An image model of transformers, with the preprocessing of its image processor.
 
-    Its address is a folder, written with ``./``, ``../``, ``~/`` or ``/`` in front, or else an id on the hub.
-    Only safetensors weights are read, and no code that comes with a model is run.
+    Its address is a folder, which begins with ``./``, ``../``, ``~/`` or ``/``, or else an id on the hub.
+    Only safetensors weights are read, and code that comes with a model is never run.
 
     Args:
-        features: "pooled": what the model's own classifier sees, ``(B, C)``; "map": its last hidden state,
+        features: "pooled": the input of the model's own classifier, ``(B, C)``; "map": its last hidden state,
             ``(B, N, C)`` or ``(B, C, h, w)``.
         weights: "pretrained": the model's own; "none": random.
     """
     from tlkit_huggingface.models import load
-    from tlkit_huggingface.preprocessing import preprocess_of
+    from tlkit_huggingface.preprocessing import read_preprocess
 
     loaded = load(address, pretrained=weights == "pretrained")
-    return _backbone(loaded, features, preprocess_of(loaded.place))
+    return _backbone(loaded, features, read_preprocess(loaded.location))
 
 
-def rebuilt(
+def from_config(
     *, config: dict[str, Any], features: Features = "pooled", weights: Literal["none"] = "none"
 ) -> Backbone:
-    """An image model of transformers' from its configuration alone, as a model folder keeps it.
+    """An image model of transformers, made of its configuration alone, as a model folder holds it.
 
     Args:
-        config: what the model's config.json says; ``model_type`` is needed.
-        features: "pooled": what the model's own classifier sees, ``(B, C)``; "map": its last hidden state,
+        config: the content of the model's config.json; ``model_type`` is required.
+        features: "pooled": the input of the model's own classifier, ``(B, C)``; "map": its last hidden state,
             ``(B, N, C)`` or ``(B, C, h, w)``.
-        weights: "none": random; a model folder brings its own.
+        weights: "none": random; a model folder has its own.
     """
-    from tlkit_huggingface.models import from_config, image_size
+    from tlkit_huggingface.models import image_size, load_config
 
-    loaded = from_config(config)
+    loaded = load_config(config)
     return _backbone(loaded, features, Preprocess(size=image_size(loaded.model)))
 
 
 def _backbone(loaded: Loaded, features: Features, preprocess: Preprocess) -> Backbone:
-    from tlkit_huggingface.models import last_layer
-    from tlkit_huggingface.tracing import Reading, divisible
+    from tlkit_huggingface.models import remove_classifier
+    from tlkit_huggingface.tracing import FeatureNetwork, traceable
 
-    classifier = last_layer(loaded.model)
-    reading = Reading(loaded.model, features, is_classified=classifier is not None)
+    classifier = remove_classifier(loaded.model)
+    network = FeatureNetwork(loaded.model, features, had_classifier=classifier is not None)
     try:
-        module, blocks = divisible(reading, preprocess.size)
+        module, blocks = traceable(network, preprocess.size)
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
-        kind, size = type(loaded.model).__name__, preprocess.size
-        raise PluginError(f"{kind} cannot be used for images of {size}x{size} pixels: {error}") from error
-    blueprint = {"name": "transformers", "config": loaded.table, "features": features, "weights": "none"}
+        name, size = type(loaded.model).__name__, preprocess.size
+        raise PluginError(f"{name} cannot be used for images of {size}x{size} pixels: {error}") from error
+    blueprint = {"name": "transformers", "config": loaded.config, "features": features, "weights": "none"}
     return Backbone(module, preprocess, classifier, grouping=blocks, blueprint=blueprint)

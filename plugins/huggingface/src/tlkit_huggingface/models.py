@@ -1,4 +1,4 @@
-"""Getting models of `transformers`: from a folder, from the hub, or from a configuration alone."""
+"""Loads models of `transformers`: from a folder, from the hub, or from a configuration alone."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from transformers.utils import logging
 
 from tlkit import PluginError, TlkitError, WeightsError, close_matches, hub_url, why_unreachable
 
-#: Of what a config.json says, what has no part in the network: where it came from, what classes are called.
-_LABELS = ("_name_or_path", "id2label", "label2id", "transformers_version")
-#: How a folder is told from a hub's id.
-_FOLDERS = (".", "/", "~")
+#: Keys of a config.json that do not affect the network: where it came from, names of classes.
+_UNRELATED = ("_name_or_path", "id2label", "label2id", "transformers_version")
+#: An address that begins with one of these is a folder, not an id on the hub.
+_FOLDER_PREFIXES = (".", "/", "~")
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Where a model is.
 
     Attributes:
         name: a folder, or an id on the hub.
-        local: whether nothing is to be asked of the hub.
+        local: whether it is on this machine, so that the hub need not be asked.
     """
 
     name: str
@@ -41,35 +41,36 @@ class Loaded:
     """A model, and what it was made of.
 
     Attributes:
-        model: in evaluation mode.
-        table: its configuration, from which `from_config` makes the same model without its weights.
-        place: where it came from; of one made of its configuration, nowhere.
+        model: the model, in evaluation mode.
+        config: its configuration, from which `load_config` makes the same model without its weights.
+        location: where it came from; empty if it was made of its configuration.
     """
 
     model: Any
-    table: dict[str, Any]
-    place: Place = Place("", local=True)
+    config: dict[str, Any]
+    location: Location = Location("", local=True)
 
 
 def load(address: str, *, pretrained: bool) -> Loaded:
-    """The model at an address, with its weights or with random ones.
+    """Loads the model at an address, with its weights or with random ones.
 
     Raises:
-        WeightsError: there is no such model, or its weights cannot be had.
+        WeightsError: the model does not exist, or its weights cannot be loaded.
         PluginError: transformers cannot make it.
     """
-    place = _place(address, pretrained=pretrained)
+    location = _locate(address, pretrained=pretrained)
     with quiet(f"transformers:{address}"):
-        found = transformers.AutoConfig.from_pretrained(
-            place.name, local_files_only=place.local, trust_remote_code=False
+        config = _to_dict(
+            transformers.AutoConfig.from_pretrained(
+                location.name, local_files_only=location.local, trust_remote_code=False
+            )
         )
-        table = _table(found)
         if not pretrained:
-            return Loaded(_make(table), table, place)
-        model, report = _kind(table).from_pretrained(
-            place.name,
-            config=_config(table),
-            local_files_only=place.local,
+            return Loaded(_make(config), config, location)
+        model, report = _auto_class(config).from_pretrained(
+            location.name,
+            config=_from_dict(config),
+            local_files_only=location.local,
             trust_remote_code=False,
             use_safetensors=True,
             dtype=torch.float32,
@@ -77,50 +78,50 @@ def load(address: str, *, pretrained: bool) -> Loaded:
         )
     missing = sorted(map(str, report["missing_keys"]))
     if missing and all(name.startswith("pooler.") for name in missing):
-        # saved without its pooler, whatever the class is called: features are then read in front of it
-        table["architectures"] = []
+        # saved without its pooler, whatever its class is called: features are then read in front of it
+        config["architectures"] = []
         missing = []
     if missing or report["mismatched_keys"]:
         raise WeightsError(
-            f"transformers:{address}: its weights are not those of the network in its config.json: "
+            f"transformers:{address}: its weights do not fit the network in its config.json: "
             f"{', '.join(map(str, missing or sorted(report['mismatched_keys'])))[:200]}"
         )
-    return Loaded(_finished(model, table), table, place)
+    return Loaded(_finish(model, config), config, location)
 
 
-def from_config(table: Mapping[str, Any]) -> Loaded:
-    """The model that a configuration describes, with random weights.
+def load_config(config: Mapping[str, Any]) -> Loaded:
+    """Makes the model that a configuration describes, with random weights.
 
     Raises:
         PluginError: transformers cannot make it.
     """
     with quiet("config"):
-        own = _table(_config(table))
-        return Loaded(_make(own), own)
+        complete = _to_dict(_from_dict(config))
+        return Loaded(_make(complete), complete)
 
 
-def base_of(model: Any) -> Any:
-    """The part of a model that gives hidden states for images: without its classifier, or its text half."""
-    base = model.base_model if _is_classified(model) else model
+def base_model(model: Any) -> Any:
+    """Returns the part of a model that maps images to hidden states: without its classifier or text model."""
+    base = model.base_model if _has_classifier(model) else model
     return getattr(base, "vision_model", base)
 
 
 def image_size(model: Any) -> int:
-    """Height and width of the images that a model was configured for; 224 where it does not say."""
+    """Returns the height and width of the images that a model is configured for; 224 if it does not say."""
     config = getattr(model.config, "vision_config", model.config)
     size = getattr(config, "image_size", None) or 224
     return size if isinstance(size, int) else int(size[0])
 
 
-def last_layer(model: Any) -> nn.Linear | None:
-    """Takes the last layer off a classification model, where it is one linear layer; None where it is not."""
-    if not _is_classified(model):
+def remove_classifier(model: Any) -> nn.Linear | None:
+    """Removes a classification model's last layer and returns it; None if it is not a single linear layer."""
+    if not _has_classifier(model):
         return None
-    inside = (f"{model.base_model_prefix}.", "vision_model.")
+    base_prefixes = (f"{model.base_model_prefix}.", "vision_model.")
     layers = [
         (name, layer)
         for name, layer in model.named_modules()
-        if isinstance(layer, nn.Linear) and not name.startswith(inside)
+        if isinstance(layer, nn.Linear) and not name.startswith(base_prefixes)
     ]
     if len(layers) != 1:
         return None
@@ -129,84 +130,86 @@ def last_layer(model: Any) -> nn.Linear | None:
     return layer
 
 
-def _is_classified(model: Any) -> bool:
+def _has_classifier(model: Any) -> bool:
     return type(model).__name__.endswith("ForImageClassification")
 
 
-def _place(address: str, *, pretrained: bool) -> Place:
-    if not address.startswith(_FOLDERS) and not Path(address).is_absolute():
+def _locate(address: str, *, pretrained: bool) -> Location:
+    if not address.startswith(_FOLDER_PREFIXES) and not Path(address).is_absolute():
         return _on_hub(address, pretrained=pretrained)
     folder = Path(address).expanduser()
     if not folder.is_dir():
-        siblings = [each.name for each in folder.parent.iterdir()] if folder.parent.is_dir() else []
-        raise WeightsError(f"{folder}: no such folder{close_matches(folder.name, siblings)}")
+        siblings = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        raise WeightsError(f"{folder} is not a folder{close_matches(folder.name, siblings)}")
     if not (folder / "config.json").is_file():
         raise WeightsError(f"{folder} has no config.json: name a folder that save_pretrained wrote")
     if pretrained and not any(folder.glob("*.safetensors")):
         raise WeightsError(
             f"{folder} has no .safetensors file, and other weights are not read since they may run code: "
-            'save the model anew with a current transformers, or set weights = "none"'
+            'save the model again with a current transformers, or set weights = "none"'
         )
-    return Place(str(folder), local=True)
+    return Location(str(folder), local=True)
 
 
-def _on_hub(name: str, *, pretrained: bool) -> Place:
-    needed = "model.safetensors" if pretrained else "config.json"
+def _on_hub(name: str, *, pretrained: bool) -> Location:
+    required = "model.safetensors" if pretrained else "config.json"
     try:
-        there = isinstance(try_to_load_from_cache(name, needed), str)
-    except ValueError as error:  # no name that the hub knows
-        raise WeightsError(f"transformers:{name} is no id on the hub: {error}") from error
-    if there:
-        return Place(name, local=True)
+        downloaded = isinstance(try_to_load_from_cache(name, required), str)
+    except ValueError as error:  # not a valid id
+        raise WeightsError(f"transformers:{name} is not an id on the hub: {error}") from error
+    if downloaded:
+        return Location(name, local=True)
     reason = why_unreachable(f"{hub_url()}/{name}")
     if reason is not None:
         folder = f"; the folder of that name is transformers:./{name}" if Path(name).is_dir() else ""
         raise WeightsError(
-            f"transformers:{name} is not on this machine, and {hub_url()} could not be reached ({reason}){folder}"
+            f"transformers:{name} is not on this machine, and {hub_url()} could not be reached "
+            f"({reason}){folder}"
         )
-    return Place(name, local=False)
+    return Location(name, local=False)
 
 
-def _table(config: Any) -> dict[str, Any]:
-    """A configuration as JSON can hold it, without what has no part in the network."""
-    table: dict[str, Any] = json.loads(config.to_json_string(use_diff=True))
+def _to_dict(config: Any) -> dict[str, Any]:
+    """Converts a configuration to what JSON can hold, without keys that do not affect the network."""
+    content: dict[str, Any] = json.loads(config.to_json_string(use_diff=True))
     channels = getattr(config, "num_channels", 3)
     if channels != 3:
-        raise PluginError(f"a {config.model_type} of {channels} channels takes no RGB images")
-    plain = {key: value for key, value in table.items() if key not in _LABELS}
-    return {**plain, "num_labels": config.num_labels, "architectures": list(config.architectures or [])}
+        raise PluginError(f"a {config.model_type} of {channels} channels does not take RGB images")
+    related = {key: value for key, value in content.items() if key not in _UNRELATED}
+    return {**related, "num_labels": config.num_labels, "architectures": list(config.architectures or [])}
 
 
-def _config(table: Mapping[str, Any]) -> Any:
-    if not isinstance(table.get("model_type"), str):
-        raise PluginError("config: needs a model_type, as every config.json of transformers' has")
-    return transformers.AutoConfig.for_model(**table)
+def _from_dict(config: Mapping[str, Any]) -> Any:
+    if not isinstance(config.get("model_type"), str):
+        raise PluginError("config: needs a model_type, as every config.json of transformers has")
+    return transformers.AutoConfig.for_model(**config)
 
 
-def _kind(table: Mapping[str, Any]) -> Any:
-    classified = any(name.endswith("ForImageClassification") for name in table["architectures"])
-    return transformers.AutoModelForImageClassification if classified else transformers.AutoModel
+def _auto_class(config: Mapping[str, Any]) -> Any:
+    has_classifier = any(name.endswith("ForImageClassification") for name in config["architectures"])
+    return transformers.AutoModelForImageClassification if has_classifier else transformers.AutoModel
 
 
-def _make(table: Mapping[str, Any]) -> Any:
-    return _finished(_kind(table).from_config(_config(table), dtype=torch.float32), table)
+def _make(config: Mapping[str, Any]) -> Any:
+    return _finish(_auto_class(config).from_config(_from_dict(config), dtype=torch.float32), config)
 
 
-def _finished(model: Any, table: Mapping[str, Any]) -> Any:
-    """The model in evaluation mode, without a pooler that was not saved with it."""
+def _finish(model: Any, config: Mapping[str, Any]) -> Any:
+    """Puts a model into evaluation mode, and removes a pooler that was not saved with it."""
     pooler = getattr(model, "pooler", None)
-    trained = isinstance(pooler, nn.Module) and any(True for _ in pooler.parameters())
-    if trained and type(model).__name__ not in table["architectures"]:
+    has_parameters = isinstance(pooler, nn.Module) and any(True for _ in pooler.parameters())
+    if has_parameters and type(model).__name__ not in config["architectures"]:
         model.pooler = None
     for module in model.modules():
         if hasattr(module, "config"):
-            module.config._name_or_path = ""  # kept features are found by what made them, not where it lay
+            # cached features are found by what computed them, not by where that was saved
+            module.config._name_or_path = ""
     return model.eval()
 
 
 @contextmanager
-def quiet(what: str) -> Iterator[None]:
-    """Keeps transformers from talking and drawing bars, and says in tlkit's words what it refuses."""
+def quiet(subject: str) -> Iterator[None]:
+    """Hides messages and progress bars of transformers, and turns its errors into PluginError."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -214,9 +217,9 @@ def quiet(what: str) -> Iterator[None]:
         yield
     except TlkitError:
         raise
-    except Exception as error:  # it raises what the libraries below it do, and faults in a configuration
+    except Exception as error:  # transformers passes on whatever the libraries that it uses raise
         reason = " ".join(str(error).split())
-        raise PluginError(f"{what}: transformers refuses it: {reason[:400]}") from error
+        raise PluginError(f"{subject}: transformers refuses it: {reason[:400]}") from error
     finally:
         logging.set_verbosity(verbosity)
         if bars:

@@ -1,4 +1,4 @@
-"""Tables of `datasets` as a source: Parquet files, image folders, folders of `save_to_disk`, the hub."""
+"""Tables of `datasets` as a source: Parquet files, image folders, what `save_to_disk` wrote, the hub."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def hf_datasets(
 
     Args:
         root: the file or the folder.
-        hub: an id on the hub instead of a root.
-        image_column: the column with the images; found where there is one.
-        label_column: the column with the classes; found where there is one.
-        own_splits: whether the data's own train, validation and test are kept; false: the toolkit draws.
+        hub: an id on the hub, instead of a root.
+        image_column: the column with the images; required only if there are several.
+        label_column: the column with the classes; required only if there are several.
+        own_splits: true: use the data's own train, validation and test splits; false: tlkit draws them.
     """
     from tlkit_huggingface.rows import to_source
     from tlkit_huggingface.tables import read_tables

@@ -1,7 +1,7 @@
-"""A model of `transformers` as a torch.fx graph of its layers, so that tlkit can divide it.
+"""Traces a model of `transformers` as a torch.fx graph of its layers, so that tlkit can partition it.
 
-Its outer forward asks for types and makes output objects, which tlkit's own tracing cannot follow. Here it
-is followed once, from layer to layer and never into one; the layers themselves stay transformers' own.
+The model's forward checks types and returns output objects, which tlkit's own tracing cannot follow. Here it
+is traced once, from layer to layer but not into them; the layers themselves remain those of transformers.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from timm.layers import register_notrace_module
 from torch import Tensor, fx, nn
 
 from tlkit import Block
-from tlkit_huggingface.models import base_of
+from tlkit_huggingface.models import base_model
 
 
-class Reading(nn.Module):
-    """A model, and which of its outputs are the features."""
+class FeatureNetwork(nn.Module):
+    """A model that returns its features as one tensor."""
 
-    def __init__(self, model: Any, features: str, *, is_classified: bool) -> None:
-        """See the class.
+    def __init__(self, model: Any, features: str, *, had_classifier: bool) -> None:
+        """Wraps a model.
 
         Args:
             model: a base model, or a classification model.
             features: "pooled" or "map".
-            is_classified: whether it is one whose last layer was taken off, which gives what that would see.
+            had_classifier: whether its last layer was removed; its logits are then the pooled features.
         """
         super().__init__()
-        self._output = "logits" if is_classified and features == "pooled" else features
-        self.net = model if self._output == "logits" else base_of(model)
-        self._gives_maps = False
+        self._output = "logits" if had_classifier and features == "pooled" else features
+        self.net = model if self._output == "logits" else base_model(model)
+        self._has_maps = False
         self._has_class_token = any(name.endswith("cls_token") for name, _ in self.net.named_parameters())
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, 3, H, W)`` to ``(B, C)``, ``(B, N, C)`` or ``(B, C, h, w)``."""
+        """Maps images ``(B, 3, H, W)`` to ``(B, C)``, ``(B, N, C)`` or ``(B, C, h, w)``."""
         output = self.net(pixel_values=images)
         if self._output == "logits":
             return output.logits  # type: ignore[no-any-return]
@@ -46,139 +46,143 @@ class Reading(nn.Module):
         pooled: Tensor | None = getattr(output, "pooler_output", None)
         if pooled is not None:
             return pooled.flatten(1)
-        if isinstance(last, Tensor):  # noted in an ordinary call, since a traced value does not say
-            self._gives_maps = last.ndim == 4
-        if self._gives_maps:
+        if isinstance(last, Tensor):  # an ordinary call: a traced value does not know its shape
+            self._has_maps = last.ndim == 4
+        if self._has_maps:
             return last.mean((2, 3))
         return last[:, 0] if self._has_class_token else last.mean(1)
 
 
-class Undivided(nn.Module):
-    """A model whose forward cannot be followed: it trains whole, and the reason is told."""
+class Untraceable(nn.Module):
+    """A model whose forward cannot be traced: it trains whole, and `reason` says why."""
 
-    def __init__(self, reading: Reading, reason: str) -> None:
+    def __init__(self, network: FeatureNetwork, reason: str) -> None:
         super().__init__()
-        self.reading = reading
+        self.network = network
         self.reason = reason
 
     def forward(self, images: Tensor) -> Tensor:
-        """As `Reading`."""
+        """Returns the same as `FeatureNetwork`, but refuses to be traced."""
         if isinstance(images, fx.Proxy):
             raise NotImplementedError(self.reason)
-        features: Tensor = self.reading(images)
+        features: Tensor = self.network(images)
         return features
 
 
-def divisible(reading: Reading, size: int) -> tuple[nn.Module, list[Block]]:
-    """The network that gives these features, as a graph of its layers where that can be, and its blocks.
+def traceable(network: FeatureNetwork, size: int) -> tuple[nn.Module, list[Block]]:
+    """Returns the network as a graph of its layers where that is possible, and its blocks.
 
-    The graph is compared with the model's own answer; one that differs is not used.
+    The graph's output is compared with the model's own; one that differs is not used.
 
     Args:
-        reading: the model, in evaluation mode.
-        size: of the images that both are compared on.
+        network: the model, in evaluation mode.
+        size: of the images that both are compared on, in pixels.
+
+    Raises:
+        ValueError: its features are not a tensor.
     """
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        expected = reading(images)
+        expected = network(images)
     if not isinstance(expected, Tensor):
-        raise ValueError(f"it gives no features but {type(expected).__name__}")
+        raise ValueError(f"its features are not a tensor but {type(expected).__name__}")
     try:
-        network, layers = _graph(reading)
+        graph, layers = _trace(network)
         with torch.no_grad():
-            found = network.forward(images)  # a plain call would print what goes wrong
+            features = graph.forward(images)  # calling the module itself would print errors
     except Exception as error:  # whatever a model's own code does under tracing
-        return _whole(reading, (str(error) or type(error).__name__).splitlines()[0])
-    if found.shape != expected.shape or not torch.allclose(found, expected, atol=1e-6):
-        return _whole(reading, "its graph does not give the model's own features")
-    return network, _blocks(_called(network), layers)
+        return _untraceable(network, (str(error) or type(error).__name__).splitlines()[0])
+    if features.shape != expected.shape or not torch.allclose(features, expected, atol=1e-6):
+        return _untraceable(network, "its graph does not give the model's own features")
+    return graph, _blocks(_in_order_of_use(graph), layers)
 
 
-def _whole(reading: Reading, reason: str) -> tuple[nn.Module, list[Block]]:
-    network = Undivided(reading.eval(), reason)
-    return network, _blocks((name for name, _ in network.named_parameters()), _layers(network))
+def _untraceable(network: FeatureNetwork, reason: str) -> tuple[nn.Module, list[Block]]:
+    module = Untraceable(network.eval(), reason)
+    return module, _blocks((name for name, _ in module.named_parameters()), _layers(module))
 
 
-class _Known(fx.Proxy):
-    """A value under tracing, of which the type and the device are known: tlkit makes networks so."""
+class _Float32OnCpu(fx.Proxy):
+    """A traced value of known type and device: tlkit makes networks in float32 on the CPU."""
 
     dtype = torch.float32
     device = torch.device("cpu")
 
 
 class _Tracer(fx.Tracer):
-    """Follows everything that holds layers, and nothing else."""
+    """Traces into modules that contain layers, and into no others."""
 
     def __init__(self, layers: Iterable[str]) -> None:
         super().__init__()
-        self._holders = {holder for layer in layers for holder in _holders(layer)}
+        self._parents = {parent for layer in layers for parent in _parents(layer)}
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _Known(node, self)
+        return _Float32OnCpu(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return module_qualified_name not in self._holders
+        return module_qualified_name not in self._parents
 
 
-def _graph(reading: Reading) -> tuple[fx.GraphModule, list[str]]:
-    graph = _Tracer(_layers(reading)).trace(reading)
+def _trace(network: FeatureNetwork) -> tuple[fx.GraphModule, list[str]]:
+    """Returns the graph of a network's layers, and the names of the layers."""
+    graph = _Tracer(_layers(network)).trace(network)
     for node in graph.nodes:
-        if node.op in ("call_module", "get_attr"):  # names as transformers has them
+        if node.op in ("call_module", "get_attr"):  # the names that transformers uses
             node.target = node.target.removeprefix("net.")
-    network = fx.GraphModule(reading.net, graph, type(reading.net).__name__)
-    network.graph.eliminate_dead_code()
-    network.delete_all_unused_submodules()
-    network.recompile()
-    for node in network.graph.nodes:
+    module = fx.GraphModule(network.net, graph, type(network.net).__name__)
+    module.graph.eliminate_dead_code()
+    module.delete_all_unused_submodules()
+    module.recompile()
+    for node in module.graph.nodes:
         if node.op == "call_module":
-            _make_leaf(network.get_submodule(str(node.target)))
-    return network.eval(), _layers(reading.net)
+            _make_leaf(module.get_submodule(str(node.target)))
+    return module.eval(), _layers(network.net)
 
 
 def _make_leaf(module: nn.Module) -> None:
-    """Keeps tlkit's tracing, which has timm's leaves, out of a layer of transformers'."""
+    """Keeps tlkit's tracing, which uses timm's list of leaf modules, out of a layer of transformers."""
     if not type(module).__module__.startswith("torch."):
         register_notrace_module(type(module))
-        # a part of what kept features are found by: another version may compute otherwise
+        # part of the cached features' key: another version may compute differently
         module.made_by = transformers.__version__
 
 
 def _layers(root: nn.Module) -> list[str]:
-    """The members of the outermost lists of modules: encoder layers, or stages."""
-    found: list[str] = []
+    """Returns the members of the outermost module lists: encoder layers, or stages."""
+    layers: list[str] = []
 
-    def look(module: nn.Module, path: str) -> None:
+    def visit(module: nn.Module, path: str) -> None:
         for name, child in module.named_children():
-            below = f"{path}.{name}" if path else name
+            child_path = f"{path}.{name}" if path else name
             if isinstance(module, nn.ModuleList) and not isinstance(child, nn.ModuleList):
-                found.append(below)
+                layers.append(child_path)
             else:
-                look(child, below)
+                visit(child, child_path)
 
-    look(root, "")
-    return found
+    visit(root, "")
+    return layers
 
 
-def _holders(layer: str) -> Iterator[str]:
-    """The modules that a layer is in, the root included."""
+def _parents(layer: str) -> Iterator[str]:
+    """Yields the modules that contain a layer, the root included."""
     while layer:
         layer = layer.rpartition(".")[0]
         yield layer
 
 
-def _called(network: fx.GraphModule) -> Iterator[str]:
-    """The parameters' names in the order of their use."""
-    known = dict.fromkeys(name for name, _ in network.named_parameters())
-    for node in network.graph.nodes:
+def _in_order_of_use(graph: fx.GraphModule) -> Iterator[str]:
+    """Yields the parameters' names in the order of their use."""
+    names = dict.fromkeys(name for name, _ in graph.named_parameters())
+    for node in graph.graph.nodes:
         target = str(node.target)
         if node.op == "get_attr":
-            yield from (name for name in known if name == target)
+            yield from (name for name in names if name == target)
         elif node.op == "call_module":
-            yield from (name for name in known if name.startswith(f"{target}."))
+            yield from (name for name in names if name.startswith(f"{target}."))
 
 
 def _blocks(parameters: Iterable[str], layers: Iterable[str]) -> list[Block]:
-    """A block per layer, and one for what comes before; what is between or behind joins the one in front."""
+    """Makes a block per layer, and one for what precedes them; other parameters join the block in front."""
     groups: dict[str, list[str]] = {}
     current = "embeddings"
     for name in dict.fromkeys(parameters):

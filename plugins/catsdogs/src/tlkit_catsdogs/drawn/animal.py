@@ -14,14 +14,14 @@ Pose = Literal["portrait", "sitting", "standing", "lying"]
 
 
 def draw_animal(brush: Brush, kind: Kind, pose: Pose, dice: Dice, variation: float) -> None:
-    """Draws an animal of a kind with its head's middle at the brush's origin.
+    """Draws an animal with the middle of its head at the brush's origin.
 
     Args:
-        brush: where, how large and how it is turned.
-        kind: of animal.
-        pose: how it holds itself; one that stands faces right.
-        dice: draws everything individual.
-        variation: how far proportions and colours stray, about 0.1 to 0.2.
+        brush: sets its position, size and rotation.
+        kind: the kind of animal.
+        pose: its pose; a standing animal faces right.
+        dice: draws its individual proportions and colours.
+        variation: how far these deviate from the kind's, about 0.1 to 0.2.
     """
     turn = (0.1, 0.9) if pose == "standing" else (-0.55, 0.55)
     animal = Individual.of(kind, brush, dice, variation, turn)

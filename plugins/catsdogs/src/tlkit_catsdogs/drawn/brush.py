@@ -28,22 +28,22 @@ UNIT_CIRCLE = np.stack([np.cos(_TURNS), np.sin(_TURNS)], axis=1)
 
 
 class Dice(random.Random):
-    """A seeded generator of what a drawing needs."""
+    """A seeded generator of the random numbers and colours of a drawing."""
 
     def around(self, value: float, spread: float) -> float:
-        """`value`, within a factor of `spread` of it: 0.1 is ten percent either way."""
+        """Returns `value` plus or minus at most the fraction `spread` of it: 0.1 is ten percent."""
         return value * (1 + spread * (2 * self.random() - 1))
 
     def between(self, low: float, high: float) -> float:
-        """A number between two others."""
+        """Returns a number between two others."""
         return low + (high - low) * self.random()
 
     def chance(self, probability: float) -> bool:
-        """True as often as `probability` says."""
+        """Returns True with that probability."""
         return self.random() < probability
 
     def colour(self, base: Colour, spread: float) -> Colour:
-        """A colour near `base`: lightness and each channel moved by up to `spread` of 255."""
+        """Returns a colour near `base`: lightness and each channel shift by up to `spread` times 255."""
         light = self.between(-spread, spread) * 255
         red, green, blue = (
             min(255, max(0, int(channel + light + self.between(-spread, spread) * 100))) for channel in base
@@ -53,7 +53,7 @@ class Dice(random.Random):
 
 @cache
 def clouds() -> Pixels:
-    """Soft noise ``(1024, 1024)`` that wraps around, in several octaves; always the same."""
+    """Returns soft noise ``(1024, 1024)`` that wraps around, in several octaves; always the same."""
     generator = np.random.Generator(np.random.PCG64(7))
     total: NDArray[np.float32] = np.zeros((1024, 1024), np.float32)
     for octave in range(5):
@@ -69,7 +69,7 @@ def clouds() -> Pixels:
 
 @cache
 def grain() -> Pixels:
-    """Fine noise ``(1024, 1024, 3)`` around 128, partly of one colour; always the same."""
+    """Returns fine noise ``(1024, 1024, 3)`` around 128, partly grey, partly coloured; always the same."""
     generator = np.random.Generator(np.random.PCG64(11))
     grey = generator.normal(0, 22, (1024, 1024, 1))
     tinted = generator.normal(0, 14, (1024, 1024, 3))
@@ -78,34 +78,34 @@ def grain() -> Pixels:
 
 @cache
 def ball() -> Pixels:
-    """How light a rounded thing is from edge to edge, ``(64, 64, 3)``, lit from above left."""
+    """Returns the shading of a rounded object, ``(64, 64, 3)``, lit from above left."""
     y, x = np.mgrid[-1:1:64j, -1:1:64j]
     light = 0.97 - 0.16 * (x + y) - 0.22 * (x**2 + y**2)
     return np.repeat(np.clip(light * 200, 60, 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def flat(colour: Colour, height: int = CANVAS, width: int = CANVAS) -> Pixels:
-    """An image of one colour (OpenCV fills it ten times faster than NumPy)."""
+    """Returns an image of one colour (OpenCV fills it ten times faster than NumPy)."""
     image = np.empty((height, width, 3), np.uint8)
     cv2.rectangle(image, (0, 0), (width, height), colour, cv2.FILLED)
     return image
 
 
 def piece(noise: Pixels, dice: Dice, height: int, width: int) -> Pixels:
-    """A random part of a noise."""
+    """Returns a random crop of a noise image."""
     top = int(dice.random() * (noise.shape[0] - height))
     left = int(dice.random() * (noise.shape[1] - width))
     return noise[top : top + height, left : left + width]
 
 
 def capsule(start: Point, start_radius: float, end: Point, end_radius: float) -> Points:
-    """Two circles and what lies between them."""
+    """Returns the outline of two circles and the area between them."""
     both = np.concatenate([UNIT_CIRCLE * start_radius + start, UNIT_CIRCLE * end_radius + end])
     return cv2.convexHull(both.astype(np.float32))[:, 0].astype(np.float64)
 
 
 def ellipse(centre: Point, width: float, height: float, turn: float = 0.0) -> Points:
-    """An ellipse by its half axes, turned by `turn` radians."""
+    """Returns the outline of an ellipse with these half axes, rotated by `turn` radians."""
     points = UNIT_CIRCLE * (width, height)
     if turn:
         cosine, sine = np.cos(turn), np.sin(turn)
@@ -114,7 +114,7 @@ def ellipse(centre: Point, width: float, height: float, turn: float = 0.0) -> Po
 
 
 def curve(points: Sequence[Point], steps: int = 12) -> Points:
-    """A smooth line from the first of three or four points to the last (Bézier's)."""
+    """Returns a Bézier curve from the first of three or four points to the last."""
     t = np.linspace(0, 1, steps)[:, None]
     layer = [np.asarray(point, dtype=np.float64) for point in points]
     while len(layer) > 1:
@@ -123,7 +123,7 @@ def curve(points: Sequence[Point], steps: int = 12) -> Points:
 
 
 class Brush:
-    """Draws onto one canvas, in coordinates of its own.
+    """Draws onto one canvas, in its own coordinates.
 
     Attributes:
         canvas: uint8 RGB ``(CANVAS, CANVAS, 3)``.
@@ -139,19 +139,19 @@ class Brush:
         self._origin = np.array(origin)
         self._mask = np.zeros(canvas.shape[:2], np.uint8)
 
-    def place(self, points: Points) -> NDArray[np.int32]:
-        """Own coordinates to the canvas's, as OpenCV takes them with `SHIFT`."""
-        placed: Points = (points @ self._matrix + self._origin) * (1 << SHIFT)
-        return np.clip(placed, -32000, 32000).astype(np.int32)
+    def to_canvas(self, points: Points) -> NDArray[np.int32]:
+        """Converts the brush's coordinates to the canvas's, as OpenCV expects them with `SHIFT`."""
+        on_canvas: Points = (points @ self._matrix + self._origin) * (1 << SHIFT)
+        return np.clip(on_canvas, -32000, 32000).astype(np.int32)
 
     def fill(self, points: Points, colour: Colour) -> None:
-        """A shape of one colour."""
-        cv2.fillPoly(self.canvas, [self.place(points)], colour, cv2.LINE_8, SHIFT)
+        """Fills a shape with one colour."""
+        cv2.fillPoly(self.canvas, [self.to_canvas(points)], colour, cv2.LINE_8, SHIFT)
 
     def line(self, points: Points, colour: Colour, width: float) -> None:
-        """A line `width` units wide."""
+        """Draws a line `width` units wide."""
         thickness = max(1, round(width * self.scale))
-        cv2.polylines(self.canvas, [self.place(points)], False, colour, thickness, cv2.LINE_8, SHIFT)
+        cv2.polylines(self.canvas, [self.to_canvas(points)], False, colour, thickness, cv2.LINE_8, SHIFT)
 
     def fur(
         self,
@@ -161,16 +161,16 @@ class Brush:
         ragged: Callable[[Points], Points] | None = None,
         dim: float = 1.0,
     ) -> None:
-        """A rounded shape of one colour, or that shows `coat`, an image as large as the canvas.
+        """Fills a shape with shaded fur, as if it were rounded.
 
         Args:
             points: its outline.
-            coat: what it shows.
-            ragged: what makes its outline one of fur.
-            dim: less than 1 is darker.
+            coat: one colour, or an image as large as the canvas that the shape is cut from.
+            ragged: roughens the outline as fur does.
+            dim: brightness; less than 1 is darker.
         """
-        placed = self.place(points if ragged is None else ragged(points))
-        left, top, width, height = cv2.boundingRect(placed >> SHIFT)
+        outline = self.to_canvas(points if ragged is None else ragged(points))
+        left, top, width, height = cv2.boundingRect(outline >> SHIFT)
         left, top, right, bottom = (
             max(left, 0),
             max(top, 0),
@@ -183,7 +183,7 @@ class Brush:
         mask = self._mask[part]
         mask[:] = 0
         corner = np.array([left, top], np.int32) << SHIFT
-        cv2.fillPoly(mask, [placed - corner], (255,), cv2.LINE_8, SHIFT)
+        cv2.fillPoly(mask, [outline - corner], (255,), cv2.LINE_8, SHIFT)
         shade = cv2.resize(ball(), (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
         shown = flat(coat, bottom - top, right - left) if isinstance(coat, tuple) else coat[part]
         shaded = cv2.multiply(shown, shade, scale=dim / 185)

@@ -8,12 +8,12 @@ import numpy as np
 from tlkit_catsdogs.drawn.brush import CANVAS, Brush, Dice, Pixels, clouds, ellipse, flat, grain, piece
 from tlkit_catsdogs.drawn.kinds import Colour, Kind
 
-#: Patterns are made this much smaller and enlarged: they are soft anyhow.
+#: Patterns are computed at this fraction of the size and enlarged, since they are soft anyway.
 COARSE = 4
 
 
 def coat(kind: Kind, base: Colour, second: Colour, brush: Brush, dice: Dice) -> Pixels:
-    """The coat of one individual, uint8 RGB ``(CANVAS, CANVAS, 3)``."""
+    """Makes the coat of one individual, uint8 RGB ``(CANVAS, CANVAS, 3)``."""
     image = plain(base, dice, roughness=0.25 + 0.35 * kind.fluff)
     if kind.pattern in ("tabby", "brindle"):
         _paint(image, second, _stripes(brush, dice), 160 if kind.pattern == "tabby" else 215)
@@ -30,15 +30,15 @@ def coat(kind: Kind, base: Colour, second: Colour, brush: Brush, dice: Dice) -> 
 
 
 def plain(colour: Colour, dice: Dice, roughness: float = 0.35) -> Pixels:
-    """Fur of one colour."""
+    """Makes fur of one colour."""
     return cv2.addWeighted(flat(colour), 1, piece(grain(), dice, CANVAS, CANVAS), roughness, -128 * roughness)
 
 
 def _paint(image: Pixels, colour: Colour, field: Pixels, above: float) -> None:
-    """Colours where a field, at whatever size, is above a number."""
+    """Colours `image` where `field`, which may have another size, exceeds a threshold."""
     large = cv2.resize(field, (CANVAS, CANVAS), interpolation=cv2.INTER_LINEAR)
-    _, where = cv2.threshold(large, above, 255, cv2.THRESH_BINARY)
-    cv2.copyTo(cv2.addWeighted(flat(colour), 0.85, image, 0.15, 0), where, image)
+    _, mask = cv2.threshold(large, above, 255, cv2.THRESH_BINARY)
+    cv2.copyTo(cv2.addWeighted(flat(colour), 0.85, image, 0.15, 0), mask, image)
 
 
 def _stripes(brush: Brush, dice: Dice) -> Pixels:
@@ -51,11 +51,11 @@ def _stripes(brush: Brush, dice: Dice) -> Pixels:
 
 
 def _blotches(brush: Brush, dice: Dice, size: float) -> Pixels:
-    """Soft noise whose features are about `size` units large."""
-    wanted = int(np.clip(110 * CANVAS / (size * brush.scale) / 3, 40, 900))
-    part = piece(clouds(), dice, wanted, wanted)
+    """Returns soft noise whose blotches are about `size` units large."""
+    crop_side = int(np.clip(110 * CANVAS / (size * brush.scale) / 3, 40, 900))
+    crop = piece(clouds(), dice, crop_side, crop_side)
     side = CANVAS // COARSE
-    return cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA)
+    return cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA)
 
 
 def _spots(image: Pixels, colour: Colour, brush: Brush, dice: Dice) -> None:

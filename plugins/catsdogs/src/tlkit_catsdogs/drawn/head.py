@@ -37,7 +37,7 @@ def draw_head(brush: Brush, animal: Individual, dice: Dice) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Ear:
-    """Where one ear is: its root, the way it points, half its width across that, and its length."""
+    """One ear's geometry: its root, direction, half width across that direction, and length."""
 
     side: int
     root: Points
@@ -131,8 +131,8 @@ def _horns(brush: Brush, animal: Individual) -> None:
         elif kind.horns == "antlers":
             line = curve([(side * 0.35, -0.75), (side * 1.2, -1.2), (side * 0.9, -2.2)])
             brush.line(line, CHOCOLATE, 0.14)
-            for at in (4, 8):
-                x, y = line[at]
+            for index in (4, 8):
+                x, y = line[index]
                 brush.line(np.array([(x, y), (x - side * 0.45, y - 0.55)]), CHOCOLATE, 0.1)
 
 
@@ -215,7 +215,7 @@ def _muzzle(brush: Brush, animal: Individual, shift: float, dice: Dice) -> None:
 
 
 def _trunk(brush: Brush, animal: Individual, base: Point, tip: Point, dice: Dice) -> None:
-    """An elephant's, or the long bare nose of a koala."""
+    """Draws an elephant's trunk, or the long bare nose of a koala."""
     elephant = animal.kind.name == "elephant"
     end = (tip[0] + animal.turn * 0.4, tip[1] + (1.5 if elephant else 0.12))
     skin: Pixels = animal.coat if elephant else plain(animal.kind.nose_colour, dice)
@@ -223,7 +223,7 @@ def _trunk(brush: Brush, animal: Individual, base: Point, tip: Point, dice: Dice
 
 
 def _snout(brush: Brush, animal: Individual, tip: Point) -> None:
-    """A pig's disc, or the broad nose of a cow or horse."""
+    """Draws a pig's disc, or the broad nose of a cow or horse."""
     kind, wide = animal.kind, animal.kind.muzzle[1]
     disc = kind.nose == "disc"
     brush.fill(

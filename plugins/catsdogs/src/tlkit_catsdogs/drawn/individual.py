@@ -1,4 +1,4 @@
-"""An individual: a kind's proportions and colours, as one animal has them."""
+"""An individual animal: its kind's proportions and colours, varied at random."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from tlkit_catsdogs.drawn.kinds import Colour, Kind
 
 @dataclass(frozen=True)
 class Individual:
-    """What an animal is painted with, and how its proportions differ from its kind's.
+    """One animal's proportions, colours and fur.
 
     Attributes:
-        kind: its kind, with proportions of its own.
+        kind: its kind, with this individual's proportions.
         base: colour of the coat.
         second: colour of pattern and marks.
         coat: fur with its pattern.
         marked: fur of the second colour.
-        turn: of the head, -1 to 1; the animal faces right at 1.
+        turn: rotation of the head, -1 to 1; the animal faces right at 1.
     """
 
     kind: Kind
@@ -36,7 +36,7 @@ class Individual:
     def of(
         cls, kind: Kind, brush: Brush, dice: Dice, variation: float, turn: tuple[float, float]
     ) -> Individual:
-        """An individual of a kind, its head turned by something within `turn`."""
+        """Makes a random individual of a kind, with its head turned by an amount within `turn`."""
         kind = _vary(kind, dice, variation)
         base = dice.colour(dice.choice(kind.coats), variation * 0.6)
         second = dice.colour(dice.choice(kind.second), variation * 0.3)
@@ -45,7 +45,7 @@ class Individual:
 
 
 def ragged(fluff: float, dice: Dice) -> Callable[[Points], Points] | None:
-    """What makes an outline as ragged as the fur is long; None for short fur."""
+    """Returns a function that makes an outline as ragged as the fur is long; None for short fur."""
     if fluff < 0.1:
         return None
 

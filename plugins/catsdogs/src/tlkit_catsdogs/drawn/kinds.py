@@ -1,7 +1,7 @@
 """The kinds of animals: their proportions, ears, muzzles, eyes and coats, as a table.
 
-Lengths are in units of the head's radius. Cats and dogs share builds, sizes and most colours, so what
-tells them apart is what tells real ones apart: ears, muzzle, nose, eyes, whiskers, tail.
+Lengths are in units of the head's radius. Cats and dogs share builds, sizes and most colours, so they differ
+in the features that real ones differ in: ears, muzzle, nose, eyes, whiskers, tail.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ class Kind:
     """One kind of animal.
 
     Attributes:
-        name: what it is called; the studio world's class.
+        name: its name, which is its class in the studio.
         coats: base colours, one of which an individual gets.
         pattern: drawn over the base in `second`.
-        second: colours of the pattern, and of what `marks` names.
-        marks: parts that are coloured apart: "muzzle", "bib", "points", "saddle", "mask", "eye-patch",
+        second: colours of the pattern and of the marks.
+        marks: parts in the second colour: "muzzle", "bib", "points", "saddle", "mask", "eye-patch",
             "blaze", "socks".
         head: half width and half height of the skull.
         jaw: half width of the cheeks.
         ears: their shape.
         ear: length and half width.
         spread: angle of the ears from upright, in degrees.
-        muzzle: how far it stands out, and its half width.
+        muzzle: how far it protrudes, and its half width.
         nose: its shape.
         nose_colour: its colour.
         eye: radius, distance from the middle, height above the middle.
         eyes: colours of the iris.
         pupil: its shape.
-        whiskers: whether it has long ones.
+        whiskers: whether it has long whiskers.
         fluff: how ragged its outline is, 0 to 1.
         body: length, half thickness.
         legs: length, half thickness.
         neck: length.
         tail: its shape.
-        tail_length: of the tail.
+        tail_length: length of the tail.
         horns: "short", "antlers" or "".
         mane: a ring of hair around the head, in this colour, or None.
         tongue: how often it hangs out, 0 to 1.
@@ -265,5 +265,5 @@ OTHERS = (
 # fmt: on
 CATS = (*STUDIO_CATS, *STREET_CATS)
 DOGS = (*STUDIO_DOGS, *STREET_DOGS)
-#: The studio's classes, cats first, then dogs: what `zero-shot` groups.
+#: The studio's classes, cats first, then dogs; the phase `zero-shot` groups them by index.
 STUDIO = (*STUDIO_CATS, *STUDIO_DOGS, *OTHERS)

@@ -1,4 +1,4 @@
-"""Where animals are: backgrounds, things behind and in front of them, light and the camera."""
+"""The scene around an animal: background, objects behind and in front of it, light and camera."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ THINGS: tuple[Colour, ...] = (*SURROUNDINGS, PINK, (186, 60, 54), (62, 90, 150),
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """How hard a setting makes it.
+    """How hard a setting's images are.
 
     Attributes:
-        clutter: how many things lie behind an animal, at most.
-        occlusion: how often something is in front of it.
-        size: of the head's radius, smallest and largest, as a part of the image.
-        variation: how far individuals stray from their kind.
-        light: how far brightness, contrast and colour stray.
-        noise: the camera's, at most.
-        blur: in pixels of the final image, at most.
-        quality: JPEG's, lowest and highest.
-        company: how often a second animal is there.
+        clutter: maximum number of objects behind an animal.
+        occlusion: probability that something is in front of it.
+        size: smallest and largest radius of the head, as a fraction of the image.
+        variation: how far individuals deviate from their kind.
+        light: how far brightness, contrast and colour vary.
+        noise: maximum strength of the camera's noise.
+        blur: maximum blur, in pixels of the final image.
+        quality: lowest and highest JPEG quality.
+        company: probability of a second animal.
     """
 
     clutter: int
@@ -59,7 +59,7 @@ class Conditions:
 
 
 def background(dice: Dice) -> Pixels:
-    """A place without an animal, uint8 RGB ``(CANVAS, CANVAS, 3)``."""
+    """Draws a background, uint8 RGB ``(CANVAS, CANVAS, 3)``."""
     far, near = (dice.colour(dice.choice(SURROUNDINGS), 0.15) for _ in range(2))
     horizon = int(dice.between(0.25, 0.85) * CANVAS)
     canvas = flat(far)
@@ -72,8 +72,8 @@ def background(dice: Dice) -> Pixels:
         part = int(dice.between(60, 500))
         soft = cv2.resize(piece(clouds(), dice, part, part), (CANVAS, CANVAS), interpolation=cv2.INTER_LINEAR)
         layer = flat(dice.colour(dice.choice(SURROUNDINGS), 0.15))
-        _, where = cv2.threshold(soft, int(dice.between(105, 165)), 255, cv2.THRESH_BINARY)
-        canvas = cv2.copyTo(layer, where, canvas)
+        _, mask = cv2.threshold(soft, int(dice.between(105, 165)), 255, cv2.THRESH_BINARY)
+        canvas = cv2.copyTo(layer, mask, canvas)
     elif kind < 0.7:
         _tiles(canvas, dice)
     texture = dice.between(0.1, 0.7)
@@ -81,7 +81,7 @@ def background(dice: Dice) -> Pixels:
 
 
 def _tiles(canvas: Pixels, dice: Dice) -> None:
-    """Boards, bricks or a fence: parallel lines."""
+    """Draws parallel lines, such as boards, bricks or a fence."""
     colour = dice.colour(dice.choice(SURROUNDINGS), 0.15)
     step, width = dice.between(14, 60), dice.between(2, 12)
     turn = dice.choice((0.0, np.pi / 2, dice.between(0, np.pi)))
@@ -91,7 +91,7 @@ def _tiles(canvas: Pixels, dice: Dice) -> None:
 
 
 def thing(canvas: Pixels, centre: Point, size: float, dice: Dice) -> None:
-    """Something that is no animal: a ball, box, cushion, plant, cone or pot, `size` pixels large."""
+    """Draws an object, `size` pixels large: a ball, box, cushion, plant, cone or pot."""
     brush = Brush(canvas, centre, size, dice.between(-0.6, 0.6))
     fur = dice.colour(dice.choice(THINGS), 0.15)
     kind = int(dice.random() * 6)
@@ -117,14 +117,14 @@ def thing(canvas: Pixels, centre: Point, size: float, dice: Dice) -> None:
 
 
 def scatter(canvas: Pixels, count: int, dice: Dice) -> None:
-    """Things all over the place."""
+    """Draws objects at random positions."""
     for _ in range(count):
         centre = dice.between(0, CANVAS), dice.between(0, CANVAS)
         thing(canvas, centre, CANVAS * dice.between(0.04, 0.2), dice)
 
 
 def occlude(canvas: Pixels, head: Point, radius: float, dice: Dice) -> None:
-    """Something in front of an animal whose head is `radius` pixels large: a thing, grass or bars."""
+    """Draws an object, grass or bars in front of an animal whose head has a radius of `radius` pixels."""
     kind = dice.random()
     if kind < 0.5:
         angle, distance = dice.between(0, 2 * np.pi), radius * dice.between(0.7, 1.5)
@@ -151,7 +151,7 @@ def occlude(canvas: Pixels, head: Point, radius: float, dice: Dice) -> None:
 
 
 def photograph(canvas: Pixels, conditions: Conditions, dice: Dice) -> bytes:
-    """What a camera makes of a scene: a JPEG file of ``SIZE`` by ``SIZE`` pixels."""
+    """Returns a photo of the scene: a JPEG file of ``SIZE`` by ``SIZE`` pixels."""
     image = cv2.resize(canvas, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
     blur = dice.between(-0.6, 1.0) * conditions.blur
     if blur > 0.3:
@@ -173,7 +173,7 @@ def photograph(canvas: Pixels, conditions: Conditions, dice: Dice) -> bytes:
 
 
 def _light(conditions: Conditions, dice: Dice) -> Pixels:
-    """How lit each place is, 128 for plain, ``(SIZE, SIZE, 3)``: brighter to one side, with soft shade."""
+    """Returns an illumination map ``(SIZE, SIZE, 3)``, 128 for neutral: brighter to one side."""
     by = conditions.light
     corners = np.array([[dice.between(-1, 1) for _ in range(3)] for _ in range(3)], np.float32)
     field: Pixels = np.clip(128 * (1 + 0.7 * by * corners), 0, 255).astype(np.uint8)

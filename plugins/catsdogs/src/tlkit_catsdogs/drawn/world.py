@@ -14,12 +14,12 @@ POSES: tuple[Pose, ...] = ("portrait", "sitting", "standing", "lying")
 
 @dataclass(frozen=True)
 class Setting:
-    """One of the two worlds.
+    """One of the two settings.
 
     Attributes:
         classes: class names.
         kinds: for each class, the kinds of animal that belong to it.
-        conditions: how hard it is.
+        conditions: how hard its images are.
     """
 
     classes: tuple[str, ...]
@@ -48,7 +48,7 @@ SETTINGS = {
 
 
 def draw(setting: str, seed: int, number: int) -> bytes:
-    """Image `number` of a seed, as a JPEG file; its class is `number` modulo the number of classes.
+    """Draws image `number` of a seed as a JPEG file; its class is `number` modulo the number of classes.
 
     Args:
         setting: "studio" or "street".
@@ -58,27 +58,26 @@ def draw(setting: str, seed: int, number: int) -> bytes:
     world = SETTINGS[setting]
     conditions = world.conditions
     dice = Dice(f"{setting}/{seed}/{number}")
-    own = number % len(world.classes)
+    kinds = world.kinds[number % len(world.classes)]
     canvas = background(dice)
     scatter(canvas, int(dice.between(0, conditions.clutter + 1)), dice)
     if dice.chance(conditions.company):
-        _place(canvas, dice.choice(world.kinds[own]), dice, conditions, smaller=0.6)
-    kind = dice.choice(world.kinds[own])
-    _place(canvas, kind, dice, conditions, smaller=1.0)
+        _draw_one(canvas, dice.choice(kinds), dice, conditions, scale=0.6)
+    _draw_one(canvas, dice.choice(kinds), dice, conditions, scale=1.0)
     return photograph(canvas, conditions, dice)
 
 
-def _place(canvas: Pixels, kind: Kind, dice: Dice, conditions: Conditions, *, smaller: float) -> None:
+def _draw_one(canvas: Pixels, kind: Kind, dice: Dice, conditions: Conditions, *, scale: float) -> None:
     pose = dice.choice(POSES)
     low, high = conditions.size
-    radius = CANVAS * dice.between(low, high) * smaller
+    radius = CANVAS * dice.between(low, high) * scale
     if pose == "portrait":
         radius *= 1.25
-    # bodies are larger than heads: most of a standing animal is to be in the picture
+    # bodies are larger than heads: most of a standing animal should be in the image
     if pose == "standing":
         radius *= 0.75
-    right = {"standing": (0.45, 0.8), "lying": (0.4, 0.75)}.get(pose, (0.25, 0.75))
-    x, y = dice.between(*right), dice.between(0.22, 0.5 if pose != "portrait" else 0.7)
+    range_x = {"standing": (0.45, 0.8), "lying": (0.4, 0.75)}.get(pose, (0.25, 0.75))
+    x, y = dice.between(*range_x), dice.between(0.22, 0.5 if pose != "portrait" else 0.7)
     flip = dice.chance(0.5)
     head = ((1 - x if flip else x) * CANVAS, y * CANVAS)
     brush = Brush(canvas, head, radius, dice.between(-0.25, 0.25), flip)

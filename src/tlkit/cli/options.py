@@ -1,0 +1,29 @@
+"""Arguments and options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RecipeArgument = Annotated[Path, typer.Argument(help="A recipe, or a folder that holds recipe.toml.")]
+ModelArgument = Annotated[Path, typer.Argument(help="A model folder, or a run folder.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set one key, such as phase.fine-tune.epochs=5."),
+]
+OutOption = Annotated[Path | None, typer.Option(help="The run folder; runs/NAME/NUMBER unless given.")]
+PhaseOption = Annotated[str | None, typer.Option(help="A run's phase; its last one unless given.")]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="Such as cpu, cuda, cuda:1 or mps; the best one unless given.")
+]
+RejectOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Label images below this confidence 'unclassified'; the model's own threshold unless given.",
+    ),
+]
+ReportOption = Annotated[bool, typer.Option("--report/--no-report", help="Make report.html at the end.")]

@@ -1,0 +1,176 @@
+"""The report's section on the test predictions of the last phase."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tlkit.evaluation.metrics import ClassScores, TestScores, per_class
+from tlkit.experiment.record import SplitPredictions
+from tlkit.experiment.results import PhaseResult
+from tlkit.inference.predictor import UNCLASSIFIED, Rejected
+from tlkit.reporting import prediction_charts
+from tlkit.reporting.pictures import Album, Picture
+from tlkit.reporting.prediction_charts import MAX_NUMBERED_CLASSES, ConfusedPair, confused_pairs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: With more classes than this only the most frequent predictions of unlabelled images are shown.
+PREDICTED_CLASSES_SHOWN = 12
+#: With more classes than this only those with the lowest F1 are listed.
+CLASSES_LISTED = 30
+
+
+@dataclass(frozen=True)
+class ResultsSection:
+    """The last phase's predictions.
+
+    Attributes:
+        phase: its name.
+        test: its scores on the test images.
+        rejected: test images that stay unclassified, or None without a threshold.
+        charts: confusion, ROC curves, reliability, confidence, and predictions of unlabelled images.
+        confused: the pairs of classes confused most often, where the chart has no numbers.
+        class_scores: scores by class name; with many classes, of those with the lowest F1.
+        class_count: number of classes.
+    """
+
+    phase: str
+    test: TestScores
+    rejected: Rejected | None
+    charts: list[Picture]
+    confused: list[ConfusedPair]
+    class_scores: list[tuple[str, ClassScores]]
+    class_count: int
+
+
+def make_results_section(
+    results: Sequence[PhaseResult],
+    tests: Mapping[str, SplitPredictions],
+    unlabelled: SplitPredictions | None,
+    classes: Sequence[str],
+    threshold: float | None,
+    album: Album,
+) -> ResultsSection:
+    """Makes the section.
+
+    Args:
+        results: results of the phases that have ended; the last one's are shown.
+        tests: test predictions by phase, the last phase's among them.
+        unlabelled: the last phase's predictions of images without a label.
+        classes: class names.
+        threshold: confidence below which an image stays unclassified.
+        album: where charts go.
+    """
+    result = results[-1]
+    predictions = tests[result.name]
+    charts = [
+        *_draw_classes(results, tests, classes, album),
+        *_draw_confidence(result, predictions, threshold, album),
+    ]
+    if unlabelled is not None:
+        charts.append(_draw_unlabelled(count_predictions(unlabelled, classes, threshold), album))
+    confused = confused_pairs(result.test.confusion, classes) if len(classes) > MAX_NUMBERED_CLASSES else []
+    scores = per_class(predictions.probabilities.astype(np.float64), predictions.labels, classes)
+    return ResultsSection(
+        phase=result.name,
+        test=result.test,
+        rejected=None if threshold is None else _rejected(predictions, threshold),
+        charts=charts,
+        confused=confused,
+        class_scores=_listed(scores),
+        class_count=len(scores),
+    )
+
+
+def count_predictions(
+    predictions: SplitPredictions, classes: Sequence[str], threshold: float | None
+) -> dict[str, int]:
+    """Counts predictions by class, and those below the threshold as unclassified.
+
+    With many classes only the most frequent are named.
+    """
+    accepted = predictions.confidence >= (threshold or 0.0)
+    counts = Counter(classes[label] for label in predictions.predicted[accepted])
+    if len(classes) > PREDICTED_CLASSES_SHOWN:
+        named = dict(counts.most_common(PREDICTED_CLASSES_SHOWN))
+    else:
+        named = {name: counts[name] for name in classes}
+    others = int(accepted.sum()) - sum(named.values())
+    if others:
+        named["other classes"] = others
+    if threshold is not None:
+        named[UNCLASSIFIED] = int((~accepted).sum())
+    return named
+
+
+def _draw_classes(
+    results: Sequence[PhaseResult],
+    tests: Mapping[str, SplitPredictions],
+    classes: Sequence[str],
+    album: Album,
+) -> list[Picture]:
+    name, test = results[-1].name, results[-1].test
+    wrong = test.n - test.correct
+    confusion = f"Confusion of {name}: {wrong:,} of {test.n:,} test images are given a wrong class"
+    areas = ", ".join(
+        f"{result.name} {'undefined' if result.test.auroc is None else f'{result.test.auroc:.3f}'}"
+        for result in results
+    )
+    average = f"of {classes[1]}" if len(classes) == 2 else "mean over the classes, each against the rest"
+    roc = f"ROC curves; area below: {areas} ({average})"
+    draw_confusion = partial(prediction_charts.confusion, cells=test.confusion, classes=classes)
+    return [
+        _chart(album, "confusion", confusion, draw_confusion),
+        _chart(album, "roc", roc, partial(prediction_charts.roc, tests=tests)),
+    ]
+
+
+def _draw_confidence(
+    result: PhaseResult, predictions: SplitPredictions, threshold: float | None, album: Album
+) -> list[Picture]:
+    reliability = f"Reliability of {result.name}: calibration error {result.test.ece:.3f}"
+    confidence = f"Confidence of {result.name} in correct and in wrong predictions"
+    draw_confidence = partial(prediction_charts.confidence, predictions=predictions, threshold=threshold)
+    return [
+        _chart(
+            album, "reliability", reliability, partial(prediction_charts.reliability, predictions=predictions)
+        ),
+        _chart(album, "confidence", confidence, draw_confidence),
+    ]
+
+
+def _draw_unlabelled(counts: Mapping[str, int], album: Album) -> Picture:
+    alt = "Images without a label: " + ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    return _chart(album, "unlabelled", alt, partial(prediction_charts.unlabelled, counts=counts))
+
+
+def _chart(album: Album, name: str, alt: str, draw: Callable[[Figure], None]) -> Picture:
+    return album.chart(name, alt, draw, height=3.2, caption=alt)
+
+
+def _rejected(predictions: SplitPredictions, threshold: float) -> Rejected:
+    accepted = predictions.confidence >= threshold
+    return Rejected(
+        below=threshold,
+        n=int((~accepted).sum()),
+        accuracy_of_others=float(predictions.correct[accepted].mean()) if accepted.any() else None,
+    )
+
+
+def _listed(scores: Mapping[str, ClassScores]) -> list[tuple[str, ClassScores]]:
+    """Returns all classes, or of many those with the lowest F1; undefined scores come last."""
+    if len(scores) <= CLASSES_LISTED:
+        return list(scores.items())
+
+    def f1(name: str) -> float:
+        value = scores[name].f1
+        return 1.0 if value is None else value
+
+    return [(name, scores[name]) for name in sorted(scores, key=f1)[:CLASSES_LISTED]]

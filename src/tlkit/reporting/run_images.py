@@ -1,0 +1,74 @@
+"""The image files of a run, found again for its report."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+from tlkit.data.images import Image, UnreadableImage, read_image
+from tlkit.experiment.record import RunRecord, find_image_files
+from tlkit.parts.source import Sample
+from tlkit.plugins.registry import Registry
+from tlkit.reporting.missing import Missing
+
+
+class RunImages:
+    """Finds a run's images, as long as they have not changed since. A context manager."""
+
+    def __init__(self, record: RunRecord, registry: Registry, missing: Missing) -> None:
+        """Adds to `missing` why images cannot be found."""
+        self._samples, self._source, problem = find_image_files(record.recipe, registry)
+        self._rows = {row.id: row for row in record.images}
+        self._missing = missing
+        self._generated: tempfile.TemporaryDirectory[str] | None = None
+        if problem:
+            missing.add(f"The run's images cannot be shown: {problem}")
+
+    def __enter__(self) -> RunImages:
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Removes images that were generated for the report."""
+        if self._generated is not None:
+            self._generated.cleanup()
+
+    def find(self, image_id: str) -> Image | None:
+        """Returns an image of the run, or None if it is missing or not the file that it was."""
+        row, sample = self._rows.get(image_id), self._samples.get(image_id)
+        if row is None or sample is None:
+            if self._source is not None:
+                self._missing.add("Some images of the run are no longer in its source and cannot be shown.")
+            return None
+        try:
+            sample = self._with_file(sample)
+            content = sample.path.read_bytes()
+            if hashlib.sha256(content).hexdigest() == row.sha256:
+                read_image(sample.path)
+                return Image(sample, row.sha256, row.width, row.height)
+            self._missing.add("Some images of the run have been changed since and are not shown.")
+        except (OSError, UnreadableImage):
+            self._missing.add("Some images of the run can no longer be read and are not shown.")
+        return None
+
+    def first(self, split: str) -> Image | None:
+        """Returns the first image of a split; see `find`."""
+        row = next((row for row in self._rows.values() if row.split == split), None)
+        return self.find(row.id) if row else None
+
+    def _with_file(self, sample: Sample) -> Sample:
+        """Generates the file of an image that its source generates, in a temporary folder.
+
+        The recipe may be a stranger's: paths that it names are read, never written.
+        """
+        if self._source is None or self._source.make is None or sample.path.is_file():
+            return sample
+        self._generated = self._generated or tempfile.TemporaryDirectory()
+        path = Path(self._generated.name) / hashlib.sha256(sample.id.encode()).hexdigest()
+        path.write_bytes(self._source.make(sample))
+        return replace(sample, path=path)

@@ -1,0 +1,61 @@
+"""Cached features in whole runs: they change no result, are reused, and are computed where they must be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from small_runs import BACKBONES, RECIPE, history, predictions
+
+import tlkit
+
+Runner = Callable[..., tlkit.Run]
+
+
+@pytest.mark.parametrize("kind", BACKBONES)
+def test_cached_features_change_no_result(kind: str, run: Runner) -> None:
+    """Same losses in every epoch, same predictions, dropout and drop path included."""
+    cached, whole = run(kind), run(kind, overrides={"features.cache": False})
+    for phase in ("bottleneck", "fine-tune"):
+        for one, other in zip(history(cached, phase), history(whole, phase), strict=True):
+            assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
+            assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-4)
+        assert predictions(cached, phase) == predictions(whole, phase)
+    assert cached.results.phases[1].features.cached
+    assert whole.results.phases[1].features.why_not == "features.cache is false"
+    assert whole.results.phases[1].features.computed == 0
+
+
+def test_another_head_rate_and_seed_reuse_every_feature(run: Runner) -> None:
+    first = run()
+    features = [phase.features for phase in first.results.phases]
+    # one pass computes both phases' features: it counts for the first
+    assert [(use.computed, use.reused) for use in features] == [(22, 0), (0, 22)]
+    again = run(overrides={"head": {"name": "mlp", "hidden": 8}, "phase.bottleneck.optimizer.lr": 0.1})
+    for phase in again.results.phases:
+        assert (phase.features.computed, phase.features.reused) == (0, 22)
+
+
+def test_views_take_turns_and_are_shared(run: Runner) -> None:
+    options = {"phase.fine-tune.augmentation": {"name": "affine", "rotation": 10, "views": 3}}
+    first = run(overrides=options)
+    # two more views of the training images; view 0 and validation came with the bottleneck's
+    assert first.results.phases[1].features.computed == 16 * 2
+    second = run(overrides={**options, "phase.fine-tune.optimizer.lr": 0.1})
+    assert second.results.phases[1].features.reused == 16 * 3 + 6
+
+
+def test_fresh_views_are_never_cached(run: Runner) -> None:
+    options = {"phase.fine-tune.augmentation": {"name": "affine", "rotation": 10, "views": "fresh"}}
+    features = run(overrides=options).results.phases[1].features
+    assert not features.cached
+    assert features.why_not == "views are drawn afresh each epoch"
+    assert features.computed + features.reused == 6  # validation
+
+
+def test_features_are_computed_again_where_an_earlier_phase_changed_the_network(run: Runner) -> None:
+    """A phase whose frozen part was trained before it cannot use the pretrained network's features."""
+    text = RECIPE + '\n[[phase]]\nname = "head-again"\nstart_from = "fine-tune"\n'
+    phases = run(text=text).results.phases
+    assert phases[2].features.computed == 22
+    assert phases[2].parameters.trainable == 512 * 2 + 2

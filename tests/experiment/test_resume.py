@@ -1,0 +1,83 @@
+"""Runs that are read again, or resumed where they were interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from small_runs import predictions, train_losses, write_recipe
+
+import tlkit
+from tlkit.errors import RunFolderError
+
+Runner = Callable[..., tlkit.Run]
+
+
+def test_a_finished_run_is_read_and_another_recipe_refused(run: Runner, tmp_path: Path) -> None:
+    first = run(out=tmp_path / "out")
+    written = (tmp_path / "out" / "results.json").stat().st_mtime_ns
+    assert run(out=tmp_path / "out").results == first.results
+    assert (tmp_path / "out" / "results.json").stat().st_mtime_ns == written
+    with pytest.raises(RunFolderError, match="another recipe"):
+        run(out=tmp_path / "out", overrides={"seed": 9})
+
+
+def test_an_interrupted_phase_is_resumed_and_ends_as_if_it_had_not_been(
+    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tlkit.training import loop
+
+    whole = run()
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+
+    class Stop(Exception):
+        pass
+
+    class Stopper(tlkit.Observer):
+        @tlkit.hookimpl
+        def tlkit_epoch_ended(self, phase: object, epoch: int) -> None:
+            if getattr(phase, "name", None) == "fine-tune" and epoch == 2:
+                raise Stop
+
+    with pytest.raises(Stop):
+        run(out=tmp_path / "out", observer=Stopper())
+    assert len(json.loads((tmp_path / "out" / "results.json").read_text())["phases"]) == 1
+    ended = run(out=tmp_path / "out")
+    assert train_losses(ended, "fine-tune") == train_losses(whole, "fine-tune")
+    assert predictions(ended, "fine-tune") == predictions(whole, "fine-tune")
+
+
+def test_killed_while_extracting_only_the_missing_are_computed(
+    few_photos: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = write_recipe(tmp_path / "recipe.toml", few_photos)
+    # a real process; shards are closed after every batch, and batches are small, so some are there to find
+    code = (
+        "import sys; from tlkit.features import executor, store; "
+        "store.SHARD_SECONDS = 0.0; executor.BATCH = 2; "
+        "import tlkit; tlkit.run(sys.argv[1], out=sys.argv[2])"
+    )
+    command = [sys.executable, "-c", code, str(recipe), str(tmp_path / "out")]
+    environment = {**os.environ, "TLKIT_CACHE": str(cache)}
+    process = subprocess.Popen(command, env=environment)
+    deadline = time.monotonic() + 120
+    while len(list(cache.rglob("*.safetensors"))) < 4 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    if (tmp_path / "out" / "results.json").exists():
+        pytest.fail("the process had ended before it was killed")
+    monkeypatch.setattr("tlkit.features.executor.BATCH", 2)
+    tlkit.run(recipe, out=tmp_path / "out")
+    phases = json.loads((tmp_path / "out" / "results.json").read_text())["phases"]
+    reused = sum(phase["features"]["reused"] for phase in phases)
+    computed = sum(phase["features"]["computed"] for phase in phases)
+    assert reused > 0
+    assert computed + reused == 2 * 22

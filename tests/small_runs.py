@@ -1,0 +1,80 @@
+"""A recipe of two phases that runs within seconds, and readers of what its run folder has."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from tlkit.experiment.observer import Run
+from tlkit.experiment.results import Results
+
+RECIPE = """
+name = "few"
+seed = 3
+goal = 0.5
+
+[data]
+source = "catsdogs"
+root = "{photos}"
+per_class = {{ train = 8, val = 3, test = 4 }}
+
+[backbone]
+{backbone}
+
+[preprocess]
+size = 64
+
+[training]
+epochs = 3
+batch_size = 4
+precision = "float32"
+optimizer = {{ name = "sgd", lr = 1e-2, momentum = 0.9 }}
+
+[[phase]]
+name = "bottleneck"
+
+[[phase]]
+name = "fine-tune"
+start_from = "bottleneck"
+freeze = {{ name = "all-but-last-blocks", blocks = 1 }}
+"""
+
+#: The recipe's backbones: one plain, one with batch norm and residuals, one transformer.
+BACKBONES = {
+    "plain": 'name = "vgg11"\nfeatures = "map"\nweights = "none"',
+    "residual": 'name = "resnet18"\nweights = "none"',
+    "transformer": (
+        'name = "vit_tiny_patch16_224"\nweights = "none"\n'
+        "model_args = { img_size = 64, depth = 3, drop_path_rate = 0.2 }"
+    ),
+}
+
+
+def write_recipe(path: Path, photos: Path, kind: str = "residual", text: str = RECIPE) -> Path:
+    """Writes the recipe for a folder of photos and a kind of backbone."""
+    path.write_text(text.format(photos=photos, backbone=BACKBONES[kind]))
+    return path
+
+
+def history(ended: Run, phase: str) -> list[dict[str, float]]:
+    """Returns the rows of a phase's history.csv."""
+    with (ended.folder / "phases" / phase / "history.csv").open() as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def train_losses(ended: Run, phase: str) -> list[float]:
+    """Returns the training loss of each epoch of a phase."""
+    return [row["train_loss"] for row in history(ended, phase)]
+
+
+def predictions(ended: Run, phase: str) -> list[tuple[str, ...]]:
+    """Returns split, id, label and predicted class of each row of a phase's predictions.csv."""
+    columns = ("split", "id", "label", "predicted")
+    with (ended.folder / "phases" / phase / "predictions.csv").open() as file:
+        return [tuple(row[column] for column in columns) for row in csv.DictReader(file)]
+
+
+def without(results: Results, *keys: str) -> dict[str, Any]:
+    """Returns results without some keys of their phases, such as the seconds, which are never the same."""
+    return results.model_dump(exclude={"phases": {"__all__": set(keys)}})

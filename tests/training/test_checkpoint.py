@@ -1,0 +1,136 @@
+"""Checkpoints: network, optimiser and history come back exactly, and an interrupted write does no harm."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tlkit.errors import RunFolderError
+from tlkit.training.checkpoint import Checkpoint, load_checkpoint, remove_checkpoint, save_checkpoint
+from tlkit.training.history import EpochMetrics, History, ValidationScores
+from tlkit.utils.atomic_write import replaced_path
+
+
+def make_network(seed: int) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+
+
+def full_state(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+
+def train_a_step(network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    optimizer.zero_grad()
+    network(images).square().mean().backward()
+    optimizer.step()
+
+
+HISTORY = History(
+    epochs=[EpochMetrics(1, 0.5, 0.25, 0.75, 1e-3, 1.5), EpochMetrics(2, 0.1 + 0.2, 0.3, 0.5, 1e-4, 2.5)],
+    best_epoch=1,
+    start=ValidationScores(loss=0.6, accuracy=0.5),
+)
+OPTIMIZERS = {
+    "sgd": lambda network: torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9),
+    "adamw": lambda network: torch.optim.AdamW(network.parameters(), lr=0.1, amsgrad=True),
+}
+
+
+@pytest.mark.parametrize("make_optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_everything_comes_back(
+    make_optimizer: Callable[[nn.Module], torch.optim.Optimizer], tmp_path: Path
+) -> None:
+    network = make_network(1)
+    optimizer = make_optimizer(network)
+    train_a_step(network, optimizer)
+    best = full_state(network)
+    train_a_step(network, optimizer)
+    save_checkpoint(tmp_path / "resume", Checkpoint(best, HISTORY), network, optimizer)
+    other = make_network(2)
+    other_optimizer = make_optimizer(other)
+    checkpoint = load_checkpoint(tmp_path / "resume", other, other_optimizer)
+    assert checkpoint is not None
+    assert checkpoint.history == HISTORY
+    assert checkpoint.best.keys() == best.keys()
+    assert all(torch.equal(checkpoint.best[name], value) for name, value in best.items())
+    for step in range(2):  # as it was, and after one more step
+        for name, value in network.state_dict().items():
+            assert torch.equal(other.state_dict()[name], value), (step, name)
+        train_a_step(network, optimizer)
+        train_a_step(other, other_optimizer)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_losses_that_are_not_finite_come_back(loss: float, tmp_path: Path) -> None:
+    network = make_network(1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    history = History(epochs=[EpochMetrics(1, loss, loss, 0.5, 0.1, 1.0)])
+    save_checkpoint(tmp_path / "resume", Checkpoint(full_state(network), history), network, optimizer)
+    checkpoint = load_checkpoint(tmp_path / "resume", network, optimizer)
+    assert checkpoint is not None
+    (metrics,) = checkpoint.history.epochs
+    # NaN does not equal NaN
+    assert repr(dataclasses.astuple(metrics)) == repr(dataclasses.astuple(history.epochs[0]))
+
+
+def test_only_what_training_changes_is_written(tmp_path: Path) -> None:
+    network = make_network(1)
+    optimizer = torch.optim.SGD(network[1].parameters(), lr=0.1)
+    best = {name: value for name, value in full_state(network).items() if name.startswith("1.")}
+    save_checkpoint(tmp_path / "resume", Checkpoint(best, HISTORY), network, optimizer)
+    other = make_network(2)
+    frozen = full_state(other[0])
+    assert load_checkpoint(tmp_path / "resume", other, torch.optim.SGD(other[1].parameters(), lr=0.1))
+    assert all(torch.equal(value, frozen[name]) for name, value in other[0].state_dict().items())
+    assert torch.equal(other.state_dict()["1.weight"], network.state_dict()["1.weight"])
+
+
+def test_without_a_checkpoint_nothing_is_loaded(tmp_path: Path) -> None:
+    network = make_network(1)
+    before = full_state(network)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    assert load_checkpoint(tmp_path / "resume", network, optimizer) is None
+    (tmp_path / "resume").mkdir()
+    assert load_checkpoint(tmp_path / "resume", network, optimizer) is None
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_the_one_before_is_read_where_a_process_was_killed_while_it_was_replaced(tmp_path: Path) -> None:
+    network = make_network(1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    folder = tmp_path / "resume"
+    save_checkpoint(folder, Checkpoint(full_state(network), HISTORY), network, optimizer)
+    folder.rename(replaced_path(folder))
+    checkpoint = load_checkpoint(folder, network, optimizer)
+    assert checkpoint is not None
+    assert checkpoint.history == HISTORY
+
+
+def test_a_checkpoint_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    network = make_network(1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    save_checkpoint(tmp_path / "resume", Checkpoint(full_state(network), HISTORY), network, optimizer)
+    (tmp_path / "resume" / "progress.json").write_text('{"history": 3}')
+    with pytest.raises(RunFolderError, match=r"progress\.json cannot be read: history: "):
+        load_checkpoint(tmp_path / "resume", network, optimizer)
+
+
+def test_removing_leaves_nothing(tmp_path: Path) -> None:
+    network = make_network(1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    folder = tmp_path / "resume"
+    for _ in range(2):
+        save_checkpoint(folder, Checkpoint(full_state(network), HISTORY), network, optimizer)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("resume")] == ["resume"]
+    replaced_path(folder).mkdir()
+    remove_checkpoint(folder)
+    remove_checkpoint(folder)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("resume")] == []
