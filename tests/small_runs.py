@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import csv
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tlkit.experiment.observer import Run
 from tlkit.experiment.results import Results
+
+#: Runs the recipe; see the fixture `run` of tests/experiment.
+Runner = Callable[..., Run]
 
 RECIPE = """
 name = "few"
@@ -78,3 +84,16 @@ def predictions(ended: Run, phase: str) -> list[tuple[str, ...]]:
 def without(results: Results, *keys: str) -> dict[str, Any]:
     """Returns results without some keys of their phases, such as the seconds, which are never the same."""
     return results.model_dump(exclude={"phases": {"__all__": set(keys)}})
+
+
+def copy_run(folder: Path, target: Path) -> Path:
+    """Copies a run folder; weights are linked, since they are large."""
+
+    def copy(source: str, destination: str) -> None:
+        if source.endswith(".safetensors"):
+            os.link(source, destination)
+        else:
+            shutil.copyfile(source, destination)
+
+    shutil.copytree(folder, target, copy_function=copy)
+    return target

@@ -26,7 +26,7 @@ from tlkit.experiment.results import PhaseResult
 from tlkit.plugins import hookspecs
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import HOOKS
-from tlkit.testing import results
+from tlkit.testing import CHECKS, results
 from tlkit.training.history import EpochMetrics
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -291,6 +291,13 @@ def test_the_tutorial(install: Install, tmp_path: Path, monkeypatch: pytest.Monk
     shutil.rmtree(tmp_path / "runs" / "four-stages")
     classifier = tlkit.load(tmp_path / "out")
     assert classifier.classes == ("cat", "dog")
+
+
+def test_the_plugins_page_names_every_check() -> None:
+    page = (DOCS / "plugins.md").read_text(encoding="utf-8")
+    for kind, checks in CHECKS.items():
+        names = "; ".join(check.__name__.replace("_", " ") for check in checks)
+        assert f"| {kind} | {names} |" in page
 
 
 def changes(settings: dict[str, Any]) -> list[str]:

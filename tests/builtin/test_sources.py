@@ -139,7 +139,7 @@ def test_a_missing_folder_gets_its_siblings_suggested(tmp_path: Path) -> None:
 def test_an_empty_unlabelled_folder(tmp_path: Path) -> None:
     draw(tmp_path, "cat/1.png", "dog/1.png")
     (tmp_path / "new").mkdir()
-    with pytest.raises(DataError, match="new contains no images"):
+    with pytest.raises(DataError, match="new holds no images"):
         folder(tmp_path, unlabelled=tmp_path / "new")
 
 

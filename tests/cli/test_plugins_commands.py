@@ -53,7 +53,8 @@ def test_a_correct_part_and_a_wrong_one(
         r"head linear +logits have one column per class +passed +takes pooled, map, tokens", ended.stdout
     )
     assert re.search(
-        r"head wrong-head +options are declared +failed +expected a type for every option", ended.stdout
+        r"head wrong-head +options are declared +failed +expected a type annotation for every option",
+        ended.stdout,
     )
     assert re.search(r"\d+ passed, 2 failed, 1 not applicable", ended.stdout)
     monkeypatch.syspath_prepend(site)
@@ -62,8 +63,8 @@ def test_a_correct_part_and_a_wrong_one(
     rows = [json.loads(line) for line in ended.stdout.splitlines()]
     assert rows[0] == {
         "kind": "head", "part": "wrong-head", "check": "options are declared", "outcome": "failed",
-        "message": "expected a type for every option, since recipes are validated by it; came none for "
-        "hidden; to mend: annotate it, as in hidden: int",
+        "message": "expected a type annotation for every option, which recipes are validated against; "
+        "got none for hidden; to fix: annotate it, for example hidden: int",
     }  # fmt: skip
 
 

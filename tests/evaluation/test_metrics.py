@@ -37,7 +37,7 @@ def make_predictions(classes: int, n: int = 200) -> tuple[Probabilities, Labels]
 
 
 def fraction_of_ordered_pairs(scores: Probabilities, positive: NDArray[np.bool_]) -> float:
-    """Returns the fraction of (positive, negative) pairs in which the positive scores higher; ties count half."""
+    """Returns the fraction of pairs whose positive scores higher than its negative; ties count half."""
     ordered = [
         1.0 if yes > no else 0.5 if yes == no else 0.0 for yes in scores[positive] for no in scores[~positive]
     ]
@@ -74,9 +74,7 @@ def test_every_score_of_a_test_set(classes: int) -> None:
     assert scores.ci95 == pytest.approx(wilson(correct, 200))
     of_label = [row[label] for row, label in zip(probabilities, labels, strict=True)]
     assert scores.log_loss == pytest.approx(-sum(math.log(max(p, 2.0**-23)) for p in of_label) / 200)
-    areas = [
-        fraction_of_ordered_pairs(probabilities[:, label], labels == label) for label in range(classes)
-    ]
+    areas = [fraction_of_ordered_pairs(probabilities[:, label], labels == label) for label in range(classes)]
     expected = areas[1] if classes == 2 else sum(areas) / classes
     assert scores.auroc == pytest.approx(expected, abs=1e-9)
     assert scores.ece == pytest.approx(binned_error(probabilities, labels), abs=1e-9)
@@ -121,14 +119,17 @@ def test_ece_equals_a_binning_by_hand() -> None:
     # |sum of hits - sum of confidences| of each bin, in hundredths
     gaps = [3, 83, 92, 33, 21, 81, 7, 94]
     assert [
-        abs(sum(100 * correct[index] - 100 * confidences[index] for index in rows)) for rows in members.values()
+        abs(sum(100 * correct[index] - 100 * confidences[index] for index in rows))
+        for rows in members.values()
     ] == gaps
     assert evaluate(probabilities, labels).ece == pytest.approx(sum(gaps) / 100 / 13)
     bins = calibration_bins(probabilities.max(1), probabilities.argmax(1) == labels)
     assert bins.counts.tolist() == [len(members.get(index, [])) for index in range(BINS)]
     for index, rows in members.items():
         assert bins.accuracy[index] == pytest.approx(sum(correct[row] for row in rows) / len(rows))
-        assert bins.confidence[index] == pytest.approx(float(sum(confidences[row] for row in rows)) / len(rows))
+        assert bins.confidence[index] == pytest.approx(
+            float(sum(confidences[row] for row in rows)) / len(rows)
+        )
 
 
 def test_a_confidence_on_an_edge_is_in_the_upper_bin() -> None:

@@ -12,7 +12,7 @@ from tlkit.evaluation.significance import McNemar, mcnemar
 
 
 def compare(gained: int, lost: int, both: int = 7, neither: int = 2) -> McNemar:
-    """Compares classifiers of which these numbers of images are predicted correctly by one, both or neither."""
+    """Compares two classifiers; the numbers are of images that one, both or neither predicts correctly."""
     before = np.array([False] * gained + [True] * lost + [True] * both + [False] * neither)
     after = np.array([True] * gained + [False] * lost + [True] * both + [False] * neither)
     return mcnemar(before, after)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import RECIPE, write_recipe
+from small_runs import RECIPE, Runner, copy_run, write_recipe
 
 import tlkit
-
-Runner = Callable[..., tlkit.Run]
 
 
 @pytest.fixture
@@ -24,3 +21,9 @@ def run(few_photos: Path, tmp_path: Path) -> Runner:
         return tlkit.run(recipe, **arguments)
 
     return run_recipe
+
+
+@pytest.fixture
+def run_copy(fitted: Path, tmp_path: Path) -> Path:
+    """A copy of a finished run's folder, which a test may damage; its weights must not be written to."""
+    return copy_run(fitted, tmp_path / "run")

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
-from small_runs import BACKBONES, RECIPE, history, predictions
-
-import tlkit
-
-Runner = Callable[..., tlkit.Run]
+from small_runs import BACKBONES, RECIPE, Runner, history, predictions
 
 
 @pytest.mark.parametrize("kind", BACKBONES)

@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import RECIPE
+from small_runs import RECIPE, Runner
 
-import tlkit
 from tlkit.errors import DataError, RecipeError, RunFolderError, StoreError, TlkitError, WeightsError
-
-Runner = Callable[..., tlkit.Run]
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small_runs import predictions, train_losses, write_recipe
+from small_runs import Runner, predictions, train_losses, write_recipe
 
 import tlkit
 from tlkit.errors import RunFolderError
-
-Runner = Callable[..., tlkit.Run]
 
 
 def test_a_finished_run_is_read_and_another_recipe_refused(run: Runner, tmp_path: Path) -> None:

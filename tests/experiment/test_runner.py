@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small_runs import history, predictions, without
+from small_runs import Runner, history, predictions, without
 
 import tlkit
 from tlkit.errors import RunFolderError
 from tlkit.experiment.results import Results
-
-Runner = Callable[..., tlkit.Run]
 
 
 def test_results_follow_the_schema(run: Runner) -> None:

@@ -149,3 +149,12 @@ def test_mistakes_of_the_file_and_of_its_parts_are_reported_together(write: Writ
         "data.source.name",
         "head.hidden",
     ]
+
+
+def test_a_phase_without_a_name_does_not_hide_the_mistakes_of_others(write: Write) -> None:
+    text = BASE.replace('name = "bottleneck"\n', "epochs = 1\n").replace('start_from = "bottleneck"\n', "")
+    recipe = draft_recipe(write(text), ["head.hidden=many"])
+    assert recipe_problems(recipe, StandInRegistry()) == [
+        "phase.1.name: is missing",
+        "head.hidden: must be int",
+    ]

@@ -39,7 +39,9 @@ def images(photos: Path) -> tuple[Image, ...]:
     return tuple(inspect_images(samples, threads=2)[0])
 
 
-def partition_network(whole: Classifier, policy: str, size: int = 64, **options: object) -> PartitionedClassifier:
+def partition_network(
+    whole: Classifier, policy: str, size: int = 64, **options: object
+) -> PartitionedClassifier:
     network, _ = partitioned(whole, policy, size=size, **options)
     assert isinstance(network, PartitionedClassifier)
     return network

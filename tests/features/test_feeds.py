@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from networks import classifier, partitioned
+from networks import REGISTRY, backbone, classifier, partitioned
 
+from tlkit.data.images import Image, inspect_images
+from tlkit.data.loader import load_batches
+from tlkit.data.views import View, ViewReader
 from tlkit.features import feeds, store
-from tlkit.features.feeds import CachedFeed
+from tlkit.features.feeds import CachedFeed, ImageFeed
 from tlkit.features.store import FeatureStore, Rows, Writer
+from tlkit.parts.source import Sample
 from tlkit.runtime.devices import ComputeConfig
 
 COMPUTE = ComputeConfig(torch.device("cpu"), torch.float32)
@@ -46,3 +51,30 @@ def test_views_are_used_in_turn_wherever_the_features_are(free: int, monkeypatch
             expected = [features[(offsets[index] + epoch) % 3, index, 0] for index in indices]
             assert torch.equal(batch, torch.stack(expected))
             assert batch.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.fixture
+def images(photos: Path) -> tuple[Image, ...]:
+    samples = [Sample(f"cat.{number}.jpg", photos / f"cat.{number}.jpg", 0) for number in range(1, 6)]
+    return tuple(inspect_images(samples, threads=2)[0])
+
+
+@pytest.mark.parametrize("fresh", [False, True], ids=["views in turn", "fresh views"])
+def test_images_are_read_in_the_views_of_the_epoch(fresh: bool, images: tuple[Image, ...]) -> None:
+    network, _ = partitioned(classifier("residual"), "all-but-last-blocks", blocks=1)
+    preprocess = backbone("residual").preprocess
+    augmentation = REGISTRY.make("augmentation", "standard", {}, preprocess)
+    augmented = View(preprocess, augmentation, (1,), "standard")
+    views = [augmented] if fresh else [View(preprocess), augmented]
+    offsets = [0, 0, 0, 0, 0] if fresh else [0, 1, 0, 1, 0]
+    feed = ImageFeed(ViewReader(), images, views, offsets, network, COMPUTE, remember=True, fresh=fresh)
+    assert len(feed) == 5
+    order = np.array([3, 0, 4, 1, 2])
+    for epoch in range(3):
+        of_epoch = [augmented.drawn(epoch) if fresh else views[(offset + epoch) % 2] for offset in offsets]
+        ((_, pixels),) = load_batches(ViewReader(), images, of_epoch, [order])
+        (expected,) = network.prefix(pixels)
+        batches = list(feed.batches(order, 2, epoch))
+        assert [indices.tolist() for indices, _ in batches] == [[3, 0], [4, 1, 2]]
+        features = torch.cat([crossing[0] for _, crossing in batches])
+        torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)

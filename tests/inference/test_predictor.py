@@ -190,7 +190,10 @@ def test_the_module_inside_is_a_pytorch_network(fitted: Path, photos: Path) -> N
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda model: (model / "model.safetensors").unlink(), r"is not a model folder: .* no model\.safetensors"),
+        (
+            lambda model: (model / "model.safetensors").unlink(),
+            r"is not a model folder: .* no model\.safetensors",
+        ),
         (lambda model: (model / "config.json").unlink(), r"is not a model folder: .* no config\.json"),
         (lambda model: (model / "config.json").write_text("{"), r"config\.json cannot be read: Invalid JSON"),
         (

@@ -1,4 +1,4 @@
-"""The frontier: a partitioned network computes what the whole one does, and frozen parameters do not change."""
+"""The frontier: a partitioned network computes what the whole one does, and what is frozen stays so."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ class Memoizing(nn.Module):
 
 
 def test_tensors_that_a_network_derives_from_its_weights_are_neither_stale_nor_fake() -> None:
-    """Shapes are propagated with fake tensors, which have no values; timm's convit and levit would keep them."""
+    """Shapes are propagated with fake tensors, without values; timm's convit and levit would keep those."""
     base = tiny(Memoizing())
     assert base.feature_shape == (4, 30, 30)
     assert not base.module.derived

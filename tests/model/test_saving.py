@@ -68,7 +68,7 @@ def test_a_model_without_rejection_has_no_threshold(tmp_path: Path) -> None:
         classifier,
         base,
         backbone_table={"name": "unused"},
-        head_table={"name": "mlp", "hidden": None},
+        head_table={"name": "mlp"},
         classes=CLASSES,
         calibration=Calibration(),
     )
@@ -76,6 +76,25 @@ def test_a_model_without_rejection_has_no_threshold(tmp_path: Path) -> None:
     assert description.calibration == Calibration(temperature=1.0, reject_below=None)
     assert (description.head.name, description.head.options) == ("mlp", {})
     assert description.classifier_layer is None
+
+
+def test_options_of_a_blueprint_are_written_as_they_are(tmp_path: Path) -> None:
+    """A None differs from a default: a plugin's blueprint may hold a whole configuration."""
+    base = backbone("residual")
+    classifier = Classifier(base, REGISTRY.make("head", "mlp", {}, base, CLASSES))
+    base.blueprint = {"name": "a-plugins", "config": {"limit": None, "sizes": [1, 2]}, "weights": None}
+    save_model(
+        tmp_path / "model",
+        classifier,
+        base,
+        backbone_table={"name": "unused"},
+        head_table={"name": "mlp"},
+        classes=CLASSES,
+        calibration=Calibration(),
+    )
+    part = read_config(tmp_path / "model").tlkit.backbone
+    assert part.name == "a-plugins"
+    assert part.options == {"config": {"limit": None, "sizes": [1, 2]}, "weights": None}
 
 
 def test_a_saved_model_replaces_the_one_before(tmp_path: Path) -> None:

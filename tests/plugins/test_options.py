@@ -189,6 +189,31 @@ def test_describes_the_options() -> None:
     assert described["flip"].doc == ""
 
 
+@pytest.mark.parametrize(
+    ("docstring", "doc"),
+    [
+        (None, ""),
+        ("Makes a part.", ""),
+        (
+            "Makes a part.\n\nArgs:\n    width: how wide: very.\n\nReturns:\n    width: nothing.",
+            "how wide: very.",
+        ),
+        ("Makes a part.\n\nArgs:\n    width (int, optional): how wide.", "how wide."),
+        ("Makes a part.\n\nAttributes:\n    width: an attribute.", ""),
+        # not in Google's style, or broken: there is nothing to show
+        ("Makes a part.\n\nParameters\n----------\nwidth : int\n    how wide.", ""),
+        ("Makes a part.\n\nArgs:\n", ""),
+        ("Makes a part.\n\nArgs:\n    how wide it is", ""),
+        ("Makes a part.\n\nArgs:\nwidth: how wide.", ""),
+    ],
+)
+def test_descriptions_are_taken_from_the_docstring(docstring: str | None, doc: str) -> None:
+    def part(*, width: int = 1) -> None: ...
+
+    part.__doc__ = docstring
+    assert options.describe(part) == [options.Option("width", "int", 1, doc)]
+
+
 def test_options_that_a_partial_has_bound_cannot_be_set() -> None:
     def part(first: int, second: int, *, width: int, depth: int = 1) -> None:
         """Makes a part.

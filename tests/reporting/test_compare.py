@@ -31,7 +31,7 @@ def correct(run: Path) -> dict[str, bool]:
 def test_runs_are_compared_on_the_same_test_images(runs: tuple[Path, Path], tmp_path: Path) -> None:
     short, long = runs
     comparison = tlkit.compare(runs, tmp_path / "out")
-    assert [run.name for run in comparison.runs] == ["short", "run"]
+    assert [run.name for run in comparison.runs] == ["short", long.name]
     before, after = correct(short), correct(long)
     gained = sum(after[name] and not before[name] for name in before)
     lost = sum(before[name] and not after[name] for name in before)
@@ -68,7 +68,7 @@ def test_the_command(runs: tuple[Path, Path], tmp_path: Path) -> None:
     results = json.loads((runs[1] / "results.json").read_text())
     assert f"{results['phases'][-1]['test']['accuracy']:.3f}" in done.stdout
     assert str(tmp_path / "out" / "compare.html") in done.stdout
-    assert command("compare", *runs, "--out", tmp_path / "out").returncode == 0  # made again
+    assert command("compare", *runs, "--out", tmp_path / "out").returncode == 0  # replaced
 
 
 def test_runs_that_cannot_be_compared(runs: tuple[Path, Path], tmp_path: Path) -> None:

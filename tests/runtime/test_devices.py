@@ -32,5 +32,6 @@ def test_batches_are_copied_in_order_one_behind() -> None:
     key, tensors = next(copied)
     assert (key, requested) == (0, [0, 1]), "the next batch is started before this one is handed out"
     assert tensors["features"].tolist() == [0.0, 0.0]
-    assert [(key, tensors["features"].tolist()) for key, tensors in copied] == [(1, [1.0] * 2), (2, [2.0] * 2)]
+    others = [(key, tensors["features"].tolist()) for key, tensors in copied]
+    assert others == [(1, [1.0, 1.0]), (2, [2.0, 2.0])]
     assert list(copy_to_cpu([])) == []

@@ -21,7 +21,14 @@ from tlkit.errors import PluginError
 from tlkit.parts.backbone import Backbone, Block
 from tlkit.parts.preprocess import Preprocess
 from tlkit.parts.source import Sample, Source
-from tlkit.testing import check_augmentation, check_backbone, check_freeze_policy, check_head, check_source
+from tlkit.testing import (
+    check_augmentation,
+    check_backbone,
+    check_freeze_policy,
+    check_head,
+    check_source,
+    results,
+)
 
 WIDTHS = itertools.count(4)
 
@@ -276,9 +283,8 @@ def test_a_step_that_draws_but_declares_to_be_fixed() -> None:
 
     with pytest.raises(AssertionError) as failed:
         check_augmentation(lambda preprocess: A.Compose([Flip(p=0.5), *with_steps()(preprocess).transforms]))
-    assert "expected the same pixels from Flip, which declares fixed = True; got different pixels" in str(
-        failed.value
-    )
+    message = "expected the same pixels from Flip, which declares fixed = True; got different pixels"
+    assert message in str(failed.value)
 
 
 def test_a_step_that_modifies_cached_pixels() -> None:
@@ -315,9 +321,8 @@ def test_wrong_heads() -> None:
     assert "got none for idle.weight, idle.bias; to fix: use it in forward" in str(failed.value)
     with pytest.raises(AssertionError) as failed:
         check_head(lambda backbone, classes: idle(backbone.feature_shape, 1))
-    assert "expected finite logits of shape (1, 3) from features of shape (1, 16); got (1, 1)" in str(
-        failed.value
-    )
+    message = "expected finite logits of shape (1, 3) from features of shape (1, 16); got (1, 1)"
+    assert message in str(failed.value)
 
     class Drawn(nn.Linear):
         def __init__(self, width: int, classes: int) -> None:
@@ -361,13 +366,13 @@ def test_wrong_freeze_policies() -> None:
         classifier.requires_grad_(False)
         return {"head.fc.weight"}
 
-    with pytest.raises(
-        AssertionError,
-        match="to fix: only return names: tlkit freezes the parameters that are not among them",
-    ):
+    advice = "to fix: only return names: tlkit freezes the parameters that are not among them"
+    with pytest.raises(AssertionError, match=advice):
         check_freeze_policy(freezes)
     with pytest.raises(AssertionError, match="expected a set of parameter names; got list"):
         check_freeze_policy(lambda classifier: ["head.fc.weight"])
+    with pytest.raises(AssertionError, match="got a set that contains Parameter"):
+        check_freeze_policy(lambda classifier: set(classifier.parameters()))
 
 
 @pytest.mark.parametrize(
@@ -376,7 +381,8 @@ def test_wrong_freeze_policies() -> None:
         ({"id": "0.png"}, "ids are unique: expected a unique id for every image, which results name it by; "
                           "got 0.png more than once; to fix: use the path relative to the root"),
         ({"label": 2}, "expected labels from 0 to 1, indices into ('cat', 'dog'); got 2 for '3.png'"),
-        ({"path": "0.png", "split": "test"}, "got '0.png' in train and in test; to fix: list every file once"),
+        ({"path": "0.png", "split": "test"}, "got '0.png' in train and in test; to fix: list every "
+                                              "file once"),
         ({"path": "gone.png"}, "expected a file for every sample; got none for 3.png"),
         ({"split": None}, "expected a split for all labelled images, train and test among them, or for none; "
                           "got no split for 3.png; to fix: leave Sample(split=…) out"),
@@ -434,10 +440,32 @@ def test_a_source_that_differs_on_a_second_call(tmp_path: Path) -> None:
         check_source(source)
 
 
+@pytest.mark.parametrize(
+    ("content", "fragment"),
+    [
+        (lambda: bytes([next(WIDTHS)]), "got different bytes on the second call; to fix: draw from a gen"),
+        (lambda: "text", "expected bytes from make for '0'; got str"),
+    ],
+)
+def test_a_source_that_generates_wrong_images(content: Callable[[], Any], fragment: str) -> None:
+    def source(root: Path | None) -> Source:
+        samples = [Sample(str(label), Path(f"{label}.png"), label) for label in range(2)]
+        return Source(("cat", "dog"), samples, make=lambda sample: content())
+
+    with pytest.raises(AssertionError) as failed:
+        check_source(source)
+    assert fragment in str(failed.value)
+
+
+def test_an_unknown_kind() -> None:
+    with pytest.raises(ValueError, match="'heads' is not one of backbone, head"):
+        results("heads", "linear")
+
+
 def test_a_users_mistakes_are_not_failed_checks(tmp_path: Path) -> None:
     with pytest.raises(PluginError, match=r"no head is called 'lineer' .did you mean 'linear'"):
         check_head("lineer")
     with pytest.raises(PluginError, match=r"option 'hiden' is unknown .did you mean 'hidden'"):
         check_head("mlp", hiden=3)
-    with pytest.raises(tlkit.TlkitError, match="is not there"):
+    with pytest.raises(tlkit.TlkitError, match="does not exist"):
         check_source("folder", tmp_path / "nowhere")

@@ -130,7 +130,9 @@ def test_removing_leaves_nothing(tmp_path: Path) -> None:
     for _ in range(2):
         save_checkpoint(folder, Checkpoint(full_state(network), HISTORY), network, optimizer)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("resume")] == ["resume"]
+    # of processes that were killed while they wrote
     replaced_path(folder).mkdir()
+    (tmp_path / "resume.0123abcd.unfinished").mkdir()
     remove_checkpoint(folder)
     remove_checkpoint(folder)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("resume")] == []

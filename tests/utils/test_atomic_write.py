@@ -81,7 +81,9 @@ def begin_folder(temporary: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [Failed, KeyboardInterrupt], ids=lambda error: error.__name__)
-@pytest.mark.parametrize("begin", [begin_file, begin_folder, lambda _: None], ids=["file", "folder", "nothing"])
+@pytest.mark.parametrize(
+    "begin", [begin_file, begin_folder, lambda _: None], ids=["file", "folder", "nothing"]
+)
 @pytest.mark.parametrize("old", ["file", "folder", "nothing"])
 def test_an_exception_leaves_the_old_content_and_nothing_else(
     old: str, begin: Callable[[Path], object], error: type[BaseException], tmp_path: Path

@@ -47,9 +47,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 
 def test_values_that_are_not_numbers_stay_what_they_are(tmp_path: Path) -> None:
     path = tmp_path / "document.json"
-    write_json(
-        path, Document(title="a", score=math.nan, epochs=(Epoch(1, math.nan), Epoch(2, math.inf)))
-    )
+    write_json(path, Document(title="a", score=math.nan, epochs=(Epoch(1, math.nan), Epoch(2, math.inf))))
     document = read_json(path, Document, RunFolderError)
     assert document.score is not None and math.isnan(document.score)
     assert math.isnan(document.epochs[0].loss)

@@ -184,7 +184,7 @@ def _unlabelled(root: Path, folder: Path | None) -> list[Sample]:
     _check_folder(folder)
     images = find_images(folder)
     if not images:
-        raise DataError(f"{folder} contains no images: add some, or leave 'unlabelled' out")
+        raise DataError(f"{folder} holds no images: add some, or leave 'unlabelled' out")
     return [Sample(_id(image, root), image) for image in images]
 
 

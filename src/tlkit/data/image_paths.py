@@ -23,7 +23,7 @@ def image_paths(arguments: Iterable[str], lines: Iterable[str]) -> Iterator[str]
         lines: one path each, such as standard input.
 
     Raises:
-        DataError: a path does not exist, or contains no images; before any path is yielded.
+        DataError: a path does not exist, or holds no images; before any path is yielded.
     """
     arguments = list(arguments)
     for path in arguments:
@@ -57,7 +57,7 @@ def _check(path: str) -> None:
         return
     if Path(path).is_dir():
         if next(_images_below(path), None) is None:
-            raise DataError(f"{path} contains no images")
+            raise DataError(f"{path} holds no images")
     elif not Path(path).exists():
         if next(glob.iglob(path, recursive=True), None) is not None:  # noqa: PTH207
             return

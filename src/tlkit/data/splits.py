@@ -232,7 +232,7 @@ def _shares(count: int, splits: Sequence[SplitName], fractions: Mapping[str, flo
 
 
 def _check_distinct(pools: Iterable[_Pool], classes: Sequence[str]) -> None:
-    """Raises unless each class has a distinct image for each split."""
+    """Raises unless each class has a distinct image for each split that its images are divided among."""
     too_small = [
         f"{classes[label]}: {len(members)} distinct, {len(pool.splits)} needed for {', '.join(pool.splits)}"
         for pool in pools

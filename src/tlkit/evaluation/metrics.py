@@ -172,6 +172,7 @@ def _auroc(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> flo
     classes = probabilities.shape[1]
     if len(np.unique(labels)) < classes:
         return None
+    probabilities = probabilities.clip(0, 1)  # rounding errors beside 0 and 1 are ties
     if classes == 2:
         return float(roc_auc_score(labels, probabilities[:, 1]))
     # one class at a time: sklearn's own multiclass form insists that rows sum to exactly 1

@@ -44,8 +44,8 @@ def source_problems(recipe: Recipe, registry: PartChecker) -> list[str]:
     if recipe.data is None:
         return []
     name, keys = recipe.data.source.name, {"unlabelled": "data.unlabelled"}
-    found = registry.problems("source", name, recipe.data.source_options())
-    problems = [f"{keys.get(option, f'data.source.{option}')}: {message}" for option, message in found]
+    by_option = registry.problems("source", name, recipe.data.source_options())
+    problems = [f"{keys.get(option, f'data.source.{option}')}: {message}" for option, message in by_option]
     if recipe.data.root is None and not problems and registry.needs_root(name):
         problems.append(f"data.root: is missing: source {name!r} needs the folder of its images")
     return problems
@@ -54,7 +54,7 @@ def source_problems(recipe: Recipe, registry: PartChecker) -> list[str]:
 def phase_problems(recipe: Recipe, phase: Phase, registry: PartChecker) -> list[str]:
     """Returns what is wrong with a phase's parts, optimiser and schedule."""
     training = phase.training
-    found = [
+    by_part = [
         ("backbone", registry.problems("backbone", phase.backbone.name, phase.backbone.options)),
         ("head", registry.problems("head", phase.head.name, phase.head.options)),
         ("freeze", registry.problems("freeze-policy", phase.freeze.name, phase.freeze.options)),
@@ -65,17 +65,18 @@ def phase_problems(recipe: Recipe, phase: Phase, registry: PartChecker) -> list[
         ("optimizer", optimizer_problems(training.optimizer.name, training.optimizer.options)),
     ]
     if training.schedule is not None:
-        found.append(("schedule", schedule_problems(training.schedule.name, training.schedule.options)))
+        by_part.append(("schedule", schedule_problems(training.schedule.name, training.schedule.options)))
     return [
         f"{_key(recipe, phase.name, part, option)}: {message}"
-        for part, problems in found
+        for part, problems in by_part
         for option, message in problems
     ]
 
 
 def _key(recipe: Recipe, phase: str, part: str, option: str) -> str:
     """Returns the key under which an option of a phase's part is written in the file."""
-    own = next(row for row in recipe.tree["phase"] if row["name"] == phase).get(part)
+    rows = (row for row in recipe.tree["phase"] if isinstance(row, dict))
+    own = next(row for row in rows if row.get("name") == phase).get(part)
     in_phase = isinstance(own, str) or (isinstance(own, dict) and (option in own or "name" in own))
     if in_phase or part in ("freeze", "augmentation"):
         return f"phase.{phase}.{part}.{option}"

@@ -22,7 +22,6 @@ from tlkit.errors import RunFolderError
 from tlkit.model.classifier import Classifier
 from tlkit.parts.backbone import Backbone
 from tlkit.parts.preprocess import TIMM_CROP_MODES, Preprocess
-from tlkit.recipe.reader import plain
 from tlkit.recipe.schema import PartSpec, PartTable
 from tlkit.utils.atomic_write import atomic_write
 from tlkit.utils.formatting import shortlist
@@ -148,8 +147,8 @@ def save_model(
             save_file(state, weights, metadata={"format": "pt"})
             description = ModelDescription(
                 format=FORMAT,
-                backbone=PartSpec.of(plain(backbone.blueprint or backbone_table)),
-                head=PartSpec.of(plain(head_table)),
+                backbone=PartSpec.of(backbone.blueprint or backbone_table),
+                head=PartSpec.of(head_table),
                 preprocess=backbone.preprocess,
                 classes=tuple(classes),
                 classifier_layer=layer,

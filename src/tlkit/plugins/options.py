@@ -209,8 +209,17 @@ def _docs(factory: Factory) -> dict[str, str]:
     factory, _ = _unbind(factory)
     docs: dict[str, str] = {}
     for documented in (_function(factory), factory):
-        parsed = docstring_parser.parse(inspect.getdoc(documented) or "", DocstringStyle.GOOGLE)
-        docs.update({entry.arg_name: " ".join((entry.description or "").split()) for entry in parsed.params})
+        try:
+            parsed = docstring_parser.parse(inspect.getdoc(documented) or "", DocstringStyle.GOOGLE)
+        except docstring_parser.ParseError:  # a plugin's docstring of another form has nothing to show
+            continue
+        docs.update(
+            {
+                entry.arg_name: " ".join((entry.description or "").split())
+                for entry in parsed.params
+                if entry.args[0] == "param"  # not an attribute
+            }
+        )
     return docs
 
 

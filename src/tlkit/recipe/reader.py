@@ -17,7 +17,7 @@ Tree = dict[str, Any]
 
 #: Tables that describe a part: one with a name replaces the inherited one, one without merges into it.
 PARTS = frozenset({"source", "backbone", "head", "freeze", "augmentation", "optimizer", "schedule"})
-#: Keys whose value is a path, besides any text that ends in .safetensors.
+#: Keys whose value is a path, besides any string that ends in .safetensors.
 PATHS = frozenset({("data", "root"), ("data", "unlabelled")})
 
 

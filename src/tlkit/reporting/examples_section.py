@@ -27,7 +27,7 @@ class Example:
     """A test image and its prediction.
 
     Attributes:
-        photo: the image as the network was given it.
+        photo: the network's input.
         heat: where the network looked for the class that it predicted.
         id: the image's id.
         truth: its class.

@@ -118,7 +118,7 @@ def _draw_classes(
 ) -> list[Picture]:
     name, test = results[-1].name, results[-1].test
     wrong = test.n - test.correct
-    confusion = f"Confusion of {name}: {wrong:,} of {test.n:,} test images are given a wrong class"
+    confusion = f"Confusion of {name}: {wrong:,} of {test.n:,} test images are misclassified"
     areas = ", ".join(
         f"{result.name} {'undefined' if result.test.auroc is None else f'{result.test.auroc:.3f}'}"
         for result in results

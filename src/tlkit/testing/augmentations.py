@@ -13,6 +13,7 @@ from tlkit.parts.augmentation import Augmentation, split_fixed_steps
 from tlkit.parts.preprocess import Preprocess
 from tlkit.testing.images import IMAGE_SIZES, noise
 from tlkit.testing.runner import CheckFailed, NotApplicable, PartUnderTest
+from tlkit.utils.formatting import plural
 
 PREPROCESS = Preprocess(size=32)
 SEEDS = tuple(range(6))
@@ -143,7 +144,7 @@ def fixed_steps_are_deterministic(subject: Subject) -> str:
                     got=f"different pixels with the seeds {SEEDS[0]} and {seed}",
                     fix="remove fixed = True: only the output of a deterministic step may be cached",
                 )
-    return f"{len(fixed)} of its steps run once per image"
+    return f"{plural(len(fixed), 'fixed step')}, run once per image"
 
 
 def _noise(width: int = IMAGE_SIZES[0][0], height: int = IMAGE_SIZES[0][1]) -> Pixels:

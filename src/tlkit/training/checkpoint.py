@@ -85,7 +85,8 @@ def load_checkpoint(folder: Path, network: nn.Module, optimizer: torch.optim.Opt
 
 def remove_checkpoint(folder: Path) -> None:
     """Removes what a finished phase does not need any more."""
-    for path in (folder, replaced_path(folder)):
+    unfinished = folder.parent.glob(f"{folder.name}.*.unfinished")
+    for path in (folder, replaced_path(folder), *unfinished):
         shutil.rmtree(path, ignore_errors=True)
 
 

@@ -30,8 +30,8 @@ def make_optimizer(module: nn.Module, optimizer: PartSpec) -> torch.optim.Optimi
     cls: Any = get_optimizer_class(name, bind_defaults=False)
     other = any(options.get(implementation) for implementation in ("foreach", "differentiable"))
     fused = {"fused": True} if "fused" in inspect.signature(cls).parameters and not other else {}
-    made: torch.optim.Optimizer = create_optimizer_v2(module, opt=name, **{**fused, **options})
-    return made
+    result: torch.optim.Optimizer = create_optimizer_v2(module, opt=name, **{**fused, **options})
+    return result
 
 
 def make_schedule(
@@ -42,10 +42,10 @@ def make_schedule(
 
     if schedule is None:
         return None
-    made: Scheduler = create_scheduler_v2(
+    result: Scheduler = create_scheduler_v2(
         optimizer, sched=schedule.name, num_epochs=epochs, **schedule.options
     )[0]
-    return made
+    return result
 
 
 def optimizer_problems(name: str, options: Mapping[str, Any]) -> list[tuple[str, str]]:
