@@ -68,6 +68,9 @@ def test_a_run_shows_plan_progress_table_and_report(tlkit: Command, tmp_path: Pa
     assert lines[0].startswith("few: cat, dog; images: 16 train, 6 val, 8 test")
     assert "  trainable  1,026 in the head" in lines
     assert "  frozen     11,176,512" in lines
+    assert any(
+        re.match(r"bottleneck will train for about .* with cached features \(", line) for line in lines
+    )
     assert "bottleneck 1/1: loss" in ended.stderr
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     test = results["phases"][0]["test"]
@@ -90,6 +93,7 @@ def test_a_plan_writes_no_folder(here: Path) -> None:
     ended = command("run", ".", "--plan", "--set", "phase.bottleneck.freeze=nothing")
     assert ended.returncode == 0
     assert "  cached     nothing: all parameters are trainable" in ended.stdout.splitlines()
+    assert re.search(r"^bottleneck will train for about .* read anew each epoch$", ended.stdout, re.MULTILINE)
     assert not (here / "runs").exists()
 
 

@@ -151,7 +151,8 @@ def test_a_log_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "cut_short", ['{"time": 1.0, "eve', "{", '{"time": 1.0, "event": "phase_started", "phase": "zwö'.encode()[:-1]]
+    "cut_short",
+    ['{"time": 1.0, "eve', "{", '{"time": 1.0, "event": "phase_started", "phase": "zwö'.encode()[:-1]],
 )
 def test_a_last_line_that_was_cut_short_is_ignored(cut_short: str | bytes, run_copy: Path) -> None:
     log = run_copy / "log.jsonl"

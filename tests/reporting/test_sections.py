@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from tlkit.errors import ReportError
 from tlkit.experiment.plan import DataSummary
@@ -14,7 +17,15 @@ from tlkit.experiment.results import FeatureUse, ParameterCounts, PhaseResult, P
 from tlkit.reporting.examples_section import changed, least_confident, most_confident_mistakes
 from tlkit.reporting.missing import Missing
 from tlkit.reporting.phases_section import describe_savings
-from tlkit.reporting.prediction_charts import GRID, ConfusedPair, confused_pairs, roc_curve
+from tlkit.reporting.prediction_charts import (
+    GRID,
+    ConfusedPair,
+    confidence,
+    confused_pairs,
+    reliability,
+    roc,
+    roc_curve,
+)
 from tlkit.reporting.render import replaced_when_complete
 from tlkit.reporting.results_section import count_predictions
 from tlkit.reporting.run_charts import magnitude, shortened
@@ -88,6 +99,20 @@ def test_roc_curves() -> None:
     assert (roc_curve(predictions([0, 0, 1], [0.1, 0.2, 0.9])) == 1).all()
     assert (roc_curve(predictions([0, 1], [0.5, 0.5])) == GRID).all()
     assert np.isnan(roc_curve(predictions([1, 1], [0.5, 0.4]))).all()
+
+
+def test_predictions_of_a_diverged_network_are_drawn() -> None:
+    diverged = predictions([0, 1], [float("nan"), float("nan")])
+    assert np.isnan(roc_curve(diverged)).all()
+    charts = [
+        partial(roc, tests={"phase": diverged}),
+        partial(reliability, predictions=diverged),
+        partial(confidence, predictions=diverged, threshold=0.5),
+    ]
+    for draw in charts:
+        figure = Figure(layout="constrained")
+        draw(figure)
+        figure.savefig(io.BytesIO(), format="svg")
 
 
 def test_names_and_numbers_are_shortened() -> None:

@@ -49,7 +49,7 @@ class TestScores(Scores):
     """Scores on test images.
 
     Attributes:
-        auroc: area under the ROC curve; None where a class has no image, since it is undefined then.
+        auroc: area under the ROC curve; None where a class has no image or a probability is not finite.
         ece: expected calibration error.
         confusion: counts, a row per true class and a column per predicted class.
     """
@@ -75,6 +75,20 @@ class ClassScores(JsonModel):
     precision: float | None
     recall: float | None
     f1: float | None
+
+
+class Rejected(JsonModel):
+    """Images that stay unclassified.
+
+    Attributes:
+        below: the confidence below which an image is rejected.
+        n: number of rejected images.
+        accuracy_of_others: accuracy on the other images, or None if there are none.
+    """
+
+    below: float
+    n: int
+    accuracy_of_others: float | None
 
 
 @dataclass(frozen=True)
@@ -148,6 +162,16 @@ def per_class(
     }
 
 
+def rejected(confidence: NDArray[np.floating], correct: NDArray[np.bool_], below: float) -> Rejected:
+    """Counts the images whose confidence is below a threshold; arguments as for `calibration_bins`."""
+    accepted = confidence >= below
+    return Rejected(
+        below=below,
+        n=int((~accepted).sum()),
+        accuracy_of_others=float(correct[accepted].mean()) if accepted.any() else None,
+    )
+
+
 def calibration_bins(confidence: NDArray[np.floating], correct: NDArray[np.bool_]) -> CalibrationBins:
     """Groups predictions into `BINS` bins of equal width by confidence.
 
@@ -170,7 +194,7 @@ def _auroc(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> flo
     from sklearn.metrics import roc_auc_score
 
     classes = probabilities.shape[1]
-    if len(np.unique(labels)) < classes:
+    if len(np.unique(labels)) < classes or not np.isfinite(probabilities).all():
         return None
     probabilities = probabilities.clip(0, 1)  # rounding errors beside 0 and 1 are ties
     if classes == 2:

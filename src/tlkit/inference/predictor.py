@@ -20,7 +20,7 @@ from tlkit.data.loader import normalize, prefetch
 from tlkit.data.views import Pixels
 from tlkit.errors import DataError, RunFolderError, close_matches
 from tlkit.evaluation.calibration import probabilities
-from tlkit.evaluation.metrics import ClassScores, TestScores, evaluate, per_class
+from tlkit.evaluation.metrics import ClassScores, Rejected, TestScores, evaluate, per_class, rejected
 from tlkit.experiment.run_folder import RunFolder
 from tlkit.model.classifier import Classifier, to_layout
 from tlkit.model.saving import Calibration, load_model
@@ -29,7 +29,6 @@ from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.runtime.devices import choose_device
 from tlkit.utils.formatting import bulleted
-from tlkit.utils.json_files import JsonModel
 
 #: A file, a Pillow image, or pixels: uint8 ``(H, W)``, ``(H, W, 3)`` RGB or ``(H, W, 4)`` RGBA.
 ImageLike = Path | str | PillowImage.Image | NDArray[np.uint8]
@@ -69,20 +68,6 @@ class Prediction:
     confidence: float | None
     top: tuple[tuple[str, float], ...]
     error: str | None = None
-
-
-class Rejected(JsonModel):
-    """Images that stay unclassified.
-
-    Attributes:
-        below: the confidence below which an image is rejected.
-        n: number of rejected images.
-        accuracy_of_others: accuracy on the other images, or None if there are none.
-    """
-
-    below: float
-    n: int
-    accuracy_of_others: float | None
 
 
 class Evaluation(TestScores):
@@ -204,10 +189,13 @@ class Predictor:
         indices = {name: index for index, name in enumerate(self.classes)}
         truth = np.array([indices[label] for label in labels], np.int64)
         rows = self._probabilities(self._run_all(images, self.module, tick))
+        unclassified = None
+        if self.reject_below is not None:
+            unclassified = rejected(rows.max(1), rows.argmax(1) == truth, self.reject_below)
         return Evaluation(
             **evaluate(rows, truth).model_dump(),
             per_class=per_class(rows, truth, self.classes),
-            rejected=None if self.reject_below is None else _rejected(rows, truth, self.reject_below),
+            rejected=unclassified,
         )
 
     def _probabilities(self, logits: Tensor) -> NDArray[np.float64]:
@@ -358,13 +346,3 @@ def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 def _name(index: int, image: ImageLike) -> str:
     return str(image) if isinstance(image, str | Path) else f"image {index}"
-
-
-def _rejected(rows: NDArray[np.float64], truth: NDArray[np.int64], below: float) -> Rejected:
-    accepted = rows.max(1) >= below
-    correct = rows.argmax(1) == truth
-    return Rejected(
-        below=below,
-        n=int((~accepted).sum()),
-        accuracy_of_others=float(correct[accepted].mean()) if accepted.any() else None,
-    )

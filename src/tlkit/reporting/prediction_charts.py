@@ -88,7 +88,7 @@ def roc_curve(predictions: SplitPredictions) -> NDArray[np.float64]:
     """Computes the true positive rates at the false positive rates of GRID.
 
     For two classes it is the curve of the second class, else the mean of all classes, each against the rest;
-    NaN where no class has both images and others.
+    NaN where no class has both images and others, or where training diverged and probabilities are NaN.
     """
     from sklearn import metrics
 
@@ -96,8 +96,8 @@ def roc_curve(predictions: SplitPredictions) -> NDArray[np.float64]:
     curves = []
     for label in [1] if count == 2 else range(count):
         positive = predictions.labels == label
-        if positive.any() and not positive.all():
-            scores = predictions.probabilities[:, label]
+        scores = predictions.probabilities[:, label]
+        if positive.any() and not positive.all() and np.isfinite(scores).all():
             false, true, _ = metrics.roc_curve(positive, scores, drop_intermediate=False)
             curves.append(np.interp(GRID, false, true))
     mean: NDArray[np.float64] = np.mean(curves, 0) if curves else np.full(len(GRID), np.nan)
@@ -125,16 +125,17 @@ def confidence(figure: Figure, predictions: SplitPredictions, threshold: float |
     """Draws histograms of the confidence of correct and of wrong predictions."""
     axes = figure.subplots()
     edges = np.linspace(0, 1, 41).tolist()
-    groups = (("correct", predictions.correct, COLOURS[0]), ("wrong", ~predictions.correct, COLOURS[1]))
+    finite = np.isfinite(predictions.confidence)
+    correct = predictions.correct & finite
     # side by side, not stacked: on a logarithmic axis the upper part of a stack looks small
-    for label, mask, colour in groups:
+    for label, mask, colour in (("correct", correct, COLOURS[0]), ("wrong", finite & ~correct, COLOURS[1])):
         values = predictions.confidence[mask]
         axes.hist(values, edges, histtype="step", color=colour, linewidth=1.5, label=label)
     axes.set_yscale("symlog", linthresh=10)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")  # the scale's own writes formulas
     axes.set_xlabel("confidence")
     axes.set_ylabel("test images")
-    axes.set_xlim(float(predictions.confidence.min()) - 0.02, 1)
+    axes.set_xlim(float(predictions.confidence[finite].min(initial=1)) - 0.02, 1)
     if threshold is not None:
         axes.axvline(threshold, color=INK, linestyle="--", linewidth=1, label="threshold")
     figure.legend(loc="outside upper center", ncols=3)

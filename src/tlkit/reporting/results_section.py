@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tlkit.evaluation.metrics import ClassScores, TestScores, per_class
+from tlkit.evaluation.metrics import ClassScores, Rejected, TestScores, per_class, rejected
 from tlkit.experiment.record import SplitPredictions
 from tlkit.experiment.results import PhaseResult
-from tlkit.inference.predictor import UNCLASSIFIED, Rejected
+from tlkit.inference.predictor import UNCLASSIFIED
 from tlkit.reporting import prediction_charts
 from tlkit.reporting.pictures import Album, Picture
 from tlkit.reporting.prediction_charts import MAX_NUMBERED_CLASSES, ConfusedPair, confused_pairs
@@ -76,12 +76,15 @@ def make_results_section(
     ]
     if unlabelled is not None:
         charts.append(_draw_unlabelled(count_predictions(unlabelled, classes, threshold), album))
+    unclassified = None
+    if threshold is not None:
+        unclassified = rejected(predictions.confidence, predictions.correct, threshold)
     confused = confused_pairs(result.test.confusion, classes) if len(classes) > MAX_NUMBERED_CLASSES else []
     scores = per_class(predictions.probabilities.astype(np.float64), predictions.labels, classes)
     return ResultsSection(
         phase=result.name,
         test=result.test,
-        rejected=None if threshold is None else _rejected(predictions, threshold),
+        rejected=unclassified,
         charts=charts,
         confused=confused,
         class_scores=_listed(scores),
@@ -153,15 +156,6 @@ def _draw_unlabelled(counts: Mapping[str, int], album: Album) -> Picture:
 
 def _chart(album: Album, name: str, alt: str, draw: Callable[[Figure], None]) -> Picture:
     return album.chart(name, alt, draw, height=3.2, caption=alt)
-
-
-def _rejected(predictions: SplitPredictions, threshold: float) -> Rejected:
-    accepted = predictions.confidence >= threshold
-    return Rejected(
-        below=threshold,
-        n=int((~accepted).sum()),
-        accuracy_of_others=float(predictions.correct[accepted].mean()) if accepted.any() else None,
-    )
 
 
 def _listed(scores: Mapping[str, ClassScores]) -> list[tuple[str, ClassScores]]:
