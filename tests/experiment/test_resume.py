@@ -15,6 +15,7 @@ from small_runs import Runner, predictions, train_losses, write_recipe
 
 import tlkit
 from tlkit.errors import RunFolderError
+from tlkit.recipe.recipe import Phase
 
 
 def test_a_finished_run_is_read_and_another_recipe_refused(run: Runner, tmp_path: Path) -> None:
@@ -39,8 +40,8 @@ def test_an_interrupted_phase_is_resumed_and_ends_as_if_it_had_not_been(
 
     class Stopper(tlkit.Observer):
         @tlkit.hookimpl
-        def tlkit_epoch_ended(self, phase: object, epoch: int) -> None:
-            if getattr(phase, "name", None) == "fine-tune" and epoch == 2:
+        def tlkit_epoch_ended(self, phase: Phase, epoch: int) -> None:
+            if phase.name == "fine-tune" and epoch == 2:
                 raise Stop
 
     with pytest.raises(Stop):
@@ -49,6 +50,26 @@ def test_an_interrupted_phase_is_resumed_and_ends_as_if_it_had_not_been(
     ended = run(out=tmp_path / "out")
     assert train_losses(ended, "fine-tune") == train_losses(whole, "fine-tune")
     assert predictions(ended, "fine-tune") == predictions(whole, "fine-tune")
+
+
+def test_a_run_that_was_interrupted_after_its_last_phase_is_completed(run: Runner, tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    class Stopper(tlkit.Observer):
+        @tlkit.hookimpl
+        def tlkit_phase_ended(self, phase: Phase) -> None:
+            if phase.name == "fine-tune":
+                raise Stop
+
+    short = {"training.epochs": 1}
+    with pytest.raises(Stop):
+        run(out=tmp_path / "out", overrides=short, observer=Stopper())
+    assert len(json.loads((tmp_path / "out" / "results.json").read_text())["phases"]) == 2
+    ended = run(out=tmp_path / "out", overrides=short)
+    assert ended.results.goal_met == (ended.results.phases[-1].test.accuracy >= 0.5)
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["goal_met"] == ended.results.goal_met
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["finished"]
 
 
 def test_killed_while_extracting_only_the_missing_are_computed(

@@ -64,5 +64,5 @@ def test_too_few_images_and_a_missing_folder_are_reported(tmp_path: Path) -> Non
     with pytest.raises(tlkit.TlkitError, match=r"tabby: 2 distinct, 3 needed for train, val, test"):
         tlkit.fit(folder, backbone="vgg16-quarter", out=tmp_path / "out")
     shutil.rmtree(folder)
-    with pytest.raises(tlkit.TlkitError, match="is not there"):
+    with pytest.raises(tlkit.TlkitError, match="does not exist"):
         tlkit.fit(folder, backbone="vgg16-quarter", out=tmp_path / "out")

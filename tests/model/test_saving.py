@@ -70,7 +70,7 @@ def test_a_model_without_rejection_has_no_threshold(tmp_path: Path) -> None:
         backbone_table={"name": "unused"},
         head_table={"name": "mlp"},
         classes=CLASSES,
-        calibration=Calibration(),
+        calibration=Calibration(temperature=1.0),
     )
     description = read_config(tmp_path / "model").tlkit
     assert description.calibration == Calibration(temperature=1.0, reject_below=None)
@@ -90,7 +90,7 @@ def test_options_of_a_blueprint_are_written_as_they_are(tmp_path: Path) -> None:
         backbone_table={"name": "unused"},
         head_table={"name": "mlp"},
         classes=CLASSES,
-        calibration=Calibration(),
+        calibration=Calibration(temperature=1.0),
     )
     part = read_config(tmp_path / "model").tlkit.backbone
     assert part.name == "a-plugins"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 #: How many pairs of confused classes an evaluation lists.
 CONFUSIONS_SHOWN = 10
-RESULT_COLUMNS = ("phase", "accuracy>", "95% interval", "correct>", "gain", "epoch kept>", "seconds>")
+RESULT_COLUMNS = ("phase", "accuracy>", "95% interval", "correct>", "gain", "best epoch>", "seconds>")
 CLASS_COLUMNS = ("class", "images>", "precision>", "recall>", "f1>")
 RUN_COLUMNS = ("run", "last phase", "accuracy>", "95% interval", "correct>", "took>")
 PAIR_COLUMNS = ("run", "against", "common images>", "only first correct>", "only second correct>", "McNemar")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tlkit.errors import RunFolderError
 from tlkit.training.history import EpochMetrics
-from tlkit.utils.json_files import JsonModel, parse_json, read_text
+from tlkit.utils.json_files import JsonModel, parse_json
 
 
 class Event(JsonModel):
@@ -74,9 +75,15 @@ class _Line(BaseModel):
 
 
 def append_event(path: Path, event: AnyEvent) -> None:
-    """Appends an event to a log."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(event.model_dump_json() + "\n")
+    """Appends an event to a log; a last line that was cut short is removed."""
+    with path.open("ab+") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size:
+            file.seek(size - 1)
+            if file.read(1) != b"\n":
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(event.model_dump_json().encode() + b"\n")
 
 
 def read_events(path: Path) -> list[AnyEvent]:
@@ -87,9 +94,12 @@ def read_events(path: Path) -> list[AnyEvent]:
     """
     if not path.is_file():
         return []
-    lines = read_text(path, RunFolderError).split("\n")[:-1]
+    try:
+        # a cut may be within a character, so lines are divided before they are decoded
+        lines = [line.decode() for line in path.read_bytes().split(b"\n")[:-1]]
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunFolderError(f"{path} cannot be read: {error}") from error
     return [
         parse_json(f'{{"event": {line}}}', _Line, RunFolderError, f"{path}, line {number}").event
         for number, line in enumerate(lines, 1)
-        if line.strip()
     ]

@@ -63,16 +63,22 @@ class Observer:
 
 
 class Events:
-    """Calls event hooks: first the observer's, then every plugin's. Only the main process does."""
+    """Calls event hooks: first the observer's, then every plugin's. Only the main process does.
 
-    def __init__(
-        self, registry: Registry, observer: Observer, log_failure: Callable[[str, str], object]
-    ) -> None:
-        """Reports a plugin that raises to the observer, and to `log_failure` with the hook's name."""
+    Attributes:
+        log_failure: is called with the hook's name and the problem when a plugin raises.
+    """
+
+    def __init__(self, registry: Registry, observer: Observer) -> None:
+        """Checks the observer's hook implementations.
+
+        Raises:
+            PluginError: one is unknown, or takes other arguments.
+        """
         self._registry = registry
         self._observer = observer
         self._hooks = make_manager(observer, "observer").hook
-        self._log_failure = log_failure
+        self.log_failure: Callable[[str, str], object] = lambda hook, problem: None
 
     def notify(self, hook: str, **values: object) -> None:
         """Calls one hook with keyword arguments."""
@@ -81,4 +87,4 @@ class Events:
         getattr(self._hooks, hook)(**values)
         for problem in self._registry.notify(hook, **values):
             self._observer.note(problem)
-            self._log_failure(hook, problem)
+            self.log_failure(hook, problem)

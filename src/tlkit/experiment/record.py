@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +17,14 @@ from tlkit.experiment.log import AnyEvent, EpochEnded, FeaturesComputed, read_ev
 from tlkit.experiment.plan import DataSummary, PhasePlan, Plan
 from tlkit.experiment.planning import make_source
 from tlkit.experiment.results import PhaseResult, Results, RunDescription
+from tlkit.experiment.tables import (
+    PARTS,
+    PREDICTION_COLUMNS,
+    check_value,
+    malformed,
+    read_prediction_rows,
+    read_rows,
+)
 from tlkit.parts.source import Sample, Source
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Phase, Recipe, read_recipe
@@ -25,6 +32,8 @@ from tlkit.training.history import EpochMetrics
 from tlkit.utils.json_files import read_json
 
 Model = TypeVar("Model", bound=BaseModel)
+#: A line number and the cells of that line.
+Row = tuple[int, list[str]]
 
 #: Rows of predictions.csv that are held as text at a time: with many classes they are long.
 CHUNK = 2000
@@ -88,6 +97,7 @@ class PhaseRecord:
         result: its entry in results.json, or None while it has not ended.
         history: the epochs so far, from history.csv or, of an interrupted phase, from the log.
         classes: class names, in the order of probabilities.
+        images: the split of each of the run's images, by id.
     """
 
     phase: Phase
@@ -96,6 +106,7 @@ class PhaseRecord:
     result: PhaseResult | None
     history: list[EpochMetrics]
     classes: tuple[str, ...]
+    images: Mapping[str, str]
 
     @property
     def name(self) -> str:
@@ -110,7 +121,7 @@ class PhaseRecord:
             RunFolderError: it cannot be read.
         """
         path = self.folder / "predictions.csv"
-        return _read_predictions(path, self.classes) if path.is_file() else {}
+        return _read_predictions(path, self.classes, self.images) if path.is_file() else {}
 
 
 class RunRecord:
@@ -144,9 +155,10 @@ class RunRecord:
         self.description = self._read("run.json", RunDescription)
         known = self.results or self.plan
         self.classes = known.classes if known else ()
-        self.images = _read_images(folder / "splits.csv")
+        self.images = _read_images(folder / "splits.csv", self.classes)
         self._events = read_events(folder / "log.jsonl")
-        self.phases = [self._phase(phase) for phase in self.recipe.phases]
+        split_of = {image.id: image.split for image in self.images}
+        self.phases = [self._phase(phase, split_of) for phase in self.recipe.phases]
 
     @property
     def done(self) -> list[PhaseRecord]:
@@ -174,12 +186,12 @@ class RunRecord:
         path = self.folder / name
         return read_json(path, model, RunFolderError) if path.is_file() else None
 
-    def _phase(self, phase: Phase) -> PhaseRecord:
+    def _phase(self, phase: Phase, images: Mapping[str, str]) -> PhaseRecord:
         folder = self.folder / "phases" / phase.name
         plans = {plan.name: plan for plan in self.plan.phases} if self.plan else {}
         result = self.results.phase(phase.name) if self.results else None
         history = _read_history(folder / "history.csv") or _history_from(self._events, phase.name)
-        return PhaseRecord(phase, folder, plans.get(phase.name), result, history, self.classes)
+        return PhaseRecord(phase, folder, plans.get(phase.name), result, history, self.classes, images)
 
 
 def find_image_files(
@@ -209,39 +221,19 @@ def _history_from(events: Iterable[AnyEvent], phase: str) -> list[EpochMetrics]:
     return [epochs[number] for number in sorted(epochs)]
 
 
-def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
-    """Yields the rows of a CSV file that has exactly these columns.
-
-    Raises:
-        RunFolderError: it cannot be read, has other columns, or a row has too few or too many cells.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = csv.reader(file)
-            header = next(rows, [])
-            if header != [*columns]:
-                raise RunFolderError(f"{path} cannot be read: its columns are not {', '.join(columns[:8])}")
-            for row in rows:
-                if len(row) != len(columns):
-                    raise RunFolderError(
-                        f"{path} cannot be read: line {rows.line_num} has {len(row)} cells, "
-                        f"not {len(columns)}"
-                    )
-                yield row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RunFolderError(f"{path} cannot be read: {error}") from error
-
-
-def _read_images(path: Path) -> list[ImageRow]:
+def _read_images(path: Path, classes: Sequence[str]) -> list[ImageRow]:
     if not path.is_file():
         return []
     images = []
-    for line, row in enumerate(_csv_rows(path, [field.name for field in fields(ImageRow)]), 2):
+    for line, row in read_rows(path, [field.name for field in fields(ImageRow)]):
         split, name, label, width, height, sha256 = row
+        check_value(path, line, "split", split, PARTS)
+        if label:
+            check_value(path, line, "label", label, classes)
         try:
             images.append(ImageRow(split, name, label or None, int(width), int(height), sha256))
         except ValueError as error:
-            raise RunFolderError(f"{path} cannot be read: line {line}: {error}") from error
+            raise malformed(path, line, str(error)) from error
     return images
 
 
@@ -249,43 +241,55 @@ def _read_history(path: Path) -> list[EpochMetrics]:
     if not path.is_file():
         return []
     epochs = []
-    for line, row in enumerate(_csv_rows(path, [field.name for field in fields(EpochMetrics)]), 2):
+    for line, row in read_rows(path, [field.name for field in fields(EpochMetrics)]):
         try:
             epochs.append(EpochMetrics(int(row[0]), *map(float, row[1:])))
         except ValueError as error:
-            raise RunFolderError(f"{path} cannot be read: line {line}: {error}") from error
+            raise malformed(path, line, str(error)) from error
     return epochs
 
 
-def _read_predictions(path: Path, classes: Sequence[str]) -> dict[str, SplitPredictions]:
-    """Reads predictions.csv by split, converting its numbers in chunks, since they are large as text."""
-    labels_by_name = {"": -1, **{name: label for label, name in enumerate(classes)}}
-    columns = ["split", "id", "label", "predicted", *(f"p_{name}" for name in classes)]
+def _read_predictions(
+    path: Path, classes: Sequence[str], images: Mapping[str, str]
+) -> dict[str, SplitPredictions]:
+    """Reads predictions.csv by split; `images` has the split of each image by its id."""
+    indices = {"": -1, **{name: index for index, name in enumerate(classes)}}
     ids: dict[str, list[str]] = {}
     labels: dict[str, list[int]] = {}
     numbers: dict[str, list[NDArray[np.float32]]] = {}
-    for split, chunk in _chunks(_csv_rows(path, columns)):
-        ids.setdefault(split, []).extend(row[1] for row in chunk)
-        try:
-            labels.setdefault(split, []).extend(labels_by_name[row[2]] for row in chunk)
-            numbers.setdefault(split, []).append(np.array([row[4:] for row in chunk], np.float32))
-        except KeyError as error:
-            raise RunFolderError(f"{path} cannot be read: label: no class is called {error}") from error
-        except ValueError as error:
-            raise RunFolderError(f"{path} cannot be read: {error}") from error
+    for split, chunk in _chunks(read_prediction_rows(path, classes)):
+        for line, row in chunk:
+            if images and images.get(row[1]) != split:
+                raise malformed(path, line, f"splits.csv has no image {row[1]!r} in {split}")
+        ids.setdefault(split, []).extend(row[1] for _, row in chunk)
+        labels.setdefault(split, []).extend(indices[row[2]] for _, row in chunk)
+        numbers.setdefault(split, []).append(_probabilities(path, chunk))
     return {
         split: SplitPredictions(ids[split], np.array(labels[split], np.int64), np.concatenate(numbers[split]))
         for split in ids
     }
 
 
-def _chunks(rows: Iterable[list[str]]) -> Iterator[tuple[str, list[list[str]]]]:
+def _probabilities(path: Path, chunk: list[Row]) -> NDArray[np.float32]:
+    """Converts the probabilities of some rows at once, since there may be very many."""
+    try:
+        return np.array([row[len(PREDICTION_COLUMNS) :] for _, row in chunk], np.float32)
+    except ValueError:
+        for line, row in chunk:
+            try:
+                np.array(row[len(PREDICTION_COLUMNS) :], np.float32)
+            except ValueError as error:
+                raise malformed(path, line, str(error)) from error
+        raise
+
+
+def _chunks(rows: Iterable[Row]) -> Iterator[tuple[str, list[Row]]]:
     """Groups consecutive rows of the same split, at most CHUNK at a time."""
-    chunk: list[list[str]] = []
-    for row in rows:
-        if chunk and (len(chunk) == CHUNK or chunk[0][0] != row[0]):
-            yield chunk[0][0], chunk
+    chunk: list[Row] = []
+    for line, row in rows:
+        if chunk and (len(chunk) == CHUNK or chunk[0][1][0] != row[0]):
+            yield chunk[0][1][0], chunk
             chunk = []
-        chunk.append(row)
+        chunk.append((line, row))
     if chunk:
-        yield chunk[0][0], chunk
+        yield chunk[0][1][0], chunk

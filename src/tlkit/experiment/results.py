@@ -113,7 +113,7 @@ class Results(JsonModel):
         phases: results of the phases that have ended.
     """
 
-    schema_version: Literal[1] = Field(1, alias="schema")
+    schema_version: Literal[1] = Field(alias="schema")
     recipe: str
     classes: tuple[str, ...]
     goal: float | None
@@ -125,6 +125,7 @@ class Results(JsonModel):
     def empty(recipe: Recipe, plan: Plan) -> Results:
         """Returns the results of a run of which no phase has ended."""
         return Results(
+            schema_version=1,
             recipe=recipe.name,
             classes=plan.classes,
             goal=recipe.goal,

@@ -21,6 +21,7 @@ from tlkit.errors import RunFolderError
 from tlkit.experiment.log import AnyEvent, append_event
 from tlkit.experiment.plan import Plan
 from tlkit.experiment.results import Results, RunDescription
+from tlkit.experiment.tables import prediction_columns, read_prediction_rows, read_rows
 from tlkit.recipe.recipe import Recipe
 from tlkit.runtime.distributed import process_state
 from tlkit.training.history import EpochMetrics
@@ -70,7 +71,14 @@ class RunFolder:
         if not (self.path / "recipe.toml").is_file():
             return None
         self.prepare(recipe)
-        return self.results()
+        results = self.results()
+        names = {phase.name for phase in recipe.phases}
+        for result in results.phases if results else ():
+            if result.name not in names:
+                raise RunFolderError(
+                    f"{self.path / 'results.json'} cannot be read: the recipe has no phase {result.name!r}"
+                )
+        return results
 
     def prepare(self, recipe: Recipe) -> None:
         """Makes the folder, or accepts one that this very recipe began.
@@ -169,12 +177,11 @@ class RunFolder:
         if not path.is_file():
             self._write_csv("splits.csv", rows)
             return
-        with path.open(newline="", encoding="utf-8") as file:
-            if list(csv.reader(file)) != rows:
-                raise RunFolderError(
-                    f"{self.path}: the images are not those that this run began with (see splits.csv): "
-                    "name another --out"
-                )
+        if [row for _, row in read_rows(path, rows[0])] != rows[1:]:
+            raise RunFolderError(
+                f"{self.path}: the images are not those that this run began with (see splits.csv): "
+                "name another --out"
+            )
 
     def write_history(self, phase: str, epochs: Sequence[EpochMetrics]) -> None:
         """Writes history.csv, a row per epoch."""
@@ -185,9 +192,7 @@ class RunFolder:
         self, phase: str, classes: Sequence[str], parts: Iterable[SplitProbabilities]
     ) -> None:
         """Writes predictions.csv: split, id, label, predicted, one probability ``p_…`` per class."""
-        rows: list[Sequence[object]] = [
-            ["split", "id", "label", "predicted", *(f"p_{name}" for name in classes)]
-        ]
+        rows: list[Sequence[object]] = [prediction_columns(classes)]
         for part in parts:
             for image, row in zip(part.images, part.probabilities, strict=True):
                 numbers = [f"{value:.7g}" for value in row]
@@ -195,11 +200,14 @@ class RunFolder:
                 rows.append([part.split, image.sample.id, _label(image, classes), predicted, *numbers])
         self._write_csv(f"phases/{phase}/predictions.csv", rows)
 
-    def correct(self, phase: str) -> dict[str, bool]:
-        """Returns whether each of a phase's test images, by id, is predicted correctly."""
-        with (self.phase(phase) / "predictions.csv").open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        return {row["id"]: row["label"] == row["predicted"] for row in rows if row["split"] == "test"}
+    def correct(self, phase: str, classes: Sequence[str]) -> dict[str, bool]:
+        """Returns whether each of a phase's test images, by id, is predicted correctly.
+
+        Raises:
+            RunFolderError: predictions.csv cannot be read.
+        """
+        rows = read_prediction_rows(self.phase(phase) / "predictions.csv", classes)
+        return {row[1]: row[2] == row[3] for _, row in rows if row[0] == "test"}
 
     def _write_csv(self, name: str, rows: Iterable[Sequence[object]]) -> None:
         if self.writes:

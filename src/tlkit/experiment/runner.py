@@ -75,6 +75,7 @@ def run(
     if not isinstance(recipe, Recipe):
         recipe = draft_recipe(Path(recipe), overrides)
     observer, registry = observer or Observer(), registry or load_registry()
+    events = Events(registry, observer)
     requested = [recipe.phase(name) for name in phases]
     chosen = [phase for phase in recipe.phases if not requested or phase in requested]
     folder = RunFolder(Path(out) if out is not None else next_folder(recipe))
@@ -91,7 +92,7 @@ def run(
         started = Run(recipe, folder.path, results, experiment.plan, estimates)
         if not plan_only:
             _begin(experiment, started, folder)
-            context = _context(experiment, started, folder, store, observer, registry)
+            context = _context(experiment, started, folder, store, events, observer, registry)
             _execute(experiment, todo, context)
             _finish(experiment, context)
     return started
@@ -198,13 +199,14 @@ def _context(
     run: Run,
     folder: RunFolder,
     store: FeatureStore,
+    events: Events,
     observer: Observer,
     registry: Registry,
 ) -> PhaseContext:
     def log_failure(hook: str, problem: str) -> None:
         folder.log(PluginFailed(hook=hook, problem=problem))
 
-    events = Events(registry, observer, log_failure)
+    events.log_failure = log_failure
     frozen_pass = FrozenPass(experiment.dataset, store, folder, observer)
     return PhaseContext(run, experiment.dataset, folder, frozen_pass, events, observer, registry)
 
@@ -250,12 +252,16 @@ def _finish(experiment: Experiment, context: PhaseContext) -> None:
 
 def _versus(run: Run, folder: RunFolder, name: str) -> tuple[Versus, ...]:
     """Compares a phase with the one before and with the first, on the same test images."""
-    order = [phase.name for phase in run.recipe.phases]
+    order, classes = [phase.name for phase in run.recipe.phases], run.results.classes
     earlier = [other for other in order[: order.index(name)] if run.results.phase(other)]
-    correct = folder.correct(name) if earlier else {}
+    correct = folder.correct(name, classes) if earlier else {}
     comparisons = []
     for other in dict.fromkeys([*earlier[-1:], *earlier[:1]]):
-        before = folder.correct(other)
+        before = folder.correct(other, classes)
+        if before.keys() != correct.keys():
+            image = min(before.keys() ^ correct.keys())
+            path = folder.phase(other) / "predictions.csv"
+            raise RunFolderError(f"{path} cannot be read: {image!r} is not a test image of both phases")
         pairs = np.array([(before[image], is_correct) for image, is_correct in correct.items()], dtype=bool)
         test = mcnemar(pairs[:, 0], pairs[:, 1])
         comparisons.append(Versus(phase=other, gained=test.gained, lost=test.lost, p=test.p))

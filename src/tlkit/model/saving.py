@@ -11,17 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, PositiveFloat
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
-from tlkit.errors import RunFolderError
+from tlkit.errors import RunFolderError, TlkitError
 from tlkit.model.classifier import Classifier
 from tlkit.parts.backbone import Backbone
-from tlkit.parts.preprocess import TIMM_CROP_MODES, Preprocess
+from tlkit.parts.preprocess import TIMM_CROP_MODES, Interpolation, Preprocess, Resize
 from tlkit.recipe.schema import PartSpec, PartTable
 from tlkit.utils.atomic_write import atomic_write
 from tlkit.utils.formatting import shortlist
@@ -39,8 +39,23 @@ class Calibration(JsonModel):
         reject_below: confidence below which an image stays unclassified, or None.
     """
 
-    temperature: float = 1.0
+    temperature: Annotated[float, Field(gt=0)]
     reject_below: float | None = None
+
+
+class PreprocessDescription(JsonModel):
+    """The preprocessing that images need; see `tlkit.Preprocess`."""
+
+    size: Annotated[int, Field(ge=1)]
+    resize: Resize
+    crop: Annotated[float, Field(gt=0, le=1)]
+    interpolation: Interpolation
+    mean: tuple[float, float, float]
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+
+    def to_preprocess(self) -> Preprocess:
+        """Returns it as the part that preprocesses images."""
+        return Preprocess(**self.model_dump())
 
 
 class ModelDescription(JsonModel):
@@ -61,8 +76,8 @@ class ModelDescription(JsonModel):
     format: int
     backbone: PartTable
     head: PartTable
-    preprocess: Preprocess
-    classes: tuple[str, ...]
+    preprocess: PreprocessDescription
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]
     classifier_layer: str | None = None
     calibration: Calibration
     versions: dict[str, str]
@@ -149,7 +164,7 @@ def save_model(
                 format=FORMAT,
                 backbone=PartSpec.of(backbone.blueprint or backbone_table),
                 head=PartSpec.of(head_table),
-                preprocess=backbone.preprocess,
+                preprocess=PreprocessDescription(**asdict(backbone.preprocess)),
                 classes=tuple(classes),
                 classifier_layer=layer,
                 calibration=calibration,
@@ -170,10 +185,12 @@ def load_model(folder: Path, registry: PartMaker) -> SavedModel:
     """
     config, state = _read(folder)
     description = config.tlkit
-    backbone = make_backbone(registry, description.backbone, asdict(description.preprocess))
-    head = registry.make(
-        "head", description.head.name, description.head.options, backbone, description.classes
-    )
+    try:
+        backbone = make_backbone(registry, description.backbone, description.preprocess.model_dump())
+        part = description.head
+        head = registry.make("head", part.name, part.options, backbone, description.classes)
+    except TlkitError as error:
+        raise RunFolderError(f"{folder} cannot be loaded: {error}") from error
     classifier = Classifier(backbone, head)
     load_state(classifier, state, folder)
     classifier.eval()

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from timm.layers import BatchNormAct2d
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from tlkit.parts.backbone import preserve_state
 
@@ -18,6 +19,9 @@ BATCH_SIZES = (5, 7)
 _IN_PLACE_OPERATORS = frozenset(
     "setitem iadd isub imul imatmul itruediv ifloordiv imod ipow iand ior ixor ilshift irshift".split()
 )
+
+
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, BatchNormAct2d)
 
 
 class NotPartitionable(Exception):
@@ -150,6 +154,12 @@ def _run(root: nn.Module, graph: fx.Graph, example: Tensor, batch: int) -> dict[
     values: dict[fx.Node, Any] = {}
 
     class Recorder(fx.Interpreter):
+        def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+            if type(root.get_submodule(target)) in _NORMS and isinstance(args[0], FakeTensor):
+                # the output is like the input, which fake tensors take long to find out
+                return torch.empty_like(args[0])
+            return super().call_module(target, args, kwargs)
+
         def run_node(self, n: fx.Node) -> Any:
             value = super().run_node(n)
             values[n] = _Shape(tuple(value.shape)) if isinstance(value, Tensor) else value

@@ -111,7 +111,8 @@ def view_photos(
     Raises:
         RunFolderError: the phase's model, which says how images are preprocessed, cannot be read.
     """
-    views = shown_views(recipe, phase, read_config(phase.folder / "model").tlkit.preprocess, registry)
+    preprocess = read_config(phase.folder / "model").tlkit.preprocess.to_preprocess()
+    views = shown_views(recipe, phase, preprocess, registry)
     image = images.first("train") if views else None
     if image is None:
         return []

@@ -31,7 +31,7 @@ def a_model_folder_restores_it(subject: Subject) -> None:
             backbone_table={"name": part.name, **part.options},
             head_table={"name": "linear"},
             classes=CLASSES,
-            calibration=Calibration(),
+            calibration=Calibration(temperature=1.0),
         )
         try:
             saved = load_model(folder, part)

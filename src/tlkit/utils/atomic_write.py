@@ -23,12 +23,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.unfinished")
     try:
         yield temporary
-        if temporary.is_dir() and path.exists():
-            replaced = replaced_path(path)
-            shutil.rmtree(replaced, ignore_errors=True)
-            path.rename(replaced)
-            temporary.rename(path)
-            shutil.rmtree(replaced, ignore_errors=True)
+        if temporary.is_dir():
+            _replace_folder(path, temporary)
         else:
             temporary.replace(path)
     finally:
@@ -37,6 +33,21 @@ def atomic_write(path: Path) -> Iterator[Path]:
         else:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def _replace_folder(path: Path, temporary: Path) -> None:
+    replaced = replaced_path(path)
+    if path.exists():
+        shutil.rmtree(replaced, ignore_errors=True)
+        path.rename(replaced)
+    try:
+        temporary.rename(path)
+    except OSError:
+        if replaced.exists():
+            replaced.rename(path)
+        raise
+    # also one that a killed process left
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def replaced_path(folder: Path) -> Path:

@@ -1,0 +1,61 @@
+"""The CSV files of a run folder, read with errors that name the file and the line."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tlkit.errors import RunFolderError
+
+#: The values of the column `split`.
+PARTS = ("train", "val", "test", "unlabelled")
+#: The columns of predictions.csv in front of the probabilities.
+PREDICTION_COLUMNS = ("split", "id", "label", "predicted")
+
+
+def prediction_columns(classes: Sequence[str]) -> list[str]:
+    """Returns the columns of predictions.csv."""
+    return [*PREDICTION_COLUMNS, *(f"p_{name}" for name in classes)]
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yields the line number and the cells of each row of a CSV file that has exactly these columns.
+
+    Raises:
+        RunFolderError: it cannot be read, has other columns, or a row has too few or too many cells.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv.reader(file)
+            header = next(rows, [])
+            if header != [*columns]:
+                raise RunFolderError(f"{path} cannot be read: its columns are not {', '.join(columns[:8])}")
+            for row in rows:
+                if len(row) != len(columns):
+                    raise malformed(path, rows.line_num, f"{len(row)} cells, not {len(columns)}")
+                yield rows.line_num, row
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise RunFolderError(f"{path} cannot be read: {error}") from error
+
+
+def read_prediction_rows(path: Path, classes: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yields the rows of predictions.csv, with splits and class names checked; see `read_rows`."""
+    for line, row in read_rows(path, prediction_columns(classes)):
+        split, _, label, predicted, *_ = row
+        check_value(path, line, "split", split, PARTS)
+        if label or split != "unlabelled":
+            check_value(path, line, "label", label, classes)
+        check_value(path, line, "predicted", predicted, classes)
+        yield line, row
+
+
+def check_value(path: Path, line: int, column: str, value: str, known: Sequence[str]) -> None:
+    """Raises RunFolderError if a cell has none of the known values."""
+    if value not in known:
+        raise malformed(path, line, f"{column} {value!r} is unknown")
+
+
+def malformed(path: Path, line: int, problem: str) -> RunFolderError:
+    """Returns the error about a line of a file."""
+    return RunFolderError(f"{path} cannot be read: line {line}: {problem}")
