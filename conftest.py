@@ -18,6 +18,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     # Processes that tests start compile torch and timm once, even where PYTHONDONTWRITEBYTECODE is set.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="tlkit-bytecode-")
+    # For fixtures of a session or a module: they are made before `cache` is, for a test alone.
+    os.environ["TLKIT_CACHE"] = tempfile.mkdtemp(prefix="tlkit-cache-")
 
 import pytest
 from filelock import FileLock
@@ -31,9 +33,10 @@ STAND_INS = 150
 
 
 def pytest_unconfigure() -> None:
-    """Removes the bytecode, when the workers have ended."""
+    """Removes bytecode and cache, when the workers have ended."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
-        shutil.rmtree(os.environ["PYTHONPYCACHEPREFIX"], ignore_errors=True)
+        for variable in ("PYTHONPYCACHEPREFIX", "TLKIT_CACHE"):
+            shutil.rmtree(os.environ[variable], ignore_errors=True)
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

@@ -169,6 +169,7 @@ CONFIG: list[tuple[str, Damage, str]] = [
     ("missing key", key("tlkit", "classes"), "tlkit.classes"),
     ("missing size", key("tlkit", "preprocess", "size"), "tlkit.preprocess.size"),
     ("missing mean", key("tlkit", "preprocess", "mean"), "tlkit.preprocess.mean"),
+    ("missing temperature", key("tlkit", "calibration", "temperature"), "calibration.temperature"),
     ("missing name", key("tlkit", "head", "name"), "tlkit.head"),
     ("wrong type", key("tlkit", "preprocess", "size", value="large"), "tlkit.preprocess.size"),
     ("wrong value", key("tlkit", "preprocess", "resize", value="sqush"), "tlkit.preprocess.resize"),

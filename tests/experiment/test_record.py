@@ -131,6 +131,15 @@ def test_a_run_that_has_hardly_begun(run_copy: Path, tmp_path: Path) -> None:
     assert record.seconds_per_view() is None
 
 
+def test_images_are_listed_where_the_classes_are_not_known(run_copy: Path) -> None:
+    complete = RunRecord(run_copy).images
+    (run_copy / "results.json").unlink()
+    (run_copy / "plan.json").unlink()
+    record = RunRecord(run_copy)
+    assert record.classes == ()
+    assert record.images == complete
+
+
 def test_a_folder_that_is_not_a_run(tmp_path: Path) -> None:
     (tmp_path / "run-1").mkdir()
     with pytest.raises(RunFolderError, match="run-1 is not a run folder"):

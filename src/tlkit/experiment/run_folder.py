@@ -125,6 +125,15 @@ class RunFolder:
         path = self.path / "results.json"
         return read_json(path, Results, RunFolderError) if path.is_file() else None
 
+    def is_finished(self) -> bool:
+        """Returns whether run.json says that all phases have ended.
+
+        Raises:
+            RunFolderError: it cannot be read.
+        """
+        path = self.path / "run.json"
+        return path.is_file() and read_json(path, RunDescription, RunFolderError).finished
+
     def write_results(self, results: Results) -> None:
         """Writes results.json."""
         self._write_json("results.json", results)
@@ -225,13 +234,13 @@ class RunFolder:
 def next_folder(recipe: Recipe) -> Path:
     """Returns ``runs/<name>/<number>`` in the current folder: the last one if unfinished, else a new one."""
     parent = Path("runs") / recipe.name
-    numbers = [int(path.name) for path in parent.iterdir() if path.name.isdigit()] if parent.is_dir() else []
+    names = [path.name for path in parent.iterdir()] if parent.is_dir() else []
+    numbers = [int(name) for name in names if name.isdecimal()]
     last = parent / str(max(numbers, default=0))
     file = last / "recipe.toml"
-    if file.is_file() and read_text(file, RunFolderError) == recipe.to_toml():
-        path = last / "run.json"
-        if not path.is_file() or not read_json(path, RunDescription, RunFolderError).finished:
-            return last
+    is_same = file.is_file() and read_text(file, RunFolderError) == recipe.to_toml()
+    if is_same and not RunFolder(last).is_finished():
+        return last
     return parent / str(max(numbers, default=0) + 1)
 
 

@@ -82,7 +82,7 @@ def run(
     torch_device = choose_device(device)
     with tf32_matmul(torch_device):
         earlier = None if plan_only else folder.resume(recipe)
-        if earlier is not None and all(earlier.phase(phase.name) for phase in chosen):
+        if earlier is not None and not _is_unfinished(recipe, chosen, earlier, folder):
             return Run(recipe, folder.path, earlier)
         experiment = prepare_experiment(recipe, chosen, registry, torch_device, observer)
         results = earlier or Results.empty(recipe, experiment.plan)
@@ -95,7 +95,15 @@ def run(
             context = _context(experiment, started, folder, store, events, observer, registry)
             _execute(experiment, todo, context)
             _finish(experiment, context)
+            started.estimates = dict  # the networks need not stay in memory with the run
     return started
+
+
+def _is_unfinished(recipe: Recipe, chosen: Sequence[Phase], earlier: Results, folder: RunFolder) -> bool:
+    """Returns whether phases are missing, or a run was interrupted between its last phase and its end."""
+    if not all(earlier.phase(phase.name) for phase in chosen):
+        return True
+    return len(earlier.phases) == len(recipe.phases) and not folder.is_finished()
 
 
 @dataclass(frozen=True)

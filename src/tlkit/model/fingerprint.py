@@ -25,10 +25,18 @@ Fingerprints = dict[fx.Node, str]
 _MACHINERY = frozenset({*vars(nn.Module()), "training"})
 
 
-def fingerprint_graph(root: nn.Module, graph: fx.Graph) -> Fingerprints:
-    """Returns the fingerprint of every node of `graph`, whose layers and tensors are `root`'s."""
+def fingerprint_graph(
+    root: nn.Module, graph: fx.Graph, tensors: dict[int, str] | None = None
+) -> Fingerprints:
+    """Returns the fingerprint of every node of a graph.
+
+    Args:
+        root: the module that has the graph's layers and tensors.
+        graph: the graph.
+        tensors: hashes of tensors by their ids, to be shared by graphs of the same network.
+    """
     known: Fingerprints = {}
-    tensors: dict[int, str] = {}
+    tensors = {} if tensors is None else tensors
 
     def reference(item: Any) -> Any:
         return _Reference(known[item]) if isinstance(item, fx.Node) else item

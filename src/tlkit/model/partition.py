@@ -229,7 +229,8 @@ def _divide(
         raise NotPartitionable("all parameters are trainable")
     backbone.eval()
     frontier = Frontier(backbone, method, trainable, example)
-    fingerprints = fingerprint_graph(backbone, frontier.graph)
+    hashes: dict[int, str] = {}
+    fingerprints = fingerprint_graph(backbone, frontier.graph, hashes)
     boundaries = tuple(
         Boundary(node, fingerprints[node], rows_per_image(frontier.values, node))
         for node in frontier.crossing
@@ -242,7 +243,7 @@ def _divide(
         set_modes(backbone, frontier.modules(), training=True, update_statistics=update)
         try:
             in_training = Frontier(backbone, method, trainable, example)
-            known = fingerprint_graph(backbone, in_training.graph)
+            known = fingerprint_graph(backbone, in_training.graph, hashes)
             if [known[node] for node in in_training.crossing] != [
                 boundary.fingerprint for boundary in boundaries
             ]:

@@ -59,7 +59,8 @@ def read_text(path: Path, error: type[TlkitError]) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
-        raise error(f"{path} cannot be read: {problem}") from problem
+        reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else problem
+        raise error(f"{path} cannot be read: {reason}") from problem
 
 
 def parse_json(text: str, model: type[Model], error: type[TlkitError], where: str) -> Model:

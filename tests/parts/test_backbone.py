@@ -1,0 +1,70 @@
+"""What a backbone says of its network: blocks and the shape of its features."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from networks import backbone, tiny
+from torch import Tensor, nn
+
+from tlkit.errors import PluginError
+
+
+def test_blocks_are_the_children_with_parameters_unless_named() -> None:
+    network = nn.Sequential()
+    network.add_module("stem", nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    network.add_module("act", nn.ReLU())
+    network.add_module("body", nn.Conv2d(4, 8, 3))
+    blocks = tiny(network).blocks()
+    assert [block.name for block in blocks] == ["stem", "body"]
+    assert [name for block in blocks for name in block.parameters] == [
+        name for name, _ in network.named_parameters()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"), [("plain", (512, 2, 2)), ("residual", (512,)), ("transformer", (192,))]
+)
+def test_finding_the_shape_of_features_leaves_the_network_as_it_was(
+    kind: str, shape: tuple[int, ...]
+) -> None:
+    network = backbone(kind)
+    before = {name: value.clone() for name, value in network.module.state_dict().items()}
+    assert network.feature_shape == shape
+    for name, value in network.module.state_dict().items():
+        assert torch.equal(value, before[name]), name
+        assert type(value) is Tensor
+    images = torch.zeros(1, 3, 64, 64)
+    assert getattr(network.module, network.method)(images).shape == (1, *shape), "and it can still compute"
+
+
+def test_a_network_that_reads_values_is_run_once() -> None:
+    class Reading(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 5)
+            self.runs = 0
+
+        def forward(self, images: Tensor) -> Tensor:
+            if float(images.sum()) > 1e9:  # fake tensors have no values
+                raise ValueError("too bright")
+            self.runs += 1
+            features: Tensor = self.linear(images.mean((2, 3)))
+            return features
+
+    module = Reading()
+    assert tiny(module).feature_shape == (5,)
+    assert module.runs == 0, "its attributes are restored"
+
+
+@pytest.mark.parametrize(
+    ("module", "shown"),
+    [
+        (nn.Flatten(0), r"not \(6144,\)"),
+        (nn.Unflatten(1, (1, 3)), r"not \(2, 1, 3, 32, 32\)"),
+        (nn.AdaptiveMaxPool2d(1, return_indices=True), "not .*tuple"),
+    ],
+)
+def test_features_of_another_shape_are_an_error(module: nn.Module, shown: str) -> None:
+    with pytest.raises(PluginError, match=f"must return features of shape .*{shown}"):
+        _ = tiny(module).feature_shape
