@@ -9,6 +9,8 @@ from .experiment.fetch import Fetched as Fetched
 from .experiment.fetch import fetch as fetch
 from .experiment.observer import Observer as Observer
 from .experiment.observer import Run as Run
+from .experiment.results import PhaseResult as PhaseResult
+from .experiment.results import Results as Results
 from .experiment.runner import run as run
 from .fitting.fit import fit as fit
 from .inference.predictor import Evaluation as Evaluation
@@ -17,6 +19,8 @@ from .inference.predictor import Predictions as Predictions
 from .inference.predictor import Predictor as Predictor
 from .inference.predictor import load as load
 from .interpret.attribution import explain as explain
+from .model.classifier import Classifier as Classifier
+from .parts.augmentation import Augmentation as Augmentation
 from .parts.backbone import Backbone as Backbone
 from .parts.backbone import Block as Block
 from .parts.preprocess import Preprocess as Preprocess
@@ -31,10 +35,12 @@ from .plugins.hookspecs import hookimpl as hookimpl
 from .plugins.loader import load_registry as load_registry
 from .plugins.registry import Register as Register
 from .plugins.registry import Registry as Registry
+from .recipe.recipe import Phase as Phase
 from .recipe.recipe import Recipe as Recipe
 from .recipe.recipe import read_recipe as read_recipe
 from .reporting.compare import compare as compare
 from .reporting.page import report as report
+from .training.history import EpochMetrics as EpochMetrics
 from .utils.connectivity import hub_url as hub_url
 from .utils.connectivity import why_unreachable as why_unreachable
 from .utils.directories import cache_folder as cache_folder

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import classifier, partitioned
+from networks import REGISTRY, classifier, partitioned
 from small_runs import Runner, predictions, train_losses
 
 import tlkit
 from tlkit.experiment.estimate import Estimate
+from tlkit.experiment.planning import PreparedPhase, prepare_phases
 from tlkit.model.partition import PartitionedClassifier
+from tlkit.recipe.recipe import make_recipe
 
 
 class Estimating(tlkit.Observer):
@@ -79,7 +81,7 @@ def test_estimates_are_measured_and_change_nothing(run: Runner) -> None:
 
 @pytest.mark.parametrize("kind", ["plain", "residual", "transformer"])
 def test_a_network_that_is_moved_leaves_no_tensor_behind(kind: str) -> None:
-    """Phases are prepared on the CPU and moved to their device; prefix and suffix must move with them."""
+    """Prefix and suffix share the network's tensors, and must move with it."""
     network, _ = partitioned(classifier(kind), "all-but-last-blocks", blocks=1)
     assert isinstance(network, PartitionedClassifier)
     crossing = network.prefix(torch.zeros(2, 3, 64, 64))  # makes the folded prefix, on the CPU
@@ -94,3 +96,47 @@ def test_a_network_that_is_moved_leaves_no_tensor_behind(kind: str) -> None:
     ]
     for training in (False, True):
         assert network.train(training)(*moved).device.type == "meta"
+
+
+@pytest.fixture
+def fine_tuning(few_photos: Path) -> PreparedPhase:
+    """A prepared phase whose device is the CPU by another name, which is a device of its own to tlkit."""
+    tables = {
+        "name": "moving",
+        "data": {"source": "catsdogs", "root": str(few_photos)},
+        "backbone": {"name": "resnet18", "weights": "none"},
+        "preprocess": {"size": 64},
+        "training": {"precision": "float32"},
+        "phase": [{"name": "fine-tune", "freeze": {"name": "all-but-last-blocks", "blocks": 1}}],
+    }
+    recipe = make_recipe(tables)
+    (prepared,) = prepare_phases(recipe, recipe.phases, ["cat", "dog"], REGISTRY, torch.device("cpu", 0))
+    return prepared
+
+
+def test_a_phase_is_partitioned_on_its_own_device(fine_tuning: PreparedPhase) -> None:
+    """Graphs contain devices and tensors of the device that they were traced on."""
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    on_cpu = fine_tuning.network
+    before = on_cpu.eval()(*on_cpu.prefix(images))
+    with fine_tuning.on_device():
+        network = fine_tuning.network
+        assert network is not on_cpu and network.classifier is on_cpu.classifier
+        assert [boundary.shape for boundary in network.boundaries] == [
+            boundary.shape for boundary in on_cpu.boundaries
+        ]
+        assert torch.equal(network.eval()(*network.prefix(images)), before)
+        with torch.no_grad():  # as if trained, and as if started from other weights
+            for value in network.classifier.parameters():
+                value.mul_(1.01)
+    assert fine_tuning.network is on_cpu
+    after = on_cpu.eval()(*on_cpu.prefix(images))
+    assert not torch.equal(after, before)
+    assert torch.allclose(after, on_cpu.classifier.eval()(images), atol=1e-4)
+
+
+def test_a_phase_that_fails_is_back_on_the_cpu(fine_tuning: PreparedPhase) -> None:
+    on_cpu = fine_tuning.network
+    with pytest.raises(KeyboardInterrupt), fine_tuning.on_device():
+        raise KeyboardInterrupt
+    assert fine_tuning.network is on_cpu

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
+import math
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -117,15 +121,32 @@ def test_without_a_root_images_are_in_the_cache(cache: Path) -> None:
     assert drawn(per_class=2).samples[0].path.is_relative_to(cache / "made" / "drawn")
 
 
-def test_at_least_250_images_a_second() -> None:
-    draw("street", 1, 0)
-    seconds = []
-    for start in (0, 100, 200):  # the best of three: other processes can only make it slower
-        began = time.process_time()
-        for number in range(start, start + 100):
-            draw("street", 1, number)
-        seconds.append(time.process_time() - began)
-    assert 100 / min(seconds) >= 250
+def test_an_image_is_drawn_in_the_time_of_a_few_blurs() -> None:
+    """About 300 a second on a fast machine; measured against OpenCV, since machines differ."""
+    picture = np.random.default_rng(0).integers(0, 256, (480, 480, 3), dtype=np.uint8)
+
+    def blur() -> None:
+        small = cv2.resize(cv2.GaussianBlur(picture, (0, 0), 3), (160, 160), interpolation=cv2.INTER_AREA)
+        cv2.imencode(".jpg", small)
+
+    def seconds(work: Callable[[], object]) -> float:
+        """The best of three: other processes can only make it slower."""
+        best = math.inf
+        for _ in range(3):
+            began = time.process_time()
+            for _ in range(50):
+                work()
+            best = min(best, time.process_time() - began)
+        return best
+
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        numbers = itertools.count()
+        ratio = seconds(lambda: draw("street", 1, next(numbers))) / seconds(blur)
+    finally:
+        cv2.setNumThreads(threads)
+    assert ratio < 2.5
 
 
 def test_colours_alone_do_not_distinguish_cats_from_dogs() -> None:

@@ -2,6 +2,7 @@
 
 Images with equal bytes always go to the same split, so that no training image is in the test split too. The
 draw depends on the seed and on the images, not on their order.
+scikit-learn's splitters know neither numbers per class nor images with equal bytes.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@
 | `confusion` | `sklearn.metrics.confusion_matrix` |
 | `precision`, `recall`, `f1` | `sklearn.metrics.precision_recall_fscore_support` |
 
-The predicted class is the most probable one, and of equally probable ones the first.
+The predicted class is the most probable one, and of equally probable ones the first. Confidence is binned
+here, since scikit-learn's calibration curve has no counts per bin.
 """
 
 from __future__ import annotations

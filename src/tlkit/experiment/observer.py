@@ -27,7 +27,8 @@ class Run:
         folder: the run folder.
         results: the content of results.json, growing phase by phase.
         plan: what the run does; None where a finished run was only read.
-        estimates: measures how long the phases will train, in about a second each; see `Estimate`.
+        estimates: measures how long the phases will train, in about a second each; see `Estimate`. Empty
+            once the run has ended.
         stopping: why the current phase is to end early, if something asked for it.
     """
 
@@ -55,22 +56,25 @@ class Observer:
 
     @contextmanager
     def progress(self, task: str, total: int, unit: str) -> Iterator[Tick]:
-        """Is entered for each piece of work; yields a function that is called with how much was done."""
+        """Shows the progress of a task; yields a function that takes the number of units done since."""
         yield lambda _: None
 
     def note(self, text: str) -> None:
-        """Is called with what the user should know, such as a plugin that failed."""
+        """Shows a message to the user, such as about a plugin that failed."""
 
 
 class Events:
-    """Calls event hooks: first the observer's, then every plugin's. Only the main process does.
+    """Calls event hooks: first the observer's, then every plugin's. Only the main process does."""
 
-    Attributes:
-        log_failure: is called with the hook's name and the problem when a plugin raises.
-    """
-
-    def __init__(self, registry: Registry, observer: Observer) -> None:
+    def __init__(
+        self, registry: Registry, observer: Observer, log_failure: Callable[[str, str], object]
+    ) -> None:
         """Checks the observer's hook implementations.
+
+        Args:
+            registry: of the plugins to call.
+            observer: the observer to call, and to show failures of plugins.
+            log_failure: called with the hook's name and the problem when a plugin raises.
 
         Raises:
             PluginError: one is unknown, or takes other arguments.
@@ -78,7 +82,7 @@ class Events:
         self._registry = registry
         self._observer = observer
         self._hooks = make_manager(observer, "observer").hook
-        self.log_failure: Callable[[str, str], object] = lambda hook, problem: None
+        self._log_failure = log_failure
 
     def notify(self, hook: str, **values: object) -> None:
         """Calls one hook with keyword arguments."""
@@ -87,4 +91,4 @@ class Events:
         getattr(self._hooks, hook)(**values)
         for problem in self._registry.notify(hook, **values):
             self._observer.note(problem)
-            self.log_failure(hook, problem)
+            self._log_failure(hook, problem)

@@ -1,4 +1,4 @@
-"""Runs one phase: trains it, predicts with it, saves its model, and returns its results."""
+"""Runs one phase: trains it and predicts with it; then writes what came of it."""
 
 from __future__ import annotations
 
@@ -55,25 +55,43 @@ class PhaseContext:
     registry: Registry
 
 
-def run_phase(prepared: PreparedPhase, context: PhaseContext) -> PhaseResult:
-    """Runs one phase, and writes its history, predictions and model to the run folder."""
+@dataclass(frozen=True)
+class PhaseOutcome:
+    """What comes of a phase, besides its trained network.
+
+    Attributes:
+        result: its entry in results.json.
+        history: its epochs.
+        probabilities: calibrated, ``(N, classes)``, of validation, test and unlabelled images.
+    """
+
+    result: PhaseResult
+    history: History
+    probabilities: dict[str, NDArray[np.float64]]
+
+
+def run_phase(prepared: PreparedPhase, context: PhaseContext) -> PhaseOutcome:
+    """Trains one phase, and predicts with it; writes nothing but events and its checkpoint."""
     name, began = prepared.phase.name, time.perf_counter()
-    frozen_pass = context.frozen_pass
+    frozen_pass, splits = context.frozen_pass, context.dataset.splits
     # part of a pass that was made for several phases before this one began
     shared_pass = frozen_pass.seconds.get(name, 0.0)
-    if prepared.phase.start_from is not None:
-        load_start(prepared, context.folder)
-        frozen_pass.run([prepared])
     with prepared.on_device():
+        if prepared.phase.start_from is not None:
+            load_start(prepared, context.folder)
+            frozen_pass.run([prepared])
         extracted = time.perf_counter()
         feeds = make_feeds(prepared, context.dataset, frozen_pass, context.run.recipe.seed)
         fed = time.perf_counter()
         history = _train(prepared, feeds, context)
         trained = time.perf_counter()
         logits = _predict(prepared, feeds, context)
-    scores = _evaluate(prepared, logits, context)
+    temperature = fit_temperature(logits["val"], labels_of(splits.val))
+    calibrated = {part: probabilities(values, temperature) for part, values in logits.items()}
+    val = summary(calibrated["val"], labels_of(splits.val))
+    test = evaluate(calibrated["test"], labels_of(splits.test))
     ended = time.perf_counter()
-    return PhaseResult(
+    result = PhaseResult(
         name=name,
         epochs=len(history.epochs),
         best_epoch=history.best_epoch,
@@ -86,10 +104,38 @@ def run_phase(prepared: PreparedPhase, context: PhaseContext) -> PhaseResult:
             training=round(trained - fed, 3),
             evaluation=round(ended - trained, 3),
         ),
-        temperature=scores.temperature,
-        val=summary(scores.probabilities["val"], labels_of(context.dataset.splits.val)),
-        test=evaluate(scores.probabilities["test"], labels_of(context.dataset.splits.test)),
+        temperature=temperature,
+        val=val,
+        test=test,
     )
+    return PhaseOutcome(result, history, calibrated)
+
+
+def write_phase(prepared: PreparedPhase, outcome: PhaseOutcome, context: PhaseContext) -> None:
+    """Writes a phase's history, predictions and model; other processes wait for the main one."""
+    phase, folder, dataset = prepared.phase, context.folder, context.dataset
+    if prepared.trains:
+        folder.write_history(phase.name, outcome.history.epochs)
+    if folder.writes:
+        save_model(
+            folder.model(phase.name),
+            prepared.network.classifier,
+            prepared.backbone,
+            # the weights are in the folder; the file they came from may not be where it is used
+            backbone_table={
+                **phase.backbone.table(),
+                **context.registry.without_weights(phase.backbone.name),
+            },
+            head_table=phase.head.table(),
+            classes=dataset.classes,
+            calibration=Calibration(
+                temperature=outcome.result.temperature, reject_below=context.run.recipe.reject_below
+            ),
+        )
+    images = {"val": dataset.splits.val, "test": dataset.splits.test, "unlabelled": dataset.unlabelled}
+    rows = [SplitProbabilities(part, images[part], values) for part, values in outcome.probabilities.items()]
+    folder.write_predictions(phase.name, dataset.classes, rows)
+    process_state().wait_for_everyone()
 
 
 def load_start(prepared: PreparedPhase, folder: RunFolder) -> None:
@@ -157,7 +203,7 @@ def _rows(
 
 
 def _train(prepared: PreparedPhase, feeds: Mapping[str, Feed], context: PhaseContext) -> History:
-    """Trains the phase if it has anything to train, and writes its history."""
+    """Trains the phase if it has anything to train."""
     phase, folder, run, splits = prepared.phase, context.folder, context.run, context.dataset.splits
     if not prepared.trains:
         return History()
@@ -181,9 +227,7 @@ def _train(prepared: PreparedPhase, feeds: Mapping[str, Feed], context: PhaseCon
     with context.observer.progress(f"training {phase.name}", steps, "images") as tick:
         checkpoint = folder.checkpoint(phase.name)
         compute = prepared.compute
-        history = train(prepared.network, inputs, phase.training, compute, checkpoint, epoch_ended, tick)
-    folder.write_history(phase.name, history.epochs)
-    return history
+        return train(prepared.network, inputs, phase.training, compute, checkpoint, epoch_ended, tick)
 
 
 def _predict(
@@ -202,37 +246,3 @@ def compute_logits(prepared: PreparedPhase, feed: Feed, tick: Tick) -> NDArray[n
     logits = predict(prepared.network, feed, batch_size, prepared.compute, tick)
     result: NDArray[np.float64] = logits.double().numpy()
     return result
-
-
-@dataclass(frozen=True)
-class _Calibrated:
-    temperature: float
-    probabilities: dict[str, NDArray[np.float64]]
-
-
-def _evaluate(
-    prepared: PreparedPhase, logits: Mapping[str, NDArray[np.float64]], context: PhaseContext
-) -> _Calibrated:
-    """Calibrates the classifier, and writes its model and its predictions."""
-    phase, folder, dataset = prepared.phase, context.folder, context.dataset
-    temperature = fit_temperature(logits["val"], labels_of(dataset.splits.val))
-    calibrated = {part: probabilities(values, temperature) for part, values in logits.items()}
-    if folder.writes:
-        save_model(
-            folder.model(phase.name),
-            prepared.network.classifier,
-            prepared.backbone,
-            # the weights are in the folder; the file they came from may not be where it is used
-            backbone_table={
-                **phase.backbone.table(),
-                **context.registry.without_weights(phase.backbone.name),
-            },
-            head_table=phase.head.table(),
-            classes=dataset.classes,
-            calibration=Calibration(temperature=temperature, reject_below=context.run.recipe.reject_below),
-        )
-    images = {"val": dataset.splits.val, "test": dataset.splits.test, "unlabelled": dataset.unlabelled}
-    rows = [SplitProbabilities(part, images[part], values) for part, values in calibrated.items()]
-    folder.write_predictions(phase.name, dataset.classes, rows)
-    process_state().wait_for_everyone()  # until the main process has written the model and these
-    return _Calibrated(temperature, calibrated)

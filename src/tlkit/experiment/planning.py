@@ -44,6 +44,7 @@ class PreparedPhase:
         phase: the recipe's row.
         backbone: the backbone as it was made.
         network: the classifier, partitioned at its frontier; on the CPU outside of `on_device`.
+        updates_statistics: whether batch norms behind the frontier update their running statistics.
         trainable: names of the trainable parameters.
         updated: names of everything that training may change: trainable parameters, and buffers of batch
             norms that update their statistics.
@@ -55,6 +56,7 @@ class PreparedPhase:
     phase: Phase
     backbone: Backbone
     network: Partition
+    updates_statistics: bool
     trainable: set[str]
     updated: set[str]
     compute: ComputeConfig
@@ -87,18 +89,27 @@ class PreparedPhase:
 
     @contextmanager
     def on_device(self) -> Iterator[None]:
-        """Moves the network to its device, and back to the CPU afterwards.
+        """Moves the network to its device, and back to the CPU afterwards; may be nested.
 
-        Phases are prepared on the CPU, so that not all of their networks have to fit on a GPU.
+        Phases are prepared on the CPU, so that not all of their networks have to fit on a GPU: only those
+        that share a frozen pass are there together.
         """
-        if self.compute.device == CPU:
+        device, on_cpu = self.compute.device, self.network
+        parameters = on_cpu.classifier.parameters()
+        if device == CPU or next(parameters, torch.empty(0)).device == device:
             yield
             return
-        self.network.to(self.compute.device)
+        # graphs contain devices and tensors of the one that they were traced on
+        on_cpu.classifier.to(device)
+        self.network = partition_for(
+            on_cpu.classifier, self.trainable, self.plain.preprocess.size, self.updates_statistics
+        )
         try:
             yield
         finally:
-            self.network.to(CPU)
+            on_cpu.classifier.to(CPU)
+            on_cpu.refresh()
+            self.network = on_cpu
 
     def bytes_per_view(self) -> int:
         """Returns the size of one image view's cached features."""
@@ -218,20 +229,27 @@ def _prepare_phase(
     trainable = set(registry.make("freeze-policy", phase.freeze.name, phase.freeze.options, classifier))
     freeze(classifier, trainable)
     updates = updates_statistics(classifier, trainable, phase.statistics)
-    size = backbone.preprocess.size
-    network = partition(classifier, trainable, torch.zeros(1, 3, size, size), update_statistics=updates)
+    network = partition_for(classifier, trainable, backbone.preprocess.size, updates)
     statistics = {name for name, _ in classifier.named_buffers()} if updates else set()
     plain = View(backbone.preprocess)
     return PreparedPhase(
         phase=phase,
         backbone=backbone,
         network=network,
+        updates_statistics=updates,
         trainable=trainable,
         updated=trainable | (statistics - network.prefix_state()),
         compute=compute_config(device, phase.training.precision),
         plain=plain,
         views=training_views(recipe, phase, plain, registry),
     )
+
+
+def partition_for(classifier: Classifier, trainable: set[str], size: int, updates: bool) -> Partition:
+    """Partitions a classifier of images of that size, on the device that it is on."""
+    device = next(classifier.parameters(), torch.empty(0)).device
+    example = torch.zeros(1, 3, size, size, device=device)
+    return partition(classifier, trainable, example, update_statistics=updates)
 
 
 def training_views(recipe: Recipe, phase: Phase, plain: View, registry: Registry) -> tuple[View, ...]:

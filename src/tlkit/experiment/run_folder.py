@@ -38,6 +38,8 @@ LIBRARIES = (
     "numpy",
     "opencv-python-headless",
     "pillow",
+    "scikit-learn",
+    "scipy",
 )
 
 

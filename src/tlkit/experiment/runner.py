@@ -19,7 +19,7 @@ from tlkit.experiment.estimate import Estimate, estimate_phase
 from tlkit.experiment.frozen_pass import FrozenPass
 from tlkit.experiment.log import PhaseEnded, PhaseStarted, PluginFailed, RunEnded
 from tlkit.experiment.observer import Events, Observer, Run
-from tlkit.experiment.phase import PhaseContext, run_phase
+from tlkit.experiment.phase import PhaseContext, run_phase, write_phase
 from tlkit.experiment.plan import Plan
 from tlkit.experiment.planning import (
     PreparedPhase,
@@ -75,10 +75,10 @@ def run(
     if not isinstance(recipe, Recipe):
         recipe = draft_recipe(Path(recipe), overrides)
     observer, registry = observer or Observer(), registry or load_registry()
-    events = Events(registry, observer)
     requested = [recipe.phase(name) for name in phases]
     chosen = [phase for phase in recipe.phases if not requested or phase in requested]
     folder = RunFolder(Path(out) if out is not None else next_folder(recipe))
+    events = Events(registry, observer, partial(_log_failure, folder))
     torch_device = choose_device(device)
     with tf32_matmul(torch_device):
         earlier = None if plan_only else folder.resume(recipe)
@@ -92,7 +92,8 @@ def run(
         started = Run(recipe, folder.path, results, experiment.plan, estimates)
         if not plan_only:
             _begin(experiment, started, folder)
-            context = _context(experiment, started, folder, store, events, observer, registry)
+            dataset, frozen_pass = experiment.dataset, FrozenPass(experiment.dataset, store, folder, observer)
+            context = PhaseContext(started, dataset, folder, frozen_pass, events, observer, registry)
             _execute(experiment, todo, context)
             _finish(experiment, context)
             started.estimates = dict  # the networks need not stay in memory with the run
@@ -202,21 +203,8 @@ def _begin(experiment: Experiment, run: Run, folder: RunFolder) -> None:
     folder.describe(run.recipe, experiment.plan.device, finished=False)
 
 
-def _context(
-    experiment: Experiment,
-    run: Run,
-    folder: RunFolder,
-    store: FeatureStore,
-    events: Events,
-    observer: Observer,
-    registry: Registry,
-) -> PhaseContext:
-    def log_failure(hook: str, problem: str) -> None:
-        folder.log(PluginFailed(hook=hook, problem=problem))
-
-    events.log_failure = log_failure
-    frozen_pass = FrozenPass(experiment.dataset, store, folder, observer)
-    return PhaseContext(run, experiment.dataset, folder, frozen_pass, events, observer, registry)
+def _log_failure(folder: RunFolder, hook: str, problem: str) -> None:
+    folder.log(PluginFailed(hook=hook, problem=problem))
 
 
 def _execute(experiment: Experiment, todo: Sequence[PreparedPhase], context: PhaseContext) -> None:
@@ -231,8 +219,9 @@ def _execute(experiment: Experiment, todo: Sequence[PreparedPhase], context: Pha
         run.stopping = None
         events.notify("tlkit_phase_started", run=run, phase=prepared.phase)
         folder.log(PhaseStarted(phase=name))
-        result = run_phase(prepared, context)
-        result = result.model_copy(update={"versus": _versus(run, folder, name)})
+        outcome = run_phase(prepared, context)
+        write_phase(prepared, outcome, context)
+        result = outcome.result.model_copy(update={"versus": _versus(run, folder, name)})
         run.results = run.results.with_phase(result)
         folder.write_results(run.results)
         if folder.writes:

@@ -66,7 +66,7 @@ def choose_recipe(
         {
             "name": name,
             "seed": seed,
-            # nobody can change this recipe before it runs; what is left out is shown and listed
+            # the user cannot edit this recipe before it runs: unreadable images are skipped, and listed
             "data": {"source": "folder", "root": str(folder.absolute()), "on_unreadable": "skip"},
             "backbone": network,
             "head": "linear",

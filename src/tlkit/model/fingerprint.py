@@ -20,14 +20,14 @@ from torch import Tensor, fx, nn
 from tlkit.utils.hashing import digest
 
 Fingerprints = dict[fx.Node, str]
+#: Hashes of tensors by their ids; the tensors are kept, so that no other gets the same id.
+TensorHashes = dict[int, tuple[Tensor, str]]
 
 #: Attributes of every module, which are not its hyperparameters.
 _MACHINERY = frozenset({*vars(nn.Module()), "training"})
 
 
-def fingerprint_graph(
-    root: nn.Module, graph: fx.Graph, tensors: dict[int, str] | None = None
-) -> Fingerprints:
+def fingerprint_graph(root: nn.Module, graph: fx.Graph, tensors: TensorHashes | None = None) -> Fingerprints:
     """Returns the fingerprint of every node of a graph.
 
     Args:
@@ -56,7 +56,7 @@ def fingerprint_graph(
     return known
 
 
-def fingerprint_module(module: nn.Module, tensors: dict[int, str] | None = None) -> str:
+def fingerprint_module(module: nn.Module, tensors: TensorHashes | None = None) -> str:
     """Returns the fingerprint of a layer with everything inside it, whatever its mode."""
     tensors = {} if tensors is None else tensors
     own = {name: value for name, value in vars(module).items() if name not in _MACHINERY}
@@ -102,18 +102,18 @@ def _function(target: Any) -> str:
     return name
 
 
-def _tensor(value: Tensor, tensors: dict[int, str]) -> str:
-    known = tensors.get(id(value))
-    if known is None:
+def _tensor(value: Tensor, tensors: TensorHashes) -> str:
+    if id(value) not in tensors:
         plain = value.detach().cpu().contiguous()
         content: Any = plain.reshape(-1).view(torch.uint8).numpy() if plain.numel() else b""
-        known = tensors[id(value)] = digest(
-            str(value.dtype), tuple(value.shape), hashlib.sha256(content).hexdigest()
+        tensors[id(value)] = (
+            value,
+            digest(str(value.dtype), tuple(value.shape), hashlib.sha256(content).hexdigest()),
         )
-    return known
+    return tensors[id(value)][1]
 
 
-def _value(value: Any, tensors: dict[int, str]) -> Any:
+def _value(value: Any, tensors: TensorHashes) -> Any:
     """Converts `value` to something whose repr describes its content, without memory addresses."""
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
         return value

@@ -11,7 +11,6 @@ from torch import Tensor, fx, nn
 from tlkit.model.tracing import (
     BatchMultiple,
     Constant,
-    DeviceOfInput,
     Items,
     NodeValue,
     NodeValues,
@@ -97,8 +96,7 @@ class Frontier:
     def suffix(self) -> fx.Graph:
         """Returns the graph behind the frontier, with the crossing tensors as its inputs.
 
-        What does not depend on the image is computed again; the batch size and the device are those of the
-        first input.
+        What does not depend on the image is computed again; the batch size is that of the first input.
         """
         return _SuffixBuilder(self).build()
 
@@ -143,8 +141,6 @@ class _SuffixBuilder:
         """Adds nodes that compute a value from the first crossing tensor."""
         if isinstance(value, Constant):
             return value.value
-        if isinstance(value, DeviceOfInput):
-            return self.graph.call_function(getattr, (self.first, "device"))
         if isinstance(value, BatchMultiple):
             return self.graph.call_function(operator.mul, (self.batch_size, value.factor))
         assert isinstance(value, Items)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from tlkit.model.classifier import Classifier
-from tlkit.model.fingerprint import Fingerprints, fingerprint_graph
+from tlkit.model.fingerprint import Fingerprints, TensorHashes, fingerprint_graph
 from tlkit.model.folding import fold_prefix
 from tlkit.model.freezing import set_modes
 from tlkit.model.frontier import Frontier
@@ -101,10 +101,20 @@ class Partition(nn.Module):
 class WholeClassifier(Partition):
     """A classifier that is trained whole: what crosses the frontier are the images themselves."""
 
-    def __init__(self, classifier: Classifier, trainable: set[str], reason: str, **settings: bool) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        trainable: set[str],
+        reason: str,
+        *,
+        head_trainable: bool,
+        update_statistics: bool,
+    ) -> None:
         """Takes the names of the backbone's trainable parameters, and why it is not partitioned."""
         modules = _modules_from_first_trainable(classifier.backbone, trainable)
-        super().__init__(classifier, modules, **settings)
+        super().__init__(
+            classifier, modules, head_trainable=head_trainable, update_statistics=update_statistics
+        )
         self.fallback_reason = reason
 
     def prefix(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -118,7 +128,10 @@ class WholeClassifier(Partition):
 
 
 class PartitionedClassifier(Partition):
-    """A classifier divided at its frontier, with tensors that can be cached."""
+    """A classifier divided at its frontier, with tensors that can be cached.
+
+    Its graphs are traced on one device, whose name they may contain: on another device, make a new partition.
+    """
 
     def __init__(
         self,
@@ -127,10 +140,17 @@ class PartitionedClassifier(Partition):
         boundaries: tuple[Boundary, ...],
         fingerprints: Fingerprints,
         training_suffix: fx.Graph,
-        **settings: bool,
+        *,
+        head_trainable: bool,
+        update_statistics: bool,
     ) -> None:
         """Takes the frontier in evaluation mode, and the suffix traced in training mode."""
-        super().__init__(classifier, frontier.modules(), **settings)
+        super().__init__(
+            classifier,
+            frontier.modules(),
+            head_trainable=head_trainable,
+            update_statistics=update_statistics,
+        )
         self.boundaries = boundaries
         self._graph = frontier.graph
         self._fingerprints = fingerprints
@@ -150,8 +170,8 @@ class PartitionedClassifier(Partition):
         return self
 
     def refresh(self) -> None:
-        """Recomputes fingerprints and the folded prefix."""
-        self._prefix = []
+        """Recomputes fingerprints and the folded prefix, and looks tensors up again."""
+        self._suffixes, self._prefix = self._make_suffixes(), []
         self._fingerprints = fingerprint_graph(self.classifier.backbone, self._graph)
         self.boundaries = tuple(
             replace(boundary, fingerprint=self._fingerprints[boundary.node]) for boundary in self.boundaries
@@ -206,21 +226,28 @@ def partition(
         A `PartitionedClassifier`, or a `WholeClassifier` with the reason why it is not divided.
     """
     names = {name.removeprefix("backbone.") for name in trainable if name.startswith("backbone.")}
-    settings = {
-        "head_trainable": any(name.startswith("head.") for name in trainable),
-        "update_statistics": update_statistics,
-    }
+    head_trainable = any(name.startswith("head.") for name in trainable)
     result: Partition
     try:
-        result = _divide(classifier, names, example, settings)
+        result = _divide(classifier, names, example, head_trainable, update_statistics)
     except NotPartitionable as reason:
-        result = WholeClassifier(classifier, names, str(reason), **settings)
+        result = WholeClassifier(
+            classifier,
+            names,
+            str(reason),
+            head_trainable=head_trainable,
+            update_statistics=update_statistics,
+        )
     result.eval()
     return result
 
 
 def _divide(
-    classifier: Classifier, trainable: set[str], example: Tensor, settings: dict[str, bool]
+    classifier: Classifier,
+    trainable: set[str],
+    example: Tensor,
+    head_trainable: bool,
+    update_statistics: bool,
 ) -> PartitionedClassifier:
     backbone, method = classifier.backbone, classifier.method
     if not any(True for _ in backbone.parameters()):
@@ -229,7 +256,7 @@ def _divide(
         raise NotPartitionable("all parameters are trainable")
     backbone.eval()
     frontier = Frontier(backbone, method, trainable, example)
-    hashes: dict[int, str] = {}
+    hashes: TensorHashes = {}
     fingerprints = fingerprint_graph(backbone, frontier.graph, hashes)
     boundaries = tuple(
         Boundary(node, fingerprints[node], rows_per_image(frontier.values, node))
@@ -239,8 +266,7 @@ def _divide(
     training_suffix = frontier.suffix()
     if trainable:
         # tracing bakes dropout and stochastic depth in, so the suffix is traced in each mode
-        update = settings["update_statistics"]
-        set_modes(backbone, frontier.modules(), training=True, update_statistics=update)
+        set_modes(backbone, frontier.modules(), training=True, update_statistics=update_statistics)
         try:
             in_training = Frontier(backbone, method, trainable, example)
             known = fingerprint_graph(backbone, in_training.graph, hashes)
@@ -252,7 +278,13 @@ def _divide(
         finally:
             backbone.eval()
     result = PartitionedClassifier(
-        classifier, frontier, boundaries, fingerprints, training_suffix, **settings
+        classifier,
+        frontier,
+        boundaries,
+        fingerprints,
+        training_suffix,
+        head_trainable=head_trainable,
+        update_statistics=update_statistics,
     )
     if any(boundary.shape[0] > 1 for boundary in boundaries):
         _check_rows(result, example)

@@ -172,7 +172,7 @@ def save_model(
                 sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
             )
             config = _config(backbone, classes, layer, description)
-            write_json(temporary / "config.json", config, exclude_none=True)
+            write_json(temporary / "config.json", config, exclude_none=True, fallback=str)
     except (OSError, SafetensorError) as error:
         raise RunFolderError(f"the model cannot be written to {folder}: {error}") from error
 

@@ -43,11 +43,6 @@ class Constant:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceOfInput:
-    """The device of the network's input."""
-
-
-@dataclass(frozen=True, slots=True)
 class BatchMultiple:
     """An integer that is `factor` times the batch size."""
 
@@ -67,7 +62,7 @@ class OpaqueValue:
 
 
 #: A value that can be computed behind the frontier without the prefix.
-SuffixValue = Constant | DeviceOfInput | BatchMultiple | Items
+SuffixValue = Constant | BatchMultiple | Items
 #: What a graph's node evaluates to, for any batch size.
 NodeValue = TensorValue | SuffixValue | OpaqueValue
 NodeValues = dict[fx.Node, NodeValue]
@@ -178,10 +173,7 @@ def _compare(first: Any, second: Any) -> NodeValue:
         values = tuple(_compare(one, other) for one, other in zip(first, second, strict=True))
         simple = tuple(value for value in values if not isinstance(value, (TensorValue, OpaqueValue)))
         return Items(simple) if len(simple) == len(values) else OpaqueValue()
-    if isinstance(first, torch.device):
-        # not a constant: a network is partitioned on the CPU, and may be moved to another device
-        return DeviceOfInput()
-    if isinstance(first, (bool, int, float, str, type(None), torch.dtype)):
+    if isinstance(first, (bool, int, float, str, type(None), torch.dtype, torch.device)):
         if first == second:
             return Constant(first)
         if isinstance(first, int) and first * BATCH_SIZES[1] == second * BATCH_SIZES[0]:
@@ -193,7 +185,7 @@ def is_constant(value: NodeValue | None) -> bool:
     """Returns whether a value is the same for every batch: an image's height, a type, a list of such."""
     if isinstance(value, Items):
         return all(is_constant(item) for item in value.values)
-    return isinstance(value, (Constant, DeviceOfInput))
+    return isinstance(value, Constant)
 
 
 def rows_per_image(values: NodeValues, node: fx.Node) -> tuple[int, ...]:

@@ -41,7 +41,7 @@ class Phase:
         preprocess: overrides of the backbone's own preprocessing.
         head: the head on top of the backbone.
         freeze: the freeze policy, which says which parameters are trainable.
-        augmentation: how training images are varied.
+        augmentation: the random changes applied to training images.
         views: the number of versions of each training image, used in turn; "fresh" draws a new one every
             epoch; "auto" is eight where they cost less than that and fit in the cache.
         start_from: the earlier phase whose weights it starts from.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,13 +31,26 @@ class JsonModel(BaseModel):
     )
 
 
-def write_json(path: Path, value: BaseModel, *, exclude_none: bool = False) -> None:
-    """Replaces a JSON file, with or without the keys that are None.
+def write_json(
+    path: Path,
+    value: BaseModel,
+    *,
+    exclude_none: bool = False,
+    fallback: Callable[[object], object] | None = None,
+) -> None:
+    """Replaces a JSON file.
+
+    Args:
+        path: the file.
+        value: its content.
+        exclude_none: leave out keys that are None.
+        fallback: converts values of types that JSON does not have.
 
     Raises:
         OSError: it cannot be written.
+        pydantic_core.PydanticSerializationError: without a fallback, a value has such a type.
     """
-    text = value.model_dump_json(indent=1, by_alias=True, exclude_none=exclude_none, fallback=str)
+    text = value.model_dump_json(indent=1, by_alias=True, exclude_none=exclude_none, fallback=fallback)
     with atomic_write(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
