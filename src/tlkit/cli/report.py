@@ -16,7 +16,7 @@ def report(
     run: Annotated[Path, typer.Argument(help="A run folder, finished or interrupted.")],
     device: DeviceOption = None,
 ) -> None:
-    """Make a run's report.html anew, with its pictures."""
+    """Regenerate a run's report.html and its pictures."""
     from tlkit.cli.observer import ConsoleObserver
     from tlkit.reporting.page import report as make_report
     from tlkit.runtime.memory import keep_freed_memory

@@ -59,18 +59,18 @@ def estimate_phase(prepared: PreparedPhase, images: Sequence[Image], store: Feat
 def _measure(prepared: PreparedPhase, images: Sequence[Image], store: FeatureStore) -> Estimate:
     training, device = prepared.phase.training, prepared.compute.device
     count = min(IMAGES, training.batch_size, len(images))
-    few = [images[index] for index in np.linspace(0, len(images) - 1, count).astype(int)]
+    sample = [images[index] for index in np.linspace(0, len(images) - 1, count).astype(int)]
     reader = ViewReader()  # a new one, since images that are cached already would be no measure
-    reading, batch = _timed(lambda: _read(reader, few, prepared.views, device, remember=False), device)
+    reading, batch = _timed(lambda: _read(reader, sample, prepared.views, device, remember=False), device)
     reading /= len(prepared.views)
-    rereading, _ = _timed(lambda: _read(reader, few, prepared.views[-1:], device, remember=True), device)
+    rereading, _ = _timed(lambda: _read(reader, sample, prepared.views[-1:], device, remember=True), device)
     prefix, crossing = _timed(lambda: _run_prefix(prepared, batch), device)
     step, _ = _timed(lambda: _run_step(prepared, crossing), device)
     uses_cache = prepared.caches_training
     views = len(prepared.views) if uses_cache else AUTO_VIEWS
     missing = _missing_views(prepared, images, store) if uses_cache else views * len(images)
-    extraction = missing / len(few) * (reading + prefix)
-    epoch = len(images) / len(few)
+    extraction = missing / len(sample) * (reading + prefix)
+    epoch = len(images) / len(sample)
     steps = training.epochs * epoch
     cacheable = prepared.caches_features
     return Estimate(
@@ -115,9 +115,10 @@ def _read(
     remember: bool,
 ) -> Tensor:
     """Reads the images in all views, and returns a batch of as many."""
-    repeated, of_each = [image for image in images for _ in views], [*views] * len(images)
+    repeated = [image for image in images for _ in views]
+    as_views = [*views] * len(images)
     batches = np.array_split(np.arange(len(repeated)), len(views))
-    for _, batch in load_batches(reader, repeated, of_each, batches, device=device, remember=remember):
+    for _, batch in load_batches(reader, repeated, as_views, batches, device=device, remember=remember):
         last = batch
     return last
 

@@ -9,7 +9,7 @@ import platformdirs
 
 
 def cache_folder() -> Path:
-    """Returns the folder of all that can be made again: ``TLKIT_CACHE``, or the user's cache folder."""
+    """Returns the folder for data that can be recreated: ``TLKIT_CACHE``, or the user's cache folder."""
     return (
         Path(os.environ.get("TLKIT_CACHE") or platformdirs.user_cache_path("tlkit")).expanduser().absolute()
     )
