@@ -13,13 +13,16 @@ from networks import KINDS, REGISTRY, backbone
 from tlkit.errors import RunFolderError
 from tlkit.model.classifier import Classifier
 from tlkit.model.saving import Calibration, load_model, read_config, save_model
+from tlkit.parts.backbone import Backbone
 
 CLASSES = ["a", "b", "c"]
+REJECTING = Calibration(temperature=1.5, reject_below=0.8)
 
 
-def save_classifier(folder: Path, kind: str, head: str) -> Classifier:
-    """Writes the model folder of a new classifier, and returns the classifier."""
-    base = backbone(kind)
+def save_classifier(
+    folder: Path, base: Backbone, head: str, calibration: Calibration = REJECTING
+) -> Classifier:
+    """Writes the model folder of the backbone with a new head, and returns the classifier."""
     classifier = Classifier(base, REGISTRY.make("head", head, {}, base, CLASSES)).eval()
     save_model(
         folder,
@@ -28,7 +31,7 @@ def save_classifier(folder: Path, kind: str, head: str) -> Classifier:
         backbone_table={"name": "unused"},
         head_table={"name": head},
         classes=CLASSES,
-        calibration=Calibration(temperature=1.5, reject_below=0.8),
+        calibration=calibration,
     )
     return classifier
 
@@ -36,11 +39,11 @@ def save_classifier(folder: Path, kind: str, head: str) -> Classifier:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("head", ["linear", "mlp"])
 def test_the_same_network_comes_back(kind: str, head: str, tmp_path: Path) -> None:
-    classifier = save_classifier(tmp_path / "model", kind, head)
+    classifier = save_classifier(tmp_path / "model", backbone(kind), head)
     model = load_model(tmp_path / "model", REGISTRY)
     assert model.classes == tuple(CLASSES)
     assert model.backbone.preprocess.size == 64
-    assert model.calibration == Calibration(temperature=1.5, reject_below=0.8)
+    assert model.calibration == REJECTING
     state = classifier.state_dict()
     assert state.keys() == model.classifier.state_dict().keys()
     assert all(torch.equal(value, state[name]) for name, value in model.classifier.state_dict().items())
@@ -51,7 +54,7 @@ def test_the_same_network_comes_back(kind: str, head: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("kind", ["residual", "transformer"])
 def test_plain_timm_loads_a_linear_head_on_pooled_features(kind: str, tmp_path: Path) -> None:
-    classifier = save_classifier(tmp_path / "model", kind, "linear")
+    classifier = save_classifier(tmp_path / "model", backbone(kind), "linear")
     of_timm = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True).eval()
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -61,17 +64,7 @@ def test_plain_timm_loads_a_linear_head_on_pooled_features(kind: str, tmp_path: 
 
 
 def test_a_model_without_rejection_has_no_threshold(tmp_path: Path) -> None:
-    base = backbone("residual")
-    classifier = Classifier(base, REGISTRY.make("head", "mlp", {}, base, CLASSES))
-    save_model(
-        tmp_path / "model",
-        classifier,
-        base,
-        backbone_table={"name": "unused"},
-        head_table={"name": "mlp"},
-        classes=CLASSES,
-        calibration=Calibration(temperature=1.0),
-    )
+    save_classifier(tmp_path / "model", backbone("residual"), "mlp", Calibration(temperature=1.0))
     description = read_config(tmp_path / "model").tlkit
     assert description.calibration == Calibration(temperature=1.0, reject_below=None)
     assert (description.head.name, description.head.options) == ("mlp", {})
@@ -81,26 +74,17 @@ def test_a_model_without_rejection_has_no_threshold(tmp_path: Path) -> None:
 def test_options_of_a_blueprint_are_written_as_they_are(tmp_path: Path) -> None:
     """A None differs from a default: a plugin's blueprint may hold a whole configuration."""
     base = backbone("residual")
-    classifier = Classifier(base, REGISTRY.make("head", "mlp", {}, base, CLASSES))
     base.blueprint = {"name": "a-plugins", "config": {"limit": None, "sizes": [1, 2]}, "weights": None}
-    save_model(
-        tmp_path / "model",
-        classifier,
-        base,
-        backbone_table={"name": "unused"},
-        head_table={"name": "mlp"},
-        classes=CLASSES,
-        calibration=Calibration(temperature=1.0),
-    )
+    save_classifier(tmp_path / "model", base, "mlp")
     part = read_config(tmp_path / "model").tlkit.backbone
     assert part.name == "a-plugins"
     assert part.options == {"config": {"limit": None, "sizes": [1, 2]}, "weights": None}
 
 
 def test_a_saved_model_replaces_the_one_before(tmp_path: Path) -> None:
-    save_classifier(tmp_path / "model", "residual", "linear")
+    save_classifier(tmp_path / "model", backbone("residual"), "linear")
     (tmp_path / "model" / "left-over").touch()
-    save_classifier(tmp_path / "model", "residual", "mlp")
+    save_classifier(tmp_path / "model", backbone("residual"), "mlp")
     assert load_model(tmp_path / "model", REGISTRY).config.tlkit.head.name == "mlp"
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
         "config.json",
@@ -111,7 +95,7 @@ def test_a_saved_model_replaces_the_one_before(tmp_path: Path) -> None:
 
 def test_folders_that_cannot_be_loaded(tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    save_classifier(folder, "residual", "mlp")
+    save_classifier(folder, backbone("residual"), "mlp")
     config = folder / "config.json"
     text = config.read_text()
     weights = folder / "model.safetensors"
