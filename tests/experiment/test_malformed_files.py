@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from commands import command
+from model_folders import sign
 from small_runs import copy_run
 
 import tlkit
@@ -39,6 +40,8 @@ def key(*keys: str | int, value: object = MISSING) -> Damage:
             del table[keys[-1]]
         else:
             table[keys[-1]] = value
+        if path.name == "config.json":
+            sign(document)
         path.write_text(json.dumps(document))
 
     return damage
@@ -122,7 +125,7 @@ OTHERS: list[tuple[str, str, Damage, str]] = [
     ("log.jsonl", "missing key", line(2, '{"time": 1.0, "event": "phase_started"}'), "phase"),
     ("log.jsonl", "wrong type", replaced('"val_accuracy":', '"val_accuracy":"half","lr":'), "val_accuracy"),
     ("log.jsonl", "not UTF-8", content(b"\xe4\n"), "utf-8"),
-    (HISTORY, "empty", content(""), "columns"),
+    (HISTORY, "empty", content(""), "empty"),
     (HISTORY, "other columns", replaced("val_loss", "loss"), "val_loss"),
     (HISTORY, "too few cells", line(3, "2,0.5"), "line 3"),
     (HISTORY, "not a number", cell(2, "train_loss", "low"), "line 2"),

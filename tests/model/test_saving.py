@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from model_folders import sign
 from networks import KINDS, REGISTRY, backbone
 
 from tlkit.errors import RunFolderError
@@ -113,6 +114,10 @@ def test_folders_that_cannot_be_loaded(tmp_path: Path) -> None:
         load_model(folder, REGISTRY)
     other = json.loads(text)
     other["tlkit"]["classes"] = ["a", "b"]
+    config.write_text(json.dumps(other))
+    with pytest.raises(RunFolderError, match="not as tlkit wrote it"):
+        load_model(folder, REGISTRY)
+    sign(other)
     config.write_text(json.dumps(other))
     with pytest.raises(RunFolderError, match="do not belong together"):
         load_model(folder, REGISTRY)

@@ -64,7 +64,7 @@ def timm_backbone(
             file.
         model_args: further arguments of the network, as for timm.create_model.
     """
-    from tlkit.builtin.timm_weights import create_model
+    from tlkit.builtin.timm_weights import create_model, saved_config
     from tlkit.parts.timm_backbone import from_timm, load_weights
 
     model = create_model(name, model_args, pretrained=weights == "pretrained")
@@ -72,8 +72,8 @@ def timm_backbone(
         load_weights(model, weights)
     config = dict(model.pretrained_cfg)
     # the blueprint does not depend on a folder or the hub: a model folder has the weights itself
-    arguments = {**_saved_arguments(name), **model_args}
-    architecture = config["architecture"]
+    architecture, saved_arguments = saved_config(name)
+    arguments = {**saved_arguments, **model_args}
     blueprint: dict[str, Any] = {"name": architecture, "features": features, "weights": "none"}
     if arguments:
         blueprint["model_args"] = arguments
@@ -82,15 +82,3 @@ def timm_backbone(
         blueprint=blueprint,
         timm_config={"architecture": architecture, "model_args": arguments, "pretrained_cfg": config},
     )
-
-
-def _saved_arguments(name: str) -> dict[str, Any]:
-    """Returns the model arguments in the config.json of a folder or of a repository of the hub."""
-    from timm.models import load_model_config_from_hf
-    from timm.models._hub import load_model_config_from_path
-
-    if not name.startswith(SCHEMES):
-        return {}
-    scheme, _, address = name.partition(":")
-    load_config = load_model_config_from_path if scheme == "local-dir" else load_model_config_from_hf
-    return dict(load_config(address)[2] or {})

@@ -14,6 +14,7 @@ from tlkit.errors import DataError, close_matches
 from tlkit.parts.source import IMAGE_SUFFIXES, SPLITS, Sample, Source, SplitName
 from tlkit.plugins.hookspecs import hookimpl
 from tlkit.utils.formatting import bulleted, plural
+from tlkit.utils.regular_files import check_regular
 
 if TYPE_CHECKING:
     from tlkit.plugins.registry import Register
@@ -198,6 +199,7 @@ def _read_rows(table: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[
         siblings = [path.name for path in table.parent.glob("*.csv")]
         raise DataError(f"{table} does not exist{close_matches(table.name, siblings)}")
     try:
+        check_regular(table)
         with table.open(encoding="utf-8-sig", newline="") as lines:
             reader = csv.DictReader(lines)
             header = list(reader.fieldnames or [])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,21 @@ import timm
 import torch
 from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
+from timm.models import build_model_with_cfg, load_model_config_from_hf
+from timm.models._hub import load_model_config_from_path
 
-from tlkit.errors import PluginError, WeightsError
+from tlkit.errors import PluginError, WeightsError, close_matches
 from tlkit.utils.connectivity import hub_url, why_unreachable
+
+#: Arguments that timm itself hands to a network's batch norms.
+BATCH_NORM_ARGUMENTS = {"bn_eps", "bn_momentum"}
+#: Arguments that say where weights come from, or where a network is made.
+LOADING_ARGUMENTS = {
+    *inspect.signature(timm.create_model).parameters,
+    *inspect.signature(build_model_with_cfg).parameters,
+    "device",
+    "dtype",
+}
 
 
 def create_model(name: str, model_args: Mapping[str, Any], *, pretrained: bool) -> Any:
@@ -23,11 +37,8 @@ def create_model(name: str, model_args: Mapping[str, Any], *, pretrained: bool) 
         PluginError: timm rejects the name or the arguments.
     """
     overlay = None
-    if name.startswith("local-dir:"):
-        _check_folder(Path(name.partition(":")[2]))
-    elif name.startswith("hf-hub:"):
-        _check_hub(name.partition(":")[2].partition("@")[0], name)
-    elif pretrained:
+    check_arguments(name, model_args)
+    if pretrained and ":" not in name:
         overlay = _locate_weights(name)
     try:
         return timm.create_model(name, pretrained=pretrained, pretrained_cfg_overlay=overlay, **model_args)
@@ -37,6 +48,56 @@ def create_model(name: str, model_args: Mapping[str, Any], *, pretrained: bool) 
         raise PluginError(f"backbone {name!r} could not be made: {error}") from error
     except (TypeError, ValueError, AssertionError) as error:
         raise PluginError(f"backbone {name!r} with model_args {model_args}: {error}") from error
+
+
+def saved_config(name: str) -> tuple[str, dict[str, Any]]:
+    """Returns the architecture and its arguments: of an address, those in its config.json.
+
+    Raises:
+        WeightsError: the folder or repository has no such configuration.
+    """
+    scheme, colon, address = name.partition(":")
+    if not colon:
+        return name.partition(".")[0], {}
+    read = load_model_config_from_path if scheme == "local-dir" else load_model_config_from_hf
+    try:
+        _, architecture, arguments = read(address)
+        return str(architecture), dict(arguments or {})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{name}: its config.json is not timm's: {error}") from error
+
+
+def check_arguments(name: str, model_args: Mapping[str, Any]) -> None:
+    """Checks that arguments, those of a folder or repository included, are a network's own.
+
+    Others are timm's way to read weights from any file or address; a stranger's recipe or folder may name
+    them. What a network takes is read from the classes of its module in timm.
+
+    Raises:
+        PluginError: an argument is unknown.
+    """
+    if name.startswith("local-dir:"):
+        _check_folder(Path(name.partition(":")[2]))
+    elif name.startswith("hf-hub:"):
+        _check_hub(name.partition(":")[2].partition("@")[0], name)
+    architecture, saved = saved_config(name)
+    if not timm.is_model(architecture):
+        raise PluginError(f"backbone {name!r}: timm knows no architecture {architecture!r}")
+    known = _network_arguments(architecture)
+    for argument in (*model_args, *saved):
+        if argument not in known:
+            raise PluginError(
+                f"backbone {name!r}: model_args: {architecture} has no argument {argument!r}"
+                f"{close_matches(argument, known)}"
+            )
+
+
+def _network_arguments(architecture: str) -> set[str]:
+    module = sys.modules[timm.models.model_entrypoint(architecture).__module__]
+    classes = {base for value in vars(module).values() if isinstance(value, type) for base in value.__mro__}
+    networks = [cls for cls in classes if issubclass(cls, torch.nn.Module)]
+    names = {name for cls in networks for name in inspect.signature(cls).parameters}
+    return (names | BATCH_NORM_ARGUMENTS) - LOADING_ARGUMENTS
 
 
 def _check_folder(folder: Path) -> None:

@@ -18,6 +18,7 @@ from PIL import Image as PillowImage
 from PIL import ImageOps, UnidentifiedImageError
 
 from tlkit.parts.source import Sample
+from tlkit.utils.regular_files import read_regular
 
 PillowImage.init()
 #: Only formats that Pillow decodes itself: EPS, for one, would run Ghostscript on an untrusted file.
@@ -54,6 +55,10 @@ class UnreadableImage(Exception):
     """An image that cannot be decoded; the message is the reason."""
 
 
+class ChangedImage(UnreadableImage):
+    """An image file that is not the one that was read before."""
+
+
 def decode(content: bytes) -> PillowImage.Image:
     """Decodes the content of an image file to an upright RGB image; see `upright`.
 
@@ -83,9 +88,21 @@ def upright(image: PillowImage.Image) -> PillowImage.Image:
     return image.convert("RGB")
 
 
-def read_image(path: Path) -> PillowImage.Image:
-    """Reads and decodes an image file; see `decode`."""
-    return decode(_read_bytes(path))
+def read_image(path: Path, sha256: str | None = None) -> PillowImage.Image:
+    """Reads and decodes an image file; see `decode`.
+
+    Args:
+        path: the file.
+        sha256: the hash of its bytes when it was read before; None: it was not.
+
+    Raises:
+        UnreadableImage: as `decode`.
+        ChangedImage: it has another hash.
+    """
+    content = _read_bytes(path)
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise ChangedImage("the file has changed since it was read")
+    return decode(content)
 
 
 def inspect_images(
@@ -132,9 +149,7 @@ def _inspect(sample: Sample) -> Image | str:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UnreadableImage(f"the file is larger than {MAX_BYTES:,} bytes")
-        content = path.read_bytes()
+        content = read_regular(path, MAX_BYTES)
     except OSError as error:
         raise UnreadableImage(_reason(error)) from error
     if not content:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tlkit.errors import RunFolderError
 from tlkit.training.history import EpochMetrics
 from tlkit.utils.json_files import JsonModel, parse_json
+from tlkit.utils.regular_files import read_regular
 
 
 class Event(JsonModel):
@@ -96,7 +97,7 @@ def read_events(path: Path) -> list[AnyEvent]:
         return []
     try:
         # a cut may be within a character, so lines are divided before they are decoded
-        lines = [line.decode() for line in path.read_bytes().split(b"\n")[:-1]]
+        lines = [line.decode() for line in read_regular(path).split(b"\n")[:-1]]
     except (OSError, UnicodeDecodeError) as error:
         raise RunFolderError(f"{path} cannot be read: {error}") from error
     return [

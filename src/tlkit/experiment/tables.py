@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tlkit.errors import RunFolderError
+from tlkit.utils.regular_files import check_regular
 
 #: The values of the column `split`.
 PARTS = ("train", "val", "test", "unlabelled")
@@ -26,6 +27,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[st
         RunFolderError: it cannot be read, has other columns, or a row has too few or too many cells.
     """
     try:
+        check_regular(path)
         with path.open(newline="", encoding="utf-8") as file:
             rows = csv.reader(file)
             header = next(rows, [])

@@ -7,25 +7,31 @@ A model folder has ``model.safetensors``, and ``config.json`` in timm's own form
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
-from pydantic import BaseModel, Field, PositiveFloat
+import torch
+from pydantic import AfterValidator, BaseModel, Field
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tlkit.errors import RunFolderError, TlkitError
 from tlkit.model.classifier import Classifier
+from tlkit.model.limits import built_within, check_options
 from tlkit.parts.backbone import Backbone
 from tlkit.parts.preprocess import TIMM_CROP_MODES, Interpolation, Preprocess, Resize
-from tlkit.recipe.schema import PartSpec, PartTable
+from tlkit.recipe.schema import CropFraction, Fraction, ImageSize, Mean, PartSpec, PartTable, Std
+from tlkit.runtime.memory import free_memory
 from tlkit.utils.atomic_write import atomic_write
 from tlkit.utils.formatting import shortlist
+from tlkit.utils.hashing import file_sha256
 from tlkit.utils.json_files import JsonModel, parse_json, read_text, write_json
+from tlkit.utils.regular_files import check_regular
 
 FORMAT = 1
 LIBRARIES = ("tlkit", "torch", "timm", "safetensors")
@@ -39,19 +45,34 @@ class Calibration(JsonModel):
         reject_below: confidence below which an image stays unclassified, or None.
     """
 
-    temperature: Annotated[float, Field(gt=0)]
-    reject_below: float | None = None
+    temperature: Annotated[float, Field(ge=1e-3, le=1e3)]
+    reject_below: Fraction | None = None
+
+
+ClassName = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+def _distinct(classes: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(classes)) < len(classes):
+        twice = next(name for index, name in enumerate(classes) if name in classes[:index])
+        raise ValueError(f"{twice!r} is there twice")
+    return classes
+
+
+def _bounded(part: PartSpec) -> PartSpec:
+    check_options(part.options)
+    return part
 
 
 class PreprocessDescription(JsonModel):
     """The preprocessing that images need; see `tlkit.Preprocess`."""
 
-    size: Annotated[int, Field(ge=1)]
+    size: ImageSize
     resize: Resize
-    crop: Annotated[float, Field(gt=0, le=1)]
+    crop: CropFraction
     interpolation: Interpolation
-    mean: tuple[float, float, float]
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    mean: tuple[Mean, Mean, Mean]
+    std: tuple[Std, Std, Std]
 
     def to_preprocess(self) -> Preprocess:
         """Returns it as the part that preprocesses images."""
@@ -71,17 +92,19 @@ class ModelDescription(JsonModel):
         calibration: how logits become answers.
         versions: of the libraries that it was trained with.
         sha256: checksum of model.safetensors.
+        config_sha256: checksum of what config.json has besides this key.
     """
 
     format: int
-    backbone: PartTable
-    head: PartTable
+    backbone: Annotated[PartTable, AfterValidator(_bounded)]
+    head: Annotated[PartTable, AfterValidator(_bounded)]
     preprocess: PreprocessDescription
-    classes: Annotated[tuple[str, ...], Field(min_length=1)]
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=1), AfterValidator(_distinct)]
     classifier_layer: str | None = None
     calibration: Calibration
     versions: dict[str, str]
     sha256: str
+    config_sha256: str = ""
 
 
 class ModelConfig(JsonModel):
@@ -99,6 +122,9 @@ class PartMaker(Protocol):
 
     def make(self, kind: str, name: str, part_options: Mapping[str, Any], *args: Any) -> Any:
         """Makes the part of that kind and name."""
+
+    def check_self_contained(self, kind: str, name: str, part_options: Mapping[str, Any]) -> None:
+        """Raises PluginError if making that part would read weights, or files, from elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -169,10 +195,10 @@ def save_model(
                 classifier_layer=layer,
                 calibration=calibration,
                 versions={name: version(name) for name in LIBRARIES},
-                sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
+                sha256=file_sha256(weights),
             )
             config = _config(backbone, classes, layer, description)
-            write_json(temporary / "config.json", config, exclude_none=True, fallback=str)
+            write_json(temporary / "config.json", _signed(config), exclude_none=True, fallback=str)
     except (OSError, SafetensorError) as error:
         raise RunFolderError(f"the model cannot be written to {folder}: {error}") from error
 
@@ -181,17 +207,21 @@ def load_model(folder: Path, registry: PartMaker) -> SavedModel:
     """Loads a model folder.
 
     Raises:
-        RunFolderError: it is not a model folder, incomplete, altered, or made by a newer tlkit.
+        RunFolderError: it is not a model folder, incomplete, altered, made by a newer tlkit, or it names
+            parts that would read anything but the folder's own files.
     """
     config, state = _read(folder)
     description = config.tlkit
     try:
-        backbone = make_backbone(registry, description.backbone, description.preprocess.model_dump())
-        part = description.head
-        head = registry.make("head", part.name, part.options, backbone, description.classes)
+        for kind, part in (("backbone", description.backbone), ("head", description.head)):
+            registry.check_self_contained(kind, part.name, part.options)
+        with built_within({name: tuple(value.shape) for name, value in state.items()}):
+            backbone = make_backbone(registry, description.backbone, description.preprocess.model_dump())
+            part = description.head
+            head = registry.make("head", part.name, part.options, backbone, description.classes)
+        classifier = Classifier(backbone, head)
     except TlkitError as error:
         raise RunFolderError(f"{folder} cannot be loaded: {error}") from error
-    classifier = Classifier(backbone, head)
     load_state(classifier, state, folder)
     classifier.eval()
     return SavedModel(classifier, backbone, config)
@@ -216,7 +246,10 @@ def read_config(folder: Path) -> ModelConfig:
     text = read_text(path, RunFolderError)
     if parse_json(text, _FormatOnly, RunFolderError, str(path)).tlkit.format > FORMAT:
         raise RunFolderError(f"{folder} was made by a newer tlkit than this one: update tlkit")
-    return parse_json(text, ModelConfig, RunFolderError, str(path))
+    config = parse_json(text, ModelConfig, RunFolderError, str(path))
+    if _config_sha256(text) != config.tlkit.config_sha256:
+        raise RunFolderError(f"{path} is not as tlkit wrote it: tlkit.config_sha256 is another")
+    return config
 
 
 def read_state(folder: Path) -> dict[str, Tensor]:
@@ -259,13 +292,16 @@ def _read(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     config = read_config(folder)
     weights = folder / "model.safetensors"
     try:
-        content = weights.read_bytes()
-        state = load(content)
+        size, free = check_regular(weights), free_memory(torch.device("cpu"))
+        if size > free:
+            raise RunFolderError(f"{weights} needs {size:,} bytes of memory, of which {free:,} are free")
+        state = load_file(weights)
+        checksum = file_sha256(weights)
     except FileNotFoundError as error:
         raise RunFolderError(f"{folder} is not a model folder: it has no model.safetensors") from error
     except (SafetensorError, OSError, ValueError) as error:
         raise RunFolderError(f"{weights} cannot be read: {error}") from error
-    if hashlib.sha256(content).hexdigest() != config.tlkit.sha256:
+    if checksum != config.tlkit.sha256:
         raise RunFolderError(f"{weights} is not the file that config.json was written for")
     layer = config.tlkit.classifier_layer
     if layer:
@@ -300,6 +336,20 @@ def _config(
         pretrained_cfg=pretrained,
         tlkit=description,
     )
+
+
+def _signed(config: ModelConfig) -> ModelConfig:
+    """Returns a configuration with its own checksum."""
+    text = config.model_dump_json(by_alias=True, exclude_none=True, fallback=str)
+    description = config.tlkit.model_copy(update={"config_sha256": _config_sha256(text)})
+    return config.model_copy(update={"tlkit": description})
+
+
+def _config_sha256(text: str) -> str:
+    """Returns the checksum of config.json without its own checksum, however its keys are ordered."""
+    content = json.loads(text)
+    content["tlkit"].pop("config_sha256", None)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _timm_layer(classifier: Classifier, backbone: Backbone) -> str | None:

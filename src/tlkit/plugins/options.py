@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import NoneType, SimpleNamespace, UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -87,6 +87,11 @@ def without_weights(factory: Factory) -> dict[str, Any]:
     if named or "none" in allowed:  # alone, Literal's arguments are its values
         return {"weights": "none"}
     return {"weights": None} if NoneType in allowed else {}
+
+
+def paths(factory: Factory) -> list[str]:
+    """Returns the names of the options whose values may be paths."""
+    return [name for name, annotation in _types(factory).items() if _has_path(annotation)]
 
 
 def module_file(factory: Factory) -> str | None:
@@ -256,6 +261,12 @@ def _path(value: Any, words: Collection[Any] = ()) -> Any:
     if not isinstance(value, str) or value in words:
         return value
     return getattr(value, "folder", Path.cwd()) / Path(value).expanduser()
+
+
+def _has_path(annotation: Any) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, PurePath):
+        return True
+    return any(_has_path(argument) for argument in get_args(annotation))
 
 
 def _not_bool(value: Any) -> Any:

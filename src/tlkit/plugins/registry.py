@@ -245,6 +245,30 @@ class Registry:
         with _attribute_errors(part.owner, f"making {kind} {name!r}"):
             return part.factory(*args, **converted)
 
+    def check_self_contained(
+        self, kind: str, name: str, part_options: Mapping[str, Any], factory: Factory | None = None
+    ) -> None:
+        """Checks that a part would be made without weights or files from elsewhere, as a model folder's must.
+
+        Args:
+            kind: one of KINDS.
+            name: the part's name.
+            part_options: its options.
+            factory: makes it; the registered one unless given.
+
+        Raises:
+            PluginError: it would not, or there is no such part.
+        """
+        if ":" in name:
+            raise PluginError(f"{kind} {name!r} is an address, and a model folder has its own weights")
+        factory = factory or self.find(kind, name).factory
+        for option, value in (options.without_weights(factory) if kind == "backbone" else {}).items():
+            if part_options.get(option, "") != value:
+                raise PluginError(f"{kind} {name!r}: {option!r} must be {value!r} in a model folder")
+        for option in options.paths(factory):
+            if part_options.get(option) not in (None, "none"):
+                raise PluginError(f"{kind} {name!r}: {option!r} is a path, and a model folder names none")
+
     def without_weights(self, backbone: str) -> dict[str, Any]:
         """Returns the options that make that backbone without loading weights."""
         return options.without_weights(self.find("backbone", backbone).factory)

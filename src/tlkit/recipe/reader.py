@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from tlkit.errors import RecipeError, close_matches
+from tlkit.utils.regular_files import read_regular
 
 Tree = dict[str, Any]
 
+#: A recipe is smaller than this, in bytes.
+MAX_BYTES = 2**20
 #: Tables that describe a part: one with a name replaces the inherited one, one without merges into it.
 PARTS = frozenset({"source", "backbone", "head", "freeze", "augmentation", "optimizer", "schedule"})
 #: Keys whose value is a path, besides any string that ends in .safetensors.
@@ -123,8 +126,7 @@ def _read(file: Path, extended_by: tuple[Path, ...]) -> Tree:
         circle = " extends ".join(str(path) for path in (*extended_by, file))
         raise RecipeError([f"extends: recipes extend each other in a circle: {circle}"], recipe=str(file))
     try:
-        with file.open("rb") as stream:
-            tree = tomllib.load(stream)
+        tree = tomllib.loads(read_regular(file, MAX_BYTES).decode())
     except FileNotFoundError as error:
         siblings = sorted(path.name for path in file.parent.glob("*.toml")) if file.parent.is_dir() else []
         hint = close_matches(file.name, siblings)

@@ -14,7 +14,13 @@ from tlkit.recipe.reader import Tree
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+#: A number of images, epochs, views or seconds: more than anyone has.
+Count = Annotated[int, Field(ge=1, le=10**9)]
+#: Image sizes in pixels, and what becomes of pixels, within what a network can be meant for.
+ImageSize = Annotated[int, Field(ge=1, le=4096)]
+CropFraction = Annotated[float, Field(ge=0.1, le=1)]
+Mean = Annotated[float, Field(ge=-1e4, le=1e4)]
+Std = Annotated[float, Field(ge=1e-4, le=1e4)]
 Location = Annotated[Path, BeforeValidator(lambda value: Path(value) if isinstance(value, str) else value)]
 #: What every recipe inherits, so that a table without a name has something to merge into.
 DEFAULTS: Tree = {"head": "linear", "training": {"optimizer": {"name": "adamw", "lr": 1e-3}}}
@@ -34,7 +40,7 @@ MESSAGES = {
 class Spec(BaseModel):
     """Base of the tables: unknown keys and values of another type are errors."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class PartSpec(BaseModel):
@@ -132,7 +138,7 @@ class TrainingSpec(Spec):
         class_weights: "balanced" gives classes with fewer images more weight in the loss.
     """
 
-    epochs: Annotated[int, Field(ge=0)] = 30
+    epochs: Annotated[int, Field(ge=0, le=1_000_000)] = 30
     batch_size: Count = 32
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     optimizer: PartTable = PartSpec(name="adamw", options={"lr": 1e-3})
@@ -144,12 +150,12 @@ class TrainingSpec(Spec):
 class PreprocessSpec(Spec):
     """Overrides of the backbone's own preprocessing; see `tlkit.Preprocess`."""
 
-    size: Count | None = None
+    size: ImageSize | None = None
     resize: Literal["crop", "squash", "pad"] | None = None
-    crop: Annotated[float, Field(gt=0, le=1)] | None = None
+    crop: CropFraction | None = None
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
-    mean: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None
-    std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)] | None = None
+    mean: Annotated[list[Mean], Field(min_length=3, max_length=3)] | None = None
+    std: Annotated[list[Std], Field(min_length=3, max_length=3)] | None = None
 
 
 class FeaturesSpec(Spec):
@@ -179,7 +185,7 @@ class RecipeSpec(Spec):
     """A whole recipe as written."""
 
     name: Name
-    seed: int = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     goal: Annotated[float, Field(gt=0, le=1)] | None = None
     reject_below: Fraction | None = None
     data: DataSpec

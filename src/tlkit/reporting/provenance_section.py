@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tlkit.errors import TlkitError
+from tlkit.errors import RunFolderError, TlkitError
 from tlkit.experiment.record import PhaseRecord, RunRecord
 from tlkit.experiment.results import RunDescription
 from tlkit.model.saving import read_config
 from tlkit.plugins import options
 from tlkit.plugins.registry import Registry
+from tlkit.utils.json_files import read_text
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def make_provenance_section(record: RunRecord, registry: Registry) -> Provenance
         command=_format_command(record.description.command) if record.description else "",
         description=record.description,
         weights={phase.name: _describe_weights(phase, registry) for phase in record.phases},
-        recipe=(record.folder / "recipe.toml").read_text(encoding="utf-8"),
+        recipe=read_text(record.folder / "recipe.toml", RunFolderError),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-from tlkit.data.images import Image, UnreadableImage, read_image
+from tlkit.data.images import ChangedImage, Image, UnreadableImage, read_image
 from tlkit.experiment.record import RunRecord, find_image_files
 from tlkit.parts.source import Sample
 from tlkit.plugins.registry import Registry
@@ -47,12 +47,11 @@ class RunImages:
             return None
         try:
             sample = self._with_file(sample)
-            content = sample.path.read_bytes()
-            if hashlib.sha256(content).hexdigest() == row.sha256:
-                read_image(sample.path)
-                return Image(sample, row.sha256, row.width, row.height)
+            read_image(sample.path, row.sha256)
+            return Image(sample, row.sha256, row.width, row.height)
+        except ChangedImage:
             self._missing.add("Some images of the run have been changed since and are not shown.")
-        except (OSError, UnreadableImage):
+        except UnreadableImage:
             self._missing.add("Some images of the run can no longer be read and are not shown.")
         return None
 

@@ -117,6 +117,11 @@ class PartUnderTest:
             return self.factory(*args, **options.convert(self.factory, part_options))
         return self.registry.make(kind, name, part_options, *args)
 
+    def check_self_contained(self, kind: str, name: str, part_options: Mapping[str, Any]) -> None:
+        """Checks the part as `Registry.check_self_contained` does."""
+        factory = self.factory if (kind, name) == (self.kind, self.name) else None
+        self.registry.check_self_contained(kind, name, part_options, factory)
+
 
 def run_check(part: PartUnderTest, check: Check[Subject], subject: Subject) -> Result:
     """Runs one check; any exception that it raises becomes its result."""

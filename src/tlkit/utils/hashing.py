@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 
 def digest(*parts: object) -> str:
     """Hashes the `repr` of `parts`, which must describe their content: 40 hexadecimal digits."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:40]
+
+
+def file_sha256(path: Path) -> str:
+    """Returns the sha256 of a file's content, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def seed(*parts: object) -> int:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tlkit.errors import TlkitError
 from tlkit.utils.atomic_write import atomic_write
 from tlkit.utils.formatting import shortlist
+from tlkit.utils.regular_files import read_regular
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -71,7 +72,7 @@ def read_text(path: Path, error: type[TlkitError]) -> str:
         TlkitError: of type `error`; it cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return read_regular(path).decode()
     except (OSError, UnicodeDecodeError) as problem:
         reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else problem
         raise error(f"{path} cannot be read: {reason}") from problem

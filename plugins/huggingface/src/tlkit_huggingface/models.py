@@ -13,12 +13,22 @@ import torch
 import transformers
 from huggingface_hub import try_to_load_from_cache
 from torch import nn
+from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 from transformers.utils import logging
 
 from tlkit import PluginError, TlkitError, WeightsError, close_matches, hub_url, why_unreachable
 
 #: Keys of a config.json that do not affect the network: where it came from, names of classes.
 _UNRELATED = ("_name_or_path", "id2label", "label2id", "transformers_version")
+#: Kinds of models that hold a network of another library, found by its name.
+_WRAPPERS = ("timm_",)
+#: Kinds of models that take images.
+_IMAGE_MODELS = {
+    kind
+    for kind in (*MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES, *IMAGE_PROCESSOR_MAPPING_NAMES)
+    if not kind.startswith(_WRAPPERS)
+}
 #: An address that begins with one of these is a folder, not an id on the hub.
 _FOLDER_PREFIXES = (".", "/", "~")
 
@@ -182,7 +192,22 @@ def _to_dict(config: Any) -> dict[str, Any]:
 def _from_dict(config: Mapping[str, Any]) -> Any:
     if not isinstance(config.get("model_type"), str):
         raise PluginError("config: needs a model_type, as every config.json of transformers has")
+    if config["model_type"] not in _IMAGE_MODELS:
+        kinds = close_matches(config["model_type"], _IMAGE_MODELS)
+        raise PluginError(f"config: {config['model_type']!r} is not a kind of image model{kinds}")
+    _check_self_contained(config)
     return transformers.AutoConfig.for_model(**config)
+
+
+def _check_self_contained(config: Mapping[str, Any]) -> None:
+    """Raises if a configuration, or a part of it, names another network, which could be anywhere."""
+    for key, value in config.items():
+        if (key == "auto_map" or "backbone" in key) and value:
+            raise PluginError(f"config: {key!r} names another network, which is not supported")
+        if isinstance(value, Mapping):
+            if str(value.get("model_type", "")).startswith(_WRAPPERS):
+                raise PluginError(f"config: {key!r} wraps another network, which is not supported")
+            _check_self_contained(value)
 
 
 def _auto_class(config: Mapping[str, Any]) -> Any:
