@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tlkit.errors import RunFolderError
 from tlkit.model.saving import Calibration, load_model, save_model
+from tlkit.plugins import options
 from tlkit.testing.backbone_subject import Subject
 from tlkit.testing.runner import CLASSES, EXACT_TOLERANCE, CheckFailed, relative_difference
 from tlkit.testing.train_step import changed_names
@@ -28,7 +29,7 @@ def a_model_folder_restores_it(subject: Subject) -> None:
             folder,
             classifier,
             subject.backbone,
-            backbone_table={"name": part.name, **part.options},
+            backbone_table={"name": part.name, **part.options, **options.without_weights(part.factory)},
             head_table={"name": "linear"},
             classes=CLASSES,
             calibration=Calibration(temperature=1.0),
