@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from networks import KINDS, REGISTRY, backbone, classifier, partitioned, tiny
+from PIL import Image as PillowImage
 from torch import Tensor, nn
 
 from tlkit.data import views as views_module
@@ -185,7 +186,12 @@ def test_an_image_is_decoded_once_for_all_its_views(
     jobs = plan_extraction(requests, store, COMPUTE)
     assert [len(job) for job in jobs] == [160]
     decoded: list[Path] = []
-    monkeypatch.setattr(views_module, "read_image", lambda path: decoded.append(path) or read_image(path))
+
+    def read(path: Path, sha256: str) -> PillowImage.Image:
+        decoded.append(path)
+        return read_image(path, sha256)
+
+    monkeypatch.setattr(views_module, "read_image", read)
     assert extract_features(jobs, store, COMPUTE, ViewReader()) == {owner: 160}
     # an image at the end of one batch may go on in the next; 32 is a multiple of 4
     assert sorted(decoded) == sorted(image.sample.path for image in images)

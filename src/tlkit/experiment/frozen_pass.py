@@ -40,16 +40,19 @@ class FrozenPass:
 
     def run(self, phases: Sequence[PreparedPhase]) -> None:
         """Computes what the store lacks of these phases' features."""
-        for compute in dict.fromkeys(prepared.compute for prepared in phases):
+        configs = [config for prepared in phases for config in (prepared.compute, prepared.evaluation)]
+        for compute in dict.fromkeys(configs):
             with ExitStack() as devices:
-                together = [prepared for prepared in phases if prepared.compute == compute]
+                together = [
+                    prepared for prepared in phases if compute in (prepared.compute, prepared.evaluation)
+                ]
                 for prepared in together:
                     devices.enter_context(prepared.on_device())
                 self._run_together(together, compute)
 
     def _run_together(self, phases: Sequence[PreparedPhase], compute: ComputeConfig) -> None:
         began = time.perf_counter()
-        requests = [request for prepared in phases for request in prepared.requests(self._dataset)]
+        requests = [request for prepared in phases for request in prepared.requests(self._dataset, compute)]
         jobs = plan_extraction(requests, self.store, compute)
         process_state().wait_for_everyone()  # no process writes before all have planned
         total = sum(len(job) for job in jobs)

@@ -14,10 +14,10 @@ from tlkit.data.feed import Feed
 from tlkit.data.images import Image
 from tlkit.data.views import View
 from tlkit.evaluation.calibration import fit_temperature, probabilities
-from tlkit.evaluation.metrics import evaluate, summary
+from tlkit.evaluation.metrics import Scores, TestScores, evaluate, summary
 from tlkit.experiment.frozen_pass import FrozenPass
 from tlkit.experiment.log import EpochEnded
-from tlkit.experiment.observer import Events, Observer, Run, Tick
+from tlkit.experiment.observer import Events, Observer, Run
 from tlkit.experiment.planning import PreparedPhase
 from tlkit.experiment.results import PhaseResult, PhaseSeconds
 from tlkit.experiment.run_folder import RunFolder, SplitProbabilities
@@ -26,6 +26,7 @@ from tlkit.features.feeds import CachedFeed, ImageFeed
 from tlkit.features.store import Rows
 from tlkit.model.saving import Calibration, load_state, read_state, save_model
 from tlkit.plugins.registry import Registry
+from tlkit.runtime.devices import ComputeConfig
 from tlkit.runtime.distributed import broadcast_from_main, process_state
 from tlkit.training.history import EpochMetrics, History
 from tlkit.training.loop import TrainingInputs, predict, train
@@ -56,24 +57,42 @@ class PhaseContext:
 
 
 @dataclass(frozen=True)
+class PhaseEvaluation:
+    """How good a phase's classifier is, computed as `tlkit.load` predicts with its model folder.
+
+    Attributes:
+        temperature: fitted on the validation images.
+        val: scores on the validation images.
+        test: scores on the test images.
+        probabilities: calibrated, ``(N, classes)``, of validation, test and unlabelled images; None: those of
+            the phase that it starts from, whose weights were kept.
+    """
+
+    temperature: float
+    val: Scores
+    test: TestScores
+    probabilities: dict[str, NDArray[np.float64]] | None
+
+
+@dataclass(frozen=True)
 class PhaseOutcome:
     """What comes of a phase, besides its trained network.
 
     Attributes:
         result: its entry in results.json.
         history: its epochs.
-        probabilities: calibrated, ``(N, classes)``, of validation, test and unlabelled images.
+        evaluation: its classifier's scores and probabilities.
     """
 
     result: PhaseResult
     history: History
-    probabilities: dict[str, NDArray[np.float64]]
+    evaluation: PhaseEvaluation
 
 
 def run_phase(prepared: PreparedPhase, context: PhaseContext) -> PhaseOutcome:
     """Trains one phase, and predicts with it; writes nothing but events and its checkpoint."""
     name, began = prepared.phase.name, time.perf_counter()
-    frozen_pass, splits = context.frozen_pass, context.dataset.splits
+    frozen_pass = context.frozen_pass
     # part of a pass that was made for several phases before this one began
     shared_pass = frozen_pass.seconds.get(name, 0.0)
     with prepared.on_device():
@@ -81,15 +100,11 @@ def run_phase(prepared: PreparedPhase, context: PhaseContext) -> PhaseOutcome:
             load_start(prepared, context.folder)
             frozen_pass.run([prepared])
         extracted = time.perf_counter()
-        feeds = make_feeds(prepared, context.dataset, frozen_pass, context.run.recipe.seed)
+        feeds = training_feeds(prepared, context.dataset, frozen_pass, context.run.recipe.seed)
         fed = time.perf_counter()
         history = _train(prepared, feeds, context)
         trained = time.perf_counter()
-        logits = _predict(prepared, feeds, context)
-    temperature = fit_temperature(logits["val"], labels_of(splits.val))
-    calibrated = {part: probabilities(values, temperature) for part, values in logits.items()}
-    val = summary(calibrated["val"], labels_of(splits.val))
-    test = evaluate(calibrated["test"], labels_of(splits.test))
+        evaluation = _kept_evaluation(prepared, history, context) or _evaluate(prepared, feeds, context)
     ended = time.perf_counter()
     result = PhaseResult(
         name=name,
@@ -104,11 +119,11 @@ def run_phase(prepared: PreparedPhase, context: PhaseContext) -> PhaseOutcome:
             training=round(trained - fed, 3),
             evaluation=round(ended - trained, 3),
         ),
-        temperature=temperature,
-        val=val,
-        test=test,
+        temperature=evaluation.temperature,
+        val=evaluation.val,
+        test=evaluation.test,
     )
-    return PhaseOutcome(result, history, calibrated)
+    return PhaseOutcome(result, history, evaluation)
 
 
 def write_phase(prepared: PreparedPhase, outcome: PhaseOutcome, context: PhaseContext) -> None:
@@ -132,9 +147,14 @@ def write_phase(prepared: PreparedPhase, outcome: PhaseOutcome, context: PhaseCo
                 temperature=outcome.result.temperature, reject_below=context.run.recipe.reject_below
             ),
         )
-    images = {"val": dataset.splits.val, "test": dataset.splits.test, "unlabelled": dataset.unlabelled}
-    rows = [SplitProbabilities(part, images[part], values) for part, values in outcome.probabilities.items()]
-    folder.write_predictions(phase.name, dataset.classes, rows)
+    evaluated = outcome.evaluation.probabilities
+    if evaluated is None:
+        assert phase.start_from is not None
+        folder.copy_predictions(phase.start_from, phase.name)
+    else:
+        images = evaluated_images(dataset)
+        rows = [SplitProbabilities(part, images[part], values) for part, values in evaluated.items()]
+        folder.write_predictions(phase.name, dataset.classes, rows)
     process_state().wait_for_everyone()
 
 
@@ -151,32 +171,49 @@ def labels_of(images: Sequence[Image]) -> NDArray[np.int64]:
     return np.array([image.sample.label for image in images], np.int64)
 
 
-def make_feeds(
+def evaluated_images(dataset: Dataset) -> dict[str, tuple[Image, ...]]:
+    """Returns the images that every phase is evaluated on, by part."""
+    return {"val": dataset.splits.val, "test": dataset.splits.test, "unlabelled": dataset.unlabelled}
+
+
+def training_feeds(
     prepared: PreparedPhase, dataset: Dataset, frozen_pass: FrozenPass, recipe_seed: int
 ) -> dict[str, Feed]:
-    """Returns the phase's feeds: `val`, `test`, `unlabelled`, and `train` where it trains."""
-    splits, unlabelled = dataset.splits, dataset.unlabelled
-    network, compute = prepared.network, prepared.compute
-    feeds: dict[str, Feed] = {}
-    for name, images, cached in (
-        ("val", splits.val, prepared.caches_features),
-        ("test", splits.test, prepared.caches_small(splits.test)),
-        ("unlabelled", unlabelled, prepared.caches_small(unlabelled)),
-    ):
-        offsets = [0] * len(images)
-        if cached:
-            rows = [_rows(prepared, prepared.plain, images, frozen_pass)]
-            feeds[name] = CachedFeed(rows, offsets, network, compute)
-        else:
-            # validation images are read again each epoch, the others once
-            again = name == "val" and prepared.trains
-            views = [prepared.plain]
-            feeds[name] = ImageFeed(
-                frozen_pass.reader, images, views, offsets, network, compute, remember=again
-            )
-    if prepared.trains:
-        feeds["train"] = _training_feed(prepared, splits.train, frozen_pass, recipe_seed)
-    return feeds
+    """Returns the feeds `train` and `val` that a phase trains with; none where it does not train."""
+    if not prepared.trains:
+        return {}
+    val = dataset.splits.val
+    return {
+        # read again each epoch
+        "val": _plain_feed(
+            prepared, val, frozen_pass, prepared.compute, cached=prepared.caches_features, remember=True
+        ),
+        "train": _training_feed(prepared, dataset.splits.train, frozen_pass, recipe_seed),
+    }
+
+
+def evaluation_feed(prepared: PreparedPhase, images: tuple[Image, ...], frozen_pass: FrozenPass) -> Feed:
+    """Returns the feed that a trained phase is evaluated with on these images."""
+    cached = prepared.caches_small(images)
+    return _plain_feed(prepared, images, frozen_pass, prepared.evaluation, cached=cached)
+
+
+def _plain_feed(
+    prepared: PreparedPhase,
+    images: tuple[Image, ...],
+    frozen_pass: FrozenPass,
+    compute: ComputeConfig,
+    *,
+    cached: bool,
+    remember: bool = False,
+) -> Feed:
+    """Returns a feed of the plain view, from cached features or from the images."""
+    network, offsets = prepared.network, [0] * len(images)
+    if cached:
+        rows = [_rows(prepared, prepared.plain, images, frozen_pass, compute)]
+        return CachedFeed(rows, offsets, network, compute)
+    views, reader = [prepared.plain], frozen_pass.reader
+    return ImageFeed(reader, images, views, offsets, network, compute, remember=remember)
 
 
 def _training_feed(
@@ -186,18 +223,22 @@ def _training_feed(
     generator = np.random.default_rng(seed(recipe_seed, prepared.phase.name, "views"))
     offsets = generator.integers(len(views), size=len(images)).tolist()
     if prepared.caches_training:
-        rows = [_rows(prepared, view, images, frozen_pass) for view in views]
+        rows = [_rows(prepared, view, images, frozen_pass, compute) for view in views]
         return CachedFeed(rows, offsets, network, compute)
     fresh = prepared.phase.views == "fresh"
     return ImageFeed(frozen_pass.reader, images, views, offsets, network, compute, remember=True, fresh=fresh)
 
 
 def _rows(
-    prepared: PreparedPhase, view: View, images: Sequence[Image], frozen_pass: FrozenPass
+    prepared: PreparedPhase,
+    view: View,
+    images: Sequence[Image],
+    frozen_pass: FrozenPass,
+    compute: ComputeConfig,
 ) -> list[Rows]:
     names = [image.sha256 for image in images]
     return [
-        frozen_pass.store.column(column_key(boundary, view, prepared.compute)).rows(names)
+        frozen_pass.store.column(column_key(boundary, view, compute)).rows(names)
         for boundary in prepared.network.boundaries
     ]
 
@@ -230,19 +271,35 @@ def _train(prepared: PreparedPhase, feeds: Mapping[str, Feed], context: PhaseCon
         return train(prepared.network, inputs, phase.training, compute, checkpoint, epoch_ended, tick)
 
 
-def _predict(
-    prepared: PreparedPhase, feeds: Mapping[str, Feed], context: PhaseContext
-) -> dict[str, NDArray[np.float64]]:
-    """Returns the logits of validation, test and unlabelled images."""
-    parts = [part for part in ("val", "test", "unlabelled") if len(feeds[part])]
-    total = sum(len(feeds[part]) for part in parts)
+def _kept_evaluation(
+    prepared: PreparedPhase, history: History, context: PhaseContext
+) -> PhaseEvaluation | None:
+    """Returns the evaluation of the phase that this one starts from, if it kept all of its weights.
+
+    The same classifier has the same scores: computed again, from another frontier, they could differ.
+    """
+    start, recipe = prepared.phase.start_from, context.run.recipe
+    if start is None or history.best_epoch or recipe.phase(start).preprocess != prepared.phase.preprocess:
+        return None
+    earlier = context.run.results.phase(start)
+    assert earlier is not None  # its weights were loaded
+    return PhaseEvaluation(earlier.temperature, earlier.val, earlier.test, None)
+
+
+def _evaluate(prepared: PreparedPhase, feeds: Mapping[str, Feed], context: PhaseContext) -> PhaseEvaluation:
+    """Predicts validation, test and unlabelled images, and computes the scores."""
+    images = {part: rows for part, rows in evaluated_images(context.dataset).items() if rows}
+    total = sum(map(len, images.values()))
+    logits: dict[str, NDArray[np.float64]] = {}
     with context.observer.progress(f"evaluating {prepared.phase.name}", total, "images") as tick:
-        return {part: compute_logits(prepared, feeds[part], tick) for part in parts}
-
-
-def compute_logits(prepared: PreparedPhase, feed: Feed, tick: Tick) -> NDArray[np.float64]:
-    """Returns the network's logits of a feed's images: ``(N, classes)``."""
-    batch_size = prepared.phase.training.batch_size
-    logits = predict(prepared.network, feed, batch_size, prepared.compute, tick)
-    result: NDArray[np.float64] = logits.double().numpy()
-    return result
+        for part, rows in images.items():
+            shared = feeds.get(part) if prepared.compute == prepared.evaluation else None
+            feed = shared or evaluation_feed(prepared, rows, context.frozen_pass)
+            batch_size = prepared.phase.training.batch_size
+            outputs = predict(prepared.network, feed, batch_size, prepared.evaluation, tick)
+            logits[part] = outputs.double().numpy()
+    labels = {part: labels_of(images[part]) for part in ("val", "test")}
+    temperature = fit_temperature(logits["val"], labels["val"])
+    calibrated = {part: probabilities(values, temperature) for part, values in logits.items()}
+    val = summary(calibrated["val"], labels["val"])
+    return PhaseEvaluation(temperature, val, evaluate(calibrated["test"], labels["test"]), calibrated)

@@ -48,7 +48,7 @@ class PreparedPhase:
         trainable: names of the trainable parameters.
         updated: names of everything that training may change: trainable parameters, and buffers of batch
             norms that update their statistics.
-        compute: where and how precisely it computes.
+        compute: where and how precisely it trains.
         plain: the view for validation and test.
         views: the views that training uses in turn; for "fresh", one that is drawn anew each epoch.
     """
@@ -64,8 +64,13 @@ class PreparedPhase:
     views: tuple[View, ...]
 
     @property
+    def evaluation(self) -> ComputeConfig:
+        """Where and how precisely the trained classifier is evaluated."""
+        return self.compute.for_evaluation()
+
+    @property
     def caches_features(self) -> bool:
-        """Whether features of validation images are cached."""
+        """Whether features of validation images are cached, which training reads each epoch."""
         return self.phase.cache_features and bool(self.network.boundaries)
 
     @property
@@ -113,21 +118,23 @@ class PreparedPhase:
 
     def bytes_per_view(self) -> int:
         """Returns the size of one image view's cached features."""
-        return bytes_per_view(self.network, self.compute)
+        return bytes_per_view(self.network, self.compute if self.trains else self.evaluation)
 
     def caches_small(self, images: Sequence[Image]) -> bool:
-        """Returns whether features of test or unlabelled images are cached too: when they are small."""
-        return self.caches_features and 0 < self.bytes_per_view() * len(images) <= SMALL
+        """Returns whether features of images that are evaluated are cached: when they are small."""
+        size = bytes_per_view(self.network, self.evaluation) * len(images)
+        return self.caches_features and 0 < size <= SMALL
 
     def cached_views(self, dataset: Dataset) -> int:
         """Returns how many views of training and validation images are cached."""
-        views = len(dataset.splits.val) if self.caches_features else 0
-        if self.trains and self.caches_training:
+        trains, val = self.trains, dataset.splits.val
+        views = len(val) if self.caches_features and (trains or self.caches_small(val)) else 0
+        if trains and self.caches_training:
             views += len(dataset.splits.train) * len(self.views)
         return views
 
-    def requests(self, dataset: Dataset) -> list[FeatureRequest]:
-        """Returns the features that this phase needs to be cached."""
+    def requests(self, dataset: Dataset, compute: ComputeConfig) -> list[FeatureRequest]:
+        """Returns the features that this phase needs to be cached, of those computed as `compute` says."""
         if not self.caches_features or not isinstance(self.network, PartitionedClassifier):
             return []
         network, splits = self.network, dataset.splits
@@ -136,13 +143,29 @@ class PreparedPhase:
             return FeatureRequest(network, view, images, (self.phase.name, part))
 
         requests = []
-        if self.trains and self.caches_training:
-            requests += [request(view, splits.train, "train") for view in self.views]
-        requests.append(request(self.plain, splits.val, "val"))
-        for part, images in (("test", splits.test), ("unlabelled", dataset.unlabelled)):
-            if self.caches_small(images):
-                requests.append(request(self.plain, images, part))
+        if compute == self.compute and self.trains:
+            if self.caches_training:
+                requests += [request(view, splits.train, "train") for view in self.views]
+            requests.append(request(self.plain, splits.val, "val"))
+        if compute == self.evaluation:
+            # validation images in another precision than training's do not count as its features
+            val = "val" if compute == self.compute or not self.trains else "evaluation"
+            evaluated = {val: splits.val, "test": splits.test, "unlabelled": dataset.unlabelled}
+            requests += [
+                request(self.plain, images, part)
+                for part, images in evaluated.items()
+                if self.caches_small(images)
+            ]
         return requests
+
+    def feature_bytes(self, dataset: Dataset) -> int:
+        """Returns the size of the cached features of training, validation and test images."""
+        size = self.cached_views(dataset) * self.bytes_per_view()
+        again = self.trains and self.compute != self.evaluation
+        for images in (dataset.splits.test, dataset.splits.val if again else ()):
+            if self.caches_small(images):
+                size += len(images) * bytes_per_view(self.network, self.evaluation)
+        return size
 
     def parameter_counts(self) -> ParameterCounts:
         """Returns the numbers of trainable and frozen parameters."""
@@ -328,9 +351,8 @@ def describe_plan(
 
 
 def _describe_phase(prepared: PreparedPhase, dataset: Dataset) -> PhasePlan:
-    network, phase, test = prepared.network, prepared.phase, dataset.splits.test
+    network, phase = prepared.network, prepared.phase
     classifier = network.classifier
-    cached = prepared.cached_views(dataset) + (len(test) if prepared.caches_small(test) else 0)
     counts = prepared.parameter_counts()
     head = {name for name in prepared.trainable if name.startswith("head.")}
     has_head = any(True for _ in classifier.head.parameters())
@@ -359,7 +381,7 @@ def _describe_phase(prepared: PreparedPhase, dataset: Dataset) -> PhasePlan:
         feature_shapes=(
             tuple(boundary.shape for boundary in network.boundaries) if prepared.caches_features else ()
         ),
-        feature_bytes=cached * prepared.bytes_per_view(),
+        feature_bytes=prepared.feature_bytes(dataset),
         why_not=prepared.why_not_cached,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import platform
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
@@ -210,6 +211,12 @@ class RunFolder:
                 predicted = classes[int(row.argmax())]
                 rows.append([part.split, image.sample.id, _label(image, classes), predicted, *numbers])
         self._write_csv(f"phases/{phase}/predictions.csv", rows)
+
+    def copy_predictions(self, source: str, phase: str) -> None:
+        """Writes the predictions of an earlier phase as those of one that kept its weights."""
+        if self.writes:
+            with atomic_write(self.phase(phase) / "predictions.csv") as temporary:
+                shutil.copyfile(self.phase(source) / "predictions.csv", temporary)
 
     def correct(self, phase: str, classes: Sequence[str]) -> dict[str, bool]:
         """Returns whether each of a phase's test images, by id, is predicted correctly.

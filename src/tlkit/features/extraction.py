@@ -74,7 +74,7 @@ def column_key(boundary: Boundary, view: View, compute: ComputeConfig) -> str:
 
     With an image's sha256 it identifies a feature; see `tlkit.features.store`.
     """
-    how = compute.dtype, compute.device.type, torch.__version__
+    how = compute.dtype, compute.device.type, compute.full_float32, torch.__version__
     return digest(COMPUTING, boundary.fingerprint, view.identity, *how)
 
 

@@ -26,14 +26,27 @@ class ComputeConfig:
     Attributes:
         device: the device that networks run on.
         dtype: float32 or bfloat16; features are cached in it, and forward passes autocast to it.
+        full_float32: whether a GPU multiplies float32 matrices in float32, where training uses TF32.
     """
 
     device: torch.device
     dtype: torch.dtype
+    full_float32: bool = False
 
-    def autocast(self) -> torch.autocast:
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
         """Returns the context that forward passes run in."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+        low = self.dtype == torch.bfloat16
+        precision = "highest" if self.full_float32 else torch.get_float32_matmul_precision()
+        with (
+            _matmul_precision(precision),
+            torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low),
+        ):
+            yield
+
+    def for_evaluation(self) -> ComputeConfig:
+        """Returns how a classifier is evaluated on the device: as `tlkit.load` predicts with it."""
+        return ComputeConfig(self.device, torch.float32, full_float32=self.device.type == "cuda")
 
 
 def compute_config(device: torch.device, precision: Precision) -> ComputeConfig:
@@ -79,9 +92,15 @@ def reader_threads() -> int:
 @contextmanager
 def tf32_matmul(device: torch.device) -> Iterator[None]:
     """Lets a GPU multiply float32 matrices in TF32, as its convolutions do by default."""
+    precision = "high" if device.type == "cuda" else torch.get_float32_matmul_precision()
+    with _matmul_precision(precision):
+        yield
+
+
+@contextmanager
+def _matmul_precision(precision: str) -> Iterator[None]:
     before = torch.get_float32_matmul_precision()
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
+    torch.set_float32_matmul_precision(precision)
     try:
         yield
     finally:
