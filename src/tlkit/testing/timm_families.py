@@ -101,7 +101,7 @@ def smallest(family: str) -> str:
 
 
 class _Uninitialised(TorchFunctionMode):
-    """Skips what initialises tensors: on the meta device they have no values, yet each step takes its time."""
+    """Skips what initialises tensors: on the meta device they have no values, yet each step takes time."""
 
     STEPS = frozenset("uniform_ normal_ trunc_normal_ erfinv_ mul_ add_ clamp_ fill_ zero_".split())
 
