@@ -15,9 +15,10 @@ from pathlib import Path
 # Before anything loads torch: the workers of pytest-xdist and the processes that tests start share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 if "PYTEST_XDIST_WORKER" not in os.environ:
-    # Processes that tests start compile torch and timm once, even where PYTHONDONTWRITEBYTECODE is set.
+    # Processes that tests start compile torch and timm once, even where PYTHONDONTWRITEBYTECODE is set; the
+    # next run of the tests compiles only what has changed.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="tlkit-bytecode-")
+    os.environ["PYTHONPYCACHEPREFIX"] = str(Path(__file__).parent / ".pytest_cache" / "bytecode")
     # For fixtures of a session or a module: they are made before `cache` is, for a test alone.
     os.environ["TLKIT_CACHE"] = tempfile.mkdtemp(prefix="tlkit-cache-")
 
@@ -33,10 +34,9 @@ STAND_INS = 150
 
 
 def pytest_unconfigure() -> None:
-    """Removes bytecode and cache, when the workers have ended."""
+    """Removes the cache, when the workers have ended."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
-        for variable in ("PYTHONPYCACHEPREFIX", "TLKIT_CACHE"):
-            shutil.rmtree(os.environ[variable], ignore_errors=True)
+        shutil.rmtree(os.environ["TLKIT_CACHE"], ignore_errors=True)
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

@@ -21,8 +21,11 @@ PACKAGE = DOCS.parent / "src" / "tlkit"
 
 @pytest.fixture
 def here(by_class: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with `photos` in it, as the pages assume."""
-    shutil.copytree(by_class, tmp_path / "photos")
+    """The current folder, with some `photos` in it, as the pages assume."""
+    for kind in ("cat", "dog"):
+        (tmp_path / "photos" / kind).mkdir(parents=True)
+        for number in range(1, 16):
+            shutil.copyfile(by_class / kind / f"{number}.jpg", tmp_path / "photos" / kind / f"{number}.jpg")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -29,7 +29,7 @@ def small(few_photos: Path, photos: Path) -> dict[str, object]:
         "data.root": str(few_photos),
         "data.per_class": {"train": 4, "val": 2, "test": 3},
         "backbone.weights": "none",
-        "preprocess.size": 64,
+        "preprocess.size": 32,
         "training.epochs": 1,
     }
 
@@ -37,7 +37,7 @@ def small(few_photos: Path, photos: Path) -> dict[str, object]:
 def test_vgg16_goes_through_all_phases(small: dict[str, object], tmp_path: Path) -> None:
     unlabelled = {
         "data.unlabelled": str(tmp_path / "photos" / "test1"),
-        "phase.benchmark.preprocess.size": 64,
+        "phase.benchmark.preprocess.size": 32,
     }
     run = tlkit.run(EXAMPLES / "photos.toml", overrides={**small, **unlabelled}, out=tmp_path / "out")
     assert run.plan is not None

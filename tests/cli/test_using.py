@@ -26,10 +26,10 @@ from tlkit.experiment.validation import recipe_problems
 
 @pytest.fixture(scope="module")
 def timm_fitted(by_class: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A classifier that plain timm can load: a backbone with random weights, a trained head."""
+    """A classifier that plain timm can load: timm's smallest ResNet with random weights, a trained head."""
     folder = tmp_path_factory.mktemp("timm") / "run"
     done = command(
-        "fit", by_class, "--backbone", "resnet18", "--weights", "none", "--epochs", 1, "--out", folder
+        "fit", by_class, "--backbone", "test_resnet", "--weights", "none", "--epochs", 1, "--out", folder
     )
     assert done.returncode == 0, done.stderr
     return folder
@@ -41,7 +41,7 @@ def test_fit_shows_its_choices_and_leaves_a_recipe_that_runs(timm_fitted: Path, 
     assert recipe_problems(recipe, tlkit.load_registry()) == []
     again = command("run", timm_fitted, "--plan")
     assert again.returncode == 0
-    assert "1 bottleneck: resnet18 + linear" in again.stdout
+    assert "1 bottleneck: test_resnet + linear" in again.stdout
     assert "  trainable  " in again.stdout
 
 
@@ -171,7 +171,7 @@ def test_api_command_line_and_exports_give_the_same_predictions(
     content = onnx.load(tmp_path / "model.onnx")
     metadata = json.loads({pair.key: pair.value for pair in content.metadata_props}["tlkit"])
     assert metadata["classes"] == ["cat", "dog"]
-    assert tlkit.Preprocess(**metadata["preprocess"]).size == 224
+    assert tlkit.Preprocess(**metadata["preprocess"]).size == 160
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     pixels = np.stack([predictor.preprocess(read_image(path)) for path in paths])
     inputs = normalize(pixels, predictor.preprocess).contiguous().numpy()

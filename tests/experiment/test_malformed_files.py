@@ -275,11 +275,13 @@ def test_report_and_compare_on_malformed_files(
 
 @pytest.fixture(scope="module")
 def unfinished(fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of which only the first phase has ended."""
+    """A run on few and small images of which only the first phase has ended."""
     folder = tmp_path_factory.mktemp("unfinished")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TLKIT_CACHE", str(folder / "cache"))
-        tlkit.run(fitted, overrides={"training.epochs": 1}, out=folder / "run", phases=["bottleneck"])
+        counts = {"train": 6, "val": 3, "test": 3}
+        few = {"training.epochs": 1, "preprocess.size": 64, "data.per_class": counts}
+        tlkit.run(fitted, overrides=few, out=folder / "run", phases=["bottleneck"])
     return folder / "run"
 
 

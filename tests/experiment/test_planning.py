@@ -59,7 +59,7 @@ def test_estimates_are_measured_and_change_nothing(run: Runner) -> None:
     first, second = Estimating(), Estimating()
     measured = run(overrides=options, observer=first)
     assert measured.results.phases[0].features.computed == 22, "nothing was cached while measuring"
-    again = run(overrides={**options, "training.epochs": 30}, observer=second)
+    again = run(overrides={**options, "training.epochs": 10}, observer=second)
     unmeasured = run(overrides=options)
     fine_tune = first.estimates["fine-tune"]
     assert fine_tune.cached is not None and fine_tune.extraction > 0

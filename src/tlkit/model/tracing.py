@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.layers import BatchNormAct2d
+from timm.layers import BatchNormAct2d, LayerNorm, LayerNorm2d
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
@@ -20,8 +20,8 @@ _IN_PLACE_OPERATORS = frozenset(
     "setitem iadd isub imul imatmul itruediv ifloordiv imod ipow iand ior ixor ilshift irshift".split()
 )
 
-
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, BatchNormAct2d)
+#: Layers whose output has the shape of their input.
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, BatchNormAct2d, nn.LayerNorm, LayerNorm, LayerNorm2d)
 
 
 class NotPartitionable(Exception):
@@ -150,9 +150,12 @@ def _run(root: nn.Module, graph: fx.Graph, example: Tensor, batch: int) -> dict[
 
     class Recorder(fx.Interpreter):
         def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-            if type(root.get_submodule(target)) in _NORMS and isinstance(args[0], FakeTensor):
-                # the output is like the input, which fake tensors take long to find out
-                return torch.empty_like(args[0])
+            module = root.get_submodule(target)
+            if isinstance(args[0], FakeTensor):  # which take long to find these shapes out
+                if type(module) in _NORMS:
+                    return torch.empty_like(args[0])
+                if type(module) is nn.Linear:
+                    return args[0].new_empty(*args[0].shape[:-1], module.out_features)
             return super().call_module(target, args, kwargs)
 
         def run_node(self, n: fx.Node) -> Any:

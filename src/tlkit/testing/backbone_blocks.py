@@ -7,7 +7,7 @@ from itertools import pairwise
 from tlkit.testing.backbone_subject import Subject
 from tlkit.testing.parameter_order import parameter_order
 from tlkit.testing.runner import CheckFailed, NotApplicable
-from tlkit.testing.train_step import fine_tune_step, partition_problem
+from tlkit.testing.train_step import fine_tune_step, partition_at, partition_problem
 from tlkit.utils.formatting import plural, shortlist
 
 
@@ -63,7 +63,10 @@ def can_be_partitioned_at_every_block(subject: Subject) -> str:
         raise NotApplicable("it has no parameters")
     classifier = subject.classifier()
     images = subject.images(2)
-    reasons = [partition_problem(classifier, count, images) for count in range(len(blocks))]
+    reasons = [
+        partition_problem(partition_at(classifier, count, images), count, images)
+        for count in range(len(blocks))
+    ]
     partitioned = sum(reason is None for reason in reasons)
     problems = [
         f"with {plural(count, 'trainable block')}: {reason}" for count, reason in enumerate(reasons) if reason
@@ -78,7 +81,8 @@ def frozen_parameters_do_not_change(subject: Subject) -> str:
     """A training step of the last block and the head leaves everything else bit-identical."""
     if not subject.backbone.blocks():
         raise NotApplicable("it has no parameters")
-    return fine_tune_step(subject.classifier(), subject.images(4))
+    images = subject.images(4)
+    return fine_tune_step(partition_at(subject.classifier(), 1, images), images)
 
 
 def gradients_reach_every_block(subject: Subject) -> None:

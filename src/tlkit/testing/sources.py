@@ -53,8 +53,10 @@ class Subject:
         root = str(self.root) if self.root else None
         arguments = json.dumps([part.name, dict(part.options), root], default=str)
         environment = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+        # by its path, for -m imports this package first; with -P, its folder is not searched for modules
+        script = Path(__file__).with_name("source_subprocess.py")
         process = subprocess.run(
-            [sys.executable, "-m", "tlkit.testing.source_subprocess", arguments],
+            [sys.executable, "-P", str(script), arguments],
             env=environment,
             capture_output=True,
             text=True,

@@ -5,8 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from torch.overrides import TorchFunctionMode
 
 from tlkit.errors import PluginError, close_matches
+from tlkit.model.partition import Partition
 from tlkit.plugins.registry import Registry
 from tlkit.testing import backbone_subject
 from tlkit.testing.backbone_blocks import blocks_cover_every_parameter_once
@@ -14,7 +19,7 @@ from tlkit.testing.backbone_copies import a_model_folder_restores_it
 from tlkit.testing.backbone_features import expect_shape, features_repeat
 from tlkit.testing.backbone_subject import Subject
 from tlkit.testing.runner import CheckFailed, PartUnderTest
-from tlkit.testing.train_step import fine_tune_step, partition_problem
+from tlkit.testing.train_step import fine_tune_step, partition_at, partition_problem
 
 
 @dataclass
@@ -81,18 +86,29 @@ def survey(names: Sequence[str], registry: Registry) -> Iterator[Row]:
 def smallest(family: str) -> str:
     """Returns the family's network with the fewest parameters; of several, the first by name.
 
-    Networks are made on the meta device, so that large ones take no time and memory.
+    Networks are made on the meta device and not initialised, so that large ones take no time and memory.
     """
     import timm
     import torch
 
     counts: dict[str, int] = {}
     for name in timm.list_models(module=family):
-        with torch.device("meta"), warnings.catch_warnings():
+        with torch.device("meta"), _Uninitialised(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = timm.create_model(name, pretrained=False)
         counts[name] = sum(value.numel() for value in model.parameters())
     return min(counts, key=lambda name: (counts[name], name))
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Skips what initialises tensors: on the meta device they have no values, yet each step takes time."""
+
+    STEPS = frozenset("uniform_ normal_ trunc_normal_ erfinv_ mul_ add_ clamp_ fill_ zero_".split())
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in self.STEPS and args and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def try_network(family: str, name: str, registry: Registry) -> Row:
@@ -119,13 +135,17 @@ def try_network(family: str, name: str, registry: Registry) -> Row:
         row.blocks = len(subject.backbone.blocks())
     classifier = subject.classifier()
 
+    @cache  # for both steps: nothing here takes longer
+    def network() -> Partition:
+        return partition_at(classifier, 1, subject.images(2))
+
     def partition(subject: Subject) -> None:
-        reason = partition_problem(classifier, 1, subject.images(2))
+        reason = partition_problem(network(), 1, subject.images(2))
         if reason is not None:
             raise TrainsWhole(f"trains whole: {reason}")
 
     row.partitions = attempt(partition)
-    row.finetune = attempt(lambda subject: fine_tune_step(classifier, subject.images(2)))
+    row.finetune = attempt(lambda subject: fine_tune_step(network(), subject.images(2)))
     row.model_folder = attempt(a_model_folder_restores_it)
     row.reason = "; ".join(dict.fromkeys(reasons))
     return row

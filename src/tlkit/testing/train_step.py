@@ -9,13 +9,19 @@ from torch import Tensor, nn
 
 from tlkit.model.classifier import Classifier
 from tlkit.model.freezing import freeze
-from tlkit.model.partition import partition
+from tlkit.model.partition import Partition, partition
 from tlkit.testing.runner import CLASSES, EXACT_TOLERANCE, CheckFailed, relative_difference
 from tlkit.utils.formatting import plural, shortlist
 
 
-def partition_problem(classifier: Classifier, count: int, images: Tensor) -> str | None:
-    """Partitions the classifier in front of its last `count` blocks.
+def partition_at(classifier: Classifier, count: int, images: Tensor) -> Partition:
+    """Partitions the classifier in front of its last `count` blocks."""
+    trainable = parameters_of_last_blocks(classifier, count)
+    return partition(classifier, trainable, images[:1], update_statistics=False)
+
+
+def partition_problem(network: Partition, count: int, images: Tensor) -> str | None:
+    """Compares a classifier that is partitioned in front of its last `count` blocks with the whole one.
 
     Returns:
         Why it can only be trained whole, without cached features; None if it is partitioned.
@@ -23,12 +29,10 @@ def partition_problem(classifier: Classifier, count: int, images: Tensor) -> str
     Raises:
         CheckFailed: the partitioned network and the whole one compute different logits.
     """
-    trainable = parameters_of_last_blocks(classifier, count)
-    network = partition(classifier, trainable, images[:1], update_statistics=False)
     if network.fallback_reason is not None:
         return network.fallback_reason
     with torch.no_grad():
-        expected, logits = classifier(images), network(*network.prefix(images))
+        expected, logits = network.classifier(images), network(*network.prefix(images))
     difference = relative_difference(logits, expected)
     if difference > EXACT_TOLERANCE:
         raise CheckFailed(
@@ -47,8 +51,8 @@ def parameters_of_last_blocks(classifier: Classifier, count: int) -> set[str]:
     return head.union(*(block.parameters for block in blocks[len(blocks) - count :]))
 
 
-def fine_tune_step(classifier: Classifier, images: Tensor) -> str:
-    """Trains the last block and the head for one step.
+def fine_tune_step(network: Partition, images: Tensor) -> str:
+    """Trains the last block and the head of a classifier, partitioned there, for one step.
 
     Returns:
         Why the classifier was trained whole; empty if it was partitioned.
@@ -56,9 +60,9 @@ def fine_tune_step(classifier: Classifier, images: Tensor) -> str:
     Raises:
         CheckFailed: a frozen parameter or a buffer changed, or the last block has no gradients.
     """
+    classifier = network.classifier
     names = parameters_of_last_blocks(classifier, 1)
     freeze(classifier, names)
-    network = partition(classifier, names, images[:1], update_statistics=False)
     with torch.no_grad():
         network(*network.prefix(images))  # the first call may cache positions for the image size
     before = full_state(classifier)
