@@ -105,21 +105,27 @@ def test_the_longest_unused_column_is_removed_first_but_none_in_use() -> None:
         os.utime(folder, (1000 + age, 1000 + age))
     size = store.columns()[0].size
     assert [info.key for info in store.columns()] == keys
-    assert store.prune(2 * size, keep={keys[0]}) == size
+    store.close()
+    user = FeatureStore()
+    user.column(keys[0])
+    os.utime(store.folder / keys[0][:2] / keys[0], (1000, 1000))
+    assert store.prune(2 * size) == size
     assert {info.key for info in store.columns()} == {keys[0], keys[2]}
+    user.close()
+    assert store.prune(0) == 2 * size
 
 
-def test_another_run_may_remove_a_column_that_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_column_that_is_removed_by_hand_while_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     store, features = FeatureStore(), torch.randn(4, 1, 2)
     write(store, hashes(4), features)
-    open_shard = store_module._open
+    open_shard = store_module.open_shard
 
     def open_and_remove(path: Path, key: str) -> object:
         shard = open_shard(path, key)
         shutil.rmtree(path.parent)
         return shard
 
-    monkeypatch.setattr(store_module, "_open", open_and_remove)
+    monkeypatch.setattr(store_module, "open_shard", open_and_remove)
     column = store.column(KEY)
     assert not column.folder.exists()
     assert torch.equal(column.rows(hashes(4)).take(np.arange(4)), features)

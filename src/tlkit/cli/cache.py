@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from tlkit.cli.console import say, table
-from tlkit.utils.directories import download_folder, generated_folder
+from tlkit.utils.directories import download_folder, generated_folder, is_own
 from tlkit.utils.formatting import format_bytes
 
 #: What is stored beside features, and the functions that return its folder.
@@ -60,11 +60,18 @@ def clear() -> None:
     """Remove everything; features and images are made again when they are needed."""
     from tlkit.features.store import FeatureStore
 
-    freed = FeatureStore().prune(0)
-    for folder in OTHER_FOLDERS.values():
-        freed += _size(folder())
-        shutil.rmtree(folder(), ignore_errors=True)
+    store = FeatureStore()
+    freed = store.prune(0)
+    left = [f"{store.folder}: used by a run, or not made by tlkit"] if store.columns() else []
+    for folder in (folder() for folder in OTHER_FOLDERS.values()):
+        if is_own(folder):
+            freed += _size(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+        elif folder.exists():
+            left.append(f"{folder}: not made by tlkit")
     say(f"freed {format_bytes(freed)}")
+    for text in left:
+        say(f"left {text}")
 
 
 def _size(folder: Path) -> int:

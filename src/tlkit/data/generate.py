@@ -32,7 +32,7 @@ def generate(source: Source, samples: Sequence[Sample], tick: Callable[[int], ob
                 f"the source failed to make image {sample.id!r}: {type(error).__name__}: {error}"
             ) from error
         try:
-            with atomic_write(sample.path) as temporary:
+            with atomic_write(sample.path, durable=False) as temporary:
                 temporary.write_bytes(content)
         except OSError as error:
             raise DataError(

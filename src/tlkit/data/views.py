@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
@@ -41,7 +42,7 @@ class View:
     @property
     def identity(self) -> str:
         """A hash of what determines the pixels; views with the same identity have the same pixels."""
-        return digest(DECODING, self.preprocess, self.name, self.draw)
+        return digest(DECODING, PIL.__version__, self.preprocess, self.name, self.draw)
 
     def drawn(self, *draw: object) -> View:
         """Returns the same augmentation with another random draw."""

@@ -13,7 +13,13 @@ from tlkit.experiment.observer import Observer
 from tlkit.experiment.planning import PreparedPhase
 from tlkit.experiment.results import FeatureUse
 from tlkit.experiment.run_folder import RunFolder
-from tlkit.features.extraction import RequestOwner, extract_features, plan_extraction
+from tlkit.features.extraction import (
+    ExtractionJob,
+    RequestOwner,
+    column_key,
+    extract_features,
+    plan_extraction,
+)
 from tlkit.features.store import FeatureStore, cache_limit
 from tlkit.runtime.devices import ComputeConfig
 from tlkit.runtime.distributed import process_state
@@ -53,8 +59,26 @@ class FrozenPass:
     def _run_together(self, phases: Sequence[PreparedPhase], compute: ComputeConfig) -> None:
         began = time.perf_counter()
         requests = [request for prepared in phases for request in prepared.requests(self._dataset, compute)]
-        jobs = plan_extraction(requests, self.store, compute)
-        process_state().wait_for_everyone()  # no process writes before all have planned
+        if not plan_extraction(requests, self.store, compute):
+            return
+        with ExitStack() as alone:
+            if self._folder.writes:
+                keys = {
+                    column_key(boundary, request.view, compute)
+                    for request in requests
+                    for boundary in request.network.boundaries
+                }
+                alone.enter_context(self.store.computing(keys, self._wait))
+            process_state().wait_for_everyone()
+            # another run may have computed them meanwhile
+            jobs = plan_extraction(requests, self.store, compute)
+            process_state().wait_for_everyone()  # no process writes before all have planned
+            self._compute(jobs, compute, began)
+
+    def _wait(self) -> None:
+        self._observer.note("waiting for another process, which computes features that this run needs too")
+
+    def _compute(self, jobs: Sequence[ExtractionJob], compute: ComputeConfig, began: float) -> None:
         total = sum(len(job) for job in jobs)
         if not total:
             return
@@ -68,7 +92,7 @@ class FrozenPass:
             share = seconds * count / total
             self.seconds[owner[0]] = self.seconds.get(owner[0], 0.0) + share
         if self._folder.writes:
-            self.store.prune(cache_limit(), keep=self.store.used)
+            self.store.prune(cache_limit())
 
     def feature_use(self, prepared: PreparedPhase) -> FeatureUse:
         """Returns how a phase used cached features."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -80,14 +81,14 @@ def run(
     folder = RunFolder(Path(out) if out is not None else next_folder(recipe))
     events = Events(registry, observer, partial(_log_failure, folder))
     torch_device = choose_device(device)
-    with tf32_matmul(torch_device):
+    with tf32_matmul(torch_device), ExitStack() as opened:
         earlier = None if plan_only else folder.resume(recipe)
         if earlier is not None and not _is_unfinished(recipe, chosen, earlier, folder):
             return Run(recipe, folder.path, earlier)
         experiment = prepare_experiment(recipe, chosen, registry, torch_device, observer)
         results = earlier or Results.empty(recipe, experiment.plan)
         todo = [prepared for prepared in experiment.phases if not results.phase(prepared.phase.name)]
-        store = FeatureStore()
+        store = opened.enter_context(FeatureStore())
         estimates = partial(_estimate, todo, experiment.dataset, store)
         started = Run(recipe, folder.path, results, experiment.plan, estimates)
         if not plan_only:

@@ -1,21 +1,22 @@
 """The feature store: cached features on disk, found by what computed them.
 
 A **column** holds one boundary tensor of one view for any number of images; its key describes what
-computed it. A column is a folder of **shards**, safetensors files that each describe themselves: `images`,
-uint8 ``(n, 32)``, the sha256 of each image's bytes, and `features`, ``(n, k, …)``, k rows per image.
+computed it. A column is a folder of **shards**, files that each describe themselves; see `shards`.
 
-Shards are written under a temporary name and renamed, so a process that is killed leaves whole shards
-or none, and several processes may write at once. A shard that cannot be read is ignored and recomputed.
+What the store promises: a feature that is read is, bit for bit, the one that was computed for that key and
+image. Shards are written under a temporary name and renamed, so a process that is killed leaves whole shards
+or none. One that is damaged is not used, and its features are computed again. Several processes may share the
+store: they do not compute a column twice, and remove none that another one uses; see `leases`.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
-import uuid
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,15 +25,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from tlkit.errors import StoreError
-from tlkit.utils.atomic_write import atomic_write
-from tlkit.utils.directories import cache_folder
+from tlkit.features.leases import Lease, computing, leased, removal
+from tlkit.features.shards import Shard, open_shard, write_shard
+from tlkit.utils.directories import cache_folder, is_own, own_folder
 
-FORMAT = "1"
+#: Shards that were verified, by their path, size and time of change.
+Verified = dict[tuple[Path, int, int], Shard]
+#: Names of the folders of columns, and of groups of them.
+KEY, GROUP = re.compile("[0-9a-f]{40}"), re.compile("[0-9a-f]{2}")
 #: A shard is closed when it is this large or this old, so little is lost when a process is killed.
 SHARD_BYTES = 64 * 2**20
 SHARD_SECONDS = 5.0
@@ -49,7 +52,7 @@ def cache_limit(limit: str | None = None) -> int:
     scale = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}.get(text[-1:], 1)
     try:
         count = int(float(text.rstrip("KMGT")) * scale)
-    except ValueError:
+    except (ValueError, OverflowError):
         count = -1
     if count < 0:
         raise StoreError(f"{limit!r} is not a size such as 20GB (the cache's limit, TLKIT_CACHE_LIMIT)")
@@ -68,20 +71,50 @@ class ColumnInfo:
 class FeatureStore:
     """All columns below one folder.
 
+    Columns that were opened are kept from being removed, until `close`.
+
     Attributes:
         folder: the store's folder.
-        used: keys of the columns that were opened.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         """Opens the store in `folder`, by default the cache folder; nothing is written yet."""
         self.folder = (folder or cache_folder()) / "features"
-        self.used: set[str] = set()
+        self._leases = self.folder / "leases"
+        self._lease = Lease(self._leases)
+        self._verified: Verified = {}
+
+    def close(self) -> None:
+        """Lets other processes remove the columns that were opened."""
+        self._lease.release()
+
+    def __enter__(self) -> FeatureStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def column(self, key: str) -> Column:
         """Opens the column of that key as it is on disk now, which may be empty; counts as a use."""
-        self.used.add(key)
-        return Column(self.folder / key[:2] / key, key)
+        own_folder(self.folder)
+        self._lease.add(key)
+        return Column(self.folder / key[:2] / key, key, self._verified)
+
+    @contextmanager
+    def computing(self, keys: Collection[str], wait: Callable[[], object]) -> Iterator[None]:
+        """Computes columns alone: other processes wait until they are done; see `leases.computing`.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        try:
+            with computing(self._leases, keys, wait):
+                yield
+        except OSError as error:
+            raise StoreError(
+                f"features cannot be written to {self.folder}: {error.strerror or error}. Name another "
+                "folder in TLKIT_CACHE, or train without cached features (--set features.cache=false)"
+            ) from error
 
     def columns(self) -> list[ColumnInfo]:
         """Lists all columns, longest unused first."""
@@ -93,43 +126,62 @@ class FeatureStore:
                 columns.append(ColumnInfo(folder.name, size, folder.stat().st_mtime))
         return sorted(columns, key=lambda info: (info.used, info.key))
 
-    def prune(self, limit: int, keep: Collection[str] = ()) -> int:
-        """Removes the longest unused columns, except those in `keep`, until at most `limit` bytes are left.
+    def prune(self, limit: int) -> int:
+        """Removes the longest unused columns until at most `limit` bytes are left; none that a process uses.
 
         Returns:
             The number of bytes freed.
+
+        Raises:
+            StoreError: the store cannot be written.
         """
-        columns = self.columns()
-        total, freed = sum(info.size for info in columns), 0
-        for info in columns:
-            if total - freed <= limit:
-                break
-            if info.key not in keep:
-                shutil.rmtree(self.folder / info.key[:2] / info.key, ignore_errors=True)
-                freed += info.size
+        if not self.folder.is_dir() or not is_own(self.folder):
+            return 0
+        freed = 0
+        try:
+            self._leases.mkdir(exist_ok=True)
+            with removal(self._leases):
+                columns, keep = self.columns(), leased(self._leases)
+                total = sum(info.size for info in columns)
+                for info in columns:
+                    if total - freed > limit and info.key not in keep:
+                        shutil.rmtree(self.folder / info.key[:2] / info.key, ignore_errors=True)
+                        (self._leases / f"{info.key}.computing").unlink(missing_ok=True)
+                        freed += info.size
+        except OSError as error:
+            raise StoreError(f"{self.folder} cannot be written: {error.strerror or error}") from error
         return freed
 
     def _folders(self) -> Iterator[Path]:
-        if self.folder.is_dir():
-            for group in sorted(self.folder.iterdir()):
-                yield from (path for path in sorted(group.iterdir()) if path.is_dir())
+        """Yields the columns' folders; whatever else lies there is not the store's."""
+        if not self.folder.is_dir():
+            return
+        for group in sorted(path for path in self.folder.iterdir() if GROUP.fullmatch(path.name)):
+            if group.is_dir():
+                yield from (path for path in sorted(group.iterdir()) if KEY.fullmatch(path.name))
 
 
 class Column:
     """One boundary tensor of one view, for the images that have it."""
 
-    def __init__(self, folder: Path, key: str) -> None:
+    def __init__(self, folder: Path, key: str, verified: Verified) -> None:
+        """Opens a column's shards; those that are in `verified` are not read again."""
         self.folder = folder
         self.key = key
         self._features: list[Tensor] = []
         images: list[NDArray[Any]] = []
         if folder.is_dir():
             for path in sorted(folder.glob("*.safetensors")):
-                shard = _open(path, key)
-                if shard is not None:
-                    images.append(shard[0])
-                    self._features.append(shard[1])
-            with suppress(FileNotFoundError):  # another run is pruning
+                with suppress(FileNotFoundError):  # removed by hand
+                    status = path.stat()
+                    identity = path, status.st_size, status.st_mtime_ns
+                    shard = verified.get(identity) or open_shard(path, key)
+                    if shard is None:
+                        continue
+                    verified[identity] = shard
+                    images.append(shard.images)
+                    self._features.append(shard.features)
+            with suppress(OSError):  # somebody else's store, or on a read-only disk
                 os.utime(folder)
         self._shard = np.repeat(np.arange(len(images)), [len(part) for part in images])
         self._row = np.concatenate([np.arange(len(part)) for part in images] or [np.empty(0, np.int64)])
@@ -260,27 +312,5 @@ class Writer:
         if not self._parts:
             return
         ids = np.frombuffer(bytes.fromhex("".join(self._images)), np.uint8).reshape(-1, 32)
-        tensors = {"images": torch.from_numpy(ids.copy()), "features": torch.cat(self._parts)}
-        try:
-            with atomic_write(self._folder / f"{uuid.uuid4().hex}.safetensors") as temporary:
-                save_file(tensors, temporary, metadata={"format": FORMAT, "column": self._key})
-        except (OSError, SafetensorError) as error:
-            raise StoreError(
-                f"features cannot be written to {self._folder}: {error}. Free some space there "
-                "(tlkit cache clear), name another folder in TLKIT_CACHE, or train without cached features "
-                "(--set features.cache=false)"
-            ) from error
+        write_shard(self._folder, self._key, ids.copy(), torch.cat(self._parts))
         self._images, self._parts, self._bytes = [], [], 0
-
-
-def _open(path: Path, key: str) -> tuple[NDArray[np.uint8], Tensor] | None:
-    """Returns a shard's images and memory-mapped features; None if it is not a whole shard of the column."""
-    try:
-        with safe_open(path, "pt") as shard:
-            metadata = shard.metadata() or {}
-            images, features = shard.get_tensor("images"), shard.get_tensor("features")
-    except (OSError, SafetensorError):
-        return None
-    if metadata.get("format") != FORMAT or metadata.get("column") != key or len(images) != len(features):
-        return None
-    return images.numpy(), features

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -10,11 +11,16 @@ from pathlib import Path
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yields a temporary path beside `path` that takes its place when the block ends without an error.
 
     The block creates a file or a folder there. A file replaces an existing one in one step. A folder cannot:
     for an instant the old one is at `replaced_path`, where a reader may look for it.
+
+    Args:
+        path: the file or folder.
+        durable: let the content reach the disk before it takes its place, so that a power failure leaves what
+            was there before, or all of it.
 
     Raises:
         OSError: the parent folder cannot be made, or the result cannot be renamed.
@@ -23,16 +29,32 @@ def atomic_write(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.unfinished")
     try:
         yield temporary
+        if durable:
+            for file in temporary.rglob("*") if temporary.is_dir() else [temporary]:
+                _sync(file)
         if temporary.is_dir():
             _replace_folder(path, temporary)
         else:
             temporary.replace(path)
+        if durable:
+            _sync(path.parent)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk; where a system cannot, it does not."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _replace_folder(path: Path, temporary: Path) -> None:

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
+
+from tlkit.utils.regular_files import read_regular
+
+TAG = "CACHEDIR.TAG"
+TAG_CONTENT = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by tlkit, which can make it again.\n"
 
 
 def cache_folder() -> Path:
@@ -17,9 +24,35 @@ def cache_folder() -> Path:
 
 def generated_folder() -> Path:
     """Returns the folder of images that sources generate, with a folder per source."""
-    return cache_folder() / "made"
+    return own_folder(cache_folder() / "made")
 
 
 def download_folder() -> Path:
     """Returns the folder of archives that are being downloaded."""
-    return cache_folder() / "downloads"
+    return own_folder(cache_folder() / "downloads")
+
+
+def own_folder(folder: Path) -> Path:
+    """Makes a folder if it does not exist, marked as tlkit's own; returns it.
+
+    The mark is a CACHEDIR.TAG (https://bford.info/cachedir), which also keeps it out of backups. A folder
+    that exists is somebody's, and is not marked.
+    """
+    if not folder.exists():
+        # whoever writes to it reports that it cannot be written, and another process may have made it
+        with suppress(OSError):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+                marked = Path(temporary) / folder.name
+                marked.mkdir()
+                (marked / TAG).write_text(TAG_CONTENT, encoding="utf-8")
+                marked.rename(folder)
+    return folder
+
+
+def is_own(folder: Path) -> bool:
+    """Returns whether tlkit made a folder, so that it may remove it."""
+    try:
+        return read_regular(folder / TAG, 1000).decode() == TAG_CONTENT
+    except (OSError, UnicodeDecodeError):
+        return False

@@ -1,0 +1,86 @@
+"""Shards: the files of a column, written whole, and verified when they are opened.
+
+A shard has `images`, uint8 ``(n, 32)``, the sha256 of each image's bytes, and `features`, ``(n, k, …)``, k
+rows per image. Its metadata names the column, and has a checksum of everything else.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xxhash
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tlkit.errors import StoreError
+from tlkit.utils.atomic_write import atomic_write
+from tlkit.utils.regular_files import check_regular
+
+FORMAT = "2"
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A shard that has been verified.
+
+    Attributes:
+        images: sha256 of each image's bytes, uint8 ``(n, 32)``.
+        features: ``(n, k, …)``, memory-mapped.
+    """
+
+    images: NDArray[np.uint8]
+    features: Tensor
+
+
+def write_shard(folder: Path, column: str, images: NDArray[np.uint8], features: Tensor) -> None:
+    """Writes a shard of a column under a name of its own.
+
+    Raises:
+        StoreError: the disk is full, or the folder cannot be written.
+    """
+    tensors = {"images": torch.from_numpy(images), "features": features}
+    metadata = {"format": FORMAT, "column": column, "checksum": _checksum(column, tensors)}
+    try:
+        # a checksum protects it from a power failure, so it need not wait for the disk
+        with atomic_write(folder / f"{uuid.uuid4().hex}.safetensors", durable=False) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
+    except (OSError, SafetensorError) as error:
+        raise StoreError(
+            f"features cannot be written to {folder}: {error}. Free some space there "
+            "(tlkit cache clear), name another folder in TLKIT_CACHE, or train without cached features "
+            "(--set features.cache=false)"
+        ) from error
+
+
+def open_shard(path: Path, column: str) -> Shard | None:
+    """Opens and verifies a shard; None if it is not a shard of the column, exactly as it was written."""
+    try:
+        check_regular(path)
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in ("images", "features")}
+    except (OSError, SafetensorError):
+        return None
+    if metadata.get("format") != FORMAT or metadata.get("checksum") != _checksum(column, tensors):
+        return None
+    return Shard(tensors["images"].numpy(), tensors["features"])
+
+
+def _checksum(column: str, tensors: dict[str, Tensor]) -> str:
+    """Returns a checksum of the column's key, and of each tensor with its type and shape.
+
+    XXH3 finds damage at the rate of memory; it does not protect from somebody who may write to the store.
+    """
+    state = xxhash.xxh3_128(column.encode())
+    for name, tensor in tensors.items():
+        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        content: Any = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+        state.update(memoryview(content))
+    return state.hexdigest()
