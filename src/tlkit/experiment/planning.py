@@ -22,6 +22,7 @@ from tlkit.model.classifier import Classifier, to_layout
 from tlkit.model.freezing import freeze, updates_statistics
 from tlkit.model.partition import Partition, PartitionedClassifier, partition
 from tlkit.model.saving import make_backbone
+from tlkit.parts.augmentation import code_identity
 from tlkit.parts.backbone import Backbone
 from tlkit.parts.source import Source
 from tlkit.plugins.registry import Registry
@@ -282,7 +283,7 @@ def training_views(recipe: Recipe, phase: Phase, plain: View, registry: Registry
         return (plain,)
     augmentation = registry.make("augmentation", part.name, part.options, plain.preprocess)
     registered = registry.find("augmentation", part.name)
-    code = registered.owner, registered.version, registered.code()
+    code = registered.owner, registered.version, registered.code(), code_identity(augmentation)
     name = digest(part.name, sorted(part.options.items()), *code)
     if phase.views == "fresh":
         return (View(plain.preprocess, augmentation, (recipe.seed, phase.name), name),)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -230,8 +230,8 @@ def load_model(folder: Path, registry: PartMaker) -> SavedModel:
 def make_backbone(registry: PartMaker, part: PartSpec, preprocess: Mapping[str, Any]) -> Backbone:
     """Makes the backbone of a recipe's or model's table, with overrides of its own preprocessing."""
     backbone: Backbone = registry.make("backbone", part.name, part.options)
-    backbone.preprocess = backbone.preprocess.override(preprocess)
-    return backbone
+    # a copy, since the shape of the features at another size may be remembered already
+    return replace(backbone, preprocess=backbone.preprocess.override(preprocess))
 
 
 def read_config(folder: Path) -> ModelConfig:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import inspect
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib.metadata import packages_distributions, version
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Protocol
+
+from tlkit.utils.hashing import digest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +34,41 @@ class Augmentation(Transform, Protocol):
 
     def set_random_seed(self, seed: int) -> None:
         """Seeds the generators that the next call draws from."""
+
+
+def code_identity(augmentation: Augmentation) -> list[str]:
+    """Returns what identifies the code that an augmentation runs, so that edited code draws other views.
+
+    That is the source of the modules that define its steps, and the versions of the libraries that they draw
+    with.
+    """
+    modules = {base.__module__ for step in _steps(augmentation) for base in type(step).__mro__}
+    sources = [digest(_source(name)) for name in sorted(modules - {"builtins"})]
+    packages = {"albumentations", "numpy", "cv2", *(name.partition(".")[0] for name in modules)}
+    distributions = _distributions()
+    names = {name for package in packages for name in distributions.get(package, ())}
+    return [*sources, *(f"{name} {version(name)}" for name in sorted(names))]
+
+
+def _steps(augmentation: Any) -> Iterator[Any]:
+    """Yields an augmentation, and the steps inside it."""
+    yield augmentation
+    inner = getattr(augmentation, "transforms", ())
+    for step in inner if isinstance(inner, list | tuple) else ():
+        yield from _steps(step)
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    return packages_distributions()
+
+
+@cache
+def _source(module: str) -> str:
+    try:
+        return inspect.getsource(sys.modules[module])
+    except (OSError, TypeError, KeyError):
+        return ""
 
 
 def split_fixed_steps(augmentation: Augmentation) -> tuple[Sequence[Transform], Augmentation]:
