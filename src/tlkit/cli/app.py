@@ -24,6 +24,8 @@ from tlkit.plugins.disabled import is_disabled
 
 #: The heading of plugins' commands in --help.
 PANEL = "Commands of plugins"
+#: Exit code of a command that Ctrl-C ended.
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="tlkit",
@@ -62,9 +64,11 @@ def main() -> None:
             raise
         say(f"Error: {error}", stderr=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        say("Interrupted. The same command with the same --out resumes the run.", stderr=True)
-        sys.exit(130)
+    except SystemExit as exit_:
+        # typer ends with this code when it is interrupted
+        if exit_.code == INTERRUPTED and arguments[:1] in (["run"], ["fit"]):
+            say("Interrupted. The same command with the same --out goes on from here.", stderr=True)
+        raise
     except Exception as error:
         if debug:
             raise

@@ -20,7 +20,7 @@ from tlkit.experiment.validation import source_problems
 from tlkit.parts.source import Download
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
-from tlkit.recipe.recipe import Recipe, read_recipe
+from tlkit.recipe.recipe import Recipe, as_recipe
 from tlkit.runtime.devices import reader_threads
 from tlkit.utils.connectivity import check_ahead
 from tlkit.utils.directories import download_folder
@@ -65,8 +65,9 @@ def fetch(
         FetchError: everything that could not be fetched, and what to do instead.
         RecipeError: the recipe cannot be run as it is.
     """
-    if not isinstance(recipe, Recipe):
-        recipe = read_recipe(Path(recipe), overrides)
+    recipe = as_recipe(recipe, overrides)
+    if recipe.flaws:
+        raise RecipeError(recipe.flaws, recipe=recipe.label)
     registry, observer = registry or load_registry(), observer or Observer()
     if wrong := source_problems(recipe, registry):
         raise RecipeError(wrong, recipe=recipe.label)

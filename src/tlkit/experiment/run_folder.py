@@ -6,7 +6,8 @@ import csv
 import platform
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -84,28 +85,21 @@ class RunFolder:
         return results
 
     def prepare(self, recipe: Recipe) -> None:
-        """Makes the folder, or accepts one that this very recipe began.
+        """Writes the recipe, or accepts a folder that this very recipe began.
 
         Raises:
-            RunFolderError: it belongs to another recipe, has other content, or cannot be written.
+            RunFolderError: it belongs to another recipe, or cannot be written.
         """
         text = recipe.to_toml()
         file = self.path / "recipe.toml"
-        try:
-            if self.writes:
-                self.path.mkdir(parents=True, exist_ok=True)
-            if file.is_file():
-                if read_text(file, RunFolderError) != text:
-                    raise RunFolderError(
-                        f"{self.path} holds a run of another recipe (see its recipe.toml): name another --out"
-                    )
-            elif self.writes and any(self.path.iterdir()):
-                raise RunFolderError(f"{self.path} is not empty and holds no run: name another --out")
-            elif self.writes:
-                with atomic_write(file) as temporary:
-                    temporary.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise RunFolderError(f"the run folder {self.path} cannot be written: {error}") from error
+        if file.is_file():
+            if read_text(file, RunFolderError) != text:
+                raise RunFolderError(
+                    f"{self.path} holds a run of another recipe (see its recipe.toml): name another --out"
+                )
+        elif self.writes:
+            with self._writing("recipe.toml"), atomic_write(file) as temporary:
+                temporary.write_text(text, encoding="utf-8")
 
     def phase(self, name: str) -> Path:
         """Returns a phase's own folder."""
@@ -158,7 +152,8 @@ class RunFolder:
     def log(self, event: AnyEvent) -> None:
         """Appends an event to log.jsonl."""
         if self.writes:
-            append_event(self.path / "log.jsonl", event)
+            with self._writing("log.jsonl"):
+                append_event(self.path / "log.jsonl", event)
 
     def record_plan(self, plan: Plan) -> None:
         """Writes plan.json; phases that were planned before, when others were run, stay in it."""
@@ -215,7 +210,8 @@ class RunFolder:
     def copy_predictions(self, source: str, phase: str) -> None:
         """Writes the predictions of an earlier phase as those of one that kept its weights."""
         if self.writes:
-            with atomic_write(self.phase(phase) / "predictions.csv") as temporary:
+            name = f"phases/{phase}/predictions.csv"
+            with self._writing(name), atomic_write(self.path / name) as temporary:
                 shutil.copyfile(self.phase(source) / "predictions.csv", temporary)
 
     def correct(self, phase: str, classes: Sequence[str]) -> dict[str, bool]:
@@ -230,6 +226,7 @@ class RunFolder:
     def _write_csv(self, name: str, rows: Iterable[Sequence[object]]) -> None:
         if self.writes:
             with (
+                self._writing(name),
                 atomic_write(self.path / name) as temporary,
                 temporary.open("w", newline="", encoding="utf-8") as file,
             ):
@@ -237,20 +234,19 @@ class RunFolder:
 
     def _write_json(self, name: str, value: BaseModel) -> None:
         if self.writes:
-            write_json(self.path / name, value)
+            with self._writing(name):
+                write_json(self.path / name, value)
 
-
-def next_folder(recipe: Recipe) -> Path:
-    """Returns ``runs/<name>/<number>`` in the current folder: the last one if unfinished, else a new one."""
-    parent = Path("runs") / recipe.name
-    names = [path.name for path in parent.iterdir()] if parent.is_dir() else []
-    numbers = [int(name) for name in names if name.isdecimal()]
-    last = parent / str(max(numbers, default=0))
-    file = last / "recipe.toml"
-    is_same = file.is_file() and read_text(file, RunFolderError) == recipe.to_toml()
-    if is_same and not RunFolder(last).is_finished():
-        return last
-    return parent / str(max(numbers, default=0) + 1)
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        """Turns errors of the disk into RunFolderError; what was written before stays readable."""
+        try:
+            yield
+        except OSError as error:
+            raise RunFolderError(
+                f"{self.path / name} cannot be written: {error.strerror or error}. Free some space there, "
+                f"and start the same command again with --out {self.path}: finished phases are kept"
+            ) from error
 
 
 def _label(image: Image, classes: Sequence[str]) -> str:

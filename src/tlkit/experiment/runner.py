@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,13 +31,14 @@ from tlkit.experiment.planning import (
     resolve_auto_views,
 )
 from tlkit.experiment.results import Results, Versus
-from tlkit.experiment.run_folder import RunFolder, next_folder
+from tlkit.experiment.run_folder import RunFolder
+from tlkit.experiment.run_lock import next_folders, open_run_folder
 from tlkit.experiment.validation import phase_problems, recipe_problems, source_problems
 from tlkit.features.store import FeatureStore, cache_limit
 from tlkit.parts.source import Source
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
-from tlkit.recipe.recipe import Phase, Recipe, draft_recipe
+from tlkit.recipe.recipe import Phase, Recipe, as_recipe
 from tlkit.runtime.devices import choose_device, tf32_matmul
 from tlkit.runtime.distributed import process_state
 from tlkit.training.checkpoint import remove_checkpoint
@@ -73,18 +74,21 @@ def run(
     Raises:
         TlkitError: something in the recipe, the data or the machine must be corrected first.
     """
-    if not isinstance(recipe, Recipe):
-        recipe = draft_recipe(Path(recipe), overrides)
+    recipe = as_recipe(recipe, overrides)
     observer, registry = observer or Observer(), registry or load_registry()
     requested = [recipe.phase(name) for name in phases]
     chosen = [phase for phase in recipe.phases if not requested or phase in requested]
-    folder = RunFolder(Path(out) if out is not None else next_folder(recipe))
-    events = Events(registry, observer, partial(_log_failure, folder))
     torch_device = choose_device(device)
-    with tf32_matmul(torch_device), ExitStack() as opened:
+    named = Path(out) if out is not None else None
+    with tf32_matmul(torch_device), _own_random_state(torch_device), ExitStack() as opened:
+        if plan_only:
+            folder = RunFolder(named or next(next_folders(recipe)))
+        elif named is not None and (finished := _finished(recipe, chosen, RunFolder(named))):
+            return Run(recipe, named, finished)  # the folder may be read-only
+        else:
+            folder = opened.enter_context(open_run_folder(recipe, named))
+        events = Events(registry, observer, partial(_log_failure, folder))
         earlier = None if plan_only else folder.resume(recipe)
-        if earlier is not None and not _is_unfinished(recipe, chosen, earlier, folder):
-            return Run(recipe, folder.path, earlier)
         experiment = prepare_experiment(recipe, chosen, registry, torch_device, observer)
         results = earlier or Results.empty(recipe, experiment.plan)
         todo = [prepared for prepared in experiment.phases if not results.phase(prepared.phase.name)]
@@ -101,11 +105,21 @@ def run(
     return started
 
 
-def _is_unfinished(recipe: Recipe, chosen: Sequence[Phase], earlier: Results, folder: RunFolder) -> bool:
-    """Returns whether phases are missing, or a run was interrupted between its last phase and its end."""
-    if not all(earlier.phase(phase.name) for phase in chosen):
-        return True
-    return len(earlier.phases) == len(recipe.phases) and not folder.is_finished()
+@contextmanager
+def _own_random_state(device: torch.device) -> Iterator[None]:
+    """Restores torch's random state afterwards: it is the caller's."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+def _finished(recipe: Recipe, chosen: Sequence[Phase], folder: RunFolder) -> Results | None:
+    """Returns the results of a run of which no chosen phase is missing, nor its end; None otherwise."""
+    results = folder.resume(recipe)
+    if results is None or not all(results.phase(phase.name) for phase in chosen):
+        return None
+    # a run may have been interrupted between its last phase and its end
+    is_complete = len(results.phases) == len(recipe.phases)
+    return None if is_complete and not folder.is_finished() else results
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from tlkit.errors import RecipeError
 from tlkit.experiment.observer import Observer, Run
 from tlkit.experiment.runner import run
 from tlkit.plugins.registry import Registry
@@ -50,6 +51,8 @@ def fit(
     Raises:
         TlkitError: something in the images or the machine must be corrected first.
     """
+    if epochs is not None and epochs < 1:
+        raise RecipeError([f"epochs: must be at least 1, and is {epochs}"], recipe="fit")
     recipe = choose_recipe(Path(folder), backbone=backbone, weights=weights, epochs=epochs, seed=seed)
     return run(recipe, out=out, device=device, observer=observer, registry=registry)
 
@@ -73,7 +76,7 @@ def choose_recipe(
             "phase": [
                 {
                     "name": "bottleneck",
-                    "epochs": epochs or 50,
+                    "epochs": 50 if epochs is None else epochs,
                     "patience": 10,
                     "optimizer": {"name": "adamw", "lr": 1e-3},
                 },
@@ -89,7 +92,7 @@ def choose_recipe(
                         "flip": True,
                         "views": 4,
                     },
-                    "epochs": epochs or 20,
+                    "epochs": 20 if epochs is None else epochs,
                     "patience": 5,
                     "optimizer": {"name": "adamw", "lr": 1e-4, "weight_decay": 0.02},
                 },

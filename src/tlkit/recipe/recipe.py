@@ -138,6 +138,20 @@ def draft_recipe(path: Path, overrides: Mapping[str, Any] | Sequence[str] = ()) 
     return make_recipe(read_tree(path, overrides), file)
 
 
+def as_recipe(recipe: Recipe | Path | str, overrides: Mapping[str, Any] | Sequence[str] = ()) -> Recipe:
+    """Returns a recipe that was read before, or drafts it from its file; see `draft_recipe`.
+
+    Raises:
+        RecipeError: it was read before, so that `overrides` come too late, or its file cannot be read.
+    """
+    if not isinstance(recipe, Recipe):
+        return draft_recipe(Path(recipe), overrides)
+    if overrides:
+        problem = "overrides: this recipe was read already: set them with tlkit.read_recipe(FILE, overrides)"
+        raise RecipeError([problem], recipe=recipe.label)
+    return recipe
+
+
 def make_recipe(tables: Tree, file: Path | None = None) -> Recipe:
     """Makes a recipe of TOML's plain tables, with paths absolute; mistakes are in `Recipe.flaws`."""
     tree = merge(DEFAULTS, tables)

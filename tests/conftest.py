@@ -1,4 +1,4 @@
-"""What the tests of runs share: a recipe that runs within seconds."""
+"""What tests of runs share: a recipe that runs within seconds, and a finished run."""
 
 from __future__ import annotations
 
