@@ -43,6 +43,8 @@ MAX_GREY = 65535
 #: Images are refused whose sides differ by more than this factor: no photo does, and resizing the shorter
 #: side to a network's size makes the longer one so large that the memory does not hold it.
 MAX_RATIO = 100
+#: Rows that are composited at a time.
+STRIP = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,8 @@ def decode(content: bytes) -> PillowImage.Image:
     with refuse_unreadable():
         image = _open(content)
         _load(image, content)
-        return upright(image)
+        ImageOps.exif_transpose(image, in_place=True)
+        return _to_rgb(image)
 
 
 def upright(image: PillowImage.Image) -> PillowImage.Image:
@@ -94,15 +97,7 @@ def upright(image: PillowImage.Image) -> PillowImage.Image:
     """
     with refuse_unreadable():
         _check_size(image)
-        image = ImageOps.exif_transpose(image)
-        if image.mode == "F":
-            raise UnreadableImage("its pixels are floating-point numbers, which have no fixed range")
-        if image.mode.startswith("I;16") or image.mode == "I":
-            image = _to_8_bits(image)
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = PillowImage.alpha_composite(PillowImage.new("RGBA", image.size, "white"), image)
-        return image.convert("RGB")
+        return _to_rgb(ImageOps.exif_transpose(image))
 
 
 @contextmanager
@@ -218,24 +213,43 @@ def _load(image: PillowImage.Image, content: bytes, *, eighth: bool = False) -> 
     Raises:
         UnreadableImage: data are missing, or have a wrong checksum.
     """
-    size = (max(1, image.width // 8), max(1, image.height // 8)) if eighth else image.size
     if eighth:
-        image.draft("RGB", size)
+        image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
     image.load()
     if isinstance(image, PngImageFile) and (chunk := wrong_checksum(content)):
         raise UnreadableImage(f"damaged: the checksum of its chunk {chunk} is wrong")
     if isinstance(image, JpegImageFile):
         if lacks_scans(content, image):
             raise UnreadableImage("truncated: not all of its scans are there")
-        # only an image that ends in grey is decoded twice, to find out whether the grey is its own
-        if ends_in_grey(image) and image.tobytes() != _with_longer_scans(content, size):
+        # only an image that ends in grey is decoded again, to find out whether the grey is its own
+        if ends_in_grey(image) and _eighth(content) != _eighth(lengthen_scans(content)):
             raise UnreadableImage("truncated: it has less data than its size needs")
 
 
-def _with_longer_scans(content: bytes, size: tuple[int, int]) -> bytes:
-    image = PillowImage.open(io.BytesIO(lengthen_scans(content)), formats=("JPEG",))
-    image.draft("RGB", size)
+def _eighth(content: bytes) -> bytes:
+    """Returns the pixels of a JPEG at an eighth of its size."""
+    image = PillowImage.open(io.BytesIO(content), formats=("JPEG",))
+    image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
     return image.tobytes()
+
+
+def _to_rgb(image: PillowImage.Image) -> PillowImage.Image:
+    if image.mode == "F":
+        raise UnreadableImage("its pixels are floating-point numbers, which have no fixed range")
+    if image.mode.startswith("I;16") or image.mode == "I":
+        image = _to_8_bits(image)
+    if image.has_transparency_data:
+        return _over_white(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _over_white(image: PillowImage.Image) -> PillowImage.Image:
+    result = PillowImage.new("RGB", image.size)
+    for top in range(0, image.height, STRIP):  # the whole image in four versions could exceed the memory
+        strip = image.crop((0, top, image.width, min(top + STRIP, image.height))).convert("RGBA")
+        white = PillowImage.new("RGBA", strip.size, "white")
+        result.paste(PillowImage.alpha_composite(white, strip).convert("RGB"), (0, top))
+    return result
 
 
 def _to_8_bits(image: PillowImage.Image) -> PillowImage.Image:
