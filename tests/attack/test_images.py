@@ -156,7 +156,7 @@ def test_a_stream_goes_on_behind_whatever_cannot_be_read(
     broken: list[Any] = [
         tmp_path / "a\0b.jpg",
         tmp_path / "cut.jpg",
-        PillowImage.open(tmp_path / "cut.jpg"),
+        PillowImage.open(io.BytesIO((tmp_path / "cut.jpg").read_bytes())),
         closed(good),
         np.zeros((0, 5, 3), np.uint8),
         np.zeros((5, 0), np.uint8),
