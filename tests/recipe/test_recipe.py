@@ -121,14 +121,17 @@ def test_a_phase_that_does_not_exist(write: Write) -> None:
             "views = 8",
             "views = 0",
             [
-                'phase.fine-tune.augmentation.views: must be a whole number from 1, "fresh" or "auto", '
-                "and is 0"
+                'phase.fine-tune.augmentation.views: must be a whole number from 1 to 1000, "fresh" or '
+                '"auto", and is 0'
             ],
         ),
         (
             "views = 8",
             'views = "new"',
-            ['phase.fine-tune.augmentation.views: must be a whole number from 1, "fresh" or "auto", and'],
+            [
+                'phase.fine-tune.augmentation.views: must be a whole number from 1 to 1000, "fresh" or '
+                '"auto", and'
+            ],
         ),
         (
             'name = "affine", rotation = 10',

@@ -124,7 +124,7 @@ def find_images(folder: Path) -> list[Path]:
     """Returns the image files in a folder and all folders below it, in natural order, without hidden ones."""
 
     def fail(error: OSError) -> None:
-        raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
+        raise _unreadable(error) from error
 
     images: list[Path] = []
     visited: set[Path] = set()
@@ -151,8 +151,16 @@ def _is_visible(name: str) -> bool:
 
 
 def _subfolders(parent: Path) -> list[Path]:
-    subfolders = (path for path in parent.iterdir() if path.is_dir() and _is_visible(path.name))
+    try:
+        with os.scandir(parent) as entries:  # unlike a Path, an entry raises where it may not be looked at
+            subfolders = [Path(entry.path) for entry in entries if entry.is_dir() and _is_visible(entry.name)]
+    except OSError as error:
+        raise _unreadable(error) from error
     return sorted(subfolders, key=lambda path: natural(path.name))
+
+
+def _unreadable(error: OSError) -> DataError:
+    return DataError(f"{error.filename} cannot be read: {error.strerror}")
 
 
 def _split_folders(root: Path, subfolders: Sequence[Path]) -> dict[SplitName, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points, version
@@ -53,6 +54,10 @@ def options(
 
 def main() -> None:
     """Runs the command line; exits with code 2 and without a traceback if the user made a mistake."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # a file's name need not be UTF-8, and a terminal need not have all characters
+            stream.reconfigure(errors="backslashreplace")
     # --debug may be anywhere on the command line
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1

@@ -39,7 +39,12 @@ def say(text: str = "", *, style: str | None = None, stderr: bool = False) -> No
 
 def json_line(values: Mapping[str, object]) -> None:
     """Prints a JSON object on a line of its own, and flushes, so that a reader gets it at once."""
-    sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")
+    text = json.dumps(values, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # a name that is not UTF-8, or a terminal without some character
+        text = json.dumps(values)
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 

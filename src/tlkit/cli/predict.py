@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +12,8 @@ import typer
 
 from tlkit.cli.console import counting, json_line, say
 from tlkit.cli.options import DeviceOption, ModelArgument, PhaseOption, RejectOption
+from tlkit.utils.csv_cells import write_rows
+from tlkit.utils.formatting import printable
 
 if TYPE_CHECKING:
     from tlkit.inference.predictor import Prediction
@@ -69,10 +70,9 @@ def _writer(output: Format, top: int, label_width: int) -> Callable[[Prediction]
     if output is Format.json:
         return lambda prediction: json_line(_json_object(prediction))
     if output is Format.csv:
-        rows = csv.writer(sys.stdout, lineterminator="\n")
         columns = [f"{name}_{rank}" for rank in range(1, top + 1) for name in ("class", "probability")]
-        rows.writerow(["path", "label", "confidence", *columns, "error"])
-        return lambda prediction: rows.writerow(_cells(prediction, top))
+        write_rows(sys.stdout, [["path", "label", "confidence", *columns, "error"]])
+        return lambda prediction: write_rows(sys.stdout, [_cells(prediction, top)])
     return lambda prediction: say(_line(prediction, label_width))
 
 
@@ -101,8 +101,9 @@ def _cells(prediction: Prediction, top: int) -> list[str | float]:
 
 
 def _line(prediction: Prediction, label_width: int) -> str:
+    image = printable(prediction.image)
     if prediction.error is not None:
-        return f"{'–':<{label_width}}         {prediction.image}: cannot be read: {prediction.error}"
+        return f"{'–':<{label_width}}         {image}: cannot be read: {prediction.error}"
     others = ", ".join(f"{name} {probability:.1%}" for name, probability in prediction.top[1:])
     confidence = f"{prediction.label:<{label_width}}  {prediction.confidence:6.1%}"
-    return f"{confidence} {prediction.image}{f'  ({others})' if others else ''}"
+    return f"{confidence} {image}{f'  ({others})' if others else ''}"

@@ -11,7 +11,7 @@ from tlkit.errors import DataError
 from tlkit.parts.source import Source
 from tlkit.recipe.schema import DataSpec
 from tlkit.runtime.devices import reader_threads
-from tlkit.utils.formatting import bulleted, plural
+from tlkit.utils.formatting import bulleted, plural, printable
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,12 @@ def read_dataset(source: Source, data: DataSpec, seed: int, tick: Callable[[int]
     """Reads every image once, and draws the splits from those that can be used.
 
     Raises:
-        DataError: an image cannot be used and the recipe says to stop, or there are too few images.
+        DataError: an image cannot be used and the recipe says to stop, a class has a name that files cannot
+            hold, or there are too few images.
     """
+    if unusable := [printable(name) for name in source.classes if printable(name) != name]:
+        head = "names of classes must be UTF-8, without control characters: rename"
+        raise DataError(bulleted(head, unusable))
     samples = [*source.samples, *source.unlabelled]
     images, rejected = inspect_images(samples, threads=reader_threads(), tick=tick)
     if data.on_unreadable == "stop":

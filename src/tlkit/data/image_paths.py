@@ -19,7 +19,8 @@ def image_paths(arguments: Iterable[str], lines: Iterable[str]) -> Iterator[str]
 
     Args:
         arguments: files; folders, which are searched for images with all folders below them, except hidden
-            ones; patterns such as ``photos/*.jpg``; ``-`` for `lines`.
+            ones (a folder that cannot be read is yielded itself); patterns such as ``photos/*.jpg``; ``-``
+            for `lines`.
         lines: one path each, such as standard input.
 
     Raises:
@@ -44,11 +45,22 @@ def _expand(arguments: Iterable[str], lines: Iterable[str]) -> Iterator[str]:
 
 
 def _images_below(folder: str) -> Iterator[str]:
-    for parent, subfolders, files in os.walk(folder):
+    """Yields the images in a folder and below it, and each folder that cannot be read, as if it were one."""
+    unreadable: list[str] = []
+    visited: set[str] = set()
+    walk = os.walk(folder, onerror=lambda error: unreadable.append(error.filename), followlinks=True)
+    for parent, subfolders, files in walk:
+        yield from unreadable  # reading it fails, with the reason
+        unreadable.clear()
+        if (target := os.path.realpath(parent)) in visited:  # a link can lead back to a parent
+            subfolders.clear()
+            continue
+        visited.add(target)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in sorted(files):
             if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
                 yield os.path.join(parent, name)  # noqa: PTH118  a Path for each of a million is slow
+    yield from unreadable
 
 
 def _check(path: str) -> None:

@@ -9,15 +9,21 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from PIL import Image as PillowImage
 from PIL import ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
+from tlkit.data.damage import ends_in_grey, lacks_scans, lengthen_scans, wrong_checksum
 from tlkit.parts.source import Sample
+from tlkit.utils.formatting import printable
 from tlkit.utils.regular_files import read_regular
 
 PillowImage.init()
@@ -32,6 +38,13 @@ DECODING = 1
 #: Larger images are rejected: a small file can decompress to more than the memory can hold.
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 500_000_000
+#: Of 16-bit greys; the range of larger ones is unknown.
+MAX_GREY = 65535
+#: Images are refused whose sides differ by more than this factor: no photo does, and resizing the shorter
+#: side to a network's size makes the longer one so large that the memory does not hold it.
+MAX_RATIO = 100
+#: Rows that are composited at a time.
+STRIP = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +76,13 @@ def decode(content: bytes) -> PillowImage.Image:
     """Decodes the content of an image file to an upright RGB image; see `upright`.
 
     Raises:
-        UnreadableImage: it is not an image, is truncated, has an unsupported format, or is too large.
+        UnreadableImage: it is not an image, is damaged, has an unsupported format, or is too large.
     """
-    image = _open(content)
-    try:
-        image.load()
-        return upright(image)
-    except (OSError, ValueError, SyntaxError, MemoryError, PillowImage.DecompressionBombError) as error:
-        raise UnreadableImage(_reason(error)) from error
+    with refuse_unreadable():
+        image = _open(content)
+        _load(image, content)
+        ImageOps.exif_transpose(image, in_place=True)
+        return _to_rgb(image)
 
 
 def upright(image: PillowImage.Image) -> PillowImage.Image:
@@ -78,14 +90,25 @@ def upright(image: PillowImage.Image) -> PillowImage.Image:
 
     EXIF rotation is applied, transparent pixels are composited over white, 16-bit greys are scaled to 8 bits
     (Pillow alone would clip them), and the first frame of an animation is used.
+
+    Raises:
+        UnreadableImage: its file is damaged or closed, its sides differ too much, or its pixels are numbers
+            without a known range.
     """
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16") or image.mode == "I":
-        image = image.convert("I").point(lambda value: value / 257).convert("L")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = PillowImage.alpha_composite(PillowImage.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    with refuse_unreadable():
+        _check_size(image)
+        return _to_rgb(ImageOps.exif_transpose(image))
+
+
+@contextmanager
+def refuse_unreadable() -> Iterator[None]:
+    """Turns any exception into an UnreadableImage with the reason: decoders fail on damage in many ways."""
+    try:
+        yield
+    except UnreadableImage:
+        raise
+    except Exception as error:
+        raise UnreadableImage(_reason(error)) from error
 
 
 def read_image(path: Path, sha256: str | None = None) -> PillowImage.Image:
@@ -127,23 +150,26 @@ def inspect_images(
             if isinstance(result, Image):
                 images.append(result)
             else:
-                rejected.append((sample.id, result))
+                rejected.append((printable(sample.id), result))
             tick(1)
     return images, rejected
 
 
 def _inspect(sample: Sample) -> Image | str:
-    """Returns the image, or the reason why it cannot be decoded."""
+    """Returns the image, or the reason why it cannot be used."""
     try:
-        content = _read_bytes(sample.path)
-        image = _open(content)
-        width, height = image.size
-        image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
-        image.load()
+        with refuse_unreadable():
+            if printable(sample.id) != sample.id:
+                raise UnreadableImage("its name is not UTF-8, or holds control characters: rename it")
+            content = _read_bytes(sample.path)
+            image = _open(content)
+            width, height = image.size
+            _load(image, content, eighth=True)
+            # of a plain JPEG it cannot fail, and would add a tenth to the time
+            if image.format != "JPEG" or image.mode != "RGB" or "exif" in image.info:
+                upright(image)
     except UnreadableImage as error:
         return str(error)
-    except (OSError, ValueError, SyntaxError, MemoryError) as error:
-        return _reason(error)
     return Image(sample, hashlib.sha256(content).hexdigest(), width, height)
 
 
@@ -165,11 +191,73 @@ def _open(content: bytes) -> PillowImage.Image:
             image = PillowImage.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise UnreadableImage("not an image, or of an unsupported format") from error
-    except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
-        raise UnreadableImage(_reason(error)) from error
-    if image.width * image.height > MAX_PIXELS:
-        raise UnreadableImage(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS:,}")
+    _check_size(image)
     return image
+
+
+def _check_size(image: PillowImage.Image) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise UnreadableImage(f"{width}x{height} pixels are more than {MAX_PIXELS:,}")
+    if not width or not height:
+        raise UnreadableImage("it has no pixels")
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise UnreadableImage(
+            f"of {width}x{height} pixels: one side is more than {MAX_RATIO} times the other"
+        )
+
+
+def _load(image: PillowImage.Image, content: bytes, *, eighth: bool = False) -> None:
+    """Decodes an opened image; a JPEG, if so asked, at an eighth of its size.
+
+    Raises:
+        UnreadableImage: data are missing, or have a wrong checksum.
+    """
+    if eighth:
+        image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
+    image.load()
+    if isinstance(image, PngImageFile) and (chunk := wrong_checksum(content)):
+        raise UnreadableImage(f"damaged: the checksum of its chunk {chunk} is wrong")
+    if isinstance(image, JpegImageFile):
+        if lacks_scans(content, image):
+            raise UnreadableImage("truncated: not all of its scans are there")
+        # only an image that ends in grey is decoded again, to find out whether the grey is its own
+        if ends_in_grey(image) and _eighth(content) != _eighth(lengthen_scans(content)):
+            raise UnreadableImage("truncated: it has less data than its size needs")
+
+
+def _eighth(content: bytes) -> bytes:
+    """Returns the pixels of a JPEG at an eighth of its size."""
+    image = PillowImage.open(io.BytesIO(content), formats=("JPEG",))
+    image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
+    return image.tobytes()
+
+
+def _to_rgb(image: PillowImage.Image) -> PillowImage.Image:
+    if image.mode == "F":
+        raise UnreadableImage("its pixels are floating-point numbers, which have no fixed range")
+    if image.mode.startswith("I;16") or image.mode == "I":
+        image = _to_8_bits(image)
+    if image.has_transparency_data:
+        return _over_white(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _over_white(image: PillowImage.Image) -> PillowImage.Image:
+    result = PillowImage.new("RGB", image.size)
+    for top in range(0, image.height, STRIP):  # the whole image in four versions could exceed the memory
+        strip = image.crop((0, top, image.width, min(top + STRIP, image.height))).convert("RGBA")
+        white = PillowImage.new("RGBA", strip.size, "white")
+        result.paste(PillowImage.alpha_composite(white, strip).convert("RGB"), (0, top))
+    return result
+
+
+def _to_8_bits(image: PillowImage.Image) -> PillowImage.Image:
+    image = image.convert("I")
+    darkest, brightest = cast(tuple[int, int], image.getextrema())
+    if darkest < 0 or brightest > MAX_GREY:
+        raise UnreadableImage(f"its greys, {darkest} to {brightest}, are not within 0 to {MAX_GREY}")
+    return image.point(lambda value: value / 257).convert("L")
 
 
 def _reason(error: BaseException) -> str:

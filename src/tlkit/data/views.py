@@ -86,7 +86,7 @@ class ViewReader:
         result = []
         for view in views:
             if view.augmentation is None:
-                result.append(deterministic(view.preprocess, view.preprocess))
+                result.append(deterministic(view.preprocess, partial(_preprocess, image, view.preprocess)))
                 continue
             fixed, random = self._own_transforms(view.augmentation)
             key = (view.preprocess, view.name) if fixed else None
@@ -103,6 +103,15 @@ class ViewReader:
         if entry is None or entry[0] is not augmentation:
             entry = copies[id(augmentation)] = (augmentation, split_fixed_steps(augmentation))
         return entry[1]
+
+
+def _preprocess(image: Image, preprocess: Preprocess, decoded: PillowImage.Image) -> Pixels:
+    try:
+        return preprocess(decoded)
+    except ValueError as error:  # such as no pixels in height, of a thin image that is made small
+        raise DataError(
+            f"{image.sample.path} cannot be resized to {preprocess.size} pixels: {error}"
+        ) from error
 
 
 def _apply(steps: Sequence[Transform], decoded: PillowImage.Image) -> Pixels:

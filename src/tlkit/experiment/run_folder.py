@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import platform
 import shutil
 import sys
@@ -28,6 +27,7 @@ from tlkit.recipe.recipe import Recipe
 from tlkit.runtime.distributed import process_state
 from tlkit.training.history import EpochMetrics
 from tlkit.utils.atomic_write import atomic_write
+from tlkit.utils.csv_cells import write_rows
 from tlkit.utils.json_files import read_json, read_text, write_json
 
 #: The libraries that numbers depend on, besides the recipe.
@@ -230,7 +230,7 @@ class RunFolder:
                 atomic_write(self.path / name) as temporary,
                 temporary.open("w", newline="", encoding="utf-8") as file,
             ):
-                csv.writer(file, lineterminator="\n").writerows(rows)
+                write_rows(file, rows)
 
     def _write_json(self, name: str, value: BaseModel) -> None:
         if self.writes:

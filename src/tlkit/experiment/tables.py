@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tlkit.errors import RunFolderError
+from tlkit.utils.csv_cells import unescape
 from tlkit.utils.regular_files import check_regular
 
 #: The values of the column `split`.
@@ -23,6 +24,8 @@ def prediction_columns(classes: Sequence[str]) -> list[str]:
 def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
     """Yields the line number and the cells of each row of a CSV file that has exactly these columns.
 
+    The cells are as they were before `write_rows` escaped them.
+
     Raises:
         RunFolderError: it cannot be read, has other columns, or a row has too few or too many cells.
     """
@@ -30,13 +33,13 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[st
         check_regular(path)
         with path.open(newline="", encoding="utf-8") as file:
             rows = csv.reader(file)
-            header = next(rows, [])
+            header = [*map(unescape, next(rows, []))]
             if header != [*columns]:
                 raise RunFolderError(f"{path} cannot be read: its columns are not {', '.join(columns[:8])}")
             for row in rows:
                 if len(row) != len(columns):
                     raise malformed(path, rows.line_num, f"{len(row)} cells, not {len(columns)}")
-                yield rows.line_num, row
+                yield rows.line_num, [*map(unescape, row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise RunFolderError(f"{path} cannot be read: {error}") from error
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from torch import Tensor
 
-from tlkit.data.images import UnreadableImage, read_image, upright
+from tlkit.data.images import UnreadableImage, read_image, refuse_unreadable, upright
 from tlkit.data.loader import normalize, prefetch
 from tlkit.data.views import Pixels
 from tlkit.errors import DataError, RunFolderError, close_matches
@@ -317,9 +317,10 @@ def read_pixels(image: ImageLike, preprocess: Preprocess) -> Pixels:
     """Reads and preprocesses an image, up to normalisation: uint8 RGB ``(size, size, 3)``.
 
     Raises:
-        UnreadableImage: it cannot be read.
+        UnreadableImage: it cannot be read or resized.
     """
-    return preprocess(_decode(image))
+    with refuse_unreadable():
+        return preprocess(_decode(image))
 
 
 def _decode(image: ImageLike) -> PillowImage.Image:
@@ -327,7 +328,7 @@ def _decode(image: ImageLike) -> PillowImage.Image:
         return read_image(Path(image))
     if isinstance(image, np.ndarray):
         colour = image.ndim == 3 and image.shape[2] in (3, 4)
-        if image.dtype != np.uint8 or not (colour or image.ndim == 2):
+        if image.dtype != np.uint8 or not image.size or not (colour or image.ndim == 2):
             raise UnreadableImage(
                 f"an array of {image.dtype} {image.shape} is not an image: it must be uint8 (H, W), "
                 "(H, W, 3) RGB or (H, W, 4) RGBA"

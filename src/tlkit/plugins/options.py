@@ -130,7 +130,7 @@ def _model(
     for index, (name, parameter) in enumerate(parameters.items()):
         default = ... if parameter.default is parameter.empty else None
         fields[f"option_{index}"] = (_recipe_type(types[name]), Field(default, alias=name))
-    config = ConfigDict(strict=True, arbitrary_types_allowed=True)
+    config = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
     try:
         return create_model("Options", __config__=config, **fields)
     except Exception as error:
@@ -260,7 +260,10 @@ def _path(value: Any, words: Collection[Any] = ()) -> Any:
     """
     if not isinstance(value, str) or value in words:
         return value
-    return getattr(value, "folder", Path.cwd()) / Path(value).expanduser()
+    try:
+        return getattr(value, "folder", Path.cwd()) / Path(value).expanduser()
+    except RuntimeError as error:  # there is no user of that name
+        raise ValueError(f"{value!r} cannot be resolved: {error}") from error
 
 
 def _has_path(annotation: Any) -> bool:

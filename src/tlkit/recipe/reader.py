@@ -6,6 +6,8 @@ A recipe is handled here as the plain tables that TOML has; `schema.py` says wha
 from __future__ import annotations
 
 import copy
+import math
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,10 +20,24 @@ Tree = dict[str, Any]
 
 #: A recipe is smaller than this, in bytes.
 MAX_BYTES = 2**20
+#: Tables and arrays are nested less deeply than this, which Python's recursion could not follow for ever.
+MAX_DEPTH = 32
+#: TOML's own limit: 64 bits. Longer numbers cannot always be printed.
+INTEGERS = range(-(2**63), 2**63)
+#: A key of more than MAX_DEPTH parts, for which tomllib takes minutes and gigabytes. No other text that a
+#: recipe has reason to hold, such as an address, has so many words with dots between them.
+LONG_KEY = re.compile(
+    r"""(?<![\w-])(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
+    rf"""(?:[ \t]*+\.[ \t]*+(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')){{{MAX_DEPTH}}}"""
+)
 #: Tables that describe a part: one with a name replaces the inherited one, one without merges into it.
 PARTS = frozenset({"source", "backbone", "head", "freeze", "augmentation", "optimizer", "schedule"})
 #: Keys whose value is a path, besides any string that ends in .safetensors.
 PATHS = frozenset({("data", "root"), ("data", "unlabelled")})
+
+
+class _Refused(ValueError):
+    """What is wrong with a recipe's text or with one of its values."""
 
 
 class Located(str):
@@ -126,7 +142,8 @@ def _read(file: Path, extended_by: tuple[Path, ...]) -> Tree:
         circle = " extends ".join(str(path) for path in (*extended_by, file))
         raise RecipeError([f"extends: recipes extend each other in a circle: {circle}"], recipe=str(file))
     try:
-        tree = tomllib.loads(read_regular(file, MAX_BYTES).decode())
+        tree = _parse(read_regular(file, MAX_BYTES).decode("utf-8-sig"))
+        located: Tree = _locate(tree, file.parent)
     except FileNotFoundError as error:
         siblings = sorted(path.name for path in file.parent.glob("*.toml")) if file.parent.is_dir() else []
         hint = close_matches(file.name, siblings)
@@ -136,21 +153,55 @@ def _read(file: Path, extended_by: tuple[Path, ...]) -> Tree:
         raise RecipeError([f"cannot be read: {error}"], recipe=str(file)) from error
     except tomllib.TOMLDecodeError as error:
         raise RecipeError([f"is not TOML: {error}"], recipe=str(file)) from error
-    located: Tree = _locate(tree, file.parent)
+    except _Refused as error:
+        raise RecipeError([str(error)], recipe=str(file)) from error
     base = located.pop("extends", None)
     if base is None:
         return located
     if not isinstance(base, str):
         raise RecipeError(["extends: must be the path of a recipe"], recipe=str(file))
-    return merge(_read(_absolute(base, file.parent), (*extended_by, file)), located)
+    try:
+        path = _absolute(base, file.parent, ("extends",))
+    except _Refused as error:
+        raise RecipeError([str(error)], recipe=str(file)) from error
+    return merge(_read(path, (*extended_by, file)), located)
 
 
-def _locate(value: Any, folder: Path, key: tuple[str, ...] = ()) -> Any:
-    """Makes known paths absolute, and lets every other string know its folder."""
+def _parse(text: str) -> Tree:
+    """Parses TOML, in a time and with a memory that its length bounds.
+
+    Raises:
+        TOMLDecodeError: it is not TOML.
+        _Refused: it is TOML that no recipe needs.
+    """
+    if match := LONG_KEY.search(text):
+        raise _Refused(f"{match[0][:40]}…: a key has more than {MAX_DEPTH} parts")
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise _Refused("its tables or arrays are nested too deeply") from error
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError as error:  # Python's own limit for the digits of a number
+        raise _Refused(f"a number or date cannot be read: {error}") from error
+
+
+def _locate(value: Any, folder: Path, key: tuple[str, ...] = (), depth: int = 0) -> Any:
+    """Makes known paths absolute, and lets every other string know its folder.
+
+    Raises:
+        _Refused: a value is too large, not a number, or nested too deeply, or a path cannot be resolved.
+    """
+    if depth > MAX_DEPTH:
+        raise _Refused(f"{_dotted(key)}: is nested more than {MAX_DEPTH} deep")
     if isinstance(value, Mapping):
-        return {name: _locate(item, folder, (*key, name)) for name, item in value.items()}
+        return {name: _locate(item, folder, (*key, name), depth + 1) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_locate(item, folder, key) for item in value]
+        return [_locate(item, folder, key, depth + 1) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _Refused(f"{_dotted(key)}: must be a finite number, and is {value}")
+    if isinstance(value, int) and value not in INTEGERS:
+        raise _Refused(f"{_dotted(key)}: the number has more than 64 bits")
     if isinstance(value, Path):
         value = str(value)
     if not isinstance(value, str) or isinstance(value, Located):
@@ -158,38 +209,59 @@ def _locate(value: Any, folder: Path, key: tuple[str, ...] = ()) -> Any:
     kind, colon, path = value.partition(":")
     # a plugin's names may be addresses too; with ./ they name a folder
     if kind == "local-dir" or (colon and path.startswith(("./", "../", "~/"))):
-        return Located(f"{kind}:{_absolute(path, folder)}", folder)
+        return Located(f"{kind}:{_absolute(path, folder, key)}", folder)
     if key in PATHS or value.endswith(".safetensors"):
-        return Located(str(_absolute(value, folder)), folder)
+        return Located(str(_absolute(value, folder, key)), folder)
     return Located(value, folder)
 
 
-def _absolute(text: str, folder: Path) -> Path:
-    return (folder / Path(text).expanduser()).resolve()
+def _absolute(text: str, folder: Path, key: tuple[str, ...]) -> Path:
+    try:
+        return (folder / Path(text).expanduser()).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # ~nobody, a null character, links in a circle
+        raise _Refused(f"{_dotted(key)}: the path {text[:100]!r} cannot be resolved: {error}") from error
+
+
+def _dotted(key: Sequence[str]) -> str:
+    """Joins a key, or the beginning of one that is too long to be shown."""
+    text = ".".join(key)
+    return text if len(text) <= 100 else f"{text[:100]}…"
 
 
 def _pairs(
     overrides: Mapping[str, Any] | Sequence[str], problems: list[str]
 ) -> Iterator[tuple[list[str], Any]]:
     """Yields keys and values; paths among the values are relative to the current folder."""
+    for key, value in _key_values(overrides, problems):
+        parts = key.split(".")
+        try:
+            if len(parts) > MAX_DEPTH:
+                raise _Refused(f"{_dotted(parts)}: the key has more than {MAX_DEPTH} parts")
+            parsed = _parse_value(value) if isinstance(overrides, Sequence) else value
+            yield parts, _locate(parsed, Path.cwd(), tuple(parts))
+        except _Refused as error:
+            problems.append(str(error))
+
+
+def _key_values(
+    overrides: Mapping[str, Any] | Sequence[str], problems: list[str]
+) -> Iterator[tuple[str, Any]]:
+    """Yields keys and values, which of strings are still TOML's text."""
     if isinstance(overrides, Mapping):
-        for key, value in overrides.items():
-            parts = key.split(".")
-            yield parts, _locate(value, Path.cwd(), tuple(parts))
+        yield from overrides.items()
         return
     for text in overrides:
         key, equals, toml_value = text.partition("=")
-        if not equals or not key.strip():
+        if equals and key.strip():
+            yield key.strip(), toml_value.strip()
+        else:
             problems.append(f"--set {text}: must be KEY=VALUE, such as training.epochs=5")
-            continue
-        parts = key.strip().split(".")
-        yield parts, _locate(_parse_value(toml_value.strip()), Path.cwd(), tuple(parts))
 
 
 def _parse_value(toml_value: str) -> Any:
     """Parses a TOML value; anything that is not TOML is a string."""
     try:
-        return tomllib.loads(f"value = {toml_value}")["value"]
+        return _parse(f"value = {toml_value}")["value"]
     except tomllib.TOMLDecodeError:
         return toml_value
 

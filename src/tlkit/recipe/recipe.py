@@ -28,6 +28,8 @@ from tlkit.recipe.schema import (
 )
 
 Model = TypeVar("Model", bound=BaseModel)
+#: Of one image. More of them are no better than fresh ones, and each has features in the store.
+MAX_VIEWS = 1000
 Views = int | Literal["fresh", "auto"]
 
 
@@ -289,8 +291,9 @@ def _view_problems(phase: str, augmentation: Tree, views: Any) -> Iterator[str]:
         return
     if augmentation.get("name") == "none":
         yield f"{key}: without an augmentation there is one view, the plain image"
-    elif views not in ("fresh", "auto") and (type(views) is not int or views < 1):
-        yield f'{key}: must be a whole number from 1, "fresh" or "auto", and is {to_toml_value(views)}'
+    elif views not in ("fresh", "auto") and (type(views) is not int or not 1 <= views <= MAX_VIEWS):
+        expected = f'a whole number from 1 to {MAX_VIEWS}, "fresh" or "auto"'
+        yield f"{key}: must be {expected}, and is {to_toml_value(views)}"
 
 
 def _order_problems(phases: Sequence[Phase], names: Sequence[str]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import platformdirs
 
+from tlkit.errors import TlkitError
 from tlkit.utils.regular_files import read_regular
 
 TAG = "CACHEDIR.TAG"
@@ -16,10 +17,16 @@ TAG_CONTENT = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by tlkit, whi
 
 
 def cache_folder() -> Path:
-    """Returns the folder for data that can be recreated: ``TLKIT_CACHE``, or the user's cache folder."""
-    return (
-        Path(os.environ.get("TLKIT_CACHE") or platformdirs.user_cache_path("tlkit")).expanduser().absolute()
-    )
+    """Returns the folder for data that can be recreated: ``TLKIT_CACHE``, or the user's cache folder.
+
+    Raises:
+        TlkitError: ``TLKIT_CACHE`` begins with the home of a user who does not exist.
+    """
+    folder = Path(os.environ.get("TLKIT_CACHE") or platformdirs.user_cache_path("tlkit"))
+    try:
+        return folder.expanduser().absolute()
+    except RuntimeError as error:  # there is no user of that name
+        raise TlkitError(f"TLKIT_CACHE: {str(folder)!r} cannot be resolved: {error}") from error
 
 
 def generated_folder() -> Path:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+#: Control characters, line and paragraph separators, and bytes of a file's name that are not UTF-8.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def format_p_value(p: float) -> str:
@@ -48,3 +52,8 @@ def bulleted(head: str, items: Sequence[str], limit: int = 20) -> str:
     if len(items) > limit:
         lines.append(f"  - and {len(items) - limit} more")
     return "\n".join(lines)
+
+
+def printable(text: str) -> str:
+    """Replaces control characters, and bytes of names that are not UTF-8, by escapes such as ``\\r``."""
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
