@@ -17,15 +17,14 @@ if TYPE_CHECKING:
     from timm.scheduler.scheduler import Scheduler
     from torch import nn
 
-_CYCLES = ("min_lr", "cycle_mul", "cycle_decay", "cycle_limit")
 #: timm's schedules that depend on the epoch alone, and the options that have an effect on each, besides
-#: `SCHEDULE_OPTIONS`; timm has no such list.
+#: `SCHEDULE_OPTIONS`; timm has no such list. A schedule's first cycle is as long as the phase.
 SCHEDULES = {
-    "cosine": (*_CYCLES, "k_decay"),
-    "tanh": _CYCLES,
+    "cosine": ("min_lr", "k_decay"),
+    "tanh": ("min_lr",),
     "step": ("decay_epochs", "decay_rate"),
     "multistep": ("decay_milestones", "decay_rate"),
-    "poly": (*_CYCLES, "k_decay", "decay_rate"),
+    "poly": ("min_lr", "k_decay", "decay_rate"),
 }
 SCHEDULE_OPTIONS = (
     "warmup_epochs",
