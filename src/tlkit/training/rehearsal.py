@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,7 +34,7 @@ def resumes_exactly(make_optimizer: Optimizers, device: str = "cpu") -> bool:
         Exception: whatever a step raises.
     """
     # timm's kron is compiled when it is used, which may take a minute
-    with torch.random.fork_rng(devices=[]), torch.compiler.set_stance("force_eager"):
+    with torch.random.fork_rng(devices=[]), torch.compiler.set_stance("force_eager"), _one_thread():
         network, resumed = _make_network(device), _make_network(device)
         optimizer = make_optimizer(network)
         _train(network, optimizer, range(STEPS))
@@ -49,11 +50,25 @@ def resumes_exactly(make_optimizer: Optimizers, device: str = "cpu") -> bool:
     return _bits(network, optimizer) == _bits(resumed, other)
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Computes in one thread: several would wait for each other longer than they compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _make_network(device: str) -> nn.Module:
     torch.manual_seed(1)
     convolution = nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last)
-    # bitsandbytes keeps 8 bits per number where a weight has at least 4096
-    return nn.Sequential(convolution, nn.Linear(6, 5), nn.LayerNorm(4096)).to(device)
+    network = nn.Sequential(convolution, nn.BatchNorm2d(6), nn.Linear(6, 5))
+    if device != "cpu":
+        # bitsandbytes keeps 8 bits per number where a weight has at least 4096
+        network.append(nn.LayerNorm(4096))
+    return network.to(device)
 
 
 def _train(network: nn.Module, optimizer: torch.optim.Optimizer, steps: Iterable[int]) -> None:
