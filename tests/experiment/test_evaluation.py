@@ -21,7 +21,14 @@ def rows(folder: Path, phase: str) -> list[dict[str, str]]:
 @pytest.mark.parametrize("cache", [True, False], ids=["cached", "whole"])
 def test_a_runs_numbers_are_its_models(precision: str, cache: bool, run: Runner, few_photos: Path) -> None:
     """With bfloat16 a run and its model once disagreed about up to 3 of 121 images."""
-    finished = run(overrides={"training.precision": precision, "features.cache": cache})
+    finished = run(
+        overrides={
+            "training.precision": precision,
+            "features.cache": cache,
+            "training.epochs": 1,
+            "preprocess.size": 32,
+        }
+    )
     for result in finished.results.phases:
         predictor = tlkit.load(finished.folder, phase=result.name)
         written = rows(finished.folder, result.name)
@@ -37,6 +44,8 @@ def test_kept_weights_keep_their_results(run: Runner) -> None:
     finished = run(
         overrides={
             "training.precision": "bfloat16",
+            "training.epochs": 1,
+            "preprocess.size": 32,
             "phase.fine-tune.optimizer": {"name": "sgd", "lr": 0.0},
         }
     )
