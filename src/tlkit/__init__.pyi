@@ -3,6 +3,7 @@
 from .errors import DataError as DataError
 from .errors import PluginError as PluginError
 from .errors import TlkitError as TlkitError
+from .errors import TrainingError as TrainingError
 from .errors import WeightsError as WeightsError
 from .errors import close_matches as close_matches
 from .experiment.fetch import Fetched as Fetched

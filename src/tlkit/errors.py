@@ -7,6 +7,7 @@
     ├── WeightsError        weights that cannot be downloaded, read or loaded
     ├── FetchError          a download that fails, or is not the expected file
     ├── StoreError          the feature store cannot be read or written
+    ├── TrainingError       training whose loss is not finite
     ├── ExportError         a classifier that cannot be exported
     ├── ReportError         a page or picture that cannot be written
     └── RunFolderError      a run folder or model folder that cannot be used as requested
@@ -58,6 +59,10 @@ class FetchError(TlkitError):
 
 class StoreError(TlkitError):
     """The feature store cannot be read or written."""
+
+
+class TrainingError(TlkitError):
+    """Training whose loss is not finite."""
 
 
 class ExportError(TlkitError):

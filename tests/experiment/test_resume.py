@@ -14,7 +14,7 @@ import pytest
 from small_runs import Runner, predictions, train_losses, write_recipe
 
 import tlkit
-from tlkit.errors import RunFolderError
+from tlkit.errors import RunFolderError, TrainingError
 from tlkit.recipe.recipe import Phase
 
 
@@ -50,6 +50,53 @@ def test_an_interrupted_phase_is_resumed_and_ends_as_if_it_had_not_been(
     ended = run(out=tmp_path / "out")
     assert train_losses(ended, "fine-tune") == train_losses(whole, "fine-tune")
     assert predictions(ended, "fine-tune") == predictions(whole, "fine-tune")
+
+
+def test_a_phase_whose_checkpoint_is_damaged_begins_again(
+    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tlkit.training import loop
+
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+
+    class Stop(Exception):
+        pass
+
+    class Stopper(tlkit.Observer):
+        @tlkit.hookimpl
+        def tlkit_epoch_ended(self, phase: Phase, epoch: int) -> None:
+            if phase.name == "fine-tune" and epoch == 2:
+                raise Stop
+
+    class Notes(tlkit.Observer):
+        texts: list[str]
+
+        def __init__(self) -> None:
+            self.texts = []
+
+        def note(self, text: str) -> None:
+            self.texts.append(text)
+
+    whole = run()
+    with pytest.raises(Stop):
+        run(out=tmp_path / "out", observer=Stopper())
+    (damaged,) = (tmp_path / "out").rglob("now.safetensors")
+    with damaged.open("r+b") as file:
+        file.truncate(1000)
+    observer = Notes()
+    ended = run(out=tmp_path / "out", observer=observer)
+    (note,) = observer.texts
+    assert note.startswith("phase 'fine-tune' begins again, since its checkpoint cannot be used: ")
+    assert train_losses(ended, "fine-tune") == train_losses(whole, "fine-tune")
+    assert predictions(ended, "fine-tune") == predictions(whole, "fine-tune")
+
+
+def test_nothing_of_a_phase_whose_loss_is_not_finite_is_saved(run: Runner, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"phase 'fine-tune', epoch 1: the \w+ loss is (nan|inf): try"):
+        run(out=tmp_path / "out", overrides={"phase.fine-tune.optimizer.lr": 1e30, "training.epochs": 1})
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [phase["name"] for phase in results["phases"]] == ["bottleneck"]
+    assert not [path for path in (tmp_path / "out").rglob("*fine-tune*") if any(path.iterdir())]
 
 
 def test_a_run_that_was_interrupted_after_its_last_phase_is_completed(run: Runner, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def write(tmp_path: Path) -> Write:
 
 def test_a_valid_recipe_has_no_problems(write: Write) -> None:
     recipe = read_recipe(
-        write(BASE), ["training.schedule={name='cosine', warmup_epochs=2}", "data.unlabelled=x"]
+        write(BASE), ["training.schedule={name='cosine', warmup_epochs=1}", "data.unlabelled=x"]
     )
     assert recipe_problems(recipe, StandInRegistry()) == []
     validate(recipe, StandInRegistry())
@@ -100,6 +100,12 @@ def test_a_valid_recipe_has_no_problems(write: Write) -> None:
             "phase.fine-tune.schedule.decay_epoch: is unknown",
         ),
         ("training.schedule={name='cosine', warmup_epochs='2'}", "training.schedule."),
+        (
+            "phase.fine-tune.schedule={name='cosine', warmup_epochs=2}",
+            "phase.fine-tune.schedule.warmup_epochs: must be less than the phase's epochs (2), and is 2",
+        ),
+        ("training.optimizer.lr=inf", "training.optimizer.lr: must be finite, and is inf"),
+        ("training.optimizer.layer_decay=0.7", "training.optimizer.layer_decay: has no effect here yet"),
     ],
 )
 def test_mistakes_that_the_registry_and_timm_find_are_named_by_their_key(

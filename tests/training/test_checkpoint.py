@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +25,10 @@ def make_network(seed: int) -> nn.Sequential:
 
 def full_state(network: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+
+def load(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> Checkpoint | None:
+    return load_checkpoint(folder, network, optimizer, full_state(network))
 
 
 def train_a_step(network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -56,7 +61,7 @@ def test_everything_comes_back(
     save_checkpoint(tmp_path / "resume", Checkpoint(best, HISTORY), network, optimizer)
     other = make_network(2)
     other_optimizer = make_optimizer(other)
-    checkpoint = load_checkpoint(tmp_path / "resume", other, other_optimizer)
+    checkpoint = load(tmp_path / "resume", other, other_optimizer)
     assert checkpoint is not None
     assert checkpoint.history == HISTORY
     assert checkpoint.best.keys() == best.keys()
@@ -74,7 +79,7 @@ def test_losses_that_are_not_finite_come_back(loss: float, tmp_path: Path) -> No
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     history = History(epochs=[EpochMetrics(1, loss, loss, 0.5, 0.1, 1.0)])
     save_checkpoint(tmp_path / "resume", Checkpoint(full_state(network), history), network, optimizer)
-    checkpoint = load_checkpoint(tmp_path / "resume", network, optimizer)
+    checkpoint = load(tmp_path / "resume", network, optimizer)
     assert checkpoint is not None
     (metrics,) = checkpoint.history.epochs
     # NaN does not equal NaN
@@ -88,7 +93,8 @@ def test_only_what_training_changes_is_written(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "resume", Checkpoint(best, HISTORY), network, optimizer)
     other = make_network(2)
     frozen = full_state(other[0])
-    assert load_checkpoint(tmp_path / "resume", other, torch.optim.SGD(other[1].parameters(), lr=0.1))
+    optimizer = torch.optim.SGD(other[1].parameters(), lr=0.1)
+    assert load_checkpoint(tmp_path / "resume", other, optimizer, best)
     assert all(torch.equal(value, frozen[name]) for name, value in other[0].state_dict().items())
     assert torch.equal(other.state_dict()["1.weight"], network.state_dict()["1.weight"])
 
@@ -97,9 +103,7 @@ def test_without_a_checkpoint_nothing_is_loaded(tmp_path: Path) -> None:
     network = make_network(1)
     before = full_state(network)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    assert load_checkpoint(tmp_path / "resume", network, optimizer) is None
-    (tmp_path / "resume").mkdir()
-    assert load_checkpoint(tmp_path / "resume", network, optimizer) is None
+    assert load(tmp_path / "resume", network, optimizer) is None
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
@@ -109,18 +113,82 @@ def test_the_one_before_is_read_where_a_process_was_killed_while_it_was_replaced
     folder = tmp_path / "resume"
     save_checkpoint(folder, Checkpoint(full_state(network), HISTORY), network, optimizer)
     folder.rename(replaced_path(folder))
-    checkpoint = load_checkpoint(folder, network, optimizer)
+    checkpoint = load(folder, network, optimizer)
     assert checkpoint is not None
     assert checkpoint.history == HISTORY
 
 
-def test_a_checkpoint_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_what_an_optimiser_keeps_in_its_groups_comes_back(tmp_path: Path) -> None:
     network = make_network(1)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    kept = {"step": 3, "sizes": ({1: None}, [2.5, True]), "dtype": torch.bfloat16, "mean": torch.ones(2)}
+    optimizer.param_groups[0].update(kept)
     save_checkpoint(tmp_path / "resume", Checkpoint(full_state(network), HISTORY), network, optimizer)
-    (tmp_path / "resume" / "progress.json").write_text('{"history": 3}')
-    with pytest.raises(RunFolderError, match=r"progress\.json cannot be read: history: "):
-        load_checkpoint(tmp_path / "resume", network, optimizer)
+    other = torch.optim.SGD(network.parameters(), lr=0.1)
+    assert load(tmp_path / "resume", network, other)
+    group = {key: other.param_groups[0][key] for key in kept}
+    assert repr(group) == repr(kept)  # types too: True equals 1
+
+
+def test_what_cannot_be_saved_is_not_saved(tmp_path: Path) -> None:
+    network = make_network(1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    optimizer.param_groups[0]["probability"] = lambda step: 0.5
+    with pytest.raises(TypeError, match="a function cannot be saved"):
+        save_checkpoint(tmp_path / "resume", Checkpoint(full_state(network), HISTORY), network, optimizer)
+    assert not list(tmp_path.iterdir())
+
+
+def make_larger() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5))
+
+
+class OtherTypes(torch.optim.SGD):
+    """Accepts no state."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict["state"]:
+            super().load_state_dict(state_dict)  # halfway
+            raise AttributeError("no state")
+        super().load_state_dict(state_dict)
+
+
+@pytest.mark.parametrize(
+    ("make_other", "make_optimizer", "message"),
+    [
+        (make_larger, OPTIMIZERS["sgd"], "is a checkpoint of another network"),
+        (lambda: make_network(2).half(), OPTIMIZERS["sgd"], "is a checkpoint of another network"),
+        (lambda: make_network(2)[0], OPTIMIZERS["sgd"], "is a checkpoint of another network"),
+        (lambda: make_network(2), OPTIMIZERS["adamw"], "is a checkpoint of another optimiser"),
+        (
+            lambda: make_network(2),
+            lambda network: torch.optim.SGD([{"params": [value]} for value in network.parameters()], lr=0.1),
+            "is a checkpoint of another optimiser",
+        ),
+        (
+            lambda: make_network(2),
+            lambda network: OtherTypes(network.parameters(), lr=0.3),
+            "another optimiser: no state",
+        ),
+    ],
+)
+def test_of_a_checkpoint_of_something_else_nothing_is_loaded(
+    make_other: Callable[[], nn.Module],
+    make_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+    message: str,
+    tmp_path: Path,
+) -> None:
+    network = make_network(1)
+    optimizer = OPTIMIZERS["sgd"](network)
+    train_a_step(network, optimizer)
+    save_checkpoint(tmp_path / "resume", Checkpoint(full_state(network), HISTORY), network, optimizer)
+    other = make_other()
+    before, other_optimizer = full_state(other), make_optimizer(other)
+    groups = repr(other_optimizer.state_dict())
+    with pytest.raises(RunFolderError, match=message):
+        load(tmp_path / "resume", other, other_optimizer)
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+    assert repr(other_optimizer.state_dict()) == groups
 
 
 def test_removing_leaves_nothing(tmp_path: Path) -> None:
@@ -133,6 +201,7 @@ def test_removing_leaves_nothing(tmp_path: Path) -> None:
     # of processes that were killed while they wrote
     replaced_path(folder).mkdir()
     (tmp_path / "resume.0123abcd.unfinished").mkdir()
+    (tmp_path / "resume.4567cdef.unfinished").touch()
     remove_checkpoint(folder)
     remove_checkpoint(folder)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("resume")] == []

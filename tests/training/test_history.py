@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 
 from tlkit.training.history import EpochMetrics, History, ValidationScores
@@ -35,17 +33,6 @@ def test_of_equal_epochs_the_first_is_the_best() -> None:
     history = History()
     assert add_all(history, [(0.8, 0.5)] * 3) == [True, False, False]
     assert history.best_epoch == 1
-
-
-def test_an_epoch_whose_loss_is_nan_is_never_the_best() -> None:
-    history = History()
-    assert add_all(history, [(1.0, math.nan), (0.5, 0.7), (0.9, math.nan)]) == [False, True, False]
-    assert history.best_epoch == 2
-
-
-def test_an_infinite_loss_is_compared_like_any_other() -> None:
-    history = History()
-    assert add_all(history, [(0.5, math.inf), (0.5, 3.0)]) == [True, True]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,13 +14,15 @@ from networks import REGISTRY, partitioned, tiny
 from torch import Tensor, nn
 
 from tlkit.data.feed import Indices, batch_indices
-from tlkit.errors import RecipeError
+from tlkit.errors import RecipeError, TrainingError
 from tlkit.model.classifier import Classifier, to_layout
 from tlkit.model.partition import Partition
 from tlkit.recipe.schema import PartSpec, TrainingSpec
 from tlkit.runtime.devices import ComputeConfig, choose_device, compute_config, has_bfloat16
 from tlkit.training import loop
+from tlkit.training.history import EpochMetrics, ValidationScores
 from tlkit.training.loop import TrainingInputs, class_weights, predict, train, validate
+from tlkit.utils.hashing import seed
 
 COMPUTE = ComputeConfig(torch.device("cpu"), torch.float32)
 
@@ -50,7 +54,7 @@ def make_inputs(count: int = 24, *, starts_trained: bool = False) -> TrainingInp
     images = torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     images += torch.from_numpy(labels).view(-1, 1, 1, 1)
     feed = TensorFeed(images)
-    return TrainingInputs(feed, labels, feed, labels, 2, ("test",), starts_trained)
+    return TrainingInputs("head", feed, labels, feed, labels, 2, ("test",), starts_trained)
 
 
 def make_training(**changes: object) -> TrainingSpec:
@@ -82,8 +86,8 @@ def test_weights_that_are_already_trained_are_returned_unless_an_epoch_is_better
     network, inputs = make_network(), make_inputs(starts_trained=True)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     scores = validate(network, inputs, make_training(), COMPUTE)
-    diverging = make_training(epochs=2, optimizer=PartSpec(name="sgd", options={"lr": 1e30}))
-    history = train(network, inputs, diverging, COMPUTE, tmp_path / "resume")
+    harmful = make_training(epochs=2, optimizer=PartSpec(name="sgd", options={"lr": 1e3}))
+    history = train(network, inputs, harmful, COMPUTE, tmp_path / "resume")
     assert history.start == scores
     assert (len(history.epochs), history.best_epoch) == (2, 0)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
@@ -145,20 +149,97 @@ def test_a_schedule_changes_the_learning_rate(tmp_path: Path) -> None:
     assert rates[-1] < 0.01
 
 
-def test_an_epoch_whose_loss_is_nan_is_not_the_best(tmp_path: Path) -> None:
-    diverging = make_training(optimizer=PartSpec(name="sgd", options={"lr": 1e30}), epochs=3)
-    network = make_network()
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    history = train(network, make_inputs(), diverging, COMPUTE, tmp_path / "resume")
-    if history.best_epoch == 0:
-        assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert all(torch.isfinite(value).all() for value in network.state_dict().values())
+def test_training_whose_loss_is_not_finite_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+    diverging = make_training(optimizer=PartSpec(name="sgd", options={"lr": 1e30}))
+    seen: list[EpochMetrics] = []
+    with pytest.raises(
+        TrainingError, match=r"phase 'head', epoch 1: the (training|validation) loss is (nan|inf)"
+    ):
+        train(make_network(), make_inputs(), diverging, COMPUTE, tmp_path / "resume", seen.append)
+    assert not seen
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+@pytest.mark.parametrize(("starts_trained", "when"), [(False, "epoch 1"), (True, "before its first epoch")])
+def test_a_validation_loss_that_is_not_finite_ends_a_phase(
+    loss: float, starts_trained: bool, when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "validate", lambda *_: ValidationScores(loss, 0.5))
+    inputs = make_inputs(starts_trained=starts_trained)
+    with pytest.raises(TrainingError, match=f"phase 'head', {when}: the validation loss is {loss}"):
+        train(make_network(), inputs, make_training(), COMPUTE, tmp_path / "resume")
+
+
+def losses_of_an_epoch(
+    network: Partition, inputs: TrainingInputs, weights: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields the losses and the weights of the images of each batch of the first epoch, at a rate of 0."""
+    order = np.random.default_rng(seed("test", 0, "order")).permutation(len(inputs.train))
+    network.train()
+    for indices, (images,) in inputs.train.batches(order, 8, 0):
+        targets = torch.from_numpy(inputs.train_labels[indices])
+        with torch.no_grad():
+            yield nn.functional.cross_entropy(network(images), targets, reduction="none"), weights[targets]
+
+
+@pytest.mark.parametrize("class_weighting", ["balanced", "none"])
+def test_the_training_loss_is_a_mean_of_images_weighed_by_class(class_weighting: str, tmp_path: Path) -> None:
+    network, inputs = make_network(), make_inputs(22)
+    labels = np.arange(22) % 5 // 4  # few of the second class, and not as many in each batch
+    inputs = dataclasses.replace(inputs, train_labels=labels)
+    constant = PartSpec(name="sgd", options={"lr": 0.0})
+    training = make_training(epochs=1, optimizer=constant, class_weights=class_weighting)
+    (metrics,) = train(network, inputs, training, COMPUTE, tmp_path / "resume").epochs
+    batches = list(losses_of_an_epoch(network, inputs, class_weights(inputs, training)))
+    losses, weights = (torch.cat(values) for values in zip(*batches, strict=True))
+    assert metrics.train_loss == pytest.approx(float((losses * weights).sum() / weights.sum()), rel=1e-6)
+    if class_weighting == "none":  # to the bit the mean of the batches' means, each as often as it has images
+        total = torch.zeros(())
+        for values, _ in batches:
+            total += values.mean() * len(values)
+        assert metrics.train_loss == float(total) / 22
+
+
+def test_scores_are_those_of_the_main_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = ValidationScores(loss=0.25, accuracy=0.75)
+    monkeypatch.setattr(loop, "broadcast_from_main", lambda _: main)
+    assert validate(make_network(), make_inputs(), make_training(), COMPUTE) is main
+
+
+def test_a_phase_whose_checkpoint_is_damaged_begins_again_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+    training, folder = make_training(epochs=4), tmp_path / "resume"
+    notes: list[str] = []
+    whole = train(make_network(), make_inputs(), training, COMPUTE, tmp_path / "whole", note=notes.append)
+    train(make_network(), make_inputs(), training, COMPUTE, folder, lambda metrics: metrics.epoch == 2)
+    (folder / "now.safetensors").write_bytes(b"damaged")
+    epochs: list[int] = []
+    resumed = train(
+        make_network(),
+        make_inputs(),
+        training,
+        COMPUTE,
+        folder,
+        lambda metrics: epochs.append(metrics.epoch),
+        note=notes.append,
+    )
+    (note,) = notes
+    assert note.startswith("phase 'head' begins again, since its checkpoint cannot be used: ")
+    assert "now.safetensors" in note
+    assert epochs == [1, 2, 3, 4]
+    assert [metrics.train_loss for metrics in resumed.epochs] == [
+        metrics.train_loss for metrics in whole.epochs
+    ]
 
 
 def test_rare_classes_have_more_weight() -> None:
     labels = np.array([0, 0, 0, 1])
     inputs = TrainingInputs(
-        TensorFeed(torch.zeros(4, 3, 8, 8)), labels, TensorFeed(torch.zeros(0)), labels, 2, ()
+        "head", TensorFeed(torch.zeros(4, 3, 8, 8)), labels, TensorFeed(torch.zeros(0)), labels, 2, ()
     )
     assert class_weights(inputs, make_training()).tolist() == pytest.approx([4 / 6, 2.0])
     assert class_weights(inputs, make_training(class_weights="none")).tolist() == [1.0, 1.0]

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pytest
 from torch import nn
 
 from tlkit.recipe.schema import PartSpec
-from tlkit.training.optimizers import make_optimizer, make_schedule, optimizer_problems
+from tlkit.training.optimizers import (
+    SCHEDULES,
+    make_optimizer,
+    make_schedule,
+    optimizer_problems,
+    schedule_problems,
+)
 
 
-@pytest.mark.parametrize("implementation", ["foreach", "differentiable"])
-def test_options_may_choose_another_of_torchs_implementations(implementation: str) -> None:
-    options = {"lr": 0.1, implementation: True}
+def test_options_may_choose_another_of_torchs_implementations() -> None:
+    options = {"lr": 0.1, "foreach": True}
     assert not optimizer_problems("sgd", options)
     optimizer = make_optimizer(nn.Linear(2, 2), PartSpec(name="sgd", options=options))
     (group,) = optimizer.param_groups
-    assert group[implementation]
+    assert group["foreach"]
     assert not group["fused"]
     default = make_optimizer(nn.Linear(2, 2), PartSpec(name="sgd", options={"lr": 0.1}))
     assert default.param_groups[0]["fused"]
@@ -32,3 +40,101 @@ def test_only_trainable_parameters_are_optimised() -> None:
 def test_without_a_schedule_the_learning_rate_is_constant() -> None:
     optimizer = make_optimizer(nn.Linear(2, 2), PartSpec(name="sgd", options={"lr": 0.1}))
     assert make_schedule(optimizer, None, epochs=5) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "key", "message"),
+    [
+        ("adamw", {"layer_decay": 0.7}, "layer_decay", "has no effect here yet"),
+        ("adamw", {"layer_decay_min_scale": 0.1}, "layer_decay_min_scale", "has no effect here yet"),
+        ("adamw", {"layer_decay_no_opt_scale": 0.1}, "layer_decay_no_opt_scale", "has no effect here yet"),
+        ("adamw", {"param_group_fn": "f"}, "param_group_fn", "has no effect here yet"),
+        ("muon", {"fallback_list": ["head"]}, "fallback_list", "has no effect here yet"),
+        ("muon", {"fallback_no_weight_decay": True}, "fallback_no_weight_decay", "has no effect here yet"),
+        ("adamw", {"momentum": 0.9}, "momentum", "has no effect on adamw"),
+        ("sgd", {"eps": 1e-8}, "eps", "has no effect on sgd"),
+        ("sgd", {"betas": [0.9, 0.99]}, "betas", "has no effect on sgd"),
+        ("sgd", {"lr": math.inf}, "lr", "must be finite, and is inf"),
+        ("sgd", {"weight_decay": math.nan}, "weight_decay", "must be finite, and is nan"),
+        ("adamw", {"betas": [0.9, math.nan]}, "betas", "must be finite"),
+        ("adamw", {"lr": 10**400}, "name", "timm's adamw cannot make a step with these options"),
+        ("sgd", {"differentiable": True}, "name", "timm's sgd cannot make a step with these options"),
+        ("adahessian", {}, "name", "needs second derivatives, which tlkit does not compute: choose another"),
+    ],
+)
+def test_options_that_have_no_effect_or_cannot_be_used_are_refused(
+    name: str, options: dict[str, Any], key: str, message: str
+) -> None:
+    ((found, text),) = optimizer_problems(name, {"lr": 0.1, **options})
+    assert found == key
+    assert message in text
+
+
+def test_options_that_have_an_effect_are_accepted() -> None:
+    assert not optimizer_problems("adamw", {"lr": 0.1, "betas": [0.8, 0.9], "eps": 1e-6, "weight_decay": 0.1})
+    assert not optimizer_problems("sgd", {"momentum": 0.5, "filter_bias_and_bn": False, "nesterov": False})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "key", "message"),
+    [
+        ("cosine", {"warmup_epochs": 5}, "warmup_epochs", "less than the phase's epochs (5), and is 5"),
+        ("step", {"warmup_epochs": 50}, "warmup_epochs", "less than the phase's epochs (5), and is 50"),
+        ("cosine", {"min_lr": math.inf}, "min_lr", "must be finite"),
+        ("multistep", {"decay_milestones": [1, math.nan]}, "decay_milestones", "must be finite"),
+        ("cosine", {"cooldown_epochs": 2}, "cooldown_epochs", "has no effect on cosine"),
+        ("cosine", {"decay_rate": 0.5}, "decay_rate", "has no effect on cosine"),
+        ("step", {"step_on_epochs": False}, "step_on_epochs", "has no effect on step"),
+        ("cosine", {"warmup_epoch": 5}, "warmup_epoch", "is unknown (did you mean 'warmup_epochs'"),
+        ("cosine", {"cycle_limit": 3}, "cycle_limit", "has no effect on cosine"),
+        ("cosine", {"k_decay": -1.0}, "name", "timm's cosine refuses this: "),  # in its first epoch alone
+    ],
+)
+def test_schedules_that_cannot_be_followed_are_refused(
+    name: str, options: dict[str, Any], key: str, message: str
+) -> None:
+    ((found, text),) = schedule_problems(name, options, epochs=5)
+    assert found == key
+    assert message in text
+
+
+def test_the_last_epoch_may_be_the_first_after_warm_up() -> None:
+    assert not schedule_problems("cosine", {"warmup_epochs": 4}, epochs=5)
+    assert not schedule_problems("cosine", {"warmup_epochs": 4}, epochs=0)  # a phase that does not train
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_options_of_a_schedule_are_those_that_change_its_rates(name: str) -> None:
+    others = {
+        "min_lr": 0.01,
+        "cycle_mul": 1.5,
+        "cycle_decay": 0.7,
+        "cycle_limit": 2,
+        "k_decay": 1.5,
+        "decay_rate": 0.3,
+        "decay_epochs": 3,
+        "decay_milestones": [2, 4],
+        "cooldown_epochs": 2,
+        "patience_epochs": 1,
+        "stable_timescale": 2.0,
+        "decay_fn": "linear",
+        "plateau_mode": "min",
+        "updates_per_epoch": 3,
+        "warmup_epochs": 2,
+        "noise": 0.1,
+    }
+    base = {"decay_epochs": 4} if name == "step" else {}
+    base |= {"decay_milestones": [3, 6]} if name == "multistep" else {}
+
+    def rates(options: dict[str, Any]) -> list[float]:
+        optimizer = make_optimizer(nn.Linear(2, 2), PartSpec(name="sgd", options={"lr": 0.1}))
+        schedule = make_schedule(optimizer, PartSpec(name=name, options=options), 8)
+        assert schedule is not None
+        values = []
+        for epoch in range(8):
+            schedule.step(epoch)
+            values.append(optimizer.param_groups[0]["lr"])
+        return values
+
+    changing = {key for key, value in others.items() if rates({**base, key: value}) != rates(base)}
+    assert changing == {*SCHEDULES[name], "warmup_epochs", "noise"}

@@ -50,11 +50,10 @@ def download(archive: Download, folder: Path, tick: Tick) -> Path:
             cannot be written.
     """
     file = folder / f"{archive.sha256[:8]}-{PurePosixPath(archive.url).name}"
-    if file.is_file():
-        tick(archive.size)
-        return file
     part = file.with_name(f"{file.name}.part")
     try:
+        if file.is_file():
+            file.rename(part)  # verified again: it may have been damaged since
         folder.mkdir(parents=True, exist_ok=True)
         _check_disk_space(archive.size - _size(part), folder)
         tick(_size(part))

@@ -256,6 +256,7 @@ def _train(prepared: PreparedPhase, feeds: Mapping[str, Feed], context: PhaseCon
         return run.stopping is not None
 
     inputs = TrainingInputs(
+        phase=phase.name,
         train=feeds["train"],
         train_labels=labels_of(splits.train),
         val=feeds["val"],
@@ -267,8 +268,16 @@ def _train(prepared: PreparedPhase, feeds: Mapping[str, Feed], context: PhaseCon
     steps = phase.training.epochs * len(splits.train)
     with context.observer.progress(f"training {phase.name}", steps, "images") as tick:
         checkpoint = folder.checkpoint(phase.name)
-        compute = prepared.compute
-        return train(prepared.network, inputs, phase.training, compute, checkpoint, epoch_ended, tick)
+        return train(
+            prepared.network,
+            inputs,
+            phase.training,
+            prepared.compute,
+            checkpoint,
+            epoch_ended,
+            tick,
+            note=context.observer.note,
+        )
 
 
 def _kept_evaluation(

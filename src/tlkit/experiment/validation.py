@@ -65,7 +65,9 @@ def phase_problems(recipe: Recipe, phase: Phase, registry: PartChecker) -> list[
         ("optimizer", optimizer_problems(training.optimizer.name, training.optimizer.options)),
     ]
     if training.schedule is not None:
-        by_part.append(("schedule", schedule_problems(training.schedule.name, training.schedule.options)))
+        schedule = training.schedule
+        found = schedule_problems(schedule.name, schedule.options, training.epochs)
+        by_part.append(("schedule", found))
     return [
         f"{_key(recipe, phase.name, part, option)}: {message}"
         for part, problems in by_part

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tlkit.data.images import read_image
+from tlkit.data.images import UnreadableImage
 from tlkit.data.loader import normalize
 from tlkit.data.views import Pixels
 from tlkit.errors import ExportError
 from tlkit.experiment.record import RunRecord, find_image_files
+from tlkit.inference.predictor import read_pixels
 from tlkit.model.saving import SavedModel, load_model
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
@@ -146,8 +147,13 @@ def _convert(saved: SavedModel, file: Path) -> None:
 def _read_pixels(saved: SavedModel, images: Sequence[Path]) -> Pixels:
     if not images:
         raise ExportError("an export is checked on real images: name some with --images")
-    chosen = images[:: max(1, len(images) // CHECKED)][:CHECKED]
-    return np.stack([saved.backbone.preprocess(read_image(path)) for path in chosen])
+    chosen, pixels = images[:: max(1, len(images) // CHECKED)][:CHECKED], list[Pixels]()
+    try:
+        for path in chosen:
+            pixels.append(read_pixels(path, saved.backbone.preprocess))
+    except UnreadableImage as error:
+        raise ExportError(f"{path}, to check the export on, cannot be read: {error}") from error
+    return np.stack(pixels)
 
 
 def _check_logits(saved: SavedModel, pixels: Pixels, logits: NDArray[np.float32]) -> None:

@@ -59,7 +59,11 @@ def replaced_when_complete(page: Path) -> Iterator[UnfinishedPage]:
         ReportError: the page or a picture cannot be written.
     """
     try:
-        with atomic_write(page) as file, atomic_write(page.parent / "pictures") as pictures:
+        # they can be made again, so they need not wait for the disk
+        with (
+            atomic_write(page, durable=False) as file,
+            atomic_write(page.parent / "pictures", durable=False) as pictures,
+        ):
             pictures.mkdir()
             yield UnfinishedPage(file, Album(pictures))
     except OSError as error:

@@ -6,21 +6,26 @@ the history are all that is needed.
 
 from __future__ import annotations
 
-import shutil
+import copy
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tlkit.errors import RunFolderError
 from tlkit.training.history import History
-from tlkit.utils.atomic_write import atomic_write, replaced_path
-from tlkit.utils.json_files import JsonModel, read_json, write_json
-
-State = dict[str, Tensor]
+from tlkit.training.packing import State, pack, unpack
+from tlkit.utils.atomic_write import atomic_write, is_there, remove, replaced_path
+from tlkit.utils.hashing import file_sha256
+from tlkit.utils.json_files import JsonModel, parse_json, read_text, write_json
+from tlkit.utils.regular_files import check_regular
 
 
 @dataclass
@@ -37,10 +42,19 @@ class Checkpoint:
 
 
 class _Progress(JsonModel):
-    """The content of progress.json; `optimizer` has plain values by parameter."""
+    """The content of progress.json.
+
+    Attributes:
+        history: the epochs so far.
+        optimizer: the optimiser's state, packed; its tensors are in optimizer.safetensors.
+        files: checksums of the files of tensors.
+        sha256: checksum of what progress.json has besides this key.
+    """
 
     history: History
-    optimizer: dict[str, dict[str, Any]]
+    optimizer: Any
+    files: dict[str, str]
+    sha256: str = ""
 
 
 def save_checkpoint(
@@ -50,44 +64,102 @@ def save_checkpoint(
 
     Raises:
         OSError: it cannot be written.
+        TypeError: the optimiser's state holds what cannot be saved.
     """
-    tensors, plain = _divide(optimizer.state_dict()["state"])
+    tensors: State = {}
+    packed = pack(optimizer.state_dict(), tensors)
     current = {name: value for name, value in network.state_dict().items() if name in checkpoint.best}
+    files = {
+        "best.safetensors": checkpoint.best,
+        "now.safetensors": current,
+        "optimizer.safetensors": tensors,
+    }
     with atomic_write(folder) as temporary:
         temporary.mkdir()
-        save_file(_copies(checkpoint.best), temporary / "best.safetensors")
-        save_file(_copies(current), temporary / "now.safetensors")
-        save_file(_copies(tensors), temporary / "optimizer.safetensors")
-        write_json(temporary / "progress.json", _Progress(history=checkpoint.history, optimizer=plain))
+        for name, content in files.items():
+            save_file(_copies(content), temporary / name)
+        checksums = {name: file_sha256(temporary / name) for name in files}
+        progress = _Progress(history=checkpoint.history, optimizer=packed, files=checksums)
+        sha256 = _progress_sha256(progress.model_dump_json())
+        write_json(temporary / "progress.json", progress.model_copy(update={"sha256": sha256}))
 
 
-def load_checkpoint(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> Checkpoint | None:
+def load_checkpoint(
+    folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, expected: Mapping[str, Tensor]
+) -> Checkpoint | None:
     """Restores network and optimiser from a checkpoint; returns None if there is none.
 
+    Args:
+        folder: the checkpoint's folder.
+        network: the network as the phase begins.
+        optimizer: its optimiser, before the first step.
+        expected: what training updates; the checkpoint must have tensors of the same names and forms.
+
     Raises:
-        RunFolderError: its progress.json cannot be read.
+        RunFolderError: it is damaged, or of another network or optimiser; neither is changed then.
     """
-    folder = folder if folder.exists() else replaced_path(folder)
-    if not (folder / "progress.json").is_file():
+    folder = folder if is_there(folder) else replaced_path(folder)
+    if not is_there(folder):
         return None
-    progress = read_json(folder / "progress.json", _Progress, RunFolderError)
-    network.load_state_dict(load_file(folder / "now.safetensors"), strict=False)
-    state: dict[int, dict[str, Any]] = {
-        int(number): dict(values) for number, values in progress.optimizer.items()
-    }
-    for name, value in load_file(folder / "optimizer.safetensors").items():
-        number, _, key = name.partition(".")
-        state.setdefault(int(number), {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    _match_layouts(optimizer)
-    return Checkpoint(load_file(folder / "best.safetensors"), progress.history)
+    progress = _read_progress(folder / "progress.json")
+    best, now, tensors = (
+        _read_tensors(folder / name, progress.files.get(name))
+        for name in ("best.safetensors", "now.safetensors", "optimizer.safetensors")
+    )
+    if not _forms(best) == _forms(now) == _forms(expected):
+        raise RunFolderError(f"{folder} is a checkpoint of another network")
+    _load_optimizer(optimizer, progress.optimizer, tensors, folder)
+    network.load_state_dict(now, strict=False)
+    return Checkpoint(best, progress.history)
 
 
 def remove_checkpoint(folder: Path) -> None:
     """Removes what a finished phase does not need any more."""
-    unfinished = folder.parent.glob(f"{folder.name}.*.unfinished")
-    for path in (folder, replaced_path(folder), *unfinished):
-        shutil.rmtree(path, ignore_errors=True)
+    for path in (folder, replaced_path(folder), *folder.parent.glob(f"{folder.name}.*.unfinished")):
+        remove(path)
+
+
+def _read_progress(path: Path) -> _Progress:
+    text = read_text(path, RunFolderError)
+    progress = parse_json(text, _Progress, RunFolderError, str(path))
+    if _progress_sha256(text) != progress.sha256:
+        raise RunFolderError(f"{path} is not as tlkit wrote it: sha256 is another")
+    return progress
+
+
+def _progress_sha256(text: str) -> str:
+    """Returns the checksum of what progress.json has besides its checksum."""
+    content = json.loads(text)
+    content.pop("sha256", None)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _read_tensors(path: Path, sha256: str | None) -> State:
+    try:
+        check_regular(path)
+        if file_sha256(path) != sha256:
+            raise RunFolderError(f"{path} is not as tlkit wrote it: its checksum is another")
+        tensors: State = load_file(path)
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise RunFolderError(f"{path} cannot be read: {reason}") from error
+    return tensors
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, packed: Any, tensors: State, folder: Path) -> None:
+    """Loads an optimiser's state, or leaves it as it was."""
+    before = copy.deepcopy(optimizer.state_dict())
+    try:
+        state = unpack(packed, tensors)
+        # torch compares the number of groups and parameters, but not what the groups have
+        for saved, own in zip(state["param_groups"], before["param_groups"], strict=True):
+            if saved["params"] != own["params"] or not own.keys() <= saved.keys():
+                raise ValueError("its parameter groups are others")
+        optimizer.load_state_dict(state)
+        _match_layouts(optimizer)
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        optimizer.load_state_dict(before)
+        raise RunFolderError(f"{folder} is a checkpoint of another optimiser: {error}") from error
 
 
 def _match_layouts(optimizer: torch.optim.Optimizer) -> None:
@@ -98,17 +170,9 @@ def _match_layouts(optimizer: torch.optim.Optimizer) -> None:
                 values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
-def _divide(state: dict[int, dict[str, Any]]) -> tuple[State, dict[str, dict[str, Any]]]:
-    """Divides an optimiser's state into named tensors, and plain values by parameter."""
-    tensors: State = {}
-    plain: dict[str, dict[str, Any]] = {}
-    for number, values in state.items():
-        for key, value in values.items():
-            if isinstance(value, Tensor):
-                tensors[f"{number}.{key}"] = value
-            elif value is not None:
-                plain.setdefault(str(number), {})[key] = value
-    return tensors, plain
+def _forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """Returns shape and dtype of each tensor."""
+    return {name: (value.shape, value.dtype) for name, value in tensors.items()}
 
 
 def _copies(tensors: State) -> State:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 
@@ -12,7 +11,8 @@ class EpochMetrics:
 
     Attributes:
         epoch: its number, counted from 1.
-        train_loss: mean loss per training image.
+        train_loss: mean loss of the training images; with class weights, each counts as much as its class
+            weighs.
         val_loss: cross-entropy on the validation images.
         val_accuracy: accuracy on the validation images, 0 to 1.
         lr: learning rate of the first parameter group.
@@ -62,8 +62,6 @@ class History:
         return better
 
     def _is_better(self, metrics: EpochMetrics) -> bool:
-        if math.isnan(metrics.val_loss):
-            return False
         if self.best_epoch:
             best = self.epochs[self.best_epoch - 1]
             return (metrics.val_accuracy, -metrics.val_loss) > (best.val_accuracy, -best.val_loss)

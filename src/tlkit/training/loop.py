@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,13 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tlkit.data.feed import Feed, Indices
+from tlkit.errors import RunFolderError, TrainingError
 from tlkit.model.partition import Partition
 from tlkit.recipe.schema import TrainingSpec
 from tlkit.runtime.devices import ComputeConfig
-from tlkit.runtime.distributed import process_state
-from tlkit.training.checkpoint import Checkpoint, State, load_checkpoint, save_checkpoint
+from tlkit.runtime.distributed import broadcast_from_main, process_state
+from tlkit.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from tlkit.training.history import EpochMetrics, History, ValidationScores
 from tlkit.training.optimizers import make_optimizer, make_schedule
+from tlkit.training.packing import State
 from tlkit.utils.hashing import seed
 
 Tick = Callable[[int], object]
@@ -36,6 +39,7 @@ class TrainingInputs:
     """What a phase is trained and validated on.
 
     Attributes:
+        phase: its name.
         train: the training images.
         train_labels: int64 ``(N,)``.
         val: the validation images, which determine the best epoch.
@@ -46,6 +50,7 @@ class TrainingInputs:
             unless an epoch is better.
     """
 
+    phase: str
     train: Feed
     train_labels: NDArray[np.int64]
     val: Feed
@@ -63,6 +68,7 @@ def train(
     checkpoint_folder: Path,
     epoch_ended: Callable[[EpochMetrics], bool] = lambda _: False,
     tick: Tick = lambda _: None,
+    note: Callable[[str], object] = lambda _: None,
 ) -> History:
     """Trains what is behind the frontier, and loads the weights of the best epoch at the end.
 
@@ -74,17 +80,21 @@ def train(
         checkpoint_folder: the folder of the checkpoint, while the phase lasts.
         epoch_ended: called with each epoch's metrics; returns whether this was the last epoch.
         tick: called after each step with the number of training images.
+        note: told where a checkpoint cannot be used, so that the phase begins again.
 
     Returns:
         The history.
+
+    Raises:
+        TrainingError: a loss is not finite.
     """
     optimizer = make_optimizer(network, training.optimizer)
     schedule = make_schedule(optimizer, training.schedule, training.epochs)
-    checkpoint = load_checkpoint(checkpoint_folder, network, optimizer)
-    checkpoint = checkpoint or Checkpoint(best=trained_state(network))
+    checkpoint = _resume(checkpoint_folder, network, optimizer, inputs.phase, note)
     history, saved_at = checkpoint.history, time.monotonic()
     if inputs.starts_trained and history.start is None:
         history.start = validate(network, inputs, training, compute)
+        _check_finite(f"phase {inputs.phase!r}, before its first epoch", validation=history.start.loss)
     train_epoch = _make_epoch(network, optimizer, inputs, training, compute, tick)
     for epoch in range(len(history.epochs), training.epochs):
         if training.patience and epoch - history.best_epoch >= training.patience:
@@ -95,6 +105,7 @@ def train(
         lr = float(optimizer.param_groups[0]["lr"])
         loss = train_epoch(epoch)
         scores = validate(network, inputs, training, compute)
+        _check_finite(f"phase {inputs.phase!r}, epoch {epoch + 1}", training=loss, validation=scores.loss)
         seconds = time.perf_counter() - began
         metrics = EpochMetrics(epoch + 1, loss, scores.loss, scores.accuracy, lr, seconds)
         if history.add(metrics):
@@ -110,6 +121,34 @@ def train(
     return history
 
 
+def _resume(
+    folder: Path,
+    network: Partition,
+    optimizer: torch.optim.Optimizer,
+    phase: str,
+    note: Callable[[str], object],
+) -> Checkpoint:
+    """Restores an interrupted phase; without a checkpoint that can be used, returns one of its beginning."""
+    beginning = trained_state(network)
+    try:
+        checkpoint = load_checkpoint(folder, network, optimizer, beginning)
+    except RunFolderError as error:
+        checkpoint = None
+        if process_state().is_main_process:
+            note(f"phase {phase!r} begins again, since its checkpoint cannot be used: {error}")
+    return checkpoint or Checkpoint(best=beginning)
+
+
+def _check_finite(when: str, **losses: float) -> None:
+    """Raises TrainingError if a loss is infinite or not a number."""
+    for name, loss in losses.items():
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"{when}: the {name} loss is {loss}: try a smaller learning rate, or "
+                'precision = "float32"; check the images and their labels'
+            )
+
+
 def _make_epoch(
     network: Partition,
     optimizer: torch.optim.Optimizer,
@@ -118,9 +157,10 @@ def _make_epoch(
     compute: ComputeConfig,
     tick: Tick,
 ) -> Callable[[int], float]:
-    """Returns a function that trains one epoch, and returns its mean loss per image."""
+    """Returns a function that trains one epoch, and returns the mean loss, images weighed by class."""
     labels = torch.from_numpy(inputs.train_labels).to(compute.device)
-    loss_function = nn.CrossEntropyLoss(class_weights(inputs, training).to(compute.device))
+    weights = class_weights(inputs, training).to(compute.device)
+    loss_function = nn.CrossEntropyLoss(weights)
     model, stepper = _distribute(network, optimizer)
     processes = process_state().num_processes
     batch_size = max(1, training.batch_size // processes)
@@ -129,18 +169,21 @@ def _make_epoch(
         network.train()
         order = _seed_epoch(inputs, epoch)
         ordered_labels = labels[torch.from_numpy(order).to(compute.device)]
+        ordered_weights = weights[ordered_labels]
         total, done = torch.zeros((), device=compute.device), 0
         for indices, crossing in inputs.train.batches(order, batch_size, epoch):
             with compute.autocast():
                 logits = model(*crossing)
-            loss = loss_function(logits.float(), ordered_labels[done : done + len(indices)])
+            batch = slice(done, done + len(indices))
+            loss = loss_function(logits.float(), ordered_labels[batch])
             stepper.zero_grad()
             loss.backward()
             stepper.step()
-            total += loss.detach() * len(indices)  # no step waits for a copy from the device
+            # a batch's loss is a mean, weighed by class; no step waits for a copy from the device
+            total += loss.detach() * ordered_weights[batch].sum()
             done += len(indices)
             tick(len(indices) * processes)
-        return float(reduce(total, "mean")) / len(order)
+        return float(reduce(total, "mean")) / float(reduce(ordered_weights.sum(), "mean"))
 
     return train_epoch
 
@@ -148,12 +191,15 @@ def _make_epoch(
 def validate(
     network: Partition, inputs: TrainingInputs, training: TrainingSpec, compute: ComputeConfig
 ) -> ValidationScores:
-    """Returns loss and accuracy on the validation images."""
+    """Returns loss and accuracy on the validation images, as the main process computes them.
+
+    They determine the best epoch and the last one, on which all processes must agree.
+    """
     logits = predict(network, inputs.val, training.batch_size, compute)
     labels = torch.from_numpy(inputs.val_labels)
     loss = nn.functional.cross_entropy(logits, labels)
     correct = logits.argmax(1) == labels
-    return ValidationScores(float(loss), float(correct.float().mean()))
+    return broadcast_from_main(ValidationScores(float(loss), float(correct.float().mean())))
 
 
 def predict(

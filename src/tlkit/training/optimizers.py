@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import json
+import math
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tlkit.errors import close_matches
@@ -14,8 +17,35 @@ if TYPE_CHECKING:
     from timm.scheduler.scheduler import Scheduler
     from torch import nn
 
-#: timm's schedules that depend on the epoch alone; timm has no such list.
-SCHEDULES = ("cosine", "tanh", "step", "multistep", "poly")
+#: timm's schedules that depend on the epoch alone, and the options that have an effect on each, besides
+#: `SCHEDULE_OPTIONS`; timm has no such list. A schedule's first cycle is as long as the phase.
+SCHEDULES = {
+    "cosine": ("min_lr", "k_decay"),
+    "tanh": ("min_lr",),
+    "step": ("decay_epochs", "decay_rate"),
+    "multistep": ("decay_milestones", "decay_rate"),
+    "poly": ("min_lr", "k_decay", "decay_rate"),
+}
+SCHEDULE_OPTIONS = (
+    "warmup_epochs",
+    "warmup_lr",
+    "warmup_prefix",
+    "noise",
+    "noise_pct",
+    "noise_std",
+    "noise_seed",
+)
+#: Options of timm's function that are about layers by their names, which networks here do not have.
+WITHOUT_EFFECT = (
+    "layer_decay",
+    "layer_decay_min_scale",
+    "layer_decay_no_opt_scale",
+    "param_group_fn",
+    "fallback_list",
+    "fallback_no_weight_decay",
+)
+#: How many epochs of a schedule are tried.
+EPOCHS_TRIED = 1000
 
 
 def make_optimizer(module: nn.Module, optimizer: PartSpec) -> torch.optim.Optimizer:
@@ -49,44 +79,85 @@ def make_schedule(
 
 
 def optimizer_problems(name: str, options: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Returns what timm refuses: (option, or "name", and a message)."""
+    """Returns what is wrong with an optimiser: (option, or "name", and a message).
+
+    An optimiser that would not go on with the same numbers after an interruption is refused too.
+    """
     import torch
-    from timm.optim import list_optimizers
+    from timm.optim import get_optimizer_info, list_optimizers
 
     if name not in list_optimizers():
         return [("name", f"timm knows no optimiser {name!r}{close_matches(name, list_optimizers())}")]
-    wrong = _not_numbers(options, ("lr", "momentum", "weight_decay", "eps"))
+    info = get_optimizer_info(name)
+    if info.second_order:
+        return [
+            ("name", f"timm's {name} needs second derivatives, which tlkit does not compute: choose another")
+        ]
+    idle = [(key, "has no effect here yet") for key in WITHOUT_EFFECT if key in options]
+    taken = {"momentum": info.has_momentum, "eps": info.has_eps, "betas": info.has_betas}
+    idle += [(key, f"has no effect on {name}") for key, used in taken.items() if key in options and not used]
+    wrong = idle or _not_numbers(options, ("lr", "momentum", "weight_decay", "eps")) or _not_finite(options)
     if wrong:
         return wrong
     try:
         make_optimizer(torch.nn.Linear(1, 1), PartSpec(name=name, options=dict(options)))
     except (TypeError, ValueError, RuntimeError, AssertionError, ImportError) as error:
         return [(_mentioned_option(options, str(error)), f"timm's {name} refuses this: {error}")]
-    return []
+    problem = _resume_problem(name, json.dumps(options, sort_keys=True, default=str))
+    return [("name", problem)] if problem else []
 
 
-def schedule_problems(name: str, options: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Returns what timm refuses: (option, or "name", and a message)."""
+def schedule_problems(name: str, options: Mapping[str, Any], epochs: int) -> list[tuple[str, str]]:
+    """Returns what is wrong with a schedule of that many epochs: (option, or "name", and a message)."""
     import torch
-    from timm.scheduler import create_scheduler_v2
 
     if name not in SCHEDULES:
         hint = close_matches(name, SCHEDULES) or f"; there are {', '.join(SCHEDULES)}"
         return [("name", f"timm knows no schedule {name!r}{hint}")]
-    known = set(inspect.signature(create_scheduler_v2).parameters) - {"optimizer", "sched", "num_epochs"}
-    unknown = [(key, f"is unknown{close_matches(key, known)}") for key in options if key not in known]
-    texts = ("decay_milestones", "decay_fn", "plateau_mode", "warmup_prefix", "stable_timescale", "noise")
-    wrong = unknown or _not_numbers(options, [key for key in known if key not in texts])
+    wrong = _schedule_option_problems(name, options)
     if wrong:
         return wrong
+    warmup = options.get("warmup_epochs", 0)
+    if epochs and warmup >= epochs:
+        return [("warmup_epochs", f"must be less than the phase's epochs ({epochs}), and is {warmup}")]
     optimizer = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), lr=1.0)
     try:
-        schedule = make_schedule(optimizer, PartSpec(name=name, options=dict(options)), epochs=10)
-        if schedule is not None:
-            schedule.step(1)
+        schedule = make_schedule(optimizer, PartSpec(name=name, options=dict(options)), max(epochs, 1))
+        for epoch in range(min(epochs, EPOCHS_TRIED)):
+            if schedule is not None:
+                schedule.step(epoch)
     except (TypeError, ValueError, AssertionError, AttributeError, ArithmeticError) as error:
         return [(_mentioned_option(options, str(error)), f"timm's {name} refuses this: {error}")]
     return []
+
+
+@cache
+def _resume_problem(name: str, options: str) -> str | None:
+    """Returns why an optimiser cannot be resumed exactly, or None; `options` are JSON."""
+    from timm.optim import get_optimizer_class
+
+    from tlkit.training.rehearsal import resumes_exactly
+
+    part = PartSpec(name=name, options=json.loads(options))
+    # other libraries than torch and timm, such as bitsandbytes, have optimisers for GPUs alone
+    library = get_optimizer_class(name, bind_defaults=False).__module__.partition(".")[0]
+    device = "cpu" if library in ("torch", "timm") else "cuda"
+    try:
+        exact = resumes_exactly(lambda module: make_optimizer(module, part), device)
+    except Exception as error:  # whatever an optimiser raises would end the run later
+        return f"timm's {name} cannot make a step with these options, or be saved: {error}"
+    return None if exact else f"{name} cannot be resumed exactly, if a run is interrupted: choose another"
+
+
+def _schedule_option_problems(name: str, options: Mapping[str, Any]) -> list[tuple[str, str]]:
+    from timm.scheduler import create_scheduler_v2
+
+    known = set(inspect.signature(create_scheduler_v2).parameters) - {"optimizer", "sched", "num_epochs"}
+    unknown = [(key, f"is unknown{close_matches(key, known)}") for key in options if key not in known]
+    effective = (*SCHEDULES[name], *SCHEDULE_OPTIONS)
+    idle = [(key, f"has no effect on {name}") for key in options if key not in effective]
+    numbers = [key for key in effective if key not in ("decay_milestones", "warmup_prefix", "noise")]
+    return unknown or idle or _not_numbers(options, numbers) or _not_finite(options)
 
 
 def _not_numbers(options: Mapping[str, Any], keys: Iterable[str]) -> list[tuple[str, str]]:
@@ -95,6 +166,16 @@ def _not_numbers(options: Mapping[str, Any], keys: Iterable[str]) -> list[tuple[
         (key, f"must be a number, not {options[key]!r}")
         for key in keys
         if key in options and (isinstance(options[key], bool) or not isinstance(options[key], (int, float)))
+    ]
+
+
+def _not_finite(options: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns a problem for each option that is infinite or not a number, or has such a value in a list."""
+    return [
+        (key, f"must be finite, and is {value}")
+        for key, value in options.items()
+        for number in (value if isinstance(value, list | tuple) else [value])
+        if isinstance(number, float) and not math.isfinite(number)
     ]
 
 

@@ -39,11 +39,7 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
         if durable:
             _sync(path.parent)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+        remove(temporary)
 
 
 def _sync(path: Path) -> None:
@@ -59,19 +55,33 @@ def _sync(path: Path) -> None:
 
 def _replace_folder(path: Path, temporary: Path) -> None:
     replaced = replaced_path(path)
-    if path.exists():
-        shutil.rmtree(replaced, ignore_errors=True)
+    if is_there(path):
+        remove(replaced)
         path.rename(replaced)
     try:
         temporary.rename(path)
     except OSError:
-        if replaced.exists():
+        if is_there(replaced):
             replaced.rename(path)
         raise
     # also one that a killed process left
-    shutil.rmtree(replaced, ignore_errors=True)
+    remove(replaced)
 
 
 def replaced_path(folder: Path) -> Path:
     """Returns where a folder is while `atomic_write` puts another in its place."""
     return folder.with_name(f"{folder.name}.replaced")
+
+
+def is_there(path: Path) -> bool:
+    """Returns whether there is anything at `path`, if only a link to nothing."""
+    return os.path.lexists(path)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a folder or a link as far as possible, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
