@@ -317,6 +317,16 @@ def test_odd_names_are_printed(output: str, fitted: Path, oddly_named: Path) -> 
 
 
 @linux_only
+def test_odd_names_are_read_from_a_list(fitted: Path, oddly_named: Path) -> None:
+    path = os.path.join(os.fsencode(oddly_named / "cat"), NAMES[0])  # noqa: PTH118
+    line = [sys.executable, "-m", "tlkit", "predict", str(fitted), "-", "--json"]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(line, input=path, capture_output=True, check=False, timeout=100, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert os.fsencode(json.loads(done.stdout)["path"]) == path
+
+
+@linux_only
 def test_odd_names_are_unusable_in_a_run(oddly_named: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     done = command("fit", oddly_named, "--backbone", "vgg16-quarter", "--epochs", 1, "--out", run)

@@ -80,7 +80,7 @@ Write = Callable[..., Path]
         ("size = 96", "size = 0", ["preprocess.size: must be greater than or equal to 1, and is 0"]),
         ("size = 96", "crop = 1.5", ["preprocess.crop: must be less than or equal to 1, and is 1.5"]),
         ("size = 96", "mean = [0.5]", ["preprocess.mean: must have 3 values, one per channel, and has 1"]),
-        ("size = 96", "std = [1, 0, 1]", ["preprocess.std.1: must be greater than 0, and is 0"]),
+        ("size = 96", "std = [1, 0, 1]", ["preprocess.std.1: must be greater than or equal to 0.0001,"]),
         ("size = 96", 'std = "1"', ['preprocess.std: must be a list, and is "1"']),
         (
             "size = 96",

@@ -54,10 +54,7 @@ def options(
 
 def main() -> None:
     """Runs the command line; exits with code 2 and without a traceback if the user made a mistake."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # a file's name need not be UTF-8, and a terminal need not have all characters
-            stream.reconfigure(errors="backslashreplace")
+    _accept_any_name()
     # --debug may be anywhere on the command line
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
@@ -80,6 +77,17 @@ def main() -> None:
         say(f"Error: {type(error).__name__}: {error}", stderr=True)
         say("This is a bug in tlkit or in a plugin; --debug shows where it happened.", stderr=True)
         sys.exit(1)
+
+
+def _accept_any_name() -> None:
+    """Lets files' names that are not UTF-8, and characters that a terminal lacks, be read and printed."""
+    for stream, errors in (
+        (sys.stdin, "surrogateescape"),
+        (sys.stdout, "backslashreplace"),
+        (sys.stderr, "backslashreplace"),
+    ):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
 
 
 def _add_plugin_commands(arguments: Sequence[str]) -> None:

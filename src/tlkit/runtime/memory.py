@@ -32,9 +32,10 @@ def _memory(device: torch.device) -> tuple[int, int]:
     machine = psutil.virtual_memory()
     free, total = machine.available, machine.total
     try:
-        limit = int((CGROUP / "memory.max").read_text())
-        used = int((CGROUP / "memory.current").read_text())
-        statistics = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        limit = int((CGROUP / "memory.max").read_text(encoding="utf-8"))
+        used = int((CGROUP / "memory.current").read_text(encoding="utf-8"))
+        lines = (CGROUP / "memory.stat").read_text(encoding="utf-8").splitlines()
+        statistics = dict(line.split() for line in lines)
     except (OSError, ValueError):
         pass  # no container, or one whose limit is "max"
     else:
