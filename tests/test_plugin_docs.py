@@ -266,7 +266,7 @@ def test_the_tutorial(install: Install, tmp_path: Path, monkeypatch: pytest.Monk
     few = {
         "data.source.per_class": 6,
         "data.per_class": "{train=3, val=1, test=2}",
-        "phase.pretrain.epochs": 1,
+        "phase.pretrain.epochs": 2,  # one is its warm-up
     }
     ended = command(*pretraining, *changes(few))
     assert ended.returncode == 0, ended.stderr
