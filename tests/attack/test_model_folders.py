@@ -250,3 +250,19 @@ def test_the_weights_of_another_network(model: Path) -> None:
     save_file({"a": torch.zeros(3)}, model / "model.safetensors")
     with pytest.raises(RunFolderError, match="not the file that"):
         tlkit.load(model)
+
+
+def test_a_report_on_a_strangers_run_uses_no_network(
+    run_copy: Path, server: tuple[str, list[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its recipe may name data or weights anywhere."""
+    url, requests = server
+    monkeypatch.setenv("HF_ENDPOINT", url)
+    text = (run_copy / "recipe.toml").read_text()
+    source = '[data]\nsource = { name = "datasets", hub = "org/canary" }\n'
+    before, _, after = text.partition("[data]")
+    tables = after[after.index("\n[") :]
+    (run_copy / "recipe.toml").write_text(before + source + tables.replace('"vgg16-quarter"', '"hf-hub:a/b"'))
+    page = tlkit.report(run_copy)
+    assert page.is_file()
+    assert requests == []

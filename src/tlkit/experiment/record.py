@@ -29,6 +29,7 @@ from tlkit.parts.source import Sample, Source
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Phase, Recipe, read_recipe
 from tlkit.training.history import EpochMetrics
+from tlkit.utils.connectivity import offline
 from tlkit.utils.json_files import read_json
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -205,7 +206,8 @@ def find_image_files(
     try:
         if recipe.data is None:
             return {}, None, "the recipe names no data"
-        source = make_source(recipe.data, registry)
+        with offline():  # the run may be a stranger's
+            source = make_source(recipe.data, registry)
     except TlkitError as error:  # the images, or the plugin, are no longer there
         return {}, None, str(error)
     return {sample.id: sample for sample in (*source.samples, *source.unlabelled)}, source, None

@@ -82,7 +82,8 @@ class PhaseResult(JsonModel):
         features: cached features.
         seconds: where its time went.
         temperature: logits are divided by it before the softmax.
-        val: scores on the validation images.
+        val: scores on the validation images; its log loss is too good by a little, since the temperature was
+            fitted on the same images.
         test: scores on the test images.
         versus: comparisons with the phase before and with the first one.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,11 +13,10 @@ from tlkit.errors import RunFolderError
 from tlkit.experiment.run_folder import RunFolder
 from tlkit.recipe.recipe import Recipe
 from tlkit.runtime.distributed import broadcast_from_main, process_state
+from tlkit.utils.atomic_write import UNFINISHED, remove_unfinished
 from tlkit.utils.json_files import read_text
 
 LOCK = ".lock"
-#: Ends the names of files and folders that `atomic_write` was interrupted at.
-UNFINISHED = ".unfinished"
 
 
 @contextmanager
@@ -89,7 +87,7 @@ def _lock_first(recipe: Recipe, out: Path | None) -> _OwnFolder:
         except OSError as error:
             reason = error.strerror or error
             raise RunFolderError(f"the run folder {path} cannot be written: {reason}") from error
-        _sweep(path)
+        remove_unfinished(path)
         return _OwnFolder(path, lock, made)
     raise RunFolderError(f"{out} is in use by another tlkit: wait until it has ended, or name another --out")
 
@@ -101,13 +99,3 @@ def _check_content(path: Path) -> None:
     # a process that was killed at once leaves no more than this
     if any(file.name != LOCK and not file.name.endswith(UNFINISHED) for file in path.iterdir()):
         raise RunFolderError(f"{path} is not empty and holds no run: name another --out")
-
-
-def _sweep(path: Path) -> None:
-    """Removes what processes that were killed have left unfinished."""
-    for left in list(path.rglob(f"*{UNFINISHED}")):
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            with suppress(OSError):
-                left.unlink()

@@ -30,6 +30,7 @@ from torch import Tensor
 from tlkit.errors import StoreError
 from tlkit.features.leases import Lease, computing, leased, removal
 from tlkit.features.shards import Shard, open_shard, write_shard
+from tlkit.utils.atomic_write import DAY, remove_unfinished
 from tlkit.utils.directories import cache_folder, is_own, own_folder
 
 #: Shards that were verified, by their path, size and time of change.
@@ -141,6 +142,7 @@ class FeatureStore:
         try:
             self._leases.mkdir(exist_ok=True)
             with removal(self._leases):
+                remove_unfinished(self.folder, older_than=DAY)
                 columns, keep = self.columns(), leased(self._leases)
                 total = sum(info.size for info in columns)
                 for info in columns:

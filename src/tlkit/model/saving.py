@@ -28,6 +28,7 @@ from tlkit.parts.preprocess import TIMM_CROP_MODES, Interpolation, Preprocess, R
 from tlkit.recipe.schema import CropFraction, Fraction, ImageSize, Mean, PartSpec, PartTable, Std
 from tlkit.runtime.memory import free_memory
 from tlkit.utils.atomic_write import atomic_write
+from tlkit.utils.connectivity import offline
 from tlkit.utils.formatting import shortlist
 from tlkit.utils.hashing import file_sha256
 from tlkit.utils.json_files import JsonModel, parse_json, read_text, write_json
@@ -215,7 +216,7 @@ def load_model(folder: Path, registry: PartMaker) -> SavedModel:
     try:
         for kind, part in (("backbone", description.backbone), ("head", description.head)):
             registry.check_self_contained(kind, part.name, part.options)
-        with built_within({name: tuple(value.shape) for name, value in state.items()}):
+        with offline(), built_within({name: tuple(value.shape) for name, value in state.items()}):
             backbone = make_backbone(registry, description.backbone, description.preprocess.model_dump())
             part = description.head
             head = registry.make("head", part.name, part.options, backbone, description.classes)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tlkit.errors import ReportError
 from tlkit.reporting.pictures import Album
-from tlkit.utils.atomic_write import atomic_write
+from tlkit.utils.atomic_write import DAY, atomic_write, remove_unfinished
 from tlkit.utils.formatting import format_bytes, format_duration, format_p_value, plural
 
 
@@ -59,6 +59,7 @@ def replaced_when_complete(page: Path) -> Iterator[UnfinishedPage]:
         ReportError: the page or a picture cannot be written.
     """
     try:
+        remove_unfinished(page.parent, older_than=DAY)
         # they can be made again, so they need not wait for the disk
         with (
             atomic_write(page, durable=False) as file,

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+UNFINISHED = ".unfinished"
+#: Seconds after which nobody writes to an unfinished file any more.
+DAY = 86_400.0
 
 
 @contextmanager
@@ -26,7 +31,7 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
         OSError: the parent folder cannot be made, or the result cannot be renamed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.unfinished")
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{UNFINISHED}")
     try:
         yield temporary
         if durable:
@@ -71,6 +76,19 @@ def _replace_folder(path: Path, temporary: Path) -> None:
 def replaced_path(folder: Path) -> Path:
     """Returns where a folder is while `atomic_write` puts another in its place."""
     return folder.with_name(f"{folder.name}.replaced")
+
+
+def remove_unfinished(folder: Path, *, older_than: float = 0.0) -> None:
+    """Removes what `atomic_write` left below a folder when its process was killed.
+
+    Args:
+        folder: the folder.
+        older_than: seconds since it was changed; 0 only where no other process writes.
+    """
+    for left in list(folder.rglob(f"*{UNFINISHED}")):
+        with suppress(OSError):  # it is finished, or somebody else's
+            if left.lstat().st_mtime <= time.time() - older_than:
+                remove(left)
 
 
 def is_there(path: Path) -> bool:
