@@ -23,7 +23,8 @@ from PIL import Image as PillowImage
 import tlkit
 from tlkit.data.images import UnreadableImage, decode, inspect_images, upright
 from tlkit.data.views import View, ViewReader
-from tlkit.errors import DataError
+from tlkit.errors import DataError, ExportError
+from tlkit.inference.export import export_onnx
 from tlkit.inference.predictor import Predictor, read_pixels
 from tlkit.parts.preprocess import Preprocess
 from tlkit.parts.source import Sample
@@ -365,3 +366,11 @@ def test_any_damage_leaves_an_image_or_a_reason(count: int) -> None:
     assert min(outcome["decoded"], outcome["refused"]) > count / 10
     assert outcome["slowest"] < 10
     assert outcome["memory"] < 1e9
+
+
+def test_an_export_is_not_checked_on_an_image_that_cannot_be_read(fitted: Path, tmp_path: Path) -> None:
+    (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    model = fitted / "phases" / "fine-tune" / "model"
+    with pytest.raises(ExportError, match=r"cut\.jpg, to check the export on, cannot be read"):
+        export_onnx(model, tmp_path / "out.onnx", [tmp_path / "cut.jpg"])
+    assert not (tmp_path / "out.onnx").exists()

@@ -209,6 +209,28 @@ def test_ctrl_c_says_how_to_go_on(recipe: Path, tmp_path: Path) -> None:
     assert "goes on from here" in error
 
 
+@pytest.mark.slow
+def test_six_processes_beside_clear_and_prune(recipe: Path, tmp_path: Path) -> None:
+    """On one empty store: none fails, all agree, and each feature is computed once."""
+    processes = [start(recipe, "--out", f"run-{number}", cwd=tmp_path) for number in range(6)]
+    removals = 0
+    while any(process.poll() is None for process in processes):
+        for arguments in (("cache", "clear"), ("cache", "prune", "--limit", "1kB")):
+            removed = command(*arguments)
+            assert removed.returncode == 0, removed.stderr
+            removals += 1
+    for process in processes:
+        _, error = process.communicate()
+        assert process.returncode == 0, error
+    runs = [
+        Results.model_validate_json((tmp_path / f"run-{n}" / "results.json").read_text()) for n in range(6)
+    ]
+    for number, results in enumerate(runs):
+        assert_complete(tmp_path / f"run-{number}", runs[0])
+        assert sum(phase.features.computed for phase in results.phases) in (0, 22)
+    print(f"{removals} removals")  # noqa: T201
+
+
 @pytest.mark.skipif(os.name == "nt", reason="uses a disk that is always full")
 def test_results_that_cannot_be_written(run: Runner, tmp_path: Path) -> None:
     run(out=tmp_path / "out", overrides={"training.epochs": 1}, phases=["bottleneck"])
