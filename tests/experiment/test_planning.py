@@ -12,7 +12,8 @@ from small_runs import Runner, predictions, train_losses
 
 import tlkit
 from tlkit.experiment.estimate import Estimate
-from tlkit.experiment.planning import PreparedPhase, prepare_phases
+from tlkit.experiment.planning import prepare_phases
+from tlkit.experiment.prepared_phase import PreparedPhase
 from tlkit.model.partition import PartitionedClassifier
 from tlkit.recipe.recipe import make_recipe
 

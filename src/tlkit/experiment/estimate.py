@@ -14,7 +14,8 @@ from torch import Tensor
 from tlkit.data.images import Image
 from tlkit.data.loader import load_batches
 from tlkit.data.views import View, ViewReader
-from tlkit.experiment.planning import AUTO_VIEWS, PreparedPhase
+from tlkit.experiment.planning import AUTO_VIEWS
+from tlkit.experiment.prepared_phase import PreparedPhase
 from tlkit.features.extraction import FeatureRequest, plan_extraction
 from tlkit.features.store import FeatureStore
 from tlkit.model.classifier import is_convolutional

@@ -10,7 +10,7 @@ from tlkit.data.dataset import Dataset
 from tlkit.data.views import ViewReader
 from tlkit.experiment.log import FeaturesComputed
 from tlkit.experiment.observer import Observer
-from tlkit.experiment.planning import PreparedPhase
+from tlkit.experiment.prepared_phase import PreparedPhase
 from tlkit.experiment.results import FeatureUse
 from tlkit.experiment.run_folder import RunFolder
 from tlkit.features.extraction import (

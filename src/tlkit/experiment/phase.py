@@ -18,7 +18,7 @@ from tlkit.evaluation.metrics import Scores, TestScores, evaluate, summary
 from tlkit.experiment.frozen_pass import FrozenPass
 from tlkit.experiment.log import EpochEnded
 from tlkit.experiment.observer import Events, Observer, Run
-from tlkit.experiment.planning import PreparedPhase
+from tlkit.experiment.prepared_phase import PreparedPhase
 from tlkit.experiment.results import PhaseResult, PhaseSeconds
 from tlkit.experiment.run_folder import RunFolder, SplitProbabilities
 from tlkit.features.extraction import column_key

@@ -23,13 +23,13 @@ from tlkit.experiment.observer import Events, Observer, Run
 from tlkit.experiment.phase import PhaseContext, run_phase, write_phase
 from tlkit.experiment.plan import Plan
 from tlkit.experiment.planning import (
-    PreparedPhase,
     describe_plan,
     features_known_beforehand,
     make_source,
     prepare_phases,
     resolve_auto_views,
 )
+from tlkit.experiment.prepared_phase import PreparedPhase
 from tlkit.experiment.results import Results, Versus
 from tlkit.experiment.run_folder import RunFolder
 from tlkit.experiment.run_lock import next_folders, open_run_folder
