@@ -27,17 +27,22 @@ def hook(event, args):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a process did: its exit code, its error, what it touched, and its peak memory in bytes."""
+    """What a code did: its error, what it touched, and how far the process's memory has grown, in bytes."""
 
     error: str
     touched: list[str]
     memory: int
 
 
-def run_guarded(code: str, *, canaries: tuple[str, ...] = (), timeout: float = 60) -> Outcome:
-    """Runs `code`, after tlkit and what it loads are imported; `canaries` are parts of forbidden paths.
+def run_guarded(*codes: str, canaries: tuple[str, ...] = (), timeout: float = 60) -> list[Outcome]:
+    """Runs each of `codes` in one process, after tlkit and what it loads are imported.
 
-    A TlkitError that it raises is its error; any other exception fails the test.
+    A TlkitError that a code raises is its error; any other exception fails the test.
+
+    Args:
+        codes: Python code.
+        canaries: parts of paths that must not be opened.
+        timeout: seconds for all of them.
     """
     program = (
         "import tlkit, tlkit.inference.predictor, tlkit.reporting.page, timm, torch, resource\n"
@@ -46,11 +51,13 @@ def run_guarded(code: str, *, canaries: tuple[str, ...] = (), timeout: float = 6
         f"CANARIES = {canaries!r}\n{HOOK}\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "sys.addaudithook(hook)\n"
-        "error = ''\n"
-        f"try:\n    exec({code!r})\n"
-        "except tlkit.TlkitError as problem:\n    error = str(problem)\n"
-        "grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before\n"
-        "print(json.dumps([error, touched, grown * 1024]))\n"
+        f"for code in {codes!r}:\n"
+        "    error = ''\n"
+        "    touched.clear()\n"
+        "    try:\n        exec(code)\n"
+        "    except tlkit.TlkitError as problem:\n        error = str(problem)\n"
+        "    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before\n"
+        "    print(json.dumps([error, touched, grown * 1024]))\n"
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "0"}
     completed = subprocess.run(
@@ -63,5 +70,4 @@ def run_guarded(code: str, *, canaries: tuple[str, ...] = (), timeout: float = 6
         cwd=Path.cwd(),
     )
     assert completed.returncode == 0, completed.stderr[-3000:]
-    error, touched, memory = json.loads(completed.stdout.splitlines()[-1])
-    return Outcome(error, touched, memory)
+    return [Outcome(*json.loads(line)) for line in completed.stdout.splitlines()[-len(codes) :]]

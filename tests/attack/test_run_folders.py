@@ -9,14 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 from commands import command
-from small_runs import Runner, without, write_recipe
+from small_runs import Runner, predictions, without, write_recipe
 
 import tlkit
-from tlkit.errors import RecipeError, RunFolderError
+from tlkit.errors import DataError, RecipeError, RunFolderError
+from tlkit.experiment.observer import Tick
 from tlkit.experiment.results import Results
 
 #: What every test here runs: two phases of two epochs, on few photos.
@@ -184,6 +186,25 @@ def test_a_recipe_that_was_read_takes_no_overrides(recipe: Path) -> None:
     for function in (tlkit.run, tlkit.fetch):
         with pytest.raises(RecipeError, match="was read already"):
             function(read, overrides={"seed": 2})
+
+
+def test_images_that_change_while_a_run_reads_them(run: Runner, few_photos: Path, tmp_path: Path) -> None:
+    """They were once filed under the old hash; a later run on the sound images used their features."""
+
+    class Swapper(tlkit.Observer):
+        def progress(self, task: str, total: int, unit: str) -> AbstractContextManager[Tick]:
+            if task == "frozen pass":
+                (few_photos / "cat.1.jpg").write_bytes((few_photos / "dog.1.jpg").read_bytes())
+            return super().progress(task, total, unit)
+
+    original = (few_photos / "cat.1.jpg").read_bytes()
+    every = {"data.per_class": {"train": 9, "val": 3, "test": 3}, "training.epochs": 1}
+    with pytest.raises(DataError, match=r"cat\.1\.jpg is not the file that it was when the run began"):
+        run(out=tmp_path / "out", overrides=every, observer=Swapper())
+    (few_photos / "cat.1.jpg").write_bytes(original)
+    resumed = run(out=tmp_path / "out", overrides=every)
+    undisturbed = run(out=tmp_path / "other", overrides={**every, "features.cache": False})
+    assert predictions(resumed, "fine-tune") == predictions(undisturbed, "fine-tune")
 
 
 def test_a_phase_that_is_named_twice_runs_once(run: Runner) -> None:

@@ -37,6 +37,13 @@ def test_a_complete_file_is_downloaded_once(server: Server, tmp_path: Path) -> N
     assert list((tmp_path / "downloads").iterdir()) == [first]
 
 
+def test_a_complete_file_that_was_damaged_is_downloaded_again(server: Server, tmp_path: Path) -> None:
+    first = download(server.download(), tmp_path, lambda _: None)
+    first.write_bytes(CONTENT[:-1] + bytes([CONTENT[-1] ^ 1]))
+    assert download(server.download(), tmp_path, lambda _: None).read_bytes() == CONTENT
+    assert len(server.asked) == 2
+
+
 def test_a_broken_connection_is_resumed_where_it_broke(server: Server, tmp_path: Path) -> None:
     server.break_after = [1_200_000, 500_000]
     ticks: list[int] = []

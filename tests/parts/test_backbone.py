@@ -8,6 +8,9 @@ from networks import backbone, tiny
 from torch import Tensor, nn
 
 from tlkit.errors import PluginError
+from tlkit.model.saving import make_backbone
+from tlkit.parts.backbone import Backbone
+from tlkit.recipe.schema import PartSpec
 
 
 def test_blocks_are_the_children_with_parameters_unless_named() -> None:
@@ -68,3 +71,16 @@ def test_a_network_that_reads_values_is_run_once() -> None:
 def test_features_of_another_shape_are_an_error(module: nn.Module, shown: str) -> None:
     with pytest.raises(PluginError, match=f"must return features of shape .*{shown}"):
         _ = tiny(module).feature_shape
+
+
+def test_features_have_the_shape_that_the_recipes_preprocess_gives() -> None:
+    """Also where the factory asked for their shape at the backbone's own size."""
+
+    class Maker:
+        def make(self, *_: object) -> Backbone:
+            made = tiny(nn.Conv2d(3, 4, 3, padding=1), size=64)
+            assert made.feature_shape == (4, 64, 64)
+            return made
+
+    made = make_backbone(Maker(), PartSpec(name="tiny"), {"size": 32})  # type: ignore[arg-type]
+    assert made.feature_shape == (4, 32, 32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import lzma
 import shutil
 import stat
@@ -17,6 +16,7 @@ import requests
 from tlkit.errors import FetchError
 from tlkit.parts.source import Download
 from tlkit.utils.connectivity import why_unreachable
+from tlkit.utils.hashing import file_sha256
 
 #: Seconds after which a silent connection counts as broken: while it is made, and between two chunks.
 TIMEOUT = (10, 30)
@@ -53,7 +53,10 @@ def download(archive: Download, folder: Path, tick: Tick) -> Path:
     part = file.with_name(f"{file.name}.part")
     try:
         if file.is_file():
-            file.rename(part)  # verified again: it may have been damaged since
+            if file_sha256(file) == archive.sha256:
+                tick(archive.size)
+                return file
+            file.unlink()  # damaged since it was downloaded
         folder.mkdir(parents=True, exist_ok=True)
         _check_disk_space(archive.size - _size(part), folder)
         tick(_size(part))
@@ -112,8 +115,7 @@ def _resume(archive: Download, part: Path, tick: Tick) -> None:
 
 def _check_sha256(archive: Download, part: Path) -> None:
     """Removes a complete download, and raises, if it has another checksum."""
-    with part.open("rb") as content:
-        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    sha256 = file_sha256(part)
     if sha256 != archive.sha256:
         part.unlink()
         raise FetchError(
