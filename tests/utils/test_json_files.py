@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pytest
-from pydantic import Field, ValidationError
+from pydantic import Field, FiniteFloat, ValidationError
 
 from tlkit.errors import DataError, RunFolderError
 from tlkit.utils.json_files import JsonModel, parse_json, read_json, read_text, write_json
@@ -18,7 +17,7 @@ from tlkit.utils.json_files import JsonModel, parse_json, read_json, read_text, 
 @dataclass(frozen=True, slots=True)
 class Epoch:
     number: int
-    loss: float
+    loss: FiniteFloat
 
 
 class Part(JsonModel):
@@ -45,13 +44,16 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["document.json"]
 
 
-def test_values_that_are_not_numbers_stay_what_they_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400"])
+def test_numbers_that_are_not_finite_are_refused(number: str, tmp_path: Path) -> None:
     path = tmp_path / "document.json"
-    write_json(path, Document(title="a", score=math.nan, epochs=(Epoch(1, math.nan), Epoch(2, math.inf))))
-    document = read_json(path, Document, RunFolderError)
-    assert document.score is not None and math.isnan(document.score)
-    assert math.isnan(document.epochs[0].loss)
-    assert document.epochs[1].loss == math.inf
+    for text, key in (
+        (f'{{"title": "a", "score": {number}}}', "score"),
+        (f'{{"title": "a", "epochs": [{{"number": 1, "loss": {number}}}]}}', "epochs.0.loss"),
+    ):
+        path.write_text(text)
+        with pytest.raises(RunFolderError, match=rf"document\.json cannot be read: {key}: must be a finite"):
+            read_json(path, Document, RunFolderError)
 
 
 def test_keys_that_are_none_may_be_left_out(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from tlkit.data.dataset import Dataset
 from tlkit.data.feed import Feed
 from tlkit.data.images import Image
 from tlkit.data.views import View
+from tlkit.errors import TrainingError
 from tlkit.evaluation.calibration import fit_temperature, probabilities
 from tlkit.evaluation.metrics import Scores, TestScores, evaluate, summary
 from tlkit.experiment.frozen_pass import FrozenPass
@@ -306,6 +307,11 @@ def _evaluate(prepared: PreparedPhase, feeds: Mapping[str, Feed], context: Phase
             feed = shared or evaluation_feed(prepared, rows, context.frozen_pass)
             batch_size = prepared.phase.training.batch_size
             outputs = predict(prepared.network, feed, batch_size, prepared.evaluation, tick)
+            if not outputs.isfinite().all():
+                raise TrainingError(
+                    f"phase {prepared.phase.name!r}: the network's outputs for {part} images are not finite "
+                    "numbers: try a smaller learning rate, or other weights"
+                )
             logits[part] = outputs.double().numpy()
     labels = {part: labels_of(images[part]) for part in ("val", "test")}
     temperature = fit_temperature(logits["val"], labels["val"])

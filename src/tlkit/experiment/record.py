@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from tlkit.data.images import MAX_PIXELS
 from tlkit.errors import RunFolderError, TlkitError, close_matches
 from tlkit.experiment.log import AnyEvent, EpochEnded, FeaturesComputed, read_events
 from tlkit.experiment.plan import DataSummary, PhasePlan, Plan
@@ -36,6 +38,8 @@ Model = TypeVar("Model", bound=BaseModel)
 #: A line number and the cells of that line.
 Row = tuple[int, list[str]]
 
+#: How far a row's probabilities may sum to something else than 1, for they are rounded.
+SUM_TOLERANCE = 1e-3
 #: Rows of predictions.csv that are held as text at a time: with many classes they are long.
 CHUNK = 2000
 #: The minimum number of image views from which the frozen pass's rate is estimated.
@@ -233,21 +237,27 @@ def _read_images(path: Path, classes: Sequence[str]) -> list[ImageRow]:
         if label and classes:  # without a plan, classes are not known
             check_value(path, line, "label", label, classes)
         try:
-            images.append(ImageRow(split, name, label or None, int(width), int(height), sha256))
+            size = int(width), int(height)
         except ValueError as error:
             raise malformed(path, line, str(error)) from error
+        if not 0 < min(size) <= max(size) <= MAX_PIXELS:
+            raise malformed(path, line, f"no image has {width}x{height} pixels")
+        images.append(ImageRow(split, name, label or None, *size, sha256))
     return images
 
 
 def _read_history(path: Path) -> list[EpochMetrics]:
     if not path.is_file():
         return []
-    epochs = []
+    epochs: list[EpochMetrics] = []
     for line, row in read_rows(path, [field.name for field in fields(EpochMetrics)]):
         try:
-            epochs.append(EpochMetrics(int(row[0]), *map(float, row[1:])))
+            metrics = EpochMetrics(int(row[0]), *map(float, row[1:]))
         except ValueError as error:
             raise malformed(path, line, str(error)) from error
+        if metrics.epoch != len(epochs) + 1 or not all(map(math.isfinite, astuple(metrics))):
+            raise malformed(path, line, "it is not the next epoch, or has a number that is not finite")
+        epochs.append(metrics)
     return epochs
 
 
@@ -275,7 +285,7 @@ def _read_predictions(
 def _probabilities(path: Path, chunk: list[Row]) -> NDArray[np.float32]:
     """Converts the probabilities of some rows at once, since there may be very many."""
     try:
-        return np.array([row[len(PREDICTION_COLUMNS) :] for _, row in chunk], np.float32)
+        probabilities = np.array([row[len(PREDICTION_COLUMNS) :] for _, row in chunk], np.float32)
     except ValueError:
         for line, row in chunk:
             try:
@@ -283,6 +293,12 @@ def _probabilities(path: Path, chunk: list[Row]) -> NDArray[np.float32]:
             except ValueError as error:
                 raise malformed(path, line, str(error)) from error
         raise
+    # written with seven digits; NaN is not within the tolerance either
+    wrong = ~(np.abs(probabilities.sum(1) - 1) < SUM_TOLERANCE) | (probabilities < 0).any(1)
+    if wrong.any():
+        line = chunk[int(wrong.argmax())][0]
+        raise malformed(path, line, "its probabilities are negative, or do not sum to 1")
+    return probabilities
 
 
 def _chunks(rows: Iterable[Row]) -> Iterator[tuple[str, list[Row]]]:

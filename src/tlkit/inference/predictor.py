@@ -252,6 +252,8 @@ class Predictor:
             return torch.empty(0)
         with torch.inference_mode():
             output = network(normalize(np.stack(pixels), self.preprocess).to(self._device))
+        if not output.isfinite().all():
+            raise DataError("the classifier's outputs are not finite numbers: it has to be trained again")
         return output.float().cpu()
 
 

@@ -304,6 +304,9 @@ def _read(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
         raise RunFolderError(f"{weights} cannot be read: {error}") from error
     if checksum != config.tlkit.sha256:
         raise RunFolderError(f"{weights} is not the file that config.json was written for")
+    for name, value in state.items():
+        if not value.isfinite().all():
+            raise RunFolderError(f"{weights} has weights that are not finite numbers: {name}")
     layer = config.tlkit.classifier_layer
     if layer:
         state = {_own_name(name, layer): value for name, value in state.items()}

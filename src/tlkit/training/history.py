@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pydantic import FiniteFloat
+
 
 @dataclass(frozen=True, slots=True)
 class EpochMetrics:
@@ -20,11 +22,11 @@ class EpochMetrics:
     """
 
     epoch: int
-    train_loss: float
-    val_loss: float
-    val_accuracy: float
-    lr: float
-    seconds: float
+    train_loss: FiniteFloat
+    val_loss: FiniteFloat
+    val_accuracy: FiniteFloat
+    lr: FiniteFloat
+    seconds: FiniteFloat
 
 
 @dataclass(frozen=True, slots=True)

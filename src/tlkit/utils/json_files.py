@@ -22,13 +22,12 @@ KEYS_SHOWN = 3
 class JsonModel(BaseModel):
     """Base of everything that is stored as JSON: immutable, without unknown keys."""
 
-    # without ser_json_inf_nan, NaN would become null
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
         validate_by_name=True,
         validate_by_alias=True,
-        ser_json_inf_nan="constants",
+        allow_inf_nan=False,
     )
 
 
