@@ -6,8 +6,6 @@ A model folder has ``model.safetensors``, and ``config.json`` in timm's own form
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -31,10 +29,12 @@ from tlkit.utils.atomic_write import atomic_write
 from tlkit.utils.connectivity import offline
 from tlkit.utils.formatting import shortlist
 from tlkit.utils.hashing import file_sha256
-from tlkit.utils.json_files import JsonModel, parse_json, read_text, write_json
+from tlkit.utils.json_files import JsonModel, content_sha256, parse_json, read_text, write_json
 from tlkit.utils.regular_files import check_regular
 
 FORMAT = 1
+#: Where config.json has its own checksum.
+CHECKSUM_KEY = ("tlkit", "config_sha256")
 LIBRARIES = ("tlkit", "torch", "timm", "safetensors")
 
 
@@ -248,7 +248,7 @@ def read_config(folder: Path) -> ModelConfig:
     if parse_json(text, _FormatOnly, RunFolderError, str(path)).tlkit.format > FORMAT:
         raise RunFolderError(f"{folder} was made by a newer tlkit than this one: update tlkit")
     config = parse_json(text, ModelConfig, RunFolderError, str(path))
-    if _config_sha256(text) != config.tlkit.config_sha256:
+    if content_sha256(text, *CHECKSUM_KEY) != config.tlkit.config_sha256:
         raise RunFolderError(f"{path} is not as tlkit wrote it: tlkit.config_sha256 is another")
     return config
 
@@ -345,15 +345,8 @@ def _config(
 def _signed(config: ModelConfig) -> ModelConfig:
     """Returns a configuration with its own checksum."""
     text = config.model_dump_json(by_alias=True, exclude_none=True, fallback=str)
-    description = config.tlkit.model_copy(update={"config_sha256": _config_sha256(text)})
+    description = config.tlkit.model_copy(update={"config_sha256": content_sha256(text, *CHECKSUM_KEY)})
     return config.model_copy(update={"tlkit": description})
-
-
-def _config_sha256(text: str) -> str:
-    """Returns the checksum of config.json without its own checksum, however its keys are ordered."""
-    content = json.loads(text)
-    content["tlkit"].pop("config_sha256", None)
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _timm_layer(classifier: Classifier, backbone: Backbone) -> str | None:

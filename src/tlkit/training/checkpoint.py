@@ -7,8 +7,6 @@ the history are all that is needed.
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +22,7 @@ from tlkit.training.history import History
 from tlkit.training.packing import State, pack, unpack
 from tlkit.utils.atomic_write import atomic_write, is_there, remove, replaced_path
 from tlkit.utils.hashing import file_sha256
-from tlkit.utils.json_files import JsonModel, parse_json, read_text, write_json
+from tlkit.utils.json_files import JsonModel, content_sha256, parse_json, read_text, write_json
 from tlkit.utils.regular_files import check_regular
 
 
@@ -80,7 +78,7 @@ def save_checkpoint(
             save_file(_copies(content), temporary / name)
         checksums = {name: file_sha256(temporary / name) for name in files}
         progress = _Progress(history=checkpoint.history, optimizer=packed, files=checksums)
-        sha256 = _progress_sha256(progress.model_dump_json())
+        sha256 = content_sha256(progress.model_dump_json(), "sha256")
         write_json(temporary / "progress.json", progress.model_copy(update={"sha256": sha256}))
 
 
@@ -122,16 +120,9 @@ def remove_checkpoint(folder: Path) -> None:
 def _read_progress(path: Path) -> _Progress:
     text = read_text(path, RunFolderError)
     progress = parse_json(text, _Progress, RunFolderError, str(path))
-    if _progress_sha256(text) != progress.sha256:
+    if content_sha256(text, "sha256") != progress.sha256:
         raise RunFolderError(f"{path} is not as tlkit wrote it: sha256 is another")
     return progress
-
-
-def _progress_sha256(text: str) -> str:
-    """Returns the checksum of what progress.json has besides its checksum."""
-    content = json.loads(text)
-    content.pop("sha256", None)
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _read_tensors(path: Path, sha256: str | None) -> State:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -22,12 +24,14 @@ KEYS_SHOWN = 3
 class JsonModel(BaseModel):
     """Base of everything that is stored as JSON: immutable, without unknown keys."""
 
+    # numbers must be finite, but an optimiser's own values, which have no type here, need not be
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
         validate_by_name=True,
         validate_by_alias=True,
         allow_inf_nan=False,
+        ser_json_inf_nan="constants",
     )
 
 
@@ -83,6 +87,16 @@ def parse_json(text: str, model: type[Model], error: type[TlkitError], where: st
         return model.model_validate_json(text, strict=True)
     except ValidationError as problem:
         raise error(f"{where} cannot be read: {_describe(problem)}") from problem
+
+
+def content_sha256(text: str, *key: str) -> str:
+    """Returns the sha256 of a JSON document without the key that holds it, however the keys are ordered."""
+    document = json.loads(text)
+    table = document
+    for name in key[:-1]:
+        table = table[name]
+    table.pop(key[-1], None)
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 def _describe(error: ValidationError) -> str:
