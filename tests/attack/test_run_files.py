@@ -105,4 +105,4 @@ def test_reports_of_changed_run_folders(fitted: Path, tmp_path: Path) -> None:
         (run / "report.html").unlink(missing_ok=True)
         tlkit.report(run)
 
-    assert_read_or_refused(report, range(2000, 2200), fitted, tmp_path)
+    assert_read_or_refused(report, range(2000, 2040), fitted, tmp_path)

@@ -18,11 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import NonNegativeFloat, model_validator
 
-from tlkit.utils.json_files import JsonModel
+from tlkit.utils.json_files import Count, Fraction, JsonModel
 
 EPSILON = float(np.finfo(np.float32).eps)
 BINS = 15
@@ -39,11 +41,20 @@ class Scores(JsonModel):
         log_loss: mean negative log-likelihood of the labels, in nats.
     """
 
-    n: int
-    correct: int
-    accuracy: float
-    ci95: tuple[float, float]
-    log_loss: float
+    n: Count
+    correct: Count
+    accuracy: Fraction
+    ci95: tuple[Fraction, Fraction]
+    log_loss: NonNegativeFloat
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        low, high = self.ci95
+        if self.correct > self.n or not low - 1e-9 <= self.accuracy <= high + 1e-9:
+            raise ValueError(
+                f"{self.correct} of {self.n}, {self.accuracy} and {self.ci95} cannot all be true"
+            )
+        return self
 
 
 class TestScores(Scores):
@@ -57,9 +68,9 @@ class TestScores(Scores):
 
     __test__ = False  # not a test case of pytest's
 
-    auroc: float | None
-    ece: float
-    confusion: tuple[tuple[int, ...], ...]
+    auroc: Fraction | None
+    ece: Fraction
+    confusion: tuple[tuple[Count, ...], ...]
 
 
 class ClassScores(JsonModel):
@@ -72,10 +83,10 @@ class ClassScores(JsonModel):
         f1: harmonic mean of the two.
     """
 
-    n: int
-    precision: float | None
-    recall: float | None
-    f1: float | None
+    n: Count
+    precision: Fraction | None
+    recall: Fraction | None
+    f1: Fraction | None
 
 
 class Rejected(JsonModel):
@@ -87,9 +98,9 @@ class Rejected(JsonModel):
         accuracy_of_others: accuracy on the other images, or None if there are none.
     """
 
-    below: float
-    n: int
-    accuracy_of_others: float | None
+    below: Fraction
+    n: Count
+    accuracy_of_others: Fraction | None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tlkit.utils.json_files import JsonModel
+from tlkit.utils.json_files import Count, JsonModel
 
 
 class DataSummary(JsonModel):
@@ -19,10 +19,10 @@ class DataSummary(JsonModel):
         about: a sentence about the images that every reader of the results should know, or nothing.
     """
 
-    train: int
-    val: int
-    test: int
-    unlabelled: int
+    train: Count
+    val: Count
+    test: Count
+    unlabelled: Count
     rejected: tuple[tuple[str, str], ...]
     about: str
 
@@ -42,7 +42,7 @@ class BlockPlan(JsonModel):
 
     name: str
     state: Literal["trainable", "partly", "frozen"]
-    parameters: int
+    parameters: Count
 
 
 class PhasePlan(JsonModel):
@@ -72,18 +72,18 @@ class PhasePlan(JsonModel):
     backbone: str
     head: str
     start_from: str | None
-    trainable: int
-    trainable_head: int
+    trainable: Count
+    trainable_head: Count
     head_untrained: bool
-    frozen: int
+    frozen: Count
     blocks: tuple[BlockPlan, ...]
     frontier: str
-    epochs: int
+    epochs: Count
     precision: str
-    image_size: int
+    image_size: Count
     views: int | Literal["fresh"]
     feature_shapes: tuple[tuple[int, ...], ...]
-    feature_bytes: int
+    feature_bytes: Count
     why_not: str | None
 
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from tlkit.evaluation.metrics import Scores, TestScores
 from tlkit.experiment.plan import DataSummary, Plan
 from tlkit.recipe.recipe import Recipe
 from tlkit.utils.formatting import format_p_value
-from tlkit.utils.json_files import JsonModel
+from tlkit.utils.json_files import Count, Fraction, JsonModel
 
 
 class ParameterCounts(JsonModel):
     """Numbers of trainable and frozen parameters."""
 
-    trainable: int
-    frozen: int
+    trainable: Count
+    frozen: Count
 
 
 class FeatureUse(JsonModel):
@@ -34,19 +34,19 @@ class FeatureUse(JsonModel):
     """
 
     cached: bool
-    computed: int
-    reused: int
-    size: int = Field(alias="bytes")
+    computed: Count
+    reused: Count
+    size: Count = Field(alias="bytes")
     why_not: str | None
 
 
 class PhaseSeconds(JsonModel):
     """Where a phase's time went, in seconds."""
 
-    total: float
-    features: float
-    training: float
-    evaluation: float
+    total: NonNegativeFloat
+    features: NonNegativeFloat
+    training: NonNegativeFloat
+    evaluation: NonNegativeFloat
 
 
 class Versus(JsonModel):
@@ -60,9 +60,9 @@ class Versus(JsonModel):
     """
 
     phase: str
-    gained: int
-    lost: int
-    p: float
+    gained: Count
+    lost: Count
+    p: Fraction
 
     def describe(self, images: int) -> str:
         """Describes the gain over the earlier phase on that many test images, and how significant it is."""
@@ -89,16 +89,22 @@ class PhaseResult(JsonModel):
     """
 
     name: str
-    epochs: int
-    best_epoch: int
+    epochs: Count
+    best_epoch: Count
     stopped: str | None
     parameters: ParameterCounts
     features: FeatureUse
     seconds: PhaseSeconds
-    temperature: float
+    temperature: PositiveFloat
     val: Scores
     test: TestScores
     versus: tuple[Versus, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_its_best_epoch(self) -> Self:
+        if self.best_epoch > self.epochs:
+            raise ValueError(f"the best epoch, {self.best_epoch}, is not one of {self.epochs}")
+        return self
 
 
 class Results(JsonModel):
@@ -121,6 +127,15 @@ class Results(JsonModel):
     goal_met: bool | None
     data: DataSummary
     phases: tuple[PhaseResult, ...]
+
+    @model_validator(mode="after")
+    def _has_a_row_per_class(self) -> Self:
+        count = len(self.classes)
+        for phase in self.phases:
+            rows = phase.test.confusion
+            if len(rows) != count or any(len(row) != count for row in rows):
+                raise ValueError(f"phase {phase.name!r}: the confusion matrix is not of {count} classes")
+        return self
 
     @staticmethod
     def empty(recipe: Recipe, plan: Plan) -> Results:

@@ -6,9 +6,9 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tlkit.errors import TlkitError
 from tlkit.utils.atomic_write import atomic_write
@@ -17,6 +17,9 @@ from tlkit.utils.regular_files import read_regular
 
 Model = TypeVar("Model", bound=BaseModel)
 
+#: A number of images, epochs, parameters or bytes, and a fraction.
+Count = Annotated[int, Field(ge=0, le=10**15)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 #: How many wrong keys an error names.
 KEYS_SHOWN = 3
 
