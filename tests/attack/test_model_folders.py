@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import random
 import shutil
 import socket
 import time
@@ -273,3 +274,31 @@ def test_a_report_on_a_strangers_run_uses_no_network(
     page = tlkit.report(run_copy)
     assert page.is_file()
     assert requests == []
+
+
+def test_flipped_bits(timm_model: Path, tmp_path: Path) -> None:
+    """Each is noticed, unless it is one of the spaces that JSON does not count."""
+    noticed = 0
+    expected = tlkit.load(timm_model).module.state_dict()
+    for seed in range(40):
+        chance, folder = random.Random(seed), Path(shutil.copytree(timm_model, tmp_path / str(seed)))
+        file = folder / chance.choice(["config.json", "model.safetensors"])
+        content = bytearray(file.read_bytes())
+        content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        file.write_bytes(content)
+        try:
+            loaded = tlkit.load(folder).module.state_dict()
+        except RunFolderError as error:
+            noticed += 1
+            assert str(folder) in str(error)
+        else:
+            assert all(torch.equal(loaded[name], value) for name, value in expected.items())
+    assert noticed >= 35
+
+
+def test_swapped_weights(timm_model: Path, fitted: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(timm_model, tmp_path / "model"))
+    other = fitted / "phases" / "fine-tune" / "model" / "model.safetensors"
+    (folder / "model.safetensors").write_bytes(other.read_bytes())
+    with pytest.raises(RunFolderError, match="not the file that"):
+        tlkit.load(folder)

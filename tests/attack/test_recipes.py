@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import sys
 import time
 from pathlib import Path
 
@@ -52,7 +54,7 @@ def test_what_no_recipe_needs_is_refused_at_once(addition: str, expected: str, t
 
 def test_a_long_key_takes_little_memory(tmp_path: Path) -> None:
     path = write_recipe(tmp_path, f"{LONG_KEY} = 1\n")
-    outcome = run_guarded(f"import pathlib; tlkit.read_recipe(pathlib.Path({str(path)!r}))")
+    (outcome,) = run_guarded(f"import pathlib; tlkit.read_recipe(pathlib.Path({str(path)!r}))")
     assert "more than 32 parts" in outcome.error
     assert outcome.memory < 50e6
 
@@ -196,3 +198,21 @@ def test_any_change_leaves_a_recipe_or_a_recipe_error(tmp_path: Path) -> None:
             assert read_recipe(tmp_path / "again.toml").phases == recipe.phases, text
             outcomes["recipe"] += 1
     assert min(outcomes.values()) > 50
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs devices of Linux")
+@pytest.mark.parametrize("kind", ["pipe", "/dev/urandom", "/proc/kmsg"])
+def test_recipes_that_are_no_regular_files(kind: str, tmp_path: Path) -> None:
+    """Reading them could wait for ever, also behind a link, and where another recipe extends them."""
+    odd, recipe = tmp_path / "odd.toml", tmp_path / "recipe.toml"
+    if kind == "pipe":
+        os.mkfifo(odd)
+    else:
+        odd.symlink_to(kind)
+    recipe.write_text('extends = "odd.toml"\n')
+    began = time.monotonic()
+    for path in (odd, recipe):
+        # a file of /proc has no size, and is read as an empty one
+        with pytest.raises(RecipeError, match="not a regular file" if kind != "/proc/kmsg" else "is missing"):
+            read_recipe(path)
+    assert time.monotonic() - began < 1
