@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -252,7 +251,6 @@ def test_six_processes_beside_clear_and_prune(recipe: Path, tmp_path: Path) -> N
     print(f"{removals} removals")  # noqa: T201
 
 
-@pytest.mark.skipif(os.name == "nt", reason="uses a disk that is always full")
 def test_results_that_cannot_be_written(run: Runner, tmp_path: Path) -> None:
     run(out=tmp_path / "out", overrides={"training.epochs": 1}, phases=["bottleneck"])
     target = tmp_path / "out" / "phases" / "fine-tune"

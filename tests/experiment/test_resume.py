@@ -18,6 +18,19 @@ from tlkit.errors import RunFolderError, TrainingError
 from tlkit.recipe.recipe import Phase
 
 
+class Stop(Exception):
+    """Stands for whatever ends a process."""
+
+
+class Stopper(tlkit.Observer):
+    """Stops a run after the second epoch of fine-tuning."""
+
+    @tlkit.hookimpl
+    def tlkit_epoch_ended(self, phase: Phase, epoch: int) -> None:
+        if phase.name == "fine-tune" and epoch == 2:
+            raise Stop
+
+
 def test_a_finished_run_is_read_and_another_recipe_refused(run: Runner, tmp_path: Path) -> None:
     first = run(out=tmp_path / "out")
     written = (tmp_path / "out" / "results.json").stat().st_mtime_ns
@@ -35,15 +48,6 @@ def test_an_interrupted_phase_is_resumed_and_ends_as_if_it_had_not_been(
     whole = run()
     monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
 
-    class Stop(Exception):
-        pass
-
-    class Stopper(tlkit.Observer):
-        @tlkit.hookimpl
-        def tlkit_epoch_ended(self, phase: Phase, epoch: int) -> None:
-            if phase.name == "fine-tune" and epoch == 2:
-                raise Stop
-
     with pytest.raises(Stop):
         run(out=tmp_path / "out", observer=Stopper())
     assert len(json.loads((tmp_path / "out" / "results.json").read_text())["phases"]) == 1
@@ -58,15 +62,6 @@ def test_a_phase_whose_checkpoint_is_damaged_begins_again(
     from tlkit.training import loop
 
     monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
-
-    class Stop(Exception):
-        pass
-
-    class Stopper(tlkit.Observer):
-        @tlkit.hookimpl
-        def tlkit_epoch_ended(self, phase: Phase, epoch: int) -> None:
-            if phase.name == "fine-tune" and epoch == 2:
-                raise Stop
 
     class Notes(tlkit.Observer):
         texts: list[str]

@@ -54,12 +54,17 @@ def saved_config(name: str) -> tuple[str, dict[str, Any]]:
     """Returns the architecture and its arguments: of an address, those in its config.json.
 
     Raises:
-        WeightsError: the folder or repository has no such configuration.
+        WeightsError: the folder or repository is not there, or has no such configuration.
     """
     scheme, colon, address = name.partition(":")
     if not colon:
         return name.partition(".")[0], {}
-    read = load_model_config_from_path if scheme == "local-dir" else load_model_config_from_hf
+    if scheme == "local-dir":
+        read = load_model_config_from_path
+        _check_folder(Path(address))
+    else:
+        read = load_model_config_from_hf
+        _check_hub(address.partition("@")[0], name)
     try:
         _, architecture, arguments = read(address)
         return str(architecture), dict(arguments or {})
@@ -76,10 +81,6 @@ def check_arguments(name: str, model_args: Mapping[str, Any]) -> None:
     Raises:
         PluginError: an argument is unknown.
     """
-    if name.startswith("local-dir:"):
-        _check_folder(Path(name.partition(":")[2]))
-    elif name.startswith("hf-hub:"):
-        _check_hub(name.partition(":")[2].partition("@")[0], name)
     architecture, saved = saved_config(name)
     if not timm.is_model(architecture):
         raise PluginError(f"backbone {name!r}: timm knows no architecture {architecture!r}")

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeFloat, model_validator
 
-from tlkit.utils.json_files import Count, Fraction, JsonModel
+from tlkit.utils.json_files import JsonModel, NonNegative, Proportion
 
 EPSILON = float(np.finfo(np.float32).eps)
 BINS = 15
@@ -41,10 +41,10 @@ class Scores(JsonModel):
         log_loss: mean negative log-likelihood of the labels, in nats.
     """
 
-    n: Count
-    correct: Count
-    accuracy: Fraction
-    ci95: tuple[Fraction, Fraction]
+    n: NonNegative
+    correct: NonNegative
+    accuracy: Proportion
+    ci95: tuple[Proportion, Proportion]
     log_loss: NonNegativeFloat
 
     @model_validator(mode="after")
@@ -68,9 +68,9 @@ class TestScores(Scores):
 
     __test__ = False  # not a test case of pytest's
 
-    auroc: Fraction | None
-    ece: Fraction
-    confusion: tuple[tuple[Count, ...], ...]
+    auroc: Proportion | None
+    ece: Proportion
+    confusion: tuple[tuple[NonNegative, ...], ...]
 
 
 class ClassScores(JsonModel):
@@ -83,10 +83,10 @@ class ClassScores(JsonModel):
         f1: harmonic mean of the two.
     """
 
-    n: Count
-    precision: Fraction | None
-    recall: Fraction | None
-    f1: Fraction | None
+    n: NonNegative
+    precision: Proportion | None
+    recall: Proportion | None
+    f1: Proportion | None
 
 
 class Rejected(JsonModel):
@@ -98,9 +98,9 @@ class Rejected(JsonModel):
         accuracy_of_others: accuracy on the other images, or None if there are none.
     """
 
-    below: Fraction
-    n: Count
-    accuracy_of_others: Fraction | None
+    below: Proportion
+    n: NonNegative
+    accuracy_of_others: Proportion | None
 
 
 @dataclass(frozen=True)

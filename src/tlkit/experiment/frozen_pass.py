@@ -22,7 +22,7 @@ from tlkit.features.extraction import (
 )
 from tlkit.features.store import FeatureStore, cache_limit
 from tlkit.runtime.devices import ComputeConfig
-from tlkit.runtime.distributed import process_state
+from tlkit.runtime.distributed import broadcast_from_main, process_state
 
 
 class FrozenPass:
@@ -59,7 +59,8 @@ class FrozenPass:
     def _run_together(self, phases: Sequence[PreparedPhase], compute: ComputeConfig) -> None:
         began = time.perf_counter()
         requests = [request for prepared in phases for request in prepared.requests(self._dataset, compute)]
-        if not plan_extraction(requests, self.store, compute):
+        # decided for all processes: another run may write between two looks
+        if not broadcast_from_main(bool(plan_extraction(requests, self.store, compute))):
             return
         with ExitStack() as alone:
             if self._folder.writes:
@@ -70,7 +71,7 @@ class FrozenPass:
                 }
                 alone.enter_context(self.store.computing(keys, self._wait))
             process_state().wait_for_everyone()
-            # another run may have computed them meanwhile
+            # what another run has computed meanwhile is not computed again
             jobs = plan_extraction(requests, self.store, compute)
             process_state().wait_for_everyone()  # no process writes before all have planned
             self._compute(jobs, compute, began)

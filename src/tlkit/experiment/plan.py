@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tlkit.utils.json_files import Count, JsonModel
+from tlkit.utils.json_files import JsonModel, NonNegative
 
 
 class DataSummary(JsonModel):
@@ -19,10 +19,10 @@ class DataSummary(JsonModel):
         about: a sentence about the images that every reader of the results should know, or nothing.
     """
 
-    train: Count
-    val: Count
-    test: Count
-    unlabelled: Count
+    train: NonNegative
+    val: NonNegative
+    test: NonNegative
+    unlabelled: NonNegative
     rejected: tuple[tuple[str, str], ...]
     about: str
 
@@ -42,7 +42,7 @@ class BlockPlan(JsonModel):
 
     name: str
     state: Literal["trainable", "partly", "frozen"]
-    parameters: Count
+    parameters: NonNegative
 
 
 class PhasePlan(JsonModel):
@@ -72,18 +72,18 @@ class PhasePlan(JsonModel):
     backbone: str
     head: str
     start_from: str | None
-    trainable: Count
-    trainable_head: Count
+    trainable: NonNegative
+    trainable_head: NonNegative
     head_untrained: bool
-    frozen: Count
+    frozen: NonNegative
     blocks: tuple[BlockPlan, ...]
     frontier: str
-    epochs: Count
+    epochs: NonNegative
     precision: str
-    image_size: Count
+    image_size: NonNegative
     views: int | Literal["fresh"]
     feature_shapes: tuple[tuple[int, ...], ...]
-    feature_bytes: Count
+    feature_bytes: NonNegative
     why_not: str | None
 
 

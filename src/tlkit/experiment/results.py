@@ -10,14 +10,14 @@ from tlkit.evaluation.metrics import Scores, TestScores
 from tlkit.experiment.plan import DataSummary, Plan
 from tlkit.recipe.recipe import Recipe
 from tlkit.utils.formatting import format_p_value
-from tlkit.utils.json_files import Count, Fraction, JsonModel
+from tlkit.utils.json_files import JsonModel, NonNegative, Proportion
 
 
 class ParameterCounts(JsonModel):
     """Numbers of trainable and frozen parameters."""
 
-    trainable: Count
-    frozen: Count
+    trainable: NonNegative
+    frozen: NonNegative
 
 
 class FeatureUse(JsonModel):
@@ -34,9 +34,9 @@ class FeatureUse(JsonModel):
     """
 
     cached: bool
-    computed: Count
-    reused: Count
-    size: Count = Field(alias="bytes")
+    computed: NonNegative
+    reused: NonNegative
+    size: NonNegative = Field(alias="bytes")
     why_not: str | None
 
 
@@ -60,9 +60,9 @@ class Versus(JsonModel):
     """
 
     phase: str
-    gained: Count
-    lost: Count
-    p: Fraction
+    gained: NonNegative
+    lost: NonNegative
+    p: Proportion
 
     def describe(self, images: int) -> str:
         """Describes the gain over the earlier phase on that many test images, and how significant it is."""
@@ -89,8 +89,8 @@ class PhaseResult(JsonModel):
     """
 
     name: str
-    epochs: Count
-    best_epoch: Count
+    epochs: NonNegative
+    best_epoch: NonNegative
     stopped: str | None
     parameters: ParameterCounts
     features: FeatureUse

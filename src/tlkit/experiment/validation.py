@@ -66,8 +66,8 @@ def phase_problems(recipe: Recipe, phase: Phase, registry: PartChecker) -> list[
     ]
     if training.schedule is not None:
         schedule = training.schedule
-        found = schedule_problems(schedule.name, schedule.options, training.epochs)
-        by_part.append(("schedule", found))
+        problems = schedule_problems(schedule.name, schedule.options, training.epochs)
+        by_part.append(("schedule", problems))
     return [
         f"{_key(recipe, phase.name, part, option)}: {message}"
         for part, problems in by_part

@@ -17,9 +17,9 @@ from tlkit.utils.regular_files import read_regular
 
 Model = TypeVar("Model", bound=BaseModel)
 
-#: A number of images, epochs, parameters or bytes, and a fraction.
-Count = Annotated[int, Field(ge=0, le=10**15)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+#: A number of images, epochs, parameters or bytes, and a part of a whole.
+NonNegative = Annotated[int, Field(ge=0, le=10**15)]
+Proportion = Annotated[float, Field(ge=0, le=1)]
 #: How many wrong keys an error names.
 KEYS_SHOWN = 3
 
