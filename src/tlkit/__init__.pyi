@@ -24,6 +24,8 @@ from .model.classifier import Classifier as Classifier
 from .parts.augmentation import Augmentation as Augmentation
 from .parts.backbone import Backbone as Backbone
 from .parts.backbone import Block as Block
+from .parts.head import HasLinearForm as HasLinearForm
+from .parts.head import SelfFittingHead as SelfFittingHead
 from .parts.preprocess import Preprocess as Preprocess
 from .parts.source import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .parts.source import Download as Download

@@ -2,14 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 Pool = Literal["flatten", "average"]
+
+
+class Average(nn.Module):
+    """Averages features over their positions.
+
+    Attributes:
+        width: number of features afterwards.
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        """Takes the shape of one image's features: ``(C, h, w)``, ``(N, C)`` or ``(C,)``."""
+        super().__init__()
+        # maps have their channels first, tokens last
+        self.positions = ((), (1,), (2, 3))[len(shape) - 1]
+        self.width = shape[1] if len(shape) == 2 else shape[0]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Maps features ``(B, C, h, w)``, ``(B, N, C)`` or ``(B, C)`` to ``(B, width)``."""
+        return features.mean(self.positions) if self.positions else features
+
+
+def take_over_sizes(
+    module: nn.Module, state: Mapping[str, Tensor], prefix: str, dimensions: Mapping[str, int]
+) -> None:
+    """Resizes buffers to those of a state that is about to be loaded, if these agree with one another.
+
+    Args:
+        module: owns the buffers.
+        state: the state.
+        prefix: of the module's names in it.
+        dimensions: by name, the dimension of the buffer that depends on the images it was fitted to.
+    """
+    loaded = {name: state.get(prefix + name) for name in dimensions}
+    sizes = {
+        tensor.shape[dimensions[name]]
+        for name, tensor in loaded.items()
+        if tensor is not None and tensor.ndim > dimensions[name]
+    }
+    if len(sizes) != 1:  # loading reports what is missing or has another shape
+        return
+    for name, dimension in dimensions.items():
+        buffer = getattr(module, name)
+        shape = [*buffer.shape[:dimension], *sizes, *buffer.shape[dimension + 1 :]]
+        setattr(module, name, buffer.new_zeros(shape))
 
 
 class Mlp(nn.Module):
@@ -28,20 +72,15 @@ class Mlp(nn.Module):
             pool: "flatten" keeps every position of the features, "average" averages over them.
         """
         super().__init__()
-        self.positions: tuple[int, ...] = ()
-        width = prod(shape)
-        if pool == "average" and len(shape) > 1:
-            # maps have their channels first, tokens last
-            self.positions = (2, 3) if len(shape) == 3 else (1,)
-            width = shape[0] if len(shape) == 3 else shape[1]
+        self.pool = Average(shape) if pool == "average" else nn.Flatten()
+        width = self.pool.width if isinstance(self.pool, Average) else prod(shape)
         self.hidden = nn.Sequential(nn.Linear(width, hidden), nn.ReLU()) if hidden else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(hidden or width, classes)
 
     def forward(self, features: Tensor) -> Tensor:
         """Maps features ``(B, C, h, w)``, ``(B, N, C)`` or ``(B, C)`` to logits ``(B, classes)``."""
-        pooled = features.mean(self.positions) if self.positions else features.flatten(1)
-        logits: Tensor = self.fc(self.dropout(self.hidden(pooled)))
+        logits: Tensor = self.fc(self.dropout(self.hidden(self.pool(features))))
         return logits
 
 
@@ -63,3 +102,68 @@ class ClassGroups(nn.Module):
         """Maps pooled features ``(B, C)`` to logits ``(B, groups)``."""
         logits = nn.functional.linear(features, self.weight, self.bias).float()
         return torch.stack([logits[:, group].logsumexp(1) for group in self.groups], 1)
+
+
+class Prototypes(nn.Module):
+    """Cosine similarity to the mean features of each class (Snell et al., "Prototypical networks", 2017).
+
+    Its weights are parameters, so that gradient steps can go on from the means ("imprinting", Qi et al. 2018).
+    """
+
+    #: Logits of a cosine of 1; the temperature is fitted afterwards.
+    SCALE = 20.0
+
+    def __init__(self, shape: Sequence[int], classes: int) -> None:
+        """Makes unfitted prototypes for features of `shape`, without the batch."""
+        super().__init__()
+        self.pool = Average(shape)
+        self.weight = nn.Parameter(torch.randn(classes, self.pool.width) / self.pool.width**0.5)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Maps features ``(B, C, h, w)``, ``(B, N, C)`` or ``(B, C)`` to logits ``(B, classes)``."""
+        normalised = nn.functional.normalize(self.pool(features), dim=1)
+        return self.SCALE * nn.functional.linear(normalised, nn.functional.normalize(self.weight, dim=1))
+
+    @torch.no_grad()
+    def fit_features(self, features: Tensor, labels: Tensor, weights: Tensor) -> None:
+        """Takes the classes' mean features, of length 1; arguments as for `tlkit.SelfFittingHead`."""
+        normalised = nn.functional.normalize(self.pool(features.float()), dim=1)
+        of_class = nn.functional.one_hot(labels, len(self.weight)).float() * weights[:, None]
+        self.weight.copy_(nn.functional.normalize(of_class.T @ normalised, dim=1))
+
+
+class Neighbours(nn.Module):
+    """The nearest training images' classes, weighted by similarity (Wu et al., "Instance discrimination", 2018).
+
+    Its state are the features of all training images. It has no parameters, so gradient steps cannot train it.
+    """
+
+    support: Tensor
+    targets: Tensor
+
+    def __init__(self, shape: Sequence[int], classes: int, *, neighbours: int, temperature: float) -> None:
+        """Makes a head without training images for features of `shape`, without the batch."""
+        super().__init__()
+        self.pool = Average(shape)
+        self.neighbours = neighbours
+        self.temperature = temperature
+        self.register_buffer("support", torch.zeros(0, self.pool.width))
+        self.register_buffer("targets", torch.zeros(0, classes))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Maps features ``(B, C, h, w)``, ``(B, N, C)`` or ``(B, C)`` to log votes ``(B, classes)``."""
+        similarities = nn.functional.normalize(self.pool(features), dim=1) @ self.support.T
+        nearest = similarities.topk(min(self.neighbours, self.support.shape[0]), dim=1)
+        votes = ((nearest.values - 1) / self.temperature).exp()[:, :, None] * self.targets[nearest.indices]
+        # a class without a vote keeps a finite logit
+        return (votes.sum(1) + 1e-6).log()
+
+    @torch.no_grad()
+    def fit_features(self, features: Tensor, labels: Tensor, weights: Tensor) -> None:
+        """Takes the images' features, of length 1; arguments as for `tlkit.SelfFittingHead`."""
+        self.support = nn.functional.normalize(self.pool(features.float()), dim=1)
+        self.targets = nn.functional.one_hot(labels, self.targets.shape[1]).float() * weights[:, None]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        take_over_sizes(self, state_dict, prefix, {"support": 0, "targets": 0})
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 def tlkit_heads(register: Register) -> None:
     register("linear", linear)
     register("mlp", mlp)
+    register("probe", probe)
+    register("prototype", prototype)
+    register("knn", knn)
     register("class-groups", class_groups)
 
 
@@ -52,6 +55,47 @@ def mlp(
     from tlkit.builtin.head_modules import Mlp
 
     return Mlp(backbone.feature_shape, len(classes), hidden=hidden, dropout=dropout, pool=pool)
+
+
+def probe(backbone: Backbone, classes: Sequence[str], *, kernel: bool = True) -> nn.Module:
+    """Makes a logistic regression on pooled features that fits itself.
+
+    Its strength, and whether it is linear or has a kernel, are chosen by log loss out of fold among the
+    training images. The kernel is radial, on the square roots of the features, as wide as the median distance.
+
+    Args:
+        kernel: whether the kernel form is tried beside the linear one.
+    """
+    from tlkit.builtin.probe import Probe
+
+    return Probe(backbone.feature_shape, len(classes), kernel=kernel)
+
+
+def prototype(backbone: Backbone, classes: Sequence[str]) -> nn.Module:
+    """Makes a head that compares pooled features with each class's mean by cosine; it fits itself."""
+    from tlkit.builtin.head_modules import Prototypes
+
+    return Prototypes(backbone.feature_shape, len(classes))
+
+
+def knn(
+    backbone: Backbone, classes: Sequence[str], *, neighbours: int = 20, temperature: float = 0.07
+) -> nn.Module:
+    """Makes a head that lets the most similar training images vote; it fits itself.
+
+    The model folder holds the pooled features of all training images.
+
+    Args:
+        neighbours: number of training images that vote.
+        temperature: a vote weighs ``exp(cosine / temperature)``.
+    """
+    from tlkit.builtin.head_modules import Neighbours
+
+    if neighbours < 1 or not 0 < temperature <= 100:
+        raise PluginError(
+            "head 'knn': neighbours must be at least 1, and temperature above 0 and at most 100"
+        )
+    return Neighbours(backbone.feature_shape, len(classes), neighbours=neighbours, temperature=temperature)
 
 
 def class_groups(

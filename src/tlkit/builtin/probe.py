@@ -1,0 +1,202 @@
+"""The head ``probe``: logistic regression, linear or with a kernel, that fits itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tlkit.builtin.head_modules import Average, take_over_sizes
+from tlkit.builtin.logistic import Rotation, draw_folds, solve
+
+#: Inverse penalties that are tried, of features whose mean length is 1, and of a kernel.
+LINEAR_STRENGTHS = tuple(4.0**power for power in range(-2, 7))
+KERNEL_STRENGTHS = tuple(4.0**power for power in range(-2, 6))
+#: Folds among a probe's own training images, and about how many predictions its choice should rest on.
+FOLDS = 5
+PREDICTIONS = 200
+MAX_REPEATS = 10
+#: Images that the kernel compares with: all, or of more a random sample (Nyström's method).
+MAX_SUPPORT = 1000
+#: Images that forms and strengths are compared on: all, or of more a random sample.
+MAX_COMPARED = 4000
+#: Logits that are held at a time.
+MAX_LOGITS = 2**25
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A form of the probe with its best strength.
+
+    Attributes:
+        name: "linear" or "kernel".
+        loss: its log loss out of fold, in nats.
+        strength: the inverse penalty.
+        weight: for its features, ``(K, D)``.
+        bias: ``(K,)``.
+    """
+
+    name: str
+    loss: float
+    strength: float
+    weight: Tensor
+    bias: Tensor
+
+
+class Probe(nn.Module):
+    """Multinomial logistic regression on pooled features.
+
+    Attributes:
+        fc: the linear form; what gradient steps train.
+        support: transformed features that the kernel compares with, ``(S, C)``; none: the form is linear.
+        coefficients: of the kernel's values, ``(K, S)``.
+        offset: the kernel form's bias, ``(K,)``.
+        precision: the kernel is ``exp(-precision * squared distance)``.
+    """
+
+    support: Tensor
+    coefficients: Tensor
+    offset: Tensor
+    precision: Tensor
+
+    def __init__(self, shape: Sequence[int], classes: int, *, kernel: bool) -> None:
+        """Makes an unfitted, linear probe for features of `shape`, without the batch."""
+        super().__init__()
+        self.pool = Average(shape)
+        self.fc = nn.Linear(self.pool.width, classes)
+        self.tries_kernel = kernel
+        self.register_buffer("support", torch.zeros(0, self.pool.width))
+        self.register_buffer("coefficients", torch.zeros(classes, 0))
+        self.register_buffer("offset", torch.zeros(classes))
+        self.register_buffer("precision", torch.ones(()))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Maps features ``(B, C, h, w)``, ``(B, N, C)`` or ``(B, C)`` to logits ``(B, classes)``."""
+        pooled = self.pool(features)
+        if not self.support.shape[0]:
+            logits: Tensor = self.fc(pooled)
+            return logits
+        values = _kernel(_transform(pooled), self.support, self.precision)
+        return nn.functional.linear(values, self.coefficients, self.offset)
+
+    @torch.no_grad()
+    def fit_features(self, features: Tensor, labels: Tensor, weights: Tensor) -> str:
+        """Fits the probe, and chooses its form and strength by log loss out of fold, among these images only.
+
+        Args:
+            features: of the training images, float32 ``(N, …)``.
+            labels: int64 ``(N,)``.
+            weights: each image's weight in the loss, float32 ``(N,)``.
+
+        Returns:
+            What was chosen.
+        """
+        pooled = self.pool(features.float())
+        task = _Task(labels, weights, self.fc.out_features)
+        scale = pooled.norm(dim=1).mean().clamp(min=1e-12)
+        forms = [task.best("linear", pooled / scale, LINEAR_STRENGTHS)]
+        self.fc.weight.copy_(forms[0].weight / scale)
+        self.fc.bias.copy_(forms[0].bias)
+        self.use_linear_form()
+        if self.tries_kernel:
+            self._fit_kernel(_transform(pooled), task, forms)
+        chosen = min(forms, key=lambda form: form.loss)
+        losses = ", ".join(f"{form.name} {form.loss:.4f} at C = {form.strength:g}" for form in forms)
+        return f"{chosen.name}, by log loss out of fold: {losses}"
+
+    def use_linear_form(self) -> bool:
+        """Drops the kernel form, which gradient steps cannot train; see `tlkit.HasLinearForm`."""
+        changes = bool(self.support.shape[0])
+        self.support, self.coefficients = self.support[:0], self.coefficients[:, :0]
+        return changes
+
+    def _fit_kernel(self, transformed: Tensor, task: _Task, forms: list[_Form]) -> None:
+        """Fits the kernel form, adds it to `forms`, and keeps it if it is better than the linear one."""
+        generator = torch.Generator().manual_seed(0)
+        chosen = torch.randperm(len(transformed), generator=generator)[:MAX_SUPPORT].sort().values
+        support = transformed[chosen.to(transformed.device)]
+        distances = _squared_distances(support, support)
+        upper = torch.triu_indices(len(support), len(support), 1)
+        precision = 1 / distances[upper[0], upper[1]].median().clamp(min=1e-6)
+        # from values of the kernel to coordinates in the space that it spans
+        lengths, vectors = torch.linalg.eigh((-precision * distances).exp().double())
+        kept = lengths > 1e-6 * lengths[-1]
+        coordinates = (vectors[:, kept] / lengths[kept].sqrt()).float()
+        form = task.best("kernel", _kernel(transformed, support, precision) @ coordinates, KERNEL_STRENGTHS)
+        if form.loss < forms[0].loss:
+            self.support, self.precision = support, precision
+            self.coefficients, self.offset = form.weight @ coordinates.T, form.bias
+        forms.append(form)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        take_over_sizes(self, state_dict, prefix, {"support": 0, "coefficients": 1})
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class _Task:
+    """The images to fit, and the folds that all forms and strengths are compared on."""
+
+    def __init__(self, labels: Tensor, weights: Tensor, classes: int) -> None:
+        self._weights = weights
+        self._targets = nn.functional.one_hot(labels, classes).float()
+        generator = np.random.default_rng(0)
+        self._compared = torch.from_numpy(generator.permutation(len(labels))[:MAX_COMPARED])
+        of_compared = labels.cpu()[self._compared].numpy()
+        held_out = list(_held_out(of_compared, generator))
+        self._held_out = torch.from_numpy(np.stack(held_out)).to(weights)
+
+    def best(self, name: str, features: Tensor, strengths: Sequence[float]) -> _Form:
+        """Returns the strength with the lowest log loss out of fold, fitted to all images."""
+        rotation = Rotation.of(features)
+        losses = self._losses(rotation, strengths)
+        index = int(losses.argmin())
+        penalty = torch.tensor([1 / strengths[index]]).to(features)
+        solution = solve(rotation, self._targets, self._weights[None], penalty)[0]
+        return _Form(name, float(losses[index]), strengths[index], *rotation.unrotated(solution))
+
+    def _losses(self, rotation: Rotation, strengths: Sequence[float]) -> Tensor:
+        """Returns each strength's mean log loss on images that its fit did not see."""
+        compared = self._compared.to(rotation.values.device)
+        rotation = replace(rotation, values=rotation.values[compared])
+        targets, weights = self._targets[compared], self._weights[compared]
+        size = max(1, MAX_LOGITS // (targets.numel() * len(self._held_out)))
+        losses = []
+        for start in range(0, len(strengths), size):
+            penalties = 1 / torch.tensor(strengths[start : start + size]).to(weights)
+            masks = self._held_out.repeat(len(penalties), 1)
+            of_folds = penalties.repeat_interleave(len(self._held_out))
+            solutions = solve(rotation, targets, (1 - masks) * weights, of_folds)
+            logits = torch.einsum("nr,prk->pnk", rotation.values, solutions)
+            missed = -(logits.log_softmax(2) * targets).sum(2) * masks * weights
+            losses.append(missed.view(len(penalties), -1).sum(1))
+        return torch.cat(losses) / (self._held_out * weights).sum()
+
+
+def _held_out(labels: NDArray[np.int64], generator: np.random.Generator) -> Iterator[NDArray[np.bool_]]:
+    """Yields which images each fold holds out, ``(N,)``; with few images, of several divisions."""
+    for _ in range(min(MAX_REPEATS, max(1, PREDICTIONS // len(labels)))):
+        drawn = draw_folds(labels, FOLDS, generator)
+        for fold in range(FOLDS):
+            if (drawn == fold).any():
+                yield drawn == fold
+        if (drawn < 0).all():  # one image per class: nothing can be held out
+            yield drawn == 0
+
+
+def _transform(pooled: Tensor) -> Tensor:
+    """Returns the signed square roots of features, scaled to length 1, ``(N, C)``: Hellinger's kernel."""
+    return nn.functional.normalize(pooled.sign() * pooled.abs().sqrt(), dim=1)
+
+
+def _squared_distances(features: Tensor, others: Tensor) -> Tensor:
+    """Returns the squared distances of features of length 1, ``(N, M)``."""
+    return 2 - 2 * features @ others.T
+
+
+def _kernel(features: Tensor, support: Tensor, precision: Tensor) -> Tensor:
+    return (-precision * _squared_distances(features, support)).exp()
