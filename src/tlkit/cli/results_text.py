@@ -9,7 +9,7 @@ from tlkit.cli.console import say, table
 from tlkit.utils.formatting import format_duration, format_p_value, plural
 
 if TYPE_CHECKING:
-    from tlkit.evaluation.metrics import Baselines, Scores, TestScores
+    from tlkit.evaluation.metrics import Baselines, Scores
     from tlkit.experiment.results import PhaseResult, Results
     from tlkit.inference.predictor import Evaluation
     from tlkit.reporting.compare import ComparedPair, ComparedRun, Comparison
@@ -22,20 +22,21 @@ PAIR_COLUMNS = ("run", "against", "common images>", "only first correct>", "only
 
 
 def accuracy_with_interval(scores: Scores) -> str:
-    """Formats an accuracy with its 95% interval, such as ``0.952 (0.946 – 0.958)``."""
+    """Formats an accuracy with its 95% interval, such as ``0.952 (0.946–0.958)``."""
     return f"{scores.accuracy:.3f} ({_interval(scores)})"
 
 
 def print_results(results: Results) -> None:
     """Prints a run's results: a table of its phases, 80 columns wide, and below it what they mean."""
     last = results.phases[-1]
-    _print_phases(results.phases)
+    inequality = last.test.describe_inequality(results.classes)
+    _print_phases(results.phases, balanced=bool(inequality))
     for result in results.phases:
         if result.versus:
             say(f"{result.name}: {result.versus[0].describe(result.test.n)}")
     say(_describe_baselines(results.baselines))
-    if last.test.unequal:
-        say(_describe_inequality(last.test, results.classes))
+    if inequality:
+        say(inequality)
         scores = f"{last.test.balanced_accuracy:.3f} (macro F1 {last.test.macro_f1:.3f})"
         say(f"Look at balanced accuracy, which counts them equally: {scores}.")
     if results.data.about:
@@ -58,9 +59,8 @@ def print_evaluation(evaluation: Evaluation) -> None:
         say(f"unclassified below {rejected.below:g}: {rejected.n:,}{rest}")
     names = list(evaluation.per_class)
     say(_describe_baselines(evaluation.baselines))
-    if evaluation.unequal:
-        say(_describe_inequality(evaluation, names))
-        say("Look at balanced accuracy, which counts them equally.")
+    if inequality := evaluation.describe_inequality(names):
+        say(f"{inequality} Look at balanced accuracy, which counts them equally.")
     rows = [
         (name, f"{scores.n:,}", *map(_score, (scores.precision, scores.recall, scores.f1)))
         for name, scores in evaluation.per_class.items()
@@ -82,13 +82,13 @@ def print_comparison(comparison: Comparison) -> None:
     table("Pair by pair", PAIR_COLUMNS, [_pair_row(pair) for pair in comparison.pairs])
 
 
-def _print_phases(results: Sequence[PhaseResult]) -> None:
+def _print_phases(results: Sequence[PhaseResult], *, balanced: bool) -> None:
     columns: dict[str, list[str]] = {
         "phase": [result.name for result in results],
         "accuracy>": [f"{result.test.accuracy:.3f}" for result in results],
         "95% interval": [_interval(result.test) for result in results],
     }
-    if results[-1].test.unequal:
+    if balanced:
         columns["balanced>"] = [f"{result.test.balanced_accuracy:.3f}" for result in results]
     columns["best epoch>"] = [
         f"{result.best_epoch} of {result.epochs}" if result.epochs else "–" for result in results
@@ -101,13 +101,6 @@ def _print_phases(results: Sequence[PhaseResult]) -> None:
 def _describe_baselines(baselines: Baselines) -> str:
     majority = f"{baselines.majority:.3f} by always predicting {baselines.majority_class}"
     return f"Baselines: {baselines.chance:.3f} by chance, {majority}."
-
-
-def _describe_inequality(test: TestScores, classes: Sequence[str]) -> str:
-    counts = {name: count for name, count in zip(classes, test.class_counts, strict=True) if count}
-    largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
-    images = f"{plural(counts[largest], 'test image')} of {largest}, {counts[smallest]:,} of {smallest}"
-    return f"The classes are unequal: {images}."
 
 
 def _run_row(run: ComparedRun) -> tuple[str, ...]:
@@ -137,7 +130,7 @@ def _pair_row(pair: ComparedPair) -> tuple[str, ...]:
 
 def _interval(scores: Scores) -> str:
     low, high = scores.ci95
-    return f"{low:.3f} – {high:.3f}"
+    return f"{low:.3f}–{high:.3f}"
 
 
 def _score(value: float | None) -> str:

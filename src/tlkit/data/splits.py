@@ -235,8 +235,8 @@ def _shares(count: int, splits: Sequence[SplitName], fractions: Mapping[str, flo
 def _check_distinct(pools: Iterable[_Pool], classes: Sequence[str]) -> None:
     """Raises unless each class has a distinct image for each split that its images are divided among."""
     too_small = [
-        f"{classes[label]}: {_count_images(members)}, at least {len(pool.splits)} needed "
-        f"({', '.join(pool.splits)})"
+        f"{classes[label]}: {_count_images(members)}, {len(pool.splits)} distinct ones needed for "
+        f"{', '.join(pool.splits)}"
         for pool in pools
         for label, members in enumerate(pool.classes)
         if len(members) < len(pool.splits)

@@ -28,11 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeFloat, model_validator
 
+from tlkit.utils.formatting import plural
 from tlkit.utils.json_files import JsonModel, NonNegative, Proportion
 
 EPSILON = float(np.finfo(np.float32).eps)
 BINS = 15
-#: Classes are unequal if the largest has more than this many times the images of the smallest.
+#: Classes are unequal if the largest has more than this many times the smallest's images.
 UNEQUAL_RATIO = 3
 
 
@@ -83,16 +84,17 @@ class TestScores(Scores):
     ece: Proportion
     confusion: tuple[tuple[NonNegative, ...], ...]
 
-    @property
-    def class_counts(self) -> tuple[int, ...]:
-        """The number of images of each class."""
-        return tuple(map(sum, self.confusion))
+    def describe_inequality(self, classes: Sequence[str]) -> str:
+        """Describes how unequal the classes are, if the largest has over three times the smallest's images.
 
-    @property
-    def unequal(self) -> bool:
-        """Whether the largest class has over three times the images of the smallest that has any."""
-        present = [count for count in self.class_counts if count]
-        return max(present, default=0) > UNEQUAL_RATIO * min(present, default=0)
+        Classes without an image do not count.
+        """
+        counts = {name: sum(row) for name, row in zip(classes, self.confusion, strict=True) if sum(row)}
+        largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
+        if counts[largest] <= UNEQUAL_RATIO * counts[smallest]:
+            return ""
+        images = f"{plural(counts[largest], 'test image')} of {largest}, {counts[smallest]:,} of {smallest}"
+        return f"The classes are unequal: {images}."
 
 
 class Baselines(JsonModel):
