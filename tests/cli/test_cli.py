@@ -244,7 +244,7 @@ def tlkit_epoch_ended(run, epoch):
     ended = subprocess.run(line, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.splitlines()[-1] == "two"
-    assert ended.stdout.count("Accuracy on the test images") == 1
+    assert ended.stdout.count("Accuracy on 8 test images") == 1
     together = json.loads((here / "two" / "results.json").read_text())["phases"][0]
     assert (here / "two.txt").read_text() == "1\n2\n"
     assert (together["stopped"], together["epochs"]) == ("enough", 2)

@@ -137,7 +137,10 @@ def test_baselines_are_those_of_predicting_without_looking() -> None:
 )
 def test_classes_are_unequal_if_one_is_over_three_times_another(counts: tuple[int, ...], text: str) -> None:
     labels = np.repeat(range(3), counts)
-    assert evaluate(np.eye(3)[labels], labels).describe_inequality(["cat", "dog", "owl"]) == text
+    scores = evaluate(np.eye(3)[labels], labels)
+    assert scores.describe_inequality(["cat", "dog", "owl"]) == text
+    empty = scores.model_copy(update={"confusion": ((0, 0, 0),) * 3})
+    assert empty.describe_inequality(["cat", "dog", "owl"]) == ""
 
 
 def test_ece_equals_a_binning_by_hand() -> None:

@@ -90,9 +90,9 @@ class TestScores(Scores):
         Classes without an image do not count.
         """
         counts = {name: sum(row) for name, row in zip(classes, self.confusion, strict=True) if sum(row)}
-        largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
-        if counts[largest] <= UNEQUAL_RATIO * counts[smallest]:
+        if max(counts.values(), default=0) <= UNEQUAL_RATIO * min(counts.values(), default=0):
             return ""
+        largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
         images = f"{plural(counts[largest], 'test image')} of {largest}, {counts[smallest]:,} of {smallest}"
         return f"The classes are unequal: {images}."
 
