@@ -76,9 +76,11 @@ def test_a_run_shows_plan_progress_table_and_report(tlkit: Command, tmp_path: Pa
     assert "bottleneck 1/1: loss" in ended.stderr
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     test = results["phases"][0]["test"]
-    (row,) = (line for line in lines if line.strip().startswith("bottleneck ") and "of 8" in line)
+    interval = "{:.3f}–{:.3f}".format(*test["ci95"])
+    (row,) = (line for line in lines if line.strip().startswith("bottleneck ") and interval in line)
     assert f"{test['accuracy']:.3f}" in row
-    assert "{:.3f} – {:.3f}".format(*test["ci95"]) in row
+    assert "Accuracy on 8 test images" in lines
+    assert "Baselines: 0.500 by chance, 0.500 by always predicting cat." in lines
     assert "\x1b[" not in ended.stdout + ended.stderr  # a pipe gets plain lines
     again = command("run", ".", "--out", "out")
     assert again.returncode == 0
@@ -103,6 +105,14 @@ def test_a_plan_warns_of_a_head_that_nothing_trains(here: Path) -> None:
     warning = "nothing trains the head"
     assert warning not in command("run", ".", "--plan").stdout
     assert warning in command("run", ".", "--plan", "--set", "training.epochs=0").stdout
+
+
+def test_classes_with_few_images_are_warned_of_by_name(here: Path) -> None:
+    warning = "  - class dog has 4 training images and 1 test image"
+    few = command("run", ".", "--plan", "--set", "data.per_class={train=4, val=3, test=1}")
+    assert warning in few.stderr.splitlines()
+    assert "fewer than 5 training images are too few to learn a class" in few.stderr
+    assert "training images" not in command("run", ".", "--plan").stderr
 
 
 @pytest.mark.parametrize(
@@ -234,7 +244,7 @@ def tlkit_epoch_ended(run, epoch):
     ended = subprocess.run(line, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.splitlines()[-1] == "two"
-    assert ended.stdout.count("Accuracy on the test images") == 1
+    assert ended.stdout.count("Accuracy on 8 test images") == 1
     together = json.loads((here / "two" / "results.json").read_text())["phases"][0]
     assert (here / "two.txt").read_text() == "1\n2\n"
     assert (together["stopped"], together["epochs"]) == ("enough", 2)

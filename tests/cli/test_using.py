@@ -130,7 +130,11 @@ def test_evaluation_for_a_person_and_a_program(fitted: Path, by_class: Path, tmp
     done = command("evaluate", fitted, by_class)
     assert done.returncode == 0
     assert "of 80" in done.stdout and "precision" in done.stdout
+    assert "Baselines: 0.500 by chance, 0.500 by always predicting cat." in done.stdout.splitlines()
     as_json = json.loads(command("evaluate", fitted, by_class, "--json").stdout)
+    scores = f"balanced accuracy {as_json['balanced_accuracy']:.3f}, macro F1 {as_json['macro_f1']:.3f}"
+    assert scores in done.stdout.splitlines()
+    assert as_json["baselines"] == {"chance": 0.5, "majority": 0.5, "majority_class": "cat"}
     lines = [
         "path,label",
         *(f"{kind}/{number}.jpg,{kind}" for kind in ("cat", "dog") for number in range(1, 41)),

@@ -169,7 +169,9 @@ def test_numbers_that_copies_make_impossible() -> None:
 
 def test_fewer_than_three_distinct_images_cannot_be_stratified() -> None:
     pool = [*images(9)[9:], image("cat.1"), image("cat.2"), image("cat.3", "cat.2")]
-    with pytest.raises(DataError, match=r"one of each class.*\n  - cat: 2 distinct, 3 needed") as error:
+    with pytest.raises(
+        DataError, match=r"one of each class.*\n  - cat: 3 images \(2 distinct\), 3 distinct ones needed"
+    ) as error:
         drawn(pool)
     assert "dog" not in str(error.value)
 

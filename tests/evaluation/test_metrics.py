@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 
 from tlkit.evaluation.metrics import (
     BINS,
+    Baselines,
     ClassScores,
     Scores,
     TestScores,
+    balanced_accuracy,
+    baselines,
     calibration_bins,
     evaluate,
     per_class,
@@ -90,13 +93,54 @@ def test_every_score_of_a_test_set(classes: int) -> None:
 def test_a_worked_example() -> None:
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.8, 0.2]])
     scores = evaluate(probabilities, np.array([0, 0, 1, 1]))
-    assert list(scores.model_dump()) == "n correct accuracy ci95 log_loss auroc ece confusion".split()
+    expected = "n correct accuracy ci95 balanced_accuracy macro_f1 log_loss auroc ece confusion"
+    assert list(scores.model_dump()) == expected.split()
     assert (scores.n, scores.correct, scores.accuracy) == (4, 3, 0.75)
     assert scores.ci95 == pytest.approx((0.3006, 0.9544), abs=1e-4)
     assert scores.log_loss == pytest.approx((-math.log(0.9 * 0.6 * 0.7 * 0.2)) / 4)
     assert scores.auroc == pytest.approx(0.75)  # of four pairs, 0.2 against 0.4 is the wrong way round
     assert scores.ece == pytest.approx((0.1 + 0.4 + 0.3 + 0.8) / 4)
     assert scores.confusion == ((2, 0), (1, 1))
+
+
+def test_balanced_accuracy_and_macro_f1_count_classes_equally() -> None:
+    # of 6 images of class 0, 2 of class 1 and 1 of class 2, class 2 is never predicted
+    labels = np.array([0, 0, 0, 0, 0, 0, 1, 1, 2])
+    predicted = np.array([0, 0, 0, 0, 0, 1, 1, 0, 0])
+    scores = evaluate(np.eye(3)[predicted], labels)
+    assert scores.accuracy == pytest.approx(6 / 9)
+    assert scores.balanced_accuracy == pytest.approx((5 / 6 + 1 / 2 + 0) / 3)
+    assert scores.macro_f1 == pytest.approx((2 * 5 / 13 + 2 * 1 / 4 + 0) / 3)
+    assert balanced_accuracy(predicted, labels) == scores.balanced_accuracy
+
+
+@pytest.mark.filterwarnings("error")
+def test_classes_without_an_image_are_left_out_of_both() -> None:
+    labels, predicted = np.array([0, 0, 3, 3]), np.array([0, 2, 3, 3])  # class 2 is predicted, class 1 is not
+    scores = evaluate(np.eye(4)[predicted], labels)
+    assert scores.balanced_accuracy == pytest.approx((1 / 2 + 1) / 2)
+    assert scores.macro_f1 == pytest.approx((2 / 3 + 1) / 2)
+
+
+def test_baselines_are_those_of_predicting_without_looking() -> None:
+    expected = Baselines(chance=1 / 3, majority=0.2, majority_class="b")
+    assert baselines({"a": 7, "b": 2, "c": 1}, "b") == expected
+
+
+@pytest.mark.parametrize(
+    ("counts", "text"),
+    [
+        ((9, 3, 0), ""),
+        ((10, 3, 0), "The classes are unequal: 10 test images of cat, 3 of dog."),
+        ((1, 2, 1200), "The classes are unequal: 1,200 test images of owl, 1 of cat."),
+    ],
+)
+def test_classes_are_unequal_if_one_is_over_three_times_another(counts: tuple[int, ...], text: str) -> None:
+    labels = np.repeat(range(3), counts)
+    scores = evaluate(np.eye(3)[labels], labels)
+    assert scores.describe_inequality(["cat", "dog", "owl"]) == text
+    empty = scores.model_copy(update={"confusion": ((0, 0, 0),) * 3})
+    assert empty.describe_inequality(["cat", "dog", "owl"]) == ""
 
 
 def test_ece_equals_a_binning_by_hand() -> None:
@@ -141,7 +185,8 @@ def test_a_confidence_on_an_edge_is_in_the_upper_bin() -> None:
 def test_validation_scores_are_the_first_of_the_test_scores() -> None:
     probabilities, labels = make_predictions(3)
     scores = summary(probabilities, labels)
-    assert list(scores.model_dump()) == ["n", "correct", "accuracy", "ci95", "log_loss"]
+    expected = ["n", "correct", "accuracy", "ci95", "balanced_accuracy", "macro_f1", "log_loss"]
+    assert list(scores.model_dump()) == expected
     of_test = evaluate(probabilities, labels)
     assert scores == Scores(**of_test.model_dump(include=set(Scores.model_fields)))
 

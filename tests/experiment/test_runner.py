@@ -20,10 +20,19 @@ def test_results_follow_the_schema(run: Runner) -> None:
     results = json.loads(text)
     assert results == ended.results.model_dump(mode="json", by_alias=True)
     assert Results.model_validate_json(text, strict=True) == ended.results
-    assert list(results) == ["schema", "recipe", "classes", "goal", "goal_met", "data", "phases"]
+    assert list(results) == ["schema", "recipe", "classes", "goal", "goal_met", "data", "baselines", "phases"]
     assert results["schema"] == 1
     assert results["classes"] == ["cat", "dog"]
-    assert results["data"] == {"train": 16, "val": 6, "test": 8, "unlabelled": 0, "rejected": [], "about": ""}
+    assert results["data"] == {
+        "train": 16,
+        "val": 6,
+        "test": 8,
+        "per_class": {name: {"train": 8, "val": 3, "test": 4} for name in ("cat", "dog")},
+        "unlabelled": 0,
+        "rejected": [],
+        "about": "",
+    }
+    assert results["baselines"] == {"chance": 0.5, "majority": 0.5, "majority_class": "cat"}
     bottleneck, fine_tune = results["phases"]
     assert bottleneck["name"] == "bottleneck"
     assert bottleneck["epochs"] == 3
@@ -38,7 +47,9 @@ def test_results_follow_the_schema(run: Runner) -> None:
     }
     assert bottleneck["versus"] == []
     assert set(bottleneck["seconds"]) == {"total", "features", "training", "evaluation"}
-    assert set(bottleneck["val"]) == {"n", "correct", "accuracy", "ci95", "log_loss"}
+    assert set(bottleneck["val"]) == {
+        *("n", "correct", "accuracy", "ci95", "balanced_accuracy", "macro_f1", "log_loss")
+    }
     assert set(bottleneck["test"]) == {*bottleneck["val"], "auroc", "ece", "confusion"}
     assert sum(map(sum, bottleneck["test"]["confusion"])) == bottleneck["test"]["n"] == 8
     (versus,) = fine_tune["versus"]

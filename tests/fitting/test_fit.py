@@ -61,7 +61,9 @@ def test_fine_tuning_counts_only_where_validation_says_so(tmp_path: Path) -> Non
 
 def test_too_few_images_and_a_missing_folder_are_reported(tmp_path: Path) -> None:
     folder = draw_animals(tmp_path / "animals", [2, 9])
-    with pytest.raises(tlkit.TlkitError, match=r"tabby: 2 distinct, 3 needed for train, val, test"):
+    with pytest.raises(
+        tlkit.TlkitError, match=r"tabby: 2 images, 3 distinct ones needed for train, val, test"
+    ):
         tlkit.fit(folder, backbone="vgg16-quarter", out=tmp_path / "out")
     shutil.rmtree(folder)
     with pytest.raises(tlkit.TlkitError, match="does not exist"):

@@ -66,7 +66,10 @@ def test_the_command(runs: tuple[Path, Path], tmp_path: Path) -> None:
     done = command("compare", *runs, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     results = json.loads((runs[1] / "results.json").read_text())
-    assert f"{results['phases'][-1]['test']['accuracy']:.3f}" in done.stdout
+    last = results["phases"][-1]["test"]
+    assert all(f"{last[name]:.3f}" in done.stdout for name in ("accuracy", "balanced_accuracy", "macro_f1"))
+    page = (tmp_path / "out" / "compare.html").read_text(encoding="utf-8")
+    assert f'<td class="n">{last["balanced_accuracy"]:.3f}</td><td class="n">{last["macro_f1"]:.3f}' in page
     assert str(tmp_path / "out" / "compare.html") in done.stdout
     assert command("compare", *runs, "--out", tmp_path / "out").returncode == 0  # replaced
 

@@ -58,6 +58,11 @@ def test_the_page_has_all_parts(embedded: Path) -> None:
         assert f"{low:.3f}–{high:.3f}" in page.text
         for versus in result["versus"]:
             assert f"points over {versus['phase']} (p " in page.text
+        balanced, macro = result["test"]["balanced_accuracy"], result["test"]["macro_f1"]
+        assert f"{balanced:.3f}{macro:.3f}" in page.text  # two cells of one row
+    assert results["baselines"] == {"chance": 0.5, "majority": 0.5, "majority_class": "cat"}
+    assert "always cat0.500baseline: the largest training class" in page.text
+    assert "The classes are unequal" not in page.text
     goal = "met" if results["goal_met"] else "missed"
     assert f"The goal of 80.0% is {goal}." in page.text
     assert "without regularisation" in page.text and "with Gaussian blur" in page.text
@@ -187,6 +192,8 @@ def test_many_classes_and_many_images_stay_small(
     assert f"of {images:,} test images" in text
     if classes == 200:
         assert "The 30 of 200 classes with the lowest F1." in text
+        # 300 images drawn at random: some classes have over three times those of others
+        assert ("The classes are unequal: " in text) == (images == 300)
         assert re.search(r"class \d{3}, predicted as class \d{3}: \d+", text)
 
 

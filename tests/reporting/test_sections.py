@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from tlkit.errors import ReportError
-from tlkit.experiment.plan import DataSummary
+from tlkit.experiment.plan import ClassImages, DataSummary
 from tlkit.experiment.record import SplitPredictions
 from tlkit.experiment.results import FeatureUse, ParameterCounts, PhaseResult, PhaseSeconds
 from tlkit.reporting.examples_section import changed, least_confident, most_confident_mistakes
@@ -30,7 +30,15 @@ from tlkit.reporting.render import replaced_when_complete
 from tlkit.reporting.results_section import count_predictions
 from tlkit.reporting.run_charts import magnitude, shortened
 
-DATA = DataSummary(train=100, val=20, test=30, unlabelled=0, rejected=(), about="")
+DATA = DataSummary(
+    train=100,
+    val=20,
+    test=30,
+    per_class={"cat": ClassImages(train=60, val=10, test=15), "dog": ClassImages(train=40, val=10, test=15)},
+    unlabelled=0,
+    rejected=(),
+    about="",
+)
 
 
 def predictions(labels: list[int], second: list[float], ids: list[str] | None = None) -> SplitPredictions:
@@ -40,7 +48,15 @@ def predictions(labels: list[int], second: list[float], ids: list[str] | None = 
 
 
 def result(epochs: int, computed: int, cached: bool = True) -> PhaseResult:
-    scores = {"n": 2, "correct": 1, "accuracy": 0.5, "ci95": (0.1, 0.9), "log_loss": 0.7}
+    scores = {
+        "n": 2,
+        "correct": 1,
+        "accuracy": 0.5,
+        "ci95": (0.1, 0.9),
+        "balanced_accuracy": 0.5,
+        "macro_f1": 1 / 3,
+        "log_loss": 0.7,
+    }
     return PhaseResult(
         name="phase",
         epochs=epochs,

@@ -2,57 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tlkit.cli.console import say, table
-from tlkit.utils.formatting import format_duration, format_p_value
+from tlkit.utils.formatting import format_duration, format_p_value, plural
 
 if TYPE_CHECKING:
-    from tlkit.evaluation.metrics import Scores
+    from tlkit.evaluation.metrics import Baselines, Scores
     from tlkit.experiment.results import PhaseResult, Results
     from tlkit.inference.predictor import Evaluation
     from tlkit.reporting.compare import ComparedPair, ComparedRun, Comparison
 
 #: How many pairs of confused classes an evaluation lists.
 CONFUSIONS_SHOWN = 10
-RESULT_COLUMNS = ("phase", "accuracy>", "95% interval", "correct>", "gain", "best epoch>", "seconds>")
 CLASS_COLUMNS = ("class", "images>", "precision>", "recall>", "f1>")
-RUN_COLUMNS = ("run", "last phase", "accuracy>", "95% interval", "correct>", "took>")
+RUN_COLUMNS = ("run", "last phase", "images>", "accuracy>", "95% interval", "balanced>", "macro F1>", "time>")
 PAIR_COLUMNS = ("run", "against", "common images>", "only first correct>", "only second correct>", "McNemar")
 
 
 def accuracy_with_interval(scores: Scores) -> str:
-    """Formats an accuracy with its 95% interval, such as ``0.952 (0.946 – 0.958)``."""
+    """Formats an accuracy with its 95% interval, such as ``0.952 (0.946–0.958)``."""
     return f"{scores.accuracy:.3f} ({_interval(scores)})"
 
 
 def print_results(results: Results) -> None:
-    """Prints a run's results: per phase the accuracy, the gain over the phase before, and the time."""
-    table("Accuracy on the test images", RESULT_COLUMNS, [_result_row(result) for result in results.phases])
+    """Prints a run's results: a table of its phases, 80 columns wide, and below it what they mean."""
+    last = results.phases[-1]
+    inequality = last.test.describe_inequality(results.classes)
+    _print_phases(results.phases, balanced=bool(inequality))
+    for result in results.phases:
+        if result.versus:
+            say(f"{result.name}: {result.versus[0].describe(result.test.n)}")
+    say(_describe_baselines(results.baselines))
+    if inequality:
+        say(inequality)
+        scores = f"{last.test.balanced_accuracy:.3f} (macro F1 {last.test.macro_f1:.3f})"
+        say(f"Look at balanced accuracy, which counts them equally: {scores}.")
     if results.data.about:
         say(f"The images are {results.data.about}.")
     if results.goal is not None and results.goal_met is not None:
         met = "met" if results.goal_met else "missed"
-        last = results.phases[-1]
         say(f"The goal of {results.goal:.2f} is {met}: {last.test.accuracy:.3f} after {last.name}.")
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    """Prints a classifier's scores: accuracy with its interval, per class, and which classes are confused."""
+    """Prints a classifier's scores: accuracy and the baselines, per class, and which classes are confused."""
     correct = f"{evaluation.correct:,} of {evaluation.n:,}"
     say(f"accuracy {accuracy_with_interval(evaluation)}: {correct}")
+    say(f"balanced accuracy {evaluation.balanced_accuracy:.3f}, macro F1 {evaluation.macro_f1:.3f}")
     auroc = "" if evaluation.auroc is None else f", area under the ROC curve {evaluation.auroc:.4f}"
     say(f"log loss {evaluation.log_loss:.4f}, calibration error {evaluation.ece:.4f}{auroc}")
     if (rejected := evaluation.rejected) is not None:
         others = rejected.accuracy_of_others
         rest = "" if others is None else f"; {others:.3f} of the others are correct"
         say(f"unclassified below {rejected.below:g}: {rejected.n:,}{rest}")
+    names = list(evaluation.per_class)
+    say(_describe_baselines(evaluation.baselines))
+    if inequality := evaluation.describe_inequality(names):
+        say(f"{inequality} Look at balanced accuracy, which counts them equally.")
     rows = [
         (name, f"{scores.n:,}", *map(_score, (scores.precision, scores.recall, scores.f1)))
         for name, scores in evaluation.per_class.items()
     ]
     table(None, CLASS_COLUMNS, rows)
-    names = list(evaluation.per_class)
     confusions = [
         (count, names[label], names[predicted])
         for label, row in enumerate(evaluation.confusion)
@@ -69,17 +82,25 @@ def print_comparison(comparison: Comparison) -> None:
     table("Pair by pair", PAIR_COLUMNS, [_pair_row(pair) for pair in comparison.pairs])
 
 
-def _result_row(result: PhaseResult) -> tuple[str, ...]:
-    test = result.test
-    return (
-        result.name,
-        f"{test.accuracy:.3f}",
-        _interval(test),
-        f"{test.correct:,} of {test.n:,}",
-        result.versus[0].describe(test.n) if result.versus else "",
-        f"{result.best_epoch} of {result.epochs}" if result.epochs else "–",
-        f"{result.seconds.total:,.0f}",
-    )
+def _print_phases(results: Sequence[PhaseResult], *, balanced: bool) -> None:
+    columns: dict[str, list[str]] = {
+        "phase": [result.name for result in results],
+        "accuracy>": [f"{result.test.accuracy:.3f}" for result in results],
+        "95% interval": [_interval(result.test) for result in results],
+    }
+    if balanced:
+        columns["balanced>"] = [f"{result.test.balanced_accuracy:.3f}" for result in results]
+    columns["best epoch>"] = [
+        f"{result.best_epoch} of {result.epochs}" if result.epochs else "–" for result in results
+    ]
+    columns["time>"] = [format_duration(result.seconds.total) for result in results]
+    title = f"Accuracy on {plural(results[-1].test.n, 'test image')}"
+    table(title, list(columns), zip(*columns.values(), strict=True))
+
+
+def _describe_baselines(baselines: Baselines) -> str:
+    majority = f"{baselines.majority:.3f} by always predicting {baselines.majority_class}"
+    return f"Baselines: {baselines.chance:.3f} by chance, {majority}."
 
 
 def _run_row(run: ComparedRun) -> tuple[str, ...]:
@@ -87,9 +108,11 @@ def _run_row(run: ComparedRun) -> tuple[str, ...]:
     return (
         run.name,
         run.phase,
+        f"{test.n:,}",
         f"{test.accuracy:.3f}",
         _interval(test),
-        f"{test.correct:,} of {test.n:,}",
+        f"{test.balanced_accuracy:.3f}",
+        f"{test.macro_f1:.3f}",
         format_duration(run.seconds.total),
     )
 
@@ -107,7 +130,7 @@ def _pair_row(pair: ComparedPair) -> tuple[str, ...]:
 
 def _interval(scores: Scores) -> str:
     low, high = scores.ci95
-    return f"{low:.3f} – {high:.3f}"
+    return f"{low:.3f}–{high:.3f}"
 
 
 def _score(value: float | None) -> str:

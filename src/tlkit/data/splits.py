@@ -235,13 +235,16 @@ def _shares(count: int, splits: Sequence[SplitName], fractions: Mapping[str, flo
 def _check_distinct(pools: Iterable[_Pool], classes: Sequence[str]) -> None:
     """Raises unless each class has a distinct image for each split that its images are divided among."""
     too_small = [
-        f"{classes[label]}: {len(members)} distinct, {len(pool.splits)} needed for {', '.join(pool.splits)}"
+        f"{classes[label]}: {_count_images(members)}, {len(pool.splits)} distinct ones needed for "
+        f"{', '.join(pool.splits)}"
         for pool in pools
         for label, members in enumerate(pool.classes)
         if len(members) < len(pool.splits)
     ]
     if too_small:
-        head = "too few images to have one of each class in each split: add some"
+        head = (
+            "too few images to have one of each class in each split: add images, or leave these classes out"
+        )
         raise DataError(bulleted(head, too_small))
 
 
@@ -267,7 +270,8 @@ def _describe_shortage(
 
 def _count_images(groups: Sequence[Group]) -> str:
     images = sum(map(len, groups))
-    return f"{images} images" if images == len(groups) else f"{images} images ({len(groups)} distinct)"
+    counted = plural(images, "image")
+    return counted if images == len(groups) else f"{counted} ({len(groups)} distinct)"
 
 
 def _largest_counts(pool: _Pool, per_class: Mapping[str, int]) -> dict[SplitName, int]:

@@ -4,11 +4,15 @@
 | --- | --- |
 | `n`, `correct`, `accuracy` | counted |
 | `ci95` | Wilson's interval of the accuracy, `scipy.stats.binomtest` |
+| `balanced_accuracy` | mean recall of the classes, `sklearn.metrics.recall_score` |
+| `macro_f1` | mean F1 of the classes, `sklearn.metrics.f1_score` |
 | `log_loss` | mean of ``-ln p(true class)``; p is clipped to a float32 epsilon from 0 and 1 |
 | `auroc` | `sklearn.metrics.roc_auc_score`: of class 1 for two classes, else the mean over one-vs-rest |
 | `ece` | expected calibration error of the top class, 15 bins of equal width (Guo et al. 2017) |
 | `confusion` | `sklearn.metrics.confusion_matrix` |
 | `precision`, `recall`, `f1` | `sklearn.metrics.precision_recall_fscore_support` |
+
+Classes without an image in the evaluated set are left out of `balanced_accuracy` and `macro_f1`.
 
 The predicted class is the most probable one, and of equally probable ones the first. Confidence is binned
 here, since scikit-learn's calibration curve has no counts per bin.
@@ -16,7 +20,7 @@ here, since scikit-learn's calibration curve has no counts per bin.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -24,10 +28,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeFloat, model_validator
 
+from tlkit.utils.formatting import plural
 from tlkit.utils.json_files import JsonModel, NonNegative, Proportion
 
 EPSILON = float(np.finfo(np.float32).eps)
 BINS = 15
+#: Classes are unequal if the largest has more than this many times the smallest's images.
+UNEQUAL_RATIO = 3
 
 
 class Scores(JsonModel):
@@ -38,13 +45,18 @@ class Scores(JsonModel):
         correct: number of images whose predicted class is the label.
         accuracy: correct / n.
         ci95: 95% interval of the accuracy.
-        log_loss: mean negative log-likelihood of the labels, in nats.
+        balanced_accuracy: mean recall of the classes; each class counts equally, however many images it has.
+        macro_f1: mean F1 of the classes.
+        log_loss: mean negative log-likelihood of the labels, in nats; of probabilities after temperature
+            scaling, unlike the losses in history.csv.
     """
 
     n: NonNegative
     correct: NonNegative
     accuracy: Proportion
     ci95: tuple[Proportion, Proportion]
+    balanced_accuracy: Proportion
+    macro_f1: Proportion
     log_loss: NonNegativeFloat
 
     @model_validator(mode="after")
@@ -71,6 +83,32 @@ class TestScores(Scores):
     auroc: Proportion | None
     ece: Proportion
     confusion: tuple[tuple[NonNegative, ...], ...]
+
+    def describe_inequality(self, classes: Sequence[str]) -> str:
+        """Describes how unequal the classes are, if the largest has over three times the smallest's images.
+
+        Classes without an image do not count.
+        """
+        counts = {name: sum(row) for name, row in zip(classes, self.confusion, strict=True) if sum(row)}
+        if max(counts.values(), default=0) <= UNEQUAL_RATIO * min(counts.values(), default=0):
+            return ""
+        largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
+        images = f"{plural(counts[largest], 'test image')} of {largest}, {counts[smallest]:,} of {smallest}"
+        return f"The classes are unequal: {images}."
+
+
+class Baselines(JsonModel):
+    """Accuracies of predictions that do not look at the images.
+
+    Attributes:
+        chance: of choosing each class with the same probability: 1 / classes.
+        majority: of always predicting `majority_class`: its share of the images.
+        majority_class: the largest class.
+    """
+
+    chance: Proportion
+    majority: Proportion
+    majority_class: str
 
 
 class ClassScores(JsonModel):
@@ -133,12 +171,38 @@ def evaluate(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> T
     )
 
 
+def baselines(counts: Mapping[str, int], majority_class: str) -> Baselines:
+    """Computes the baselines of an image set.
+
+    Args:
+        counts: number of images of each class, by its name.
+        majority_class: the class that is always predicted, such as the one with most training images.
+    """
+    return Baselines(
+        chance=1 / len(counts),
+        majority=counts[majority_class] / sum(counts.values()),
+        majority_class=majority_class,
+    )
+
+
+def balanced_accuracy(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
+    """Computes the mean recall of the classes that have an image.
+
+    Args:
+        predicted: predicted classes, ``(N,)``.
+        labels: true classes, ``(N,)``.
+    """
+    from sklearn.metrics import recall_score
+
+    return float(recall_score(labels, predicted, labels=np.unique(labels), average="macro"))
+
+
 def summary(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> Scores:
     """Computes the scores of a validation set; see `evaluate`."""
     from scipy.stats import binomtest
 
-    n = len(labels)
-    correct = int((probabilities.argmax(1) == labels).sum())
+    n, predicted = len(labels), probabilities.argmax(1)
+    correct = int((predicted == labels).sum())
     interval = binomtest(correct, n).proportion_ci(confidence_level=0.95, method="wilson")
     of_label = np.clip(probabilities[np.arange(n), labels], EPSILON, 1 - EPSILON)
     return Scores(
@@ -146,6 +210,8 @@ def summary(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> Sc
         correct=correct,
         accuracy=correct / n,
         ci95=(float(interval.low), float(interval.high)),
+        balanced_accuracy=balanced_accuracy(predicted, labels),
+        macro_f1=_macro_f1(predicted, labels),
         log_loss=float(-np.log(of_label).mean()),
     )
 
@@ -200,6 +266,12 @@ def calibration_bins(confidence: NDArray[np.floating], correct: NDArray[np.bool_
         np.bincount(index, weights=correct, minlength=BINS) / divisor,
         np.bincount(index, weights=confidence, minlength=BINS) / divisor,
     )
+
+
+def _macro_f1(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predicted, labels=np.unique(labels), average="macro"))
 
 
 def _auroc(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float | None:

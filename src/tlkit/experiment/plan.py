@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Literal
 
+from tlkit.utils.formatting import bulleted, plural
 from tlkit.utils.json_files import JsonModel, NonNegative
+
+#: A class with fewer training images than this is warned of.
+FEW_IMAGES = 5
+
+
+class ClassImages(JsonModel):
+    """How many images of a class a run has, by split."""
+
+    train: NonNegative
+    val: NonNegative
+    test: NonNegative
 
 
 class DataSummary(JsonModel):
@@ -14,6 +26,7 @@ class DataSummary(JsonModel):
         train: number of training images.
         val: number of validation images.
         test: number of test images.
+        per_class: the same of each class, by its name.
         unlabelled: number of images without a label.
         rejected: (id, reason) of each image that is left out.
         about: a sentence about the images that every reader of the results should know, or nothing.
@@ -22,6 +35,7 @@ class DataSummary(JsonModel):
     train: NonNegative
     val: NonNegative
     test: NonNegative
+    per_class: dict[str, ClassImages]
     unlabelled: NonNegative
     rejected: tuple[tuple[str, str], ...]
     about: str
@@ -29,6 +43,20 @@ class DataSummary(JsonModel):
     def counts(self) -> dict[str, int]:
         """Returns the number of images per split, and without a label."""
         return {"train": self.train, "val": self.val, "test": self.test, "unlabelled": self.unlabelled}
+
+    def describe_small_classes(self) -> str:
+        """Warns of the classes that have few training images, by name; returns nothing if none has."""
+        small = [
+            f"class {name} has {plural(images.train, 'training image')} and "
+            f"{plural(images.test, 'test image')}"
+            for name, images in self.per_class.items()
+            if images.train < FEW_IMAGES
+        ]
+        head = (
+            f"fewer than {FEW_IMAGES} training images are too few to learn a class reliably, and its scores "
+            "mean little: add images, or leave these classes out"
+        )
+        return bulleted(head, small) if small else ""
 
 
 class BlockPlan(JsonModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -13,7 +14,7 @@ from torch import nn
 from tlkit.data.dataset import Dataset
 from tlkit.data.views import View
 from tlkit.errors import RecipeError, TlkitError
-from tlkit.experiment.plan import BlockPlan, DataSummary, PhasePlan, Plan
+from tlkit.experiment.plan import BlockPlan, ClassImages, DataSummary, PhasePlan, Plan
 from tlkit.experiment.prepared_phase import PreparedPhase, partition_for
 from tlkit.model.classifier import Classifier, to_layout
 from tlkit.model.freezing import freeze, updates_statistics
@@ -186,6 +187,7 @@ def describe_plan(
         train=len(splits.train),
         val=len(splits.val),
         test=len(splits.test),
+        per_class=_count_per_class(dataset),
         unlabelled=len(dataset.unlabelled),
         rejected=dataset.rejected,
         about=dataset.about,
@@ -197,6 +199,17 @@ def describe_plan(
         phases=tuple(_describe_phase(prepared, dataset) for prepared in phases),
         device=str(device),
     )
+
+
+def _count_per_class(dataset: Dataset) -> dict[str, ClassImages]:
+    splits = dataset.splits
+    train, val, test = (
+        Counter(image.sample.label for image in images) for images in (splits.train, splits.val, splits.test)
+    )
+    return {
+        name: ClassImages(train=train[label], val=val[label], test=test[label])
+        for label, name in enumerate(dataset.classes)
+    }
 
 
 def _describe_phase(prepared: PreparedPhase, dataset: Dataset) -> PhasePlan:

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
-from tlkit.evaluation.metrics import Scores, TestScores
+from tlkit.evaluation.metrics import Baselines, Scores, TestScores, baselines
 from tlkit.experiment.plan import DataSummary, Plan
 from tlkit.recipe.recipe import Recipe
 from tlkit.utils.formatting import format_p_value
@@ -82,9 +82,10 @@ class PhaseResult(JsonModel):
         features: cached features.
         seconds: where its time went.
         temperature: logits are divided by it before the softmax.
-        val: scores on the validation images; its log loss is too good by a little, since the temperature was
-            fitted on the same images.
-        test: scores on the test images.
+        val: scores on the validation images, of the best epoch and after temperature scaling; its log loss is
+            too good by a little, since the temperature was fitted on the same images. The losses in
+            history.csv are those before temperature scaling.
+        test: scores on the test images, after temperature scaling.
         versus: comparisons with the phase before and with the first one.
     """
 
@@ -117,6 +118,8 @@ class Results(JsonModel):
         goal: accuracy that the last phase must reach on the test images, or None.
         goal_met: whether it does; None while phases are missing.
         data: how many images there are.
+        baselines: accuracies on the test images without looking at them; the majority class is the one with
+            most training images.
         phases: results of the phases that have ended.
     """
 
@@ -126,6 +129,7 @@ class Results(JsonModel):
     goal: float | None
     goal_met: bool | None
     data: DataSummary
+    baselines: Baselines
     phases: tuple[PhaseResult, ...]
 
     @model_validator(mode="after")
@@ -140,6 +144,7 @@ class Results(JsonModel):
     @staticmethod
     def empty(recipe: Recipe, plan: Plan) -> Results:
         """Returns the results of a run of which no phase has ended."""
+        per_class = plan.data.per_class
         return Results(
             schema_version=1,
             recipe=recipe.name,
@@ -147,6 +152,10 @@ class Results(JsonModel):
             goal=recipe.goal,
             goal_met=None,
             data=plan.data,
+            baselines=baselines(
+                {name: images.test for name, images in per_class.items()},
+                majority_class=max(per_class, key=lambda name: per_class[name].train),
+            ),
             phases=(),
         )
 

@@ -153,7 +153,10 @@ def prepare_experiment(
         dataset = read_dataset(source, recipe.data, recipe.seed, tick)
     count, limit = len(dataset.splits.train), cache_limit()
     prepared = [resolve_auto_views(item, recipe, registry, count, limit) for item in prepared]
-    return Experiment(dataset, prepared, describe_plan(recipe, dataset, prepared, device))
+    plan = describe_plan(recipe, dataset, prepared, device)
+    if small := plan.data.describe_small_classes():
+        observer.note(small)
+    return Experiment(dataset, prepared, plan)
 
 
 def _check(

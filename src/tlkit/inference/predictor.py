@@ -20,7 +20,16 @@ from tlkit.data.loader import normalize, prefetch
 from tlkit.data.views import Pixels
 from tlkit.errors import DataError, RunFolderError, close_matches
 from tlkit.evaluation.calibration import probabilities
-from tlkit.evaluation.metrics import ClassScores, Rejected, TestScores, evaluate, per_class, rejected
+from tlkit.evaluation.metrics import (
+    Baselines,
+    ClassScores,
+    Rejected,
+    TestScores,
+    baselines,
+    evaluate,
+    per_class,
+    rejected,
+)
 from tlkit.experiment.run_folder import RunFolder
 from tlkit.model.classifier import Classifier, to_layout
 from tlkit.model.saving import Calibration, load_model
@@ -75,10 +84,12 @@ class Evaluation(TestScores):
 
     Attributes:
         per_class: scores of each class, by name.
+        baselines: accuracies without looking at the images; the majority class is the largest among them.
         rejected: images that stay unclassified; None without a threshold.
     """
 
     per_class: dict[str, ClassScores]
+    baselines: Baselines
     rejected: Rejected | None = None
 
 
@@ -192,9 +203,12 @@ class Predictor:
         unclassified = None
         if self.reject_below is not None:
             unclassified = rejected(rows.max(1), rows.argmax(1) == truth, self.reject_below)
+        class_scores = per_class(rows, truth, self.classes)
+        counts = {name: scores.n for name, scores in class_scores.items()}
         return Evaluation(
             **evaluate(rows, truth).model_dump(),
-            per_class=per_class(rows, truth, self.classes),
+            per_class=class_scores,
+            baselines=baselines(counts, max(counts, key=counts.__getitem__)),
             rejected=unclassified,
         )
 

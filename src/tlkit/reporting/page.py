@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from tlkit.errors import TlkitError
+from tlkit.evaluation.metrics import Baselines
 from tlkit.experiment.observer import Observer
 from tlkit.experiment.record import PhaseRecord, RunRecord, SplitPredictions
 from tlkit.experiment.results import PhaseResult
@@ -34,6 +35,7 @@ class Report:
     Attributes:
         name: the recipe's.
         phase_results: results of the phases that have ended.
+        baselines: accuracies without looking at the images, or None before the first phase has ended.
         goal: accuracy that the last phase must reach on the test images, or None.
         goal_met: whether it does; None while phases are missing.
         about: a sentence about the images that every reader should know, or nothing.
@@ -50,6 +52,7 @@ class Report:
 
     name: str
     phase_results: Sequence[PhaseResult]
+    baselines: Baselines | None
     goal: float | None
     goal_met: bool | None
     about: str
@@ -106,6 +109,7 @@ def make_report(
     tests = _test_predictions(record.done, missing)
     add_unfinished_phases(record, missing)
     results, data = record.phase_results, record.data
+    baselines = record.results.baselines if record.results and results else None
     last = record.done[-1] if record.done else None
     with (
         observer.progress("drawing examples", MAX_EXAMPLES + MAX_LAYER_PICTURES, "pictures") as tick,
@@ -129,11 +133,14 @@ def make_report(
     return Report(
         name=record.recipe.name,
         phase_results=results,
+        baselines=baselines,
         goal=record.recipe.goal,
         goal_met=record.results.goal_met if record.results else None,
         about=data.about if data else "",
         missing=missing.reasons,
-        accuracies=_draw_accuracies(results, record.recipe.goal, album) if results else None,
+        accuracies=(
+            _draw_accuracies(results, record.recipe.goal, baselines.majority, album) if baselines else None
+        ),
         data=make_data_section(record.images, record.classes, rejected, samples, album),
         phases=make_phases_section(record, views, album),
         results=results_section,
@@ -153,10 +160,12 @@ def _test_predictions(phases: Sequence[PhaseRecord], missing: Missing) -> dict[s
     return tests
 
 
-def _draw_accuracies(results: Sequence[PhaseResult], goal: float | None, album: Album) -> Picture:
+def _draw_accuracies(
+    results: Sequence[PhaseResult], goal: float | None, majority: float, album: Album
+) -> Picture:
     tests = {result.name: result.test for result in results}
     scores = ", ".join(f"{name} {test.accuracy:.3f}" for name, test in tests.items())
-    draw = partial(run_charts.accuracies, tests=tests, goal=goal)
+    draw = partial(run_charts.accuracies, tests=tests, goal=goal, majority=majority)
     height = 1.3 + 0.45 * len(results)
     return album.chart("accuracies", f"Accuracy on the test images: {scores}", draw, width=5.2, height=height)
 

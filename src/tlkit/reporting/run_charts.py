@@ -36,8 +36,13 @@ MAX_MARKED_EPOCHS = 30
 NAME_LENGTH = 18
 
 
-def accuracies(figure: Figure, tests: Mapping[str, Scores], goal: float | None) -> None:
-    """Draws each phase's or run's accuracy on the test images with its 95% interval, and the goal."""
+def accuracies(
+    figure: Figure, tests: Mapping[str, Scores], goal: float | None, majority: float | None = None
+) -> None:
+    """Draws each phase's or run's accuracy on the test images with its 95% interval, and the goal.
+
+    The accuracy of always predicting the majority class is drawn where an interval comes near it.
+    """
     axes = figure.subplots()
     for row, test in enumerate(tests.values()):
         low, high = test.ci95
@@ -51,6 +56,10 @@ def accuracies(figure: Figure, tests: Mapping[str, Scores], goal: float | None) 
     if goal is not None:
         axes.axvline(goal, color=GREY, linestyle="--", linewidth=1)
         axes.annotate(f"goal {goal:.2f}", (goal, -0.85), ha="center", color=INK, fontsize=8)
+    if majority is not None and majority >= axes.get_xlim()[0]:
+        axes.axvline(majority, color=GREY, linestyle=":", linewidth=1)
+        text = f"majority class {majority:.2f}"
+        axes.annotate(text, (majority, len(tests) - 0.5), ha="center", color=INK, fontsize=8)
     axes.set_yticks(range(len(tests)), [shortened(name) for name in tests])
     axes.set_ylim(len(tests) - 0.4, -1.2)
     axes.set_xlabel("accuracy on the test images, with 95% interval")

@@ -15,7 +15,8 @@ class EpochMetrics:
         epoch: its number, counted from 1.
         train_loss: mean loss of the training images; with class weights, each counts as much as its class
             weighs.
-        val_loss: cross-entropy on the validation images.
+        val_loss: cross-entropy on the validation images, before temperature scaling; the log loss in
+            results.json is the one after.
         val_accuracy: accuracy on the validation images, 0 to 1.
         lr: learning rate of the first parameter group.
         seconds: duration, validation included.

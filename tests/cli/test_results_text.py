@@ -1,0 +1,125 @@
+"""The closing text of a run on a terminal of 80 columns."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from tlkit.cli.results_text import print_results
+from tlkit.evaluation.metrics import baselines, evaluate
+from tlkit.experiment.plan import ClassImages, DataSummary
+from tlkit.experiment.results import (
+    FeatureUse,
+    ParameterCounts,
+    PhaseResult,
+    PhaseSeconds,
+    Results,
+    Versus,
+)
+
+EQUAL = {"cat": 2500, "dog": 2500}
+UNEQUAL = {"glass": 6, "metal": 2, "paper": 18, "trash": 1}
+
+
+class Terminal(io.StringIO):
+    """A terminal without colours, which rich takes to have 80 columns."""
+
+    def isatty(self) -> bool:
+        """Says that it is a terminal."""
+        return True
+
+
+def make_results(names: Sequence[str], counts: dict[str, int]) -> Results:
+    """Makes results of phases that predict every image as the largest class."""
+    labels = np.repeat(range(len(counts)), list(counts.values()))
+    largest = max(counts, key=counts.__getitem__)
+    test = evaluate(np.eye(len(counts))[np.full(len(labels), list(counts).index(largest))], labels)
+    phases = [
+        PhaseResult(
+            name=name,
+            epochs=100,
+            best_epoch=100,
+            stopped=None,
+            parameters=ParameterCounts(trainable=1, frozen=1),
+            features=FeatureUse(cached=True, computed=1, reused=0, size=0, why_not=None),
+            seconds=PhaseSeconds(total=3559, features=0, training=3559, evaluation=0),
+            temperature=1.0,
+            val=test,
+            test=test,
+            versus=(Versus(phase=names[index - 1], gained=0, lost=0, p=1.0),) if index else (),
+        )
+        for index, name in enumerate(names)
+    ]
+    per_class = {name: ClassImages(train=count, val=count, test=count) for name, count in counts.items()}
+    total = sum(counts.values())
+    return Results(
+        schema_version=1,
+        recipe="recipe",
+        classes=tuple(counts),
+        goal=0.8,
+        goal_met=False,
+        data=DataSummary(
+            train=total, val=total, test=total, per_class=per_class, unlabelled=0, rejected=(), about=""
+        ),
+        baselines=baselines(counts, largest),
+        phases=tuple(phases),
+    )
+
+
+def printed(results: Results, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Returns the lines that a terminal of 80 columns shows."""
+    terminal = Terminal()
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr("sys.stdout", terminal)
+    print_results(results)
+    return [line.rstrip() for line in terminal.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize("counts", [EQUAL, UNEQUAL], ids=["equal", "unequal"])
+@pytest.mark.parametrize("count", [2, 12])
+def test_nothing_is_wrapped_or_cut_at_80_columns(
+    count: int, counts: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"bottleneck-{number}" for number in range(1, count + 1)]
+    results = make_results(names, counts)
+    lines = printed(results, monkeypatch)
+    assert max(map(len, lines)) <= 80
+    test = results.phases[0].test
+    low, high = test.ci95
+    cells = [f"{test.accuracy:.3f}", f"{low:.3f}–{high:.3f}"]
+    if counts is UNEQUAL:
+        cells.append("0.250")
+    cells += ["100 of 100", "59 min 19 s"]
+    rows = [line.split("   ") for line in lines if "100 of 100" in line]
+    assert [[cell.strip() for cell in row if cell.strip()] for row in rows] == [
+        [name, *cells] for name in names
+    ]
+    gains = [line for line in lines if "points over" in line]
+    assert gains[0] == "bottleneck-2: +0.0 points over bottleneck-1 (p = 1)"
+    assert len(gains) == count - 1
+
+
+def test_a_long_name_is_folded_and_the_numbers_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "fine-tune-the-last-two-blocks-with-a-smaller-learning-rate"
+    lines = printed(make_results([name], UNEQUAL), monkeypatch)
+    table = [line for line in lines if line.startswith(" ")]
+    assert max(map(len, table)) <= 80
+    (first,) = [line for line in table if "100 of 100" in line]
+    assert first.endswith("   0.478–0.814       0.250   100 of 100   59 min 19 s")
+    rows = table[table.index(first) :]
+    assert "".join(row[: first.index("0.667")].strip() for row in rows) == name
+
+
+def test_of_unequal_classes_the_text_says_what_to_look_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = printed(make_results(["bottleneck"], UNEQUAL), monkeypatch)
+    assert lines[-4:] == [
+        "Baselines: 0.250 by chance, 0.667 by always predicting paper.",
+        "The classes are unequal: 18 test images of paper, 1 of trash.",
+        "Look at balanced accuracy, which counts them equally: 0.250 (macro F1 0.200).",
+        "The goal of 0.80 is missed: 0.667 after bottleneck.",
+    ]
+    assert "balanced" not in "\n".join(printed(make_results(["bottleneck"], EQUAL), monkeypatch))
