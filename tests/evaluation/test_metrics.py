@@ -15,6 +15,7 @@ from tlkit.evaluation.metrics import (
     ClassScores,
     Scores,
     TestScores,
+    balanced_accuracy,
     calibration_bins,
     evaluate,
     per_class,
@@ -65,6 +66,13 @@ def wilson(correct: int, n: int) -> list[float]:
 
 
 @pytest.mark.parametrize("classes", [2, 4])
+def test_balanced_accuracy_is_the_mean_recall_of_the_classes_with_images() -> None:
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    assert balanced_accuracy(np.array([0, 0, 1, 1, 0, 2]), labels) == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
+    # a class without images may be predicted; scikit-learn would warn
+    assert balanced_accuracy(np.array([0, 0, 0, 3, 3, 3]), labels) == pytest.approx(1 / 3)
+
+
 def test_every_score_of_a_test_set(classes: int) -> None:
     probabilities, labels = make_predictions(classes)
     scores = evaluate(probabilities, labels)

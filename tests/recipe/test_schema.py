@@ -39,7 +39,7 @@ Write = Callable[..., Path]
         (
             "epochs = 5",
             "qqq = 2",
-            ["training.qqq: is unknown; known here: batch_size, class_weights, epochs, "],
+            ["training.qqq: is unknown; known here: batch_size, class_weights, clip_grad, "],
         ),
         ("seed = 4", "sede = 4", ["sede: is unknown (did you mean 'seed'?)"]),
         ("seed = 4", "seed = 4.0", ["seed: must be a whole number, and is 4.0"]),

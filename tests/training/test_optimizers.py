@@ -39,18 +39,27 @@ def test_only_trainable_parameters_are_optimised() -> None:
 
 def test_without_a_schedule_the_learning_rate_is_constant() -> None:
     optimizer = make_optimizer(nn.Linear(2, 2), PartSpec(name="sgd", options={"lr": 0.1}))
-    assert make_schedule(optimizer, None, epochs=5) is None
+    assert make_schedule(optimizer, None, epochs=5, steps=3) is None
+    assert optimizer.param_groups[0]["lr"] == 0.1
 
 
 @pytest.mark.parametrize(
     ("name", "options", "key", "message"),
     [
-        ("adamw", {"layer_decay": 0.7}, "layer_decay", "has no effect here yet"),
-        ("adamw", {"layer_decay_min_scale": 0.1}, "layer_decay_min_scale", "has no effect here yet"),
-        ("adamw", {"layer_decay_no_opt_scale": 0.1}, "layer_decay_no_opt_scale", "has no effect here yet"),
-        ("adamw", {"param_group_fn": "f"}, "param_group_fn", "has no effect here yet"),
-        ("muon", {"fallback_list": ["head"]}, "fallback_list", "has no effect here yet"),
-        ("muon", {"fallback_no_weight_decay": True}, "fallback_no_weight_decay", "has no effect here yet"),
+        ("adamw", {"layer_decay": 0.0}, "layer_decay", "must be above 0 and at most 1, and is 0"),
+        ("adamw", {"layer_decay": 1.5}, "layer_decay", "must be above 0 and at most 1, and is 1.5"),
+        ("adamw", {"layer_decay": "0.7"}, "layer_decay", "must be a number, not '0.7'"),
+        ("adamw", {"layer_decay_min_scale": 0.1}, "layer_decay_min_scale", "no effect without layer_decay"),
+        (
+            "adamw",
+            {"layer_decay": 0.5, "layer_decay_min_scale": 2},
+            "layer_decay_min_scale",
+            "must be 0 to 1, and is 2",
+        ),
+        ("adamw", {"layer_decay_no_opt_scale": 0.1}, "layer_decay_no_opt_scale", "has no effect here"),
+        ("adamw", {"param_group_fn": "f"}, "param_group_fn", "has no effect here"),
+        ("muon", {"fallback_list": ["head"]}, "fallback_list", "has no effect here"),
+        ("muon", {"fallback_no_weight_decay": True}, "fallback_no_weight_decay", "has no effect here"),
         ("adamw", {"momentum": 0.9}, "momentum", "has no effect on adamw"),
         ("sgd", {"eps": 1e-8}, "eps", "has no effect on sgd"),
         ("sgd", {"betas": [0.9, 0.99]}, "betas", "has no effect on sgd"),
@@ -119,7 +128,6 @@ def test_the_options_of_a_schedule_are_those_that_change_its_rates(name: str) ->
         "stable_timescale": 2.0,
         "decay_fn": "linear",
         "plateau_mode": "min",
-        "updates_per_epoch": 3,
         "warmup_epochs": 2,
         "noise": 0.1,
     }
@@ -128,11 +136,11 @@ def test_the_options_of_a_schedule_are_those_that_change_its_rates(name: str) ->
 
     def rates(options: dict[str, Any]) -> list[float]:
         optimizer = make_optimizer(nn.Linear(2, 2), PartSpec(name="sgd", options={"lr": 0.1}))
-        schedule = make_schedule(optimizer, PartSpec(name=name, options=options), 8)
+        schedule = make_schedule(optimizer, PartSpec(name=name, options=options), 8, steps=1)
         assert schedule is not None
         values = []
-        for epoch in range(8):
-            schedule.step(epoch)
+        for step in range(8):
+            schedule.step_update(step)
             values.append(optimizer.param_groups[0]["lr"])
         return values
 

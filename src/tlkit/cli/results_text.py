@@ -71,13 +71,14 @@ def print_comparison(comparison: Comparison) -> None:
 
 def _result_row(result: PhaseResult) -> tuple[str, ...]:
     test = result.test
+    by = "" if result.monitor == "accuracy" else f" by {result.monitor.replace('_', ' ')}"
     return (
         result.name,
         f"{test.accuracy:.3f}",
         _interval(test),
         f"{test.correct:,} of {test.n:,}",
         result.versus[0].describe(test.n) if result.versus else "",
-        f"{result.best_epoch} of {result.epochs}" if result.epochs else "–",
+        f"{result.best_epoch} of {result.epochs}{by}" if result.epochs else "–",
         f"{result.seconds.total:,.0f}",
     )
 

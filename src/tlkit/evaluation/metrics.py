@@ -150,6 +150,19 @@ def summary(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> Sc
     )
 
 
+def balanced_accuracy(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
+    """Computes the mean recall of the classes that have images, `sklearn.metrics.balanced_accuracy_score`.
+
+    Args:
+        predicted: predicted classes, ``(N,)``.
+        labels: true classes, ``(N,)``.
+    """
+    from sklearn.metrics import recall_score
+
+    # balanced_accuracy_score itself warns where a class without images is predicted
+    return float(recall_score(labels, predicted, labels=np.unique(labels), average="macro"))
+
+
 def per_class(
     probabilities: NDArray[np.float64], labels: NDArray[np.int64], classes: Sequence[str]
 ) -> dict[str, ClassScores]:
