@@ -92,6 +92,14 @@ Write = Callable[..., Path]
             "preprocess = { siz = 2 }",
             ["phase.fine-tune.preprocess.siz: is unknown (did you mean"],
         ),
+        ("epochs = 5", "ema = 1.0", ["training.ema: must be less than 1, and is 1.0"]),
+        ("epochs = 5", "label_smoothing = -0.1", ["training.label_smoothing: must be greater than or equal"]),
+        ("epochs = 2", "clip_grad = -1", ["phase.fine-tune.clip_grad: must be greater than or equal to 0"]),
+        (
+            "epochs = 2",
+            'monitor = "f1"',
+            ["phase.fine-tune.monitor: must be 'accuracy', 'balanced_accuracy' or 'loss', and is"],
+        ),
         (
             "epochs = 2",
             'statistics = "off"',
