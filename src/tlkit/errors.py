@@ -7,7 +7,7 @@
     ├── WeightsError        weights that cannot be downloaded, read or loaded
     ├── FetchError          a download that fails, or is not the expected file
     ├── StoreError          the feature store cannot be read or written
-    ├── TrainingError       training whose loss is not finite
+    ├── TrainingError       training that is impossible, or whose loss is not finite
     ├── ExportError         a classifier that cannot be exported
     ├── ReportError         a page or picture that cannot be written
     └── RunFolderError      a run folder or model folder that cannot be used as requested
@@ -62,7 +62,7 @@ class StoreError(TlkitError):
 
 
 class TrainingError(TlkitError):
-    """Training whose loss is not finite."""
+    """Training that is impossible, or whose loss is not finite."""
 
 
 class ExportError(TlkitError):

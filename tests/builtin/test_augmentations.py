@@ -103,6 +103,48 @@ def test_the_fixed_steps_come_first_and_their_result_replaces_the_image(photos: 
     assert np.array_equal(step(image=small)["image"], small)
 
 
+def test_erasing_replaces_a_rectangle_by_the_mean_colour_in_a_fraction_of_images() -> None:
+    black = np.zeros((200, 200, 3), np.uint8)
+    options = {"flip": False, "colour": 0.0, "erase": 0.5}
+    preprocess = PREPROCESS.override({"mean": (0.485, 0.456, 0.406)})
+    transform = REGISTRY.make("augmentation", "standard", options, preprocess)
+    mean = [124, 116, 104]
+    areas = []
+    for seed in range(200):
+        erased = (draw(transform, black, seed) == mean).all(-1)
+        rows, columns = np.flatnonzero(erased.any(1)), np.flatnonzero(erased.any(0))
+        areas.append(erased.mean())
+        if erased.any():
+            assert erased[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+            assert erased.sum() == len(rows) * len(columns)
+            assert 0.25 < len(columns) / len(rows) < 4
+    some = [area for area in areas if area]
+    assert 70 < len(some) < 130
+    assert 0.015 < min(some) < 0.06
+    assert 0.25 < max(some) < 0.35
+    plain = REGISTRY.make("augmentation", "standard", {"colour": 0.0}, PREPROCESS)
+    assert not any(draw(plain, black, seed).any() for seed in range(20))
+
+
+def test_a_random_crop_is_a_part_of_the_image_of_the_areas_and_ratios_asked_for() -> None:
+    """The image's pixels hold their own position, so that a crop tells where it is from."""
+    rows, columns = np.mgrid[0:96, 0:96].astype(np.uint8) * 2
+    image = np.stack([rows, columns, rows], -1)
+    options = {"scale": (0.2, 0.6), "ratio": (0.5, 2.0), "flip": False, "colour": 0.0}
+    transform = REGISTRY.make("augmentation", "standard", options, PREPROCESS)
+    heights, widths = [], []
+    for seed in range(150):
+        crop = draw(transform, image, seed).astype(float) / 2
+        heights.append(np.ptp(crop[..., 0]) + 1)
+        widths.append(np.ptp(crop[..., 1]) + 1)
+    areas = np.multiply(heights, widths) / 96**2
+    ratios = np.divide(widths, heights)
+    assert 0.17 < areas.min() < 0.27
+    assert 0.5 < areas.max() < 0.65
+    assert 0.45 < ratios.min() < 0.65
+    assert 1.6 < ratios.max() < 2.2
+
+
 def test_steps_after_a_random_step_are_not_fixed() -> None:
     import albumentations as A
 

@@ -242,3 +242,10 @@ def test_undefined_scores_of_a_class_are_none() -> None:
     assert scores["b"] == ClassScores(n=0, precision=0.0, recall=None, f1=0.0)  # predicted, without an image
     assert scores["c"] == ClassScores(n=1, precision=None, recall=0.0, f1=0.0)  # never predicted
     assert scores["d"] == ClassScores(n=0, precision=None, recall=None, f1=None)  # neither
+
+
+def test_balanced_accuracy_is_the_mean_recall_of_the_classes_with_images() -> None:
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    assert balanced_accuracy(np.array([0, 0, 1, 1, 0, 2]), labels) == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
+    # a class without images may be predicted; scikit-learn would warn
+    assert balanced_accuracy(np.array([0, 0, 0, 3, 3, 3]), labels) == pytest.approx(1 / 3)

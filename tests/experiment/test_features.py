@@ -20,6 +20,30 @@ def test_cached_features_change_no_result(kind: str, run: Runner) -> None:
     assert whole.results.phases[1].features.computed == 0
 
 
+def test_cached_features_change_no_result_of_what_fine_tuning_can_do(run: Runner) -> None:
+    """Mixup, averaged weights and so on, and the drop path of the transformer."""
+    options = {
+        "training.mixup": 0.4,
+        "training.label_smoothing": 0.1,
+        "training.ema": 0.9,
+        "training.clip_grad": 0.5,
+        "training.optimizer": {"name": "adamw", "lr": 1e-3, "layer_decay": 0.6},
+        "training.schedule": {"name": "cosine", "warmup_epochs": 1},
+        "training.monitor": "loss",
+    }
+    cached = run("transformer", overrides=options)
+    whole = run("transformer", overrides={**options, "features.cache": False})
+    for phase in ("bottleneck", "fine-tune"):
+        for one, other in zip(history(cached, phase), history(whole, phase), strict=True):
+            for column in ("train_loss", "val_loss", "lr"):
+                assert one[column] == pytest.approx(other[column], rel=1e-4)
+        assert predictions(cached, phase) == predictions(whole, phase)
+    result = cached.results.phases[0]
+    losses = [row["val_loss"] for row in history(cached, "bottleneck")]
+    assert (result.monitor, result.best_value) == ("loss", min(losses))
+    assert result.best_epoch == losses.index(min(losses)) + 1
+
+
 def test_another_head_rate_and_seed_reuse_every_feature(run: Runner) -> None:
     first = run()
     features = [phase.features for phase in first.results.phases]

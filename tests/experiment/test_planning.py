@@ -11,6 +11,7 @@ from networks import REGISTRY, classifier, partitioned
 from small_runs import Runner, predictions, train_losses
 
 import tlkit
+from tlkit.errors import RecipeError
 from tlkit.experiment.estimate import Estimate
 from tlkit.experiment.planning import prepare_phases
 from tlkit.experiment.prepared_phase import PreparedPhase
@@ -141,3 +142,32 @@ def test_a_phase_that_fails_is_back_on_the_cpu(fine_tuning: PreparedPhase) -> No
     with pytest.raises(KeyboardInterrupt), fine_tuning.on_device():
         raise KeyboardInterrupt
     assert fine_tuning.network is on_cpu
+
+
+def test_cutmix_is_refused_where_features_are_trained_on(few_photos: Path) -> None:
+    def prepare(**phase: object) -> PreparedPhase:
+        tables = {
+            "name": "cut",
+            "data": {"source": "catsdogs", "root": str(few_photos)},
+            "backbone": {"name": "test_resnet", "weights": "none"},
+            "preprocess": {"size": 64},
+            "training": {"cutmix": 1.0, "mixup": 0.2},
+            "phase": [{"name": "only", **phase}],
+        }
+        recipe = make_recipe(tables)
+        return prepare_phases(recipe, recipe.phases, ["cat", "dog"], REGISTRY, torch.device("cpu"))[0]
+
+    for policy, where in (
+        ("backbone", "behind the backbone"),
+        ({"name": "all-but-last-blocks", "blocks": 1}, "in front of layer4"),
+    ):
+        with pytest.raises(RecipeError) as caught:
+            prepare(freeze=policy)
+        (problem,) = caught.value.problems
+        assert problem.startswith("phase.only.cutmix: cuts pieces out of images, but this phase trains on")
+        assert f"features ({where}): set cutmix = 0" in problem
+        with pytest.raises(RecipeError):  # not a matter of caching
+            prepare(freeze=policy, features={"cache": False})
+    assert not prepare(freeze="nothing").network.boundaries
+    assert prepare(freeze="backbone", cutmix=0.0).phase.training.mixup == 0.2
+    assert not prepare(freeze="backbone", epochs=0).trains

@@ -105,7 +105,7 @@ def test_an_interrupted_phase_has_its_epochs_from_the_log(run_copy: Path) -> Non
     (run_copy / "phases" / "fine-tune" / "history.csv").unlink()
     (run_copy / "phases" / "fine-tune" / "predictions.csv").unlink()
     # resumed from a checkpoint, the second epoch is trained again
-    again = EpochMetrics(2, 0.1, 0.2, 0.3, 0.4, 0.5)
+    again = EpochMetrics(2, 0.1, 0.2, 0.3, 0.35, 0.4, 0.5)
     append_event(run_copy / "log.jsonl", EpochEnded(phase="fine-tune", metrics=again))
     record = RunRecord(run_copy)
     assert [phase.name for phase in record.done] == ["bottleneck"]
@@ -152,7 +152,7 @@ def test_a_log_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_events(log) == []
     events: list[AnyEvent] = [
         PhaseStarted(phase="zwölf"),
-        EpochEnded(phase="zwölf", metrics=EpochMetrics(1, 1.5, 0.5, 0.5, 0.1, 2.0)),
+        EpochEnded(phase="zwölf", metrics=EpochMetrics(1, 1.5, 0.5, 0.5, 0.5, 0.1, 2.0)),
         PluginFailed(hook="tlkit_run_ended", problem="two\nlines of a problem, and a line separator: \u2028"),
         RunEnded(goal_met=None),
     ]

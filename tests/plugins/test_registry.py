@@ -146,7 +146,7 @@ def test_an_observer_that_raises_does_not_stop_the_others(install: Install) -> N
     install("a", OBSERVER.format(action="raise SystemExit(1)"))
     install("b", OBSERVER.format(action="1 / 0"))
     install("c", OBSERVER.format(action="pass"))
-    metrics = EpochMetrics(3, train_loss=1.0, val_loss=1.0, val_accuracy=0.5, lr=0.1, seconds=1.0)
+    metrics = EpochMetrics(3, 1.0, 1.0, 0.5, 0.5, lr=0.1, seconds=1.0)
     failures = load_registry([]).notify(
         "tlkit_epoch_ended", run="run", phase="phase", epoch=3, metrics=metrics
     )

@@ -39,7 +39,7 @@ Write = Callable[..., Path]
         (
             "epochs = 5",
             "qqq = 2",
-            ["training.qqq: is unknown; known here: batch_size, class_weights, epochs, "],
+            ["training.qqq: is unknown; known here: batch_size, class_weights, clip_grad, "],
         ),
         ("seed = 4", "sede = 4", ["sede: is unknown (did you mean 'seed'?)"]),
         ("seed = 4", "seed = 4.0", ["seed: must be a whole number, and is 4.0"]),
@@ -91,6 +91,14 @@ Write = Callable[..., Path]
             "epochs = 2",
             "preprocess = { siz = 2 }",
             ["phase.fine-tune.preprocess.siz: is unknown (did you mean"],
+        ),
+        ("epochs = 5", "ema = 1.0", ["training.ema: must be less than 1, and is 1.0"]),
+        ("epochs = 5", "label_smoothing = -0.1", ["training.label_smoothing: must be greater than or equal"]),
+        ("epochs = 2", "clip_grad = -1", ["phase.fine-tune.clip_grad: must be greater than or equal to 0"]),
+        (
+            "epochs = 2",
+            'monitor = "f1"',
+            ["phase.fine-tune.monitor: must be 'accuracy', 'balanced_accuracy' or 'loss', and is"],
         ),
         (
             "epochs = 2",

@@ -61,6 +61,8 @@ def result(epochs: int, computed: int, cached: bool = True) -> PhaseResult:
         name="phase",
         epochs=epochs,
         best_epoch=epochs,
+        monitor="accuracy",
+        best_value=0.5,
         stopped=None,
         parameters=ParameterCounts(trainable=1, frozen=1),
         features=FeatureUse(cached=cached, computed=computed, reused=0, size=0, why_not=None),

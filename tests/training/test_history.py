@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from tlkit.recipe.schema import Monitor
 from tlkit.training.history import EpochMetrics, History, ValidationScores
 
 
-def epoch(number: int, accuracy: float, loss: float) -> EpochMetrics:
-    return EpochMetrics(number, train_loss=1.0, val_loss=loss, val_accuracy=accuracy, lr=0.1, seconds=1.0)
+def epoch(number: int, accuracy: float, loss: float, balanced: float = 0.5) -> EpochMetrics:
+    return EpochMetrics.of(number, 1.0, ValidationScores(loss, accuracy, balanced), lr=0.1, seconds=1.0)
 
 
 def add_all(history: History, scores: list[tuple[float, float]]) -> list[bool]:
@@ -46,7 +47,31 @@ def test_of_equal_epochs_the_first_is_the_best() -> None:
 def test_trained_weights_that_a_phase_starts_from_count_as_an_epoch(
     scores: list[tuple[float, float]], best_epoch: int
 ) -> None:
-    history = History(start=ValidationScores(loss=0.4, accuracy=0.8))
+    history = History(start=ValidationScores(loss=0.4, accuracy=0.8, balanced_accuracy=0.9))
     add_all(history, scores)
     assert history.best_epoch == best_epoch
     assert len(history.epochs) == len(scores)
+
+
+@pytest.mark.parametrize(
+    ("monitor", "best_epoch", "value"),
+    [("accuracy", 1, 0.9), ("balanced_accuracy", 3, 0.8), ("loss", 2, 0.2)],
+)
+def test_the_monitored_score_determines_the_best_epoch(
+    monitor: Monitor, best_epoch: int, value: float
+) -> None:
+    history = History(monitor=monitor)
+    history.add(epoch(1, accuracy=0.9, loss=0.5, balanced=0.6))
+    history.add(epoch(2, accuracy=0.8, loss=0.2, balanced=0.7))
+    history.add(epoch(3, accuracy=0.7, loss=0.6, balanced=0.8))
+    history.add(epoch(4, accuracy=0.6, loss=0.7, balanced=0.8))  # a tie, with a higher loss
+    assert (history.best_epoch, history.best_value) == (best_epoch, value)
+
+
+def test_the_best_value_is_that_of_the_start_until_an_epoch_is_better() -> None:
+    assert History().best_value is None
+    history = History(start=ValidationScores(0.4, 0.8, 0.9), monitor="loss")
+    assert not history.add(epoch(1, accuracy=1.0, loss=0.5))
+    assert (history.best_epoch, history.best_value) == (0, 0.4)
+    assert history.add(epoch(2, accuracy=0.1, loss=0.3))
+    assert (history.best_epoch, history.best_value) == (2, 0.3)

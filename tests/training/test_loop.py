@@ -11,56 +11,19 @@ import numpy as np
 import pytest
 import torch
 from networks import REGISTRY, partitioned, tiny
+from small_training import COMPUTE, TensorFeed, make_inputs, make_network, make_training
 from torch import Tensor, nn
 
-from tlkit.data.feed import Indices, batch_indices
+from tlkit.data.feed import batch_indices
 from tlkit.errors import RecipeError, TrainingError
 from tlkit.model.classifier import Classifier, to_layout
 from tlkit.model.partition import Partition
-from tlkit.recipe.schema import PartSpec, TrainingSpec
-from tlkit.runtime.devices import ComputeConfig, choose_device, compute_config, has_bfloat16
+from tlkit.recipe.schema import PartSpec
+from tlkit.runtime.devices import choose_device, compute_config, has_bfloat16
 from tlkit.training import loop
 from tlkit.training.history import EpochMetrics, ValidationScores
 from tlkit.training.loop import TrainingInputs, class_weights, predict, train, validate
 from tlkit.utils.hashing import seed
-
-COMPUTE = ComputeConfig(torch.device("cpu"), torch.float32)
-
-
-class TensorFeed:
-    """Images that are in memory."""
-
-    def __init__(self, images: Tensor) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def batches(self, order: Indices, size: int, epoch: int) -> Iterator[tuple[Indices, tuple[Tensor, ...]]]:
-        for indices in batch_indices(order, size):
-            yield indices, (self.images[torch.from_numpy(indices)],)
-
-
-def make_network() -> Partition:
-    torch.manual_seed(0)
-    base = tiny(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()), size=8)
-    classifier = Classifier(base, REGISTRY.make("head", "linear", {}, base, ["a", "b"]))
-    return partitioned(classifier, "nothing", size=8)[0]
-
-
-def make_inputs(count: int = 24, *, starts_trained: bool = False) -> TrainingInputs:
-    """Returns images of two classes that differ in brightness."""
-    labels = np.arange(count) % 2
-    images = torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    images += torch.from_numpy(labels).view(-1, 1, 1, 1)
-    feed = TensorFeed(images)
-    return TrainingInputs("head", feed, labels, feed, labels, 2, ("test",), starts_trained)
-
-
-def make_training(**changes: object) -> TrainingSpec:
-    return TrainingSpec(
-        **{"epochs": 8, "batch_size": 8, "optimizer": PartSpec(name="sgd", options={"lr": 0.05}), **changes}
-    )
 
 
 def test_it_trains_and_returns_the_weights_of_the_best_epoch(tmp_path: Path) -> None:
@@ -139,14 +102,73 @@ def test_interrupted_training_resumes_with_the_same_numbers(
         assert torch.equal(resumed.state_dict()[name], value), name
 
 
-def test_a_schedule_changes_the_learning_rate(tmp_path: Path) -> None:
+def test_a_schedule_sets_the_learning_rate_of_each_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the formulas: a linear warm-up of two epochs of three steps, then half a cosine."""
+    rates: list[float] = []
+    step = torch.optim.SGD.step
+
+    def recorded(optimizer: torch.optim.SGD) -> object:
+        rates.append(optimizer.param_groups[0]["lr"])
+        return step(optimizer)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", recorded)
     cosine = PartSpec(name="cosine", options={"warmup_epochs": 2, "warmup_lr": 1e-4})
     training = make_training(schedule=cosine)
     history = train(make_network(), make_inputs(), training, COMPUTE, tmp_path / "resume")
-    rates = [metrics.lr for metrics in history.epochs]
-    assert rates[0] == pytest.approx(1e-4)
-    assert max(rates) == pytest.approx(0.05, rel=0.2)
-    assert rates[-1] < 0.01
+    warm_up = [1e-4 + step * (0.05 - 1e-4) / 6 for step in range(6)]
+    decay = [0.05 * (1 + math.cos(math.pi * step / 24)) / 2 for step in range(6, 24)]
+    assert rates == pytest.approx(warm_up + decay)
+    assert [metrics.lr for metrics in history.epochs] == rates[2::3]
+
+
+def test_label_smoothing_is_torchs_and_validation_has_none(tmp_path: Path) -> None:
+    network, inputs = make_network(), make_inputs()
+    training = make_training(
+        epochs=1, batch_size=24, label_smoothing=0.2, optimizer=PartSpec(name="sgd", options={"lr": 0.0})
+    )
+    network.train()
+    images, labels = inputs.train.images, torch.from_numpy(inputs.train_labels)
+    with torch.no_grad():
+        smoothed = nn.functional.cross_entropy(network(images), labels, label_smoothing=0.2)
+    (metrics,) = train(network, inputs, training, COMPUTE, tmp_path / "resume").epochs
+    assert metrics.train_loss == pytest.approx(float(smoothed))
+    plain = nn.functional.cross_entropy(predict(network, inputs.val, 8, COMPUTE), labels)
+    assert metrics.val_loss == pytest.approx(float(plain))
+
+
+@pytest.mark.parametrize("clip_grad", [0.0, 0.01, 1e6])
+def test_gradients_are_clipped_by_their_norm(clip_grad: float, tmp_path: Path) -> None:
+    network = make_network()
+    before = [value.detach().clone() for value in network.parameters()]
+    training = make_training(
+        epochs=1,
+        batch_size=24,
+        clip_grad=clip_grad,
+        optimizer=PartSpec(name="momentum", options={"lr": 1.0, "momentum": 0.0}),
+    )
+    train(network, make_inputs(), training, COMPUTE, tmp_path / "resume")
+    steps = [
+        (value.detach() - old).flatten() for value, old in zip(network.parameters(), before, strict=True)
+    ]
+    norm = float(torch.cat(steps).norm())  # of the gradient, at a rate of 1
+    assert norm == pytest.approx(0.01, rel=1e-4) if clip_grad == 0.01 else norm > 0.1
+
+
+@pytest.mark.parametrize("monitor", ["accuracy", "balanced_accuracy", "loss"])
+def test_the_kept_weights_are_those_of_the_best_monitored_epoch(monitor: str, tmp_path: Path) -> None:
+    network, inputs = make_network(), make_inputs()
+    labels = np.arange(24) % 4 // 3  # three of the first class for one of the second
+    inputs = dataclasses.replace(inputs, val_labels=labels)
+    history = train(network, inputs, make_training(monitor=monitor), COMPUTE, tmp_path / "resume")
+    kept = validate(network, inputs, make_training(), COMPUTE)
+    assert history.best_value == pytest.approx(getattr(kept, monitor))
+    column = [getattr(metrics.scores, monitor) for metrics in history.epochs]
+    assert history.best_value == (min if monitor == "loss" else max)(column)
+    predicted = predict(network, inputs.val, 8, COMPUTE).argmax(1).numpy()
+    recalls = [(predicted[labels == label] == label).mean() for label in (0, 1)]
+    assert kept.balanced_accuracy == pytest.approx(np.mean(recalls))
 
 
 def test_training_whose_loss_is_not_finite_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +188,7 @@ def test_training_whose_loss_is_not_finite_stops(tmp_path: Path, monkeypatch: py
 def test_a_validation_loss_that_is_not_finite_ends_a_phase(
     loss: float, starts_trained: bool, when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "validate", lambda *_: ValidationScores(loss, 0.5))
+    monkeypatch.setattr(loop, "validate", lambda *_: ValidationScores(loss, 0.5, 0.5))
     inputs = make_inputs(starts_trained=starts_trained)
     with pytest.raises(TrainingError, match=f"phase 'head', {when}: the validation loss is {loss}"):
         train(make_network(), inputs, make_training(), COMPUTE, tmp_path / "resume")
@@ -203,7 +225,7 @@ def test_the_training_loss_is_a_mean_of_images_weighed_by_class(class_weighting:
 
 
 def test_scores_are_those_of_the_main_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    main = ValidationScores(loss=0.25, accuracy=0.75)
+    main = ValidationScores(loss=0.25, accuracy=0.75, balanced_accuracy=0.5)
     monkeypatch.setattr(loop, "broadcast_from_main", lambda _: main)
     assert validate(make_network(), make_inputs(), make_training(), COMPUTE) is main
 

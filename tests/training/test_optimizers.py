@@ -6,8 +6,11 @@ import math
 from typing import Any
 
 import pytest
+import torch
+from networks import REGISTRY, classifier, partitioned, tiny
 from torch import nn
 
+from tlkit.model.classifier import Classifier
 from tlkit.recipe.schema import PartSpec
 from tlkit.training.optimizers import (
     SCHEDULES,
@@ -39,18 +42,27 @@ def test_only_trainable_parameters_are_optimised() -> None:
 
 def test_without_a_schedule_the_learning_rate_is_constant() -> None:
     optimizer = make_optimizer(nn.Linear(2, 2), PartSpec(name="sgd", options={"lr": 0.1}))
-    assert make_schedule(optimizer, None, epochs=5) is None
+    assert make_schedule(optimizer, None, epochs=5, steps=3) is None
+    assert optimizer.param_groups[0]["lr"] == 0.1
 
 
 @pytest.mark.parametrize(
     ("name", "options", "key", "message"),
     [
-        ("adamw", {"layer_decay": 0.7}, "layer_decay", "has no effect here yet"),
-        ("adamw", {"layer_decay_min_scale": 0.1}, "layer_decay_min_scale", "has no effect here yet"),
-        ("adamw", {"layer_decay_no_opt_scale": 0.1}, "layer_decay_no_opt_scale", "has no effect here yet"),
-        ("adamw", {"param_group_fn": "f"}, "param_group_fn", "has no effect here yet"),
-        ("muon", {"fallback_list": ["head"]}, "fallback_list", "has no effect here yet"),
-        ("muon", {"fallback_no_weight_decay": True}, "fallback_no_weight_decay", "has no effect here yet"),
+        ("adamw", {"layer_decay": 0.0}, "layer_decay", "must be above 0 and at most 1, and is 0"),
+        ("adamw", {"layer_decay": 1.5}, "layer_decay", "must be above 0 and at most 1, and is 1.5"),
+        ("adamw", {"layer_decay": "0.7"}, "layer_decay", "must be a number, not '0.7'"),
+        ("adamw", {"layer_decay_min_scale": 0.1}, "layer_decay_min_scale", "no effect without layer_decay"),
+        (
+            "adamw",
+            {"layer_decay": 0.5, "layer_decay_min_scale": 2},
+            "layer_decay_min_scale",
+            "must be 0 to 1, and is 2",
+        ),
+        ("adamw", {"layer_decay_no_opt_scale": 0.1}, "layer_decay_no_opt_scale", "has no effect here"),
+        ("adamw", {"param_group_fn": "f"}, "param_group_fn", "has no effect here"),
+        ("muon", {"fallback_list": ["head"]}, "fallback_list", "has no effect here"),
+        ("muon", {"fallback_no_weight_decay": True}, "fallback_no_weight_decay", "has no effect here"),
         ("adamw", {"momentum": 0.9}, "momentum", "has no effect on adamw"),
         ("sgd", {"eps": 1e-8}, "eps", "has no effect on sgd"),
         ("sgd", {"betas": [0.9, 0.99]}, "betas", "has no effect on sgd"),
@@ -119,7 +131,6 @@ def test_the_options_of_a_schedule_are_those_that_change_its_rates(name: str) ->
         "stable_timescale": 2.0,
         "decay_fn": "linear",
         "plateau_mode": "min",
-        "updates_per_epoch": 3,
         "warmup_epochs": 2,
         "noise": 0.1,
     }
@@ -128,13 +139,106 @@ def test_the_options_of_a_schedule_are_those_that_change_its_rates(name: str) ->
 
     def rates(options: dict[str, Any]) -> list[float]:
         optimizer = make_optimizer(nn.Linear(2, 2), PartSpec(name="sgd", options={"lr": 0.1}))
-        schedule = make_schedule(optimizer, PartSpec(name=name, options=options), 8)
+        schedule = make_schedule(optimizer, PartSpec(name=name, options=options), 8, steps=1)
         assert schedule is not None
         values = []
-        for epoch in range(8):
-            schedule.step(epoch)
+        for step in range(8):
+            schedule.step_update(step)
             values.append(optimizer.param_groups[0]["lr"])
         return values
 
     changing = {key for key, value in others.items() if rates({**base, key: value}) != rates(base)}
     assert changing == {*SCHEDULES[name], "warmup_epochs", "noise"}
+
+
+#: Networks and their options. timm has the last norm or convolution of most in one layer with the head.
+LAYERED = {
+    "test_convnext": {},
+    "test_vit": {},
+    "resnet18": {},
+    "mobilenetv3_small_050": {},
+    "swin_tiny_patch4_window7_224": {"features": "map"},  # wrapped, since its channels are last
+}
+
+
+def rates(optimizer: torch.optim.Optimizer) -> dict[int, float]:
+    """Returns the learning rate of each parameter, by its identity."""
+    return {id(value): group["lr"] for group in optimizer.param_groups for value in group["params"]}
+
+
+@pytest.mark.parametrize(("name", "scheduled"), [("resnet18", True), *((name, False) for name in LAYERED)])
+def test_the_rates_of_layers_are_those_that_timm_gives_its_own_network(name: str, scheduled: bool) -> None:
+    import timm
+    from timm.optim import create_optimizer_v2
+    from timm.scheduler import create_scheduler_v2
+
+    options = {"lr": 0.1, "layer_decay": 0.7, "weight_decay": 0.05}
+    model = timm.create_model(name, num_classes=3)
+    theirs = create_optimizer_v2(model, opt="adamw", **options)
+    # timm leaves the scale to its schedules; this one is constant
+    create_scheduler_v2(theirs, sched="step", decay_rate=1.0)[0].step(0)
+    expected = rates(theirs)
+
+    base = REGISTRY.make("backbone", name, {"weights": "none", **LAYERED[name]})
+    network = partitioned(
+        Classifier(base, REGISTRY.make("head", "linear", {}, base, ["a", "b", "c"])),
+        "nothing",
+        size=base.preprocess.size,
+    )[0]
+    part = PartSpec(name="adamw", options=options)
+    assert not optimizer_problems(part.name, part.options)
+    ours = make_optimizer(network, part)
+    step = PartSpec(name="step", options={"decay_rate": 1.0}) if scheduled else None
+    if schedule := make_schedule(ours, step, epochs=2, steps=2):
+        schedule.step_update(3)
+    found = rates(ours)
+    own = {
+        name.removeprefix("classifier.backbone.").removeprefix("net."): value
+        for name, value in network.named_parameters()
+    }
+    compared = 0
+    for name, value in model.named_parameters():
+        if name in own:
+            assert found[id(own[name])] == pytest.approx(expected[id(value)]), name
+            compared += 1
+    last = model.get_classifier()
+    for value in network.classifier.head.parameters():
+        assert found[id(value)] == pytest.approx(expected[id(last.weight)]) == pytest.approx(0.1)
+    assert compared >= len(own) - 2
+    assert len(set(found.values())) > 4
+
+
+def test_layers_are_blocks_where_a_backbone_says_nothing_else() -> None:
+    blocks = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)
+    base = tiny(nn.Sequential(*blocks), size=8)
+    network = Classifier(base, REGISTRY.make("head", "linear", {}, base, ["a", "b"]))
+    options = {"lr": 1.0, "layer_decay": 0.5, "layer_decay_min_scale": 0.3}
+    optimizer = make_optimizer(
+        partitioned(network, "nothing", size=8)[0], PartSpec(name="sgd", options=options)
+    )
+    make_schedule(optimizer, None, epochs=1, steps=1)
+    first, _, second = network.backbone
+    found = rates(optimizer)
+    assert [found[id(layer.weight)] for layer in (first, second)] == [0.3, 0.5]
+    assert {found[id(value)] for value in network.head.parameters()} == {1.0}
+
+
+def test_frozen_layers_count_but_are_not_optimised() -> None:
+    """The rate of the last block is the same, whatever is trainable in front of it."""
+
+    def rate(policy: str, **options: int) -> float:
+        network, _ = partitioned(classifier("residual"), policy, **options)
+        part = PartSpec(name="sgd", options={"lr": 1.0, "layer_decay": 0.5})
+        optimizer = make_optimizer(network, part)
+        make_schedule(optimizer, None, epochs=1, steps=1)
+        found = rates(optimizer)
+        assert set(found) == {id(value) for value in network.parameters() if value.requires_grad}
+        return found[id(network.classifier.backbone.layer4[1].conv1.weight)]
+
+    assert rate("nothing") == rate("all-but-last-blocks", blocks=1) == 0.5
+
+
+@pytest.mark.parametrize("name", ["adafactor", "cadafactor"])
+def test_an_optimiser_without_a_rate_of_its_own_needs_one(name: str) -> None:
+    assert optimizer_problems(name, {}) == [("lr", f"is missing, and timm's {name} has no default")]
+    assert not optimizer_problems(name, {"lr": 0.01})

@@ -150,8 +150,9 @@ def random_crop(
     ratio: tuple[float, float],
     flip: bool,
     colour: float,
+    erase: float,
 ) -> Augmentation:
-    """Makes a random resized crop, then the flip and the colour jitter that are asked for."""
+    """Makes a random resized crop, then the flip, the colour jitter and the erasing that are asked for."""
     # the smallest crop of the shrunk image is then still as large as the result
     smallest = math.sqrt(scale[0] * min(ratio[0], 1 / ratio[1]))
     steps = [
@@ -172,6 +173,10 @@ def random_crop(
                 brightness=jitter, contrast=jitter, saturation=jitter, hue=(-colour / 4, colour / 4), p=1.0
             )
         )
+    if erase:
+        # as timm's RandomErasing, which makes normalised pixels 0: the mean
+        fill = tuple(round(255 * value) for value in preprocess.mean)
+        steps.append(A.Erasing(scale=(0.02, 1 / 3), ratio=(0.3, 1 / 0.3), fill=fill, p=erase))
     return _compose(steps)
 
 

@@ -62,15 +62,20 @@ def standard(
     ratio: tuple[float, float] = (0.75, 1.333),
     flip: bool = True,
     colour: float = 0.2,
+    erase: float = 0.0,
 ) -> Augmentation:
     """Crops a random part of the image, resizes it, flips it and jitters its colours.
+
+    This is timm's random resized crop, and with `erase` its random erasing.
 
     Args:
         scale: smallest and largest area of the crop, as a fraction of the image's.
         ratio: smallest and largest aspect ratio of the crop, width / height.
         flip: flip half of the images horizontally.
         colour: strength of the jitter of brightness, contrast and saturation, 0 to 1; hue gets a quarter.
+        erase: fraction of the images in which a rectangle, a fiftieth to a third of the area, is replaced by
+            the mean colour: random erasing (Zhong et al. 2020).
     """
     from tlkit.builtin.augmentation_transforms import random_crop
 
-    return random_crop(preprocess, scale=scale, ratio=ratio, flip=flip, colour=colour)
+    return random_crop(preprocess, scale=scale, ratio=ratio, flip=flip, colour=colour, erase=erase)

@@ -28,7 +28,7 @@ class ConsoleObserver(tlkit.Observer):
         console.say(
             f"{phase.name} {epoch}/{phase.training.epochs}: loss {metrics.train_loss:.4f}, "
             f"validation loss {metrics.val_loss:.4f}, accuracy {metrics.val_accuracy:.3f}, "
-            f"{metrics.seconds:.1f} s",
+            f"balanced accuracy {metrics.val_balanced_accuracy:.3f}, {metrics.seconds:.1f} s",
             stderr=True,
         )
 

@@ -32,6 +32,9 @@ def print_results(results: Results) -> None:
     inequality = last.test.describe_inequality(results.classes)
     _print_phases(results.phases, balanced=bool(inequality))
     for result in results.phases:
+        if result.epochs and result.monitor != "accuracy":
+            measure = result.monitor.replace("_", " ")
+            say(f"{result.name}: epoch {result.best_epoch} has the best {measure} on the validation images")
         if result.versus:
             say(f"{result.name}: {result.versus[0].describe(result.test.n)}")
     say(_describe_baselines(results.baselines))

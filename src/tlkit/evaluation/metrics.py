@@ -185,18 +185,6 @@ def baselines(counts: Mapping[str, int], majority_class: str) -> Baselines:
     )
 
 
-def balanced_accuracy(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
-    """Computes the mean recall of the classes that have an image.
-
-    Args:
-        predicted: predicted classes, ``(N,)``.
-        labels: true classes, ``(N,)``.
-    """
-    from sklearn.metrics import recall_score
-
-    return float(recall_score(labels, predicted, labels=np.unique(labels), average="macro"))
-
-
 def summary(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> Scores:
     """Computes the scores of a validation set; see `evaluate`."""
     from scipy.stats import binomtest
@@ -214,6 +202,19 @@ def summary(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> Sc
         macro_f1=_macro_f1(predicted, labels),
         log_loss=float(-np.log(of_label).mean()),
     )
+
+
+def balanced_accuracy(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
+    """Computes the mean recall of the classes that have images, `sklearn.metrics.balanced_accuracy_score`.
+
+    Args:
+        predicted: predicted classes, ``(N,)``.
+        labels: true classes, ``(N,)``.
+    """
+    from sklearn.metrics import recall_score
+
+    # balanced_accuracy_score itself warns where a class without images is predicted
+    return float(recall_score(labels, predicted, labels=np.unique(labels), average="macro"))
 
 
 def per_class(

@@ -111,6 +111,8 @@ def run_phase(prepared: PreparedPhase, context: PhaseContext) -> PhaseOutcome:
         name=name,
         epochs=len(history.epochs),
         best_epoch=history.best_epoch,
+        monitor=history.monitor,
+        best_value=history.best_value,
         stopped=context.run.stopping,
         parameters=prepared.parameter_counts(),
         features=frozen_pass.feature_use(prepared),
@@ -248,7 +250,7 @@ def _train(prepared: PreparedPhase, feeds: Mapping[str, Feed], context: PhaseCon
     """Trains the phase if it has anything to train."""
     phase, folder, run, splits = prepared.phase, context.folder, context.run, context.dataset.splits
     if not prepared.trains:
-        return History()
+        return History(monitor=phase.training.monitor)
 
     def epoch_ended(metrics: EpochMetrics) -> bool:
         folder.log(EpochEnded(phase=phase.name, metrics=metrics))

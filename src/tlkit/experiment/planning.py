@@ -13,7 +13,7 @@ from torch import nn
 
 from tlkit.data.dataset import Dataset
 from tlkit.data.views import View
-from tlkit.errors import RecipeError, TlkitError
+from tlkit.errors import RecipeError, TlkitError, TrainingError
 from tlkit.experiment.plan import BlockPlan, ClassImages, DataSummary, PhasePlan, Plan
 from tlkit.experiment.prepared_phase import PreparedPhase, partition_for
 from tlkit.model.classifier import Classifier, to_layout
@@ -66,6 +66,8 @@ def prepare_phases(
             head = _head(recipe, phase, backbone, classes, registry)
             key = "freeze"
             prepared.append(_prepare_phase(recipe, phase, backbone, head, registry, device))
+            key = "cutmix"
+            _check_cutmix(prepared[-1])
         except TlkitError as error:
             problems.append(f"phase.{phase.name}.{key}: {error}")
     if problems:
@@ -123,6 +125,15 @@ def _prepare_phase(
         plain=plain,
         views=training_views(recipe, phase, plain, registry),
     )
+
+
+def _check_cutmix(prepared: PreparedPhase) -> None:
+    """Checks that what CutMix would cut are images: the suffix of a partitioned network sees features."""
+    if prepared.phase.training.cutmix and prepared.trains and prepared.network.boundaries:
+        raise TrainingError(
+            f"cuts pieces out of images, but this phase trains on features ({_describe_frontier(prepared)}): "
+            "set cutmix = 0 in it, and mixup, which mixes features too, or make the whole network trainable"
+        )
 
 
 def training_views(recipe: Recipe, phase: Phase, plain: View, registry: Registry) -> tuple[View, ...]:

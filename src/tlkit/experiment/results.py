@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 from tlkit.evaluation.metrics import Baselines, Scores, TestScores, baselines
 from tlkit.experiment.plan import DataSummary, Plan
 from tlkit.recipe.recipe import Recipe
+from tlkit.recipe.schema import Monitor
 from tlkit.utils.formatting import format_p_value
 from tlkit.utils.json_files import JsonModel, NonNegative, Proportion
 
@@ -77,6 +78,8 @@ class PhaseResult(JsonModel):
         name: the phase's.
         epochs: number of epochs trained.
         best_epoch: the epoch whose weights were kept; 0: those that it started from.
+        monitor: the score on the validation images that the epochs were compared by.
+        best_value: that score of the weights that were kept, as in history.csv; None if nothing was trained.
         stopped: why a plugin ended the phase, or None.
         parameters: numbers of trainable and frozen parameters.
         features: cached features.
@@ -92,6 +95,8 @@ class PhaseResult(JsonModel):
     name: str
     epochs: NonNegative
     best_epoch: NonNegative
+    monitor: Monitor
+    best_value: NonNegativeFloat | None
     stopped: str | None
     parameters: ParameterCounts
     features: FeatureUse

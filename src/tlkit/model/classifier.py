@@ -30,6 +30,9 @@ class Classifier(nn.Module):
             Block(block.name, tuple(f"backbone.{name}" for name in block.parameters))
             for block in backbone.blocks()
         )
+        layers = backbone.layers or (*(block.parameters for block in backbone.blocks()), ())
+        self._layers = {f"backbone.{name}": number for number, names in enumerate(layers) for name in names}
+        self._head_layer = len(layers) - 1
 
     def features(self, images: Tensor) -> Tensor:
         """Maps images ``(B, 3, H, W)`` to features ``(B, C, h, w)``, ``(B, N, C)`` or ``(B, C)``."""
@@ -44,6 +47,10 @@ class Classifier(nn.Module):
     def blocks(self) -> Sequence[Block]:
         """Returns the backbone's blocks from input to output, with this network's parameter names."""
         return self._blocks
+
+    def layer(self, name: str) -> int:
+        """Returns the layer of a parameter, counted from the input; the head is in the last one."""
+        return self._layers.get(name, self._head_layer)
 
     def count(self, names: set[str]) -> int:
         """Returns the number of elements in the named parameters."""

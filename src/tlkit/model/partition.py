@@ -84,6 +84,10 @@ class Partition(nn.Module):
     def refresh(self) -> None:
         """Recomputes what depends on the weights; call it after other weights were loaded."""
 
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
+        """Returns a function from a parameter's name to its layer, which timm's layer decay asks for."""
+        return lambda name: self.classifier.layer(name.removeprefix("classifier."))
+
     def train(self: Self, mode: bool = True) -> Self:
         """Sets the mode of the suffix; see the class."""
         self.training = mode

@@ -39,6 +39,8 @@ class Backbone:
             on, or None.
         method: the module's method that computes the features.
         grouping: its blocks from input to output; None: one per direct child with parameters.
+        layers: names of its parameters by layer from input to output, finer than blocks, for layer-wise
+            learning rates; the head belongs to the last one. None: a layer per block, and one for the head.
         blueprint: the recipe table that builds the same network without its weights, for a model
             folder; None: the table it was made from.
         timm_config: what timm needs to build it (``architecture``, ``model_args``, ``pretrained_cfg``);
@@ -50,6 +52,7 @@ class Backbone:
     classifier: nn.Linear | None = None
     method: str = "forward"
     grouping: Sequence[Block] | None = None
+    layers: Sequence[Sequence[str]] | None = None
     blueprint: Mapping[str, Any] | None = None
     timm_config: Mapping[str, Any] | None = None
 

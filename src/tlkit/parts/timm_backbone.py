@@ -13,6 +13,7 @@ from typing import Any, Literal
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import group_parameters
+from timm.models._manipulate import group_with_matcher
 from torch import Tensor, nn
 
 from tlkit.errors import PluginError, WeightsError
@@ -45,7 +46,12 @@ def from_timm(
     preprocess = preprocess or _preprocess(network)
     module, method = _remove_classifier(network, features, preprocess)
     return Backbone(
-        module, preprocess=preprocess, classifier=classifier, method=method, grouping=_blocks(module)
+        module,
+        preprocess=preprocess,
+        classifier=classifier,
+        method=method,
+        grouping=_blocks(module),
+        layers=_layers(module),
     )
 
 
@@ -146,11 +152,31 @@ def _blocks(module: nn.Module) -> list[Block]:
     follows the last one joins it, and a block without parameters is dropped. Where ``feature_info``
     names no modules in that order, the coarse ``group_matcher`` is used.
     """
-    network: Any = getattr(module, "net", module)
-    prefix = "" if network is module else "net."
+    network, prefix = _unwrapped(module)
     ends = _ends(network)
     groups = _by_end(network, ends) if ends else _by_matcher(network)
     return [Block(name, tuple(prefix + key for key in keys)) for name, keys in groups.items() if keys]
+
+
+def _layers(module: nn.Module) -> list[list[str]] | None:
+    """Returns the names of the parameters by layer, as timm's layer decay groups them; None if it cannot.
+
+    timm often has the last norm or convolution in one layer with its own last layer, which was taken off.
+    """
+    network, prefix = _unwrapped(module)
+    if not hasattr(network, "group_matcher"):
+        return None
+    last = getattr(network, "pretrained_cfg", {}).get("classifier") or "head"
+    head = f"{last if isinstance(last, str) else last[0]}.weight"
+    names = [*(name for name, _ in network.named_parameters()), head]
+    groups = group_with_matcher(((name, None) for name in names), network.group_matcher(coarse=False))
+    return [[prefix + name for name in group if name != head] for group in groups.values()]
+
+
+def _unwrapped(module: nn.Module) -> tuple[Any, str]:
+    """Returns timm's network, and what its parameters' names begin with."""
+    network: Any = getattr(module, "net", module)
+    return network, "" if network is module else "net."
 
 
 def _ends(network: Any) -> dict[str, int]:

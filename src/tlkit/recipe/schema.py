@@ -22,6 +22,8 @@ CropFraction = Annotated[float, Field(ge=0.1, le=1)]
 Mean = Annotated[float, Field(ge=-1e4, le=1e4)]
 Std = Annotated[float, Field(ge=1e-4, le=1e4)]
 Location = Annotated[Path, BeforeValidator(lambda value: Path(value) if isinstance(value, str) else value)]
+#: What the epochs of a phase are compared by, on the validation images.
+Monitor = Literal["accuracy", "balanced_accuracy", "loss"]
 #: What every recipe inherits, so that a table without a name has something to merge into.
 DEFAULTS: Tree = {"head": "linear", "training": {"optimizer": {"name": "adamw", "lr": 1e-3}}}
 #: In TOML's words what pydantic says in Python's.
@@ -135,7 +137,15 @@ class TrainingSpec(Spec):
         optimizer: a name that timm.optim knows, and its options.
         schedule: a name that timm.scheduler knows, and its options; None: a constant learning rate.
         patience: number of epochs without improvement on validation after which training stops.
+        monitor: what the best epoch is chosen by on the validation images, and patience counts.
         class_weights: "balanced" gives classes with fewer images more weight in the loss.
+        label_smoothing: as in `torch.nn.CrossEntropyLoss`.
+        mixup: alpha of mixup (Zhang et al. 2018); 0: no mixup. Where features are cached, they are mixed
+            (manifold mixup, Verma et al. 2019).
+        cutmix: alpha of CutMix (Yun et al. 2019); 0: no CutMix. With both, each has half of the batches.
+        clip_grad: the largest norm of all gradients together; 0: they are not clipped.
+        ema: decay of the exponential moving average of the weights, which is validated and kept in their
+            place; 0: no average.
     """
 
     epochs: Annotated[int, Field(ge=0, le=1_000_000)] = 30
@@ -144,7 +154,13 @@ class TrainingSpec(Spec):
     optimizer: PartTable = PartSpec(name="adamw", options={"lr": 1e-3})
     schedule: PartTable | None = None
     patience: Count | None = None
+    monitor: Monitor = "accuracy"
     class_weights: Literal["balanced", "none"] = "balanced"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
+    clip_grad: Annotated[float, Field(ge=0)] = 0.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 class PreprocessSpec(Spec):

@@ -18,12 +18,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tlkit.errors import RunFolderError
+from tlkit.training.averaging import WeightAverage
 from tlkit.training.history import History
 from tlkit.training.packing import State, pack, unpack
 from tlkit.utils.atomic_write import atomic_write, is_there, remove, replaced_path
 from tlkit.utils.hashing import file_sha256
 from tlkit.utils.json_files import JsonModel, content_sha256, parse_json, read_text, write_json
 from tlkit.utils.regular_files import check_regular
+
+#: The file of the average of the weights, where there is one.
+AVERAGE = "average.safetensors"
 
 
 @dataclass
@@ -56,7 +60,11 @@ class _Progress(JsonModel):
 
 
 def save_checkpoint(
-    folder: Path, checkpoint: Checkpoint, network: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path,
+    checkpoint: Checkpoint,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: WeightAverage | None = None,
 ) -> None:
     """Writes a checkpoint; a process that is killed meanwhile leaves the one before.
 
@@ -71,6 +79,7 @@ def save_checkpoint(
         "best.safetensors": checkpoint.best,
         "now.safetensors": current,
         "optimizer.safetensors": tensors,
+        **({} if average is None else {AVERAGE: average.state()}),
     }
     with atomic_write(folder) as temporary:
         temporary.mkdir()
@@ -83,18 +92,23 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, expected: Mapping[str, Tensor]
+    folder: Path,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    expected: Mapping[str, Tensor],
+    average: WeightAverage | None = None,
 ) -> Checkpoint | None:
-    """Restores network and optimiser from a checkpoint; returns None if there is none.
+    """Restores network, optimiser and average from a checkpoint; returns None if there is none.
 
     Args:
         folder: the checkpoint's folder.
         network: the network as the phase begins.
         optimizer: its optimiser, before the first step.
         expected: what training updates; the checkpoint must have tensors of the same names and forms.
+        average: the average of the weights, before the first step; None: there is none.
 
     Raises:
-        RunFolderError: it is damaged, or of another network or optimiser; neither is changed then.
+        RunFolderError: it is damaged, or of another network or optimiser; nothing is changed then.
     """
     folder = folder if is_there(folder) else replaced_path(folder)
     if not is_there(folder):
@@ -104,9 +118,13 @@ def load_checkpoint(
         _read_tensors(folder / name, progress.files.get(name))
         for name in ("best.safetensors", "now.safetensors", "optimizer.safetensors")
     )
-    if not _forms(best) == _forms(now) == _forms(expected):
+    averaged = {} if average is None else _read_tensors(folder / AVERAGE, progress.files.get(AVERAGE))
+    same = _forms(best) == _forms(now) == _forms(expected)
+    if not same or (average is not None and _forms(averaged) != _forms(average.state())):
         raise RunFolderError(f"{folder} is a checkpoint of another network")
     _load_optimizer(optimizer, progress.optimizer, tensors, folder)
+    if average is not None:
+        average.load(averaged)
     network.load_state_dict(now, strict=False)
     return Checkpoint(best, progress.history)
 

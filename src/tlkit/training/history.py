@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from pydantic import FiniteFloat
 
+from tlkit.recipe.schema import Monitor
+
 
 @dataclass(frozen=True, slots=True)
 class EpochMetrics:
@@ -18,7 +20,8 @@ class EpochMetrics:
         val_loss: cross-entropy on the validation images, before temperature scaling; the log loss in
             results.json is the one after.
         val_accuracy: accuracy on the validation images, 0 to 1.
-        lr: learning rate of the first parameter group.
+        val_balanced_accuracy: mean of the classes' accuracies on them, 0 to 1.
+        lr: learning rate of the epoch's last step; with layer decay, the highest of all layers.
         seconds: duration, validation included.
     """
 
@@ -26,16 +29,38 @@ class EpochMetrics:
     train_loss: FiniteFloat
     val_loss: FiniteFloat
     val_accuracy: FiniteFloat
+    val_balanced_accuracy: FiniteFloat
     lr: FiniteFloat
     seconds: FiniteFloat
+
+    @staticmethod
+    def of(
+        epoch: int, train_loss: float, scores: ValidationScores, lr: float, seconds: float
+    ) -> EpochMetrics:
+        """Makes an epoch's metrics with its scores on the validation images."""
+        return EpochMetrics(
+            epoch=epoch,
+            train_loss=train_loss,
+            val_loss=scores.loss,
+            val_accuracy=scores.accuracy,
+            val_balanced_accuracy=scores.balanced_accuracy,
+            lr=lr,
+            seconds=seconds,
+        )
+
+    @property
+    def scores(self) -> ValidationScores:
+        """The scores on the validation images."""
+        return ValidationScores(self.val_loss, self.val_accuracy, self.val_balanced_accuracy)
 
 
 @dataclass(frozen=True, slots=True)
 class ValidationScores:
-    """Cross-entropy and accuracy on the validation images."""
+    """Cross-entropy and accuracies on the validation images."""
 
     loss: float
     accuracy: float
+    balanced_accuracy: float
 
 
 @dataclass
@@ -46,28 +71,37 @@ class History:
         epochs: the metrics of each epoch.
         best_epoch: the epoch whose weights were kept; 0: the weights it started from.
         start: scores before the first epoch, where it starts from weights that an earlier phase trained.
+        monitor: the score that epochs are compared by.
     """
 
     epochs: list[EpochMetrics] = field(default_factory=list)
     best_epoch: int = 0
     start: ValidationScores | None = None
+    monitor: Monitor = "accuracy"
+
+    @property
+    def best(self) -> ValidationScores | None:
+        """The scores of the weights that were kept; None if they were never validated."""
+        return self.epochs[self.best_epoch - 1].scores if self.best_epoch else self.start
+
+    @property
+    def best_value(self) -> float | None:
+        """The monitored score of the weights that were kept; None if they were never validated."""
+        return None if self.best is None else float(getattr(self.best, self.monitor))
 
     def add(self, metrics: EpochMetrics) -> bool:
         """Adds an epoch; returns whether it is the best so far.
 
-        The best epoch has the highest validation accuracy, and among equals the lowest validation loss.
-        Trained weights that the phase starts from count as an epoch before the first.
+        The best epoch has the highest monitored accuracy, or the lowest loss; among equal accuracies, the
+        lowest validation loss. Trained weights that the phase starts from count as an epoch before the first.
         """
-        better = self._is_better(metrics)
+        better = self.best is None or self._rank(metrics.scores) > self._rank(self.best)
         self.epochs.append(metrics)
         if better:
             self.best_epoch = metrics.epoch
         return better
 
-    def _is_better(self, metrics: EpochMetrics) -> bool:
-        if self.best_epoch:
-            best = self.epochs[self.best_epoch - 1]
-            return (metrics.val_accuracy, -metrics.val_loss) > (best.val_accuracy, -best.val_loss)
-        if self.start is None:
-            return True
-        return (metrics.val_accuracy, -metrics.val_loss) > (self.start.accuracy, -self.start.loss)
+    def _rank(self, scores: ValidationScores) -> tuple[float, float]:
+        """Returns what is higher for better scores."""
+        value = getattr(scores, self.monitor)
+        return (-value if self.monitor == "loss" else value), -scores.loss

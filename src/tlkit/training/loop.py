@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,17 +17,23 @@ from accelerate.utils import reduce
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tlkit.data.feed import Feed, Indices
+from tlkit.data.feed import Feed, Indices, batch_indices
 from tlkit.errors import RunFolderError, TrainingError
+from tlkit.evaluation.metrics import balanced_accuracy
 from tlkit.model.partition import Partition
 from tlkit.recipe.schema import TrainingSpec
 from tlkit.runtime.devices import ComputeConfig
 from tlkit.runtime.distributed import broadcast_from_main, process_state
+from tlkit.training.averaging import WeightAverage
 from tlkit.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from tlkit.training.history import EpochMetrics, History, ValidationScores
+from tlkit.training.mixing import Mixer, mixed_loss
 from tlkit.training.optimizers import make_optimizer, make_schedule
 from tlkit.training.packing import State
 from tlkit.utils.hashing import seed
+
+if TYPE_CHECKING:
+    from timm.scheduler.scheduler import Scheduler
 
 Tick = Callable[[int], object]
 
@@ -88,31 +95,30 @@ def train(
     Raises:
         TrainingError: a loss is not finite.
     """
-    optimizer = make_optimizer(network, training.optimizer)
-    schedule = make_schedule(optimizer, training.schedule, training.epochs)
-    checkpoint = _resume(checkpoint_folder, network, optimizer, inputs.phase, note)
+    method = _make_method(network, inputs, training)
+    checkpoint = _resume(checkpoint_folder, network, method, inputs.phase, note)
+    if checkpoint is None:
+        checkpoint = Checkpoint(trained_state(network), History(monitor=training.monitor))
     history, saved_at = checkpoint.history, time.monotonic()
     if inputs.starts_trained and history.start is None:
         history.start = validate(network, inputs, training, compute)
         _check_finite(f"phase {inputs.phase!r}, before its first epoch", validation=history.start.loss)
-    train_epoch = _make_epoch(network, optimizer, inputs, training, compute, tick)
+    train_epoch = _make_epoch(network, method, inputs, training, compute, tick)
     for epoch in range(len(history.epochs), training.epochs):
         if training.patience and epoch - history.best_epoch >= training.patience:
             break
         began = time.perf_counter()
-        if schedule is not None:
-            schedule.step(epoch)
-        lr = float(optimizer.param_groups[0]["lr"])
         loss = train_epoch(epoch)
-        scores = validate(network, inputs, training, compute)
-        _check_finite(f"phase {inputs.phase!r}, epoch {epoch + 1}", training=loss, validation=scores.loss)
-        seconds = time.perf_counter() - began
-        metrics = EpochMetrics(epoch + 1, loss, scores.loss, scores.accuracy, lr, seconds)
-        if history.add(metrics):
-            checkpoint.best = trained_state(network)
+        with method.average.applied() if method.average else nullcontext():
+            scores = validate(network, inputs, training, compute)
+            _check_finite(f"phase {inputs.phase!r}, epoch {epoch + 1}", training=loss, validation=scores.loss)
+            seconds = time.perf_counter() - began
+            metrics = EpochMetrics.of(epoch + 1, loss, scores, method.rate, seconds)
+            if history.add(metrics):
+                checkpoint.best = trained_state(network)
         due = time.monotonic() - saved_at > SAVE_EVERY and epoch + 1 < training.epochs
         if due and process_state().is_main_process:
-            save_checkpoint(checkpoint_folder, checkpoint, network, optimizer)
+            save_checkpoint(checkpoint_folder, checkpoint, network, method.optimizer, method.average)
             saved_at = time.monotonic()
         if epoch_ended(metrics):
             break
@@ -121,22 +127,55 @@ def train(
     return history
 
 
+@dataclass(frozen=True)
+class _Method:
+    """What changes the weights, step by step.
+
+    Attributes:
+        optimizer: changes them.
+        schedule: sets the optimiser's learning rates; None: they are constant.
+        average: follows the weights; None: it is not asked for.
+        batch_size: number of images per step in this process.
+        steps: number of steps per epoch.
+    """
+
+    optimizer: torch.optim.Optimizer
+    schedule: Scheduler | None
+    average: WeightAverage | None
+    batch_size: int
+    steps: int
+
+    @property
+    def rate(self) -> float:
+        """The highest learning rate of the parameters."""
+        return max(float(group["lr"]) for group in self.optimizer.param_groups)
+
+
+def _make_method(network: Partition, inputs: TrainingInputs, training: TrainingSpec) -> _Method:
+    processes = process_state().num_processes
+    batch_size = max(1, training.batch_size // processes)
+    images = -(-len(inputs.train) // processes)
+    steps = len(batch_indices(np.arange(images), batch_size))
+    optimizer = make_optimizer(network, training.optimizer)
+    return _Method(
+        optimizer,
+        make_schedule(optimizer, training.schedule, training.epochs, steps),
+        WeightAverage(network, training.ema) if training.ema else None,
+        batch_size,
+        steps,
+    )
+
+
 def _resume(
-    folder: Path,
-    network: Partition,
-    optimizer: torch.optim.Optimizer,
-    phase: str,
-    note: Callable[[str], object],
-) -> Checkpoint:
-    """Restores an interrupted phase; without a checkpoint that can be used, returns one of its beginning."""
-    beginning = trained_state(network)
+    folder: Path, network: Partition, method: _Method, phase: str, note: Callable[[str], object]
+) -> Checkpoint | None:
+    """Restores an interrupted phase; returns None without a checkpoint that can be used."""
     try:
-        checkpoint = load_checkpoint(folder, network, optimizer, beginning)
+        return load_checkpoint(folder, network, method.optimizer, trained_state(network), method.average)
     except RunFolderError as error:
-        checkpoint = None
         if process_state().is_main_process:
             note(f"phase {phase!r} begins again, since its checkpoint cannot be used: {error}")
-    return checkpoint or Checkpoint(best=beginning)
+        return None
 
 
 def _check_finite(when: str, **losses: float) -> None:
@@ -151,7 +190,7 @@ def _check_finite(when: str, **losses: float) -> None:
 
 def _make_epoch(
     network: Partition,
-    optimizer: torch.optim.Optimizer,
+    method: _Method,
     inputs: TrainingInputs,
     training: TrainingSpec,
     compute: ComputeConfig,
@@ -160,25 +199,33 @@ def _make_epoch(
     """Returns a function that trains one epoch, and returns the mean loss, images weighed by class."""
     labels = torch.from_numpy(inputs.train_labels).to(compute.device)
     weights = class_weights(inputs, training).to(compute.device)
-    loss_function = nn.CrossEntropyLoss(weights)
-    model, stepper = _distribute(network, optimizer)
+    loss_function = nn.CrossEntropyLoss(weights, label_smoothing=training.label_smoothing)
+    model, stepper = _distribute(network, method.optimizer)
+    parameters = [value for value in network.parameters() if value.requires_grad]
     processes = process_state().num_processes
-    batch_size = max(1, training.batch_size // processes)
 
     def train_epoch(epoch: int) -> float:
         network.train()
-        order = _seed_epoch(inputs, epoch)
+        order, mixer = _seed_epoch(inputs, epoch), Mixer(training, _mixing_generator(inputs, epoch))
         ordered_labels = labels[torch.from_numpy(order).to(compute.device)]
         ordered_weights = weights[ordered_labels]
         total, done = torch.zeros((), device=compute.device), 0
-        for indices, crossing in inputs.train.batches(order, batch_size, epoch):
+        batches = inputs.train.batches(order, method.batch_size, epoch)
+        for step, (indices, crossing) in enumerate(batches, epoch * method.steps):
+            if method.schedule is not None:
+                method.schedule.step_update(step)
+            mixed, own = mixer.mix(crossing, len(indices))
             with compute.autocast():
-                logits = model(*crossing)
+                logits = model(*mixed)
             batch = slice(done, done + len(indices))
-            loss = loss_function(logits.float(), ordered_labels[batch])
+            loss = mixed_loss(loss_function, logits.float(), ordered_labels[batch], own)
             stepper.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
+            if training.clip_grad:
+                nn.utils.clip_grad_norm_(parameters, training.clip_grad)
             stepper.step()
+            if method.average is not None:
+                method.average.update(step + 1)
             # a batch's loss is a mean, weighed by class; no step waits for a copy from the device
             total += loss.detach() * ordered_weights[batch].sum()
             done += len(indices)
@@ -191,15 +238,17 @@ def _make_epoch(
 def validate(
     network: Partition, inputs: TrainingInputs, training: TrainingSpec, compute: ComputeConfig
 ) -> ValidationScores:
-    """Returns loss and accuracy on the validation images, as the main process computes them.
+    """Returns the scores on the validation images, as the main process computes them.
 
     They determine the best epoch and the last one, on which all processes must agree.
     """
     logits = predict(network, inputs.val, training.batch_size, compute)
     labels = torch.from_numpy(inputs.val_labels)
     loss = nn.functional.cross_entropy(logits, labels)
-    correct = logits.argmax(1) == labels
-    return broadcast_from_main(ValidationScores(float(loss), float(correct.float().mean())))
+    predicted = logits.argmax(1)
+    accuracy = float((predicted == labels).float().mean())
+    balanced = balanced_accuracy(predicted.numpy(), inputs.val_labels)
+    return broadcast_from_main(ValidationScores(float(loss), accuracy, balanced))
 
 
 def predict(
@@ -257,3 +306,9 @@ def _seed_epoch(inputs: TrainingInputs, epoch: int) -> Indices:
     torch.manual_seed(seed(*inputs.seed, epoch, "dropout", *([rank] if rank else [])))
     # the first images are repeated at the end until every process has as many
     return np.resize(order, -(-len(order) // count) * count)[rank::count]
+
+
+def _mixing_generator(inputs: TrainingInputs, epoch: int) -> np.random.Generator:
+    """Returns what mixup and CutMix draw from in this process and epoch."""
+    rank = process_state().process_index
+    return np.random.default_rng(seed(*inputs.seed, epoch, "mixing", *([rank] if rank else [])))

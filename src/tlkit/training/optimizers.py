@@ -35,10 +35,8 @@ SCHEDULE_OPTIONS = (
     "noise_std",
     "noise_seed",
 )
-#: Options of timm's function that are about layers by their names, which networks here do not have.
+#: Options of timm's function that a recipe cannot set: code, names of parameters, another way to freeze.
 WITHOUT_EFFECT = (
-    "layer_decay",
-    "layer_decay_min_scale",
     "layer_decay_no_opt_scale",
     "param_group_fn",
     "fallback_list",
@@ -52,7 +50,8 @@ def make_optimizer(module: nn.Module, optimizer: PartSpec) -> torch.optim.Optimi
     """Makes timm's optimiser of that name over the trainable parameters of `module`.
 
     Torch's fused implementation is used where there is one, unless the options ask for another: on a CPU it
-    takes half the time or less.
+    takes half the time or less. With `layer_decay`, timm groups the parameters by the layers that the
+    module's `group_matcher` gives, and the schedule scales the groups' rates.
     """
     from timm.optim import create_optimizer_v2, get_optimizer_class
 
@@ -65,15 +64,27 @@ def make_optimizer(module: nn.Module, optimizer: PartSpec) -> torch.optim.Optimi
 
 
 def make_schedule(
-    optimizer: torch.optim.Optimizer, schedule: PartSpec | None, epochs: int
+    optimizer: torch.optim.Optimizer, schedule: PartSpec | None, epochs: int, steps: int
 ) -> Scheduler | None:
-    """Makes timm's learning-rate schedule of that name, stepped once per epoch; None for a constant rate."""
+    """Makes timm's learning-rate schedule of that name, for epochs of that many steps.
+
+    Returns:
+        The schedule, whose `step_update` sets the rates of a step by its number from 0; None for constant
+        rates, which are set already.
+    """
     from timm.scheduler import create_scheduler_v2
 
     if schedule is None:
+        for group in optimizer.param_groups:
+            group["lr"] *= group.get("lr_scale", 1.0)  # of layer decay; timm leaves it to schedules
         return None
     result: Scheduler = create_scheduler_v2(
-        optimizer, sched=schedule.name, num_epochs=epochs, **schedule.options
+        optimizer,
+        sched=schedule.name,
+        num_epochs=epochs,
+        step_on_epochs=False,
+        updates_per_epoch=steps,
+        **schedule.options,
     )[0]
     return result
 
@@ -86,6 +97,8 @@ def optimizer_problems(name: str, options: Mapping[str, Any]) -> list[tuple[str,
     import torch
     from timm.optim import get_optimizer_info, list_optimizers
 
+    from tlkit.training.rehearsal import Layers
+
     if name not in list_optimizers():
         return [("name", f"timm knows no optimiser {name!r}{close_matches(name, list_optimizers())}")]
     info = get_optimizer_info(name)
@@ -93,14 +106,18 @@ def optimizer_problems(name: str, options: Mapping[str, Any]) -> list[tuple[str,
         return [
             ("name", f"timm's {name} needs second derivatives, which tlkit does not compute: choose another")
         ]
-    idle = [(key, "has no effect here yet") for key in WITHOUT_EFFECT if key in options]
+    idle = [(key, "has no effect here") for key in WITHOUT_EFFECT if key in options]
     taken = {"momentum": info.has_momentum, "eps": info.has_eps, "betas": info.has_betas}
     idle += [(key, f"has no effect on {name}") for key, used in taken.items() if key in options and not used]
-    wrong = idle or _not_numbers(options, ("lr", "momentum", "weight_decay", "eps")) or _not_finite(options)
+    layers = ("layer_decay", "layer_decay_min_scale")
+    wrong = idle or _not_numbers(options, ("lr", "momentum", "weight_decay", "eps", *layers))
+    wrong = wrong or _not_finite(options) or _layer_problems(options)
     if wrong:
         return wrong
     try:
-        make_optimizer(torch.nn.Linear(1, 1), PartSpec(name=name, options=dict(options)))
+        part = PartSpec(name=name, options=dict(options))
+        if make_optimizer(Layers(torch.nn.Linear(1, 1)), part).param_groups[0]["lr"] is None:
+            return [("lr", f"is missing, and timm's {name} has no default")]
     except (TypeError, ValueError, RuntimeError, AssertionError, ImportError) as error:
         return [(_mentioned_option(options, str(error)), f"timm's {name} refuses this: {error}")]
     problem = _resume_problem(name, json.dumps(options, sort_keys=True, default=str))
@@ -122,13 +139,25 @@ def schedule_problems(name: str, options: Mapping[str, Any], epochs: int) -> lis
         return [("warmup_epochs", f"must be less than the phase's epochs ({epochs}), and is {warmup}")]
     optimizer = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), lr=1.0)
     try:
-        schedule = make_schedule(optimizer, PartSpec(name=name, options=dict(options)), max(epochs, 1))
+        part = PartSpec(name=name, options=dict(options))
+        schedule = make_schedule(optimizer, part, max(epochs, 1), steps=1)
         for epoch in range(min(epochs, EPOCHS_TRIED)):
             if schedule is not None:
-                schedule.step(epoch)
+                schedule.step_update(epoch)
     except (TypeError, ValueError, AssertionError, AttributeError, ArithmeticError) as error:
         return [(_mentioned_option(options, str(error)), f"timm's {name} refuses this: {error}")]
     return []
+
+
+def _layer_problems(options: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns what is wrong with the options of layer decay."""
+    decay, scale = options.get("layer_decay", 1), options.get("layer_decay_min_scale", 0)
+    if "layer_decay" not in options and "layer_decay_min_scale" in options:
+        return [("layer_decay_min_scale", "has no effect without layer_decay")]
+    wrong = [] if 0 < decay <= 1 else [("layer_decay", f"must be above 0 and at most 1, and is {decay}")]
+    return (
+        wrong if 0 <= scale <= 1 else [*wrong, ("layer_decay_min_scale", f"must be 0 to 1, and is {scale}")]
+    )
 
 
 @cache

@@ -19,6 +19,14 @@ Optimizers = Callable[[nn.Module], torch.optim.Optimizer]
 STEPS = 6
 
 
+class Layers(nn.Sequential):
+    """Layers in a row, which timm's layer decay can tell apart."""
+
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
+        """Returns a function from a parameter's name to its layer."""
+        return lambda name: int(name.partition(".")[0])
+
+
 def resumes_exactly(make_optimizer: Optimizers, device: str = "cpu") -> bool:
     """Returns whether the optimiser ends with the same bits where it is interrupted, saved and loaded.
 
@@ -64,7 +72,7 @@ def _one_thread() -> Iterator[None]:
 def _make_network(device: str) -> nn.Module:
     torch.manual_seed(1)
     convolution = nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last)
-    network = nn.Sequential(convolution, nn.BatchNorm2d(6), nn.Linear(6, 5))
+    network = Layers(convolution, nn.BatchNorm2d(6), nn.Linear(6, 5))
     if device != "cpu":
         # bitsandbytes keeps 8 bits per number where a weight has at least 4096
         network.append(nn.LayerNorm(4096))
