@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from tlkit.data.folds import Folds, draw_folds
 from tlkit.data.images import Image, inspect_images
 from tlkit.data.splits import Splits, draw_splits
 from tlkit.errors import DataError
@@ -24,6 +25,7 @@ class Dataset:
         unlabelled: the images without a label.
         rejected: (id, reason) of each image that is left out.
         about: a sentence about the images that every reader of the results should know, or nothing.
+        folds: of the training images, for cross-validation; None: there are validation images instead.
     """
 
     classes: tuple[str, ...]
@@ -31,6 +33,7 @@ class Dataset:
     unlabelled: tuple[Image, ...]
     rejected: tuple[tuple[str, str], ...]
     about: str
+    folds: Folds | None = None
 
 
 def read_dataset(source: Source, data: DataSpec, seed: int, tick: Callable[[int], object]) -> Dataset:
@@ -53,11 +56,23 @@ def read_dataset(source: Source, data: DataSpec, seed: int, tick: Callable[[int]
         seed=seed,
         per_class=data.per_class.model_dump() if data.per_class else None,
         fractions=data.fractions.model_dump(),
+        cross_validated=data.folds is not None,
     )
     if data.on_unreadable == "stop":
         _raise_for_rejected(data, splits.rejected)
     unlabelled = tuple(image for image in images if image.sample.label is None)
-    return Dataset(source.classes, splits, unlabelled, (*rejected, *splits.rejected), source.about)
+    folds = None
+    if data.folds is not None:
+        folds = draw_folds(
+            splits.train,
+            source.classes,
+            seed=seed,
+            folds=data.folds,
+            repeats=data.repeats,
+            group=data.group,
+        )
+    left_out = (*rejected, *splits.rejected)
+    return Dataset(source.classes, splits, unlabelled, left_out, source.about, folds)
 
 
 def _raise_for_rejected(data: DataSpec, rejected: Sequence[tuple[str, str]]) -> None:

@@ -61,6 +61,7 @@ def draw_splits(
     seed: int,
     per_class: Mapping[str, int] | None,
     fractions: Mapping[str, float],
+    cross_validated: bool = False,
 ) -> Splits:
     """Divides labelled images into training, validation and test images.
 
@@ -81,6 +82,8 @@ def draw_splits(
     """
     _check_labels(images, classes)
     groups, rejected = _group_equal(images, classes)
+    if cross_validated:
+        return _all_but_test(groups, classes, rejected)
     pools = [
         _Pool(splits, _shuffle(members, len(classes), seed))
         for splits, members in _assign_groups(groups, {image.sample.split for image in images})
@@ -104,6 +107,21 @@ def draw_splits(
         raise DataError(_describe_shortage(too_small, pools, classes, per_class))
     train, val, test = (tuple(sorted(drawn[split], key=_by_label_and_id)) for split in SPLITS)
     return Splits(train, val, test, tuple(sorted(rejected)))
+
+
+def _all_but_test(
+    groups: Iterable[Group], classes: Sequence[str], rejected: Sequence[tuple[str, str]]
+) -> Splits:
+    """Returns the splits of a cross-validation: the source's test images, and all others for training."""
+    images = sorted((image for group in groups for image in group), key=_by_label_and_id)
+    train = tuple(image for image in images if image.sample.split != "test")
+    test = tuple(image for image in images if image.sample.split == "test")
+    present = {_label(image) for image in train}
+    if missing := [name for label, name in enumerate(classes) if label not in present]:
+        raise DataError(
+            f"no image to train on in {shortlist(missing, IMAGES_SHOWN)}: add some, or leave the class out"
+        )
+    return Splits(train, (), test, tuple(sorted(rejected)))
 
 
 def _label(image: Image) -> int:

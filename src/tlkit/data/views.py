@@ -32,17 +32,20 @@ class View:
         augmentation: the augmentation, or None for the plain image.
         draw: what the random draw depends on besides the image's bytes.
         name: identifies the augmentation with its options and its code.
+        mirrored: whether left and right are exchanged.
     """
 
     preprocess: Preprocess
     augmentation: Augmentation | None = field(default=None, compare=False)
     draw: tuple[object, ...] = ()
     name: str = ""
+    mirrored: bool = False
 
     @property
     def identity(self) -> str:
         """A hash of what determines the pixels; views with the same identity have the same pixels."""
-        return digest(DECODING, PIL.__version__, self.preprocess, self.name, self.draw)
+        mirrored = ["mirrored"] if self.mirrored else []
+        return digest(DECODING, PIL.__version__, self.preprocess, self.name, self.draw, *mirrored)
 
     def drawn(self, *draw: object) -> View:
         """Returns the same augmentation with another random draw."""
@@ -86,7 +89,8 @@ class ViewReader:
         result = []
         for view in views:
             if view.augmentation is None:
-                result.append(deterministic(view.preprocess, partial(_preprocess, image, view.preprocess)))
+                pixels = deterministic(view.preprocess, partial(_preprocess, image, view.preprocess))
+                result.append(np.ascontiguousarray(pixels[:, ::-1]) if view.mirrored else pixels)
                 continue
             fixed, random = self._own_transforms(view.augmentation)
             key = (view.preprocess, view.name) if fixed else None

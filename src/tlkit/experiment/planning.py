@@ -114,7 +114,7 @@ def _prepare_phase(
     network = partition_for(classifier, trainable, backbone.preprocess.size, updates)
     statistics = {name for name, _ in classifier.named_buffers()} if updates else set()
     plain = View(backbone.preprocess)
-    return PreparedPhase(
+    prepared = PreparedPhase(
         phase=phase,
         backbone=backbone,
         network=network,
@@ -125,6 +125,8 @@ def _prepare_phase(
         plain=plain,
         views=training_views(recipe, phase, plain, registry),
     )
+    # what fits itself needs one kind of features, those that it is evaluated with
+    return replace(prepared, compute=prepared.evaluation) if prepared.fits_head else prepared
 
 
 def _check_cutmix(prepared: PreparedPhase) -> None:
@@ -236,7 +238,7 @@ def _describe_phase(prepared: PreparedPhase, dataset: Dataset) -> PhasePlan:
         start_from=phase.start_from,
         trainable=counts.trainable,
         trainable_head=classifier.count(head),
-        head_untrained=not prepared.trains and not phase.start_from and has_head,
+        head_untrained=not (prepared.trains or prepared.fits_head) and not phase.start_from and has_head,
         frozen=counts.frozen,
         blocks=tuple(
             BlockPlan(
@@ -247,7 +249,7 @@ def _describe_phase(prepared: PreparedPhase, dataset: Dataset) -> PhasePlan:
             for block in classifier.blocks()
         ),
         frontier=_describe_frontier(prepared),
-        epochs=phase.training.epochs if prepared.trainable else 0,
+        epochs=phase.training.epochs if prepared.trains else 0,
         precision=str(prepared.compute.dtype).removeprefix("torch."),
         image_size=prepared.plain.preprocess.size,
         views="fresh" if phase.views == "fresh" else len(prepared.views),

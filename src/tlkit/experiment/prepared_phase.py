@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -16,6 +16,7 @@ from tlkit.features.extraction import FeatureRequest, bytes_per_view
 from tlkit.model.classifier import Classifier
 from tlkit.model.partition import Partition, PartitionedClassifier, partition
 from tlkit.parts.backbone import Backbone
+from tlkit.parts.head import SelfFittingHead
 from tlkit.recipe.recipe import Phase
 from tlkit.runtime.devices import CPU, ComputeConfig
 
@@ -66,9 +67,21 @@ class PreparedPhase:
         return self.caches_features and self.phase.views != "fresh"
 
     @property
+    def fits_head(self) -> bool:
+        """Whether the head fits itself to features: it can, and nothing of the backbone is trainable."""
+        fits_itself = isinstance(self.network.classifier.head, SelfFittingHead)
+        return fits_itself and not any(name.startswith("backbone.") for name in self.trainable)
+
+    @property
     def trains(self) -> bool:
-        """Whether there is anything to train."""
-        return bool(self.trainable) and self.phase.training.epochs > 0
+        """Whether there is anything to train by gradient steps."""
+        return bool(self.trainable) and self.phase.training.epochs > 0 and not self.fits_head
+
+    @property
+    def evaluated_views(self) -> tuple[View, ...]:
+        """The views that logits are the mean over, in evaluation and prediction."""
+        mirrored = (replace(self.plain, mirrored=True),) if self.phase.training.mirror else ()
+        return (self.plain, *mirrored)
 
     @property
     def why_not_cached(self) -> str | None:
@@ -114,45 +127,54 @@ class PreparedPhase:
 
     def cached_views(self, dataset: Dataset) -> int:
         """Returns how many views of training and validation images are cached."""
-        trains, val = self.trains, dataset.splits.val
-        views = len(val) if self.caches_features and (trains or self.caches_small(val)) else 0
-        if trains and self.caches_training:
-            views += len(dataset.splits.train) * len(self.views)
-        return views
+        return sum(self._cached(dataset, ("train", "val")).values())
 
     def requests(self, dataset: Dataset, compute: ComputeConfig) -> list[FeatureRequest]:
         """Returns the features that this phase needs to be cached, of those computed as `compute` says."""
         if not self.caches_features or not isinstance(self.network, PartitionedClassifier):
             return []
         network, splits = self.network, dataset.splits
-
-        def request(view: View, images: tuple[Image, ...], part: str) -> FeatureRequest:
-            return FeatureRequest(network, view, images, (self.phase.name, part))
-
-        requests = []
-        if compute == self.compute and self.trains:
-            if self.caches_training:
-                requests += [request(view, splits.train, "train") for view in self.views]
-            requests.append(request(self.plain, splits.val, "val"))
+        # the same images in another precision than training's do not count as its features
+        same = compute == self.compute or not self.trains
+        wanted: list[tuple[View, tuple[Image, ...], str]] = []
+        if compute == self.compute:
+            if self.trains and self.caches_training:
+                wanted += [(view, splits.train, "train") for view in self.views]
+            if self.trains:
+                validated = splits.train if dataset.folds and self.phase.training.keep == "best" else splits.val
+                wanted.append((self.plain, validated, "val"))
+            if self.fits_head:
+                wanted += [(view, splits.train, "train") for view in self.evaluated_views]
         if compute == self.evaluation:
-            # validation images in another precision than training's do not count as its features
-            val = "val" if compute == self.compute or not self.trains else "evaluation"
-            evaluated = {val: splits.val, "test": splits.test, "unlabelled": dataset.unlabelled}
-            requests += [
-                request(self.plain, images, part)
-                for part, images in evaluated.items()
+            small = [
+                (splits.val, "val" if same else "evaluation"),
+                (splits.test, "test"),
+                (dataset.unlabelled, "unlabelled"),
+            ]
+            if dataset.folds and not self.fits_head:
+                small.append((splits.train, "train" if same else "evaluation"))
+            wanted += [
+                (view, images, part)
+                for images, part in small
+                for view in self.evaluated_views
                 if self.caches_small(images)
             ]
-        return requests
+        return [FeatureRequest(network, view, images, (self.phase.name, part)) for view, images, part in wanted]
 
     def feature_bytes(self, dataset: Dataset) -> int:
         """Returns the size of the cached features of training, validation and test images."""
+        again = self._cached(dataset, ("test", "evaluation")).values()
         size = self.cached_views(dataset) * self.bytes_per_view()
-        again = self.trains and self.compute != self.evaluation
-        for images in (dataset.splits.test, dataset.splits.val if again else ()):
-            if self.caches_small(images):
-                size += len(images) * bytes_per_view(self.network, self.evaluation)
-        return size
+        return size + sum(again) * bytes_per_view(self.network, self.evaluation)
+
+    def _cached(self, dataset: Dataset, parts: tuple[str, ...]) -> dict[tuple[str, int], int]:
+        """Returns the numbers of images of these parts that are cached, by view; each counts once."""
+        return {
+            (request.view.identity, id(request.images)): len(request.images)
+            for compute in (self.compute, self.evaluation)
+            for request in self.requests(dataset, compute)
+            if request.owner[1] in parts
+        }
 
     def parameter_counts(self) -> ParameterCounts:
         """Returns the numbers of trainable and frozen parameters."""

@@ -73,9 +73,14 @@ class Partition(nn.Module):
         """Maps images ``(B, 3, H, W)`` to the tensors that cross the frontier, without gradients."""
         raise NotImplementedError
 
+    def features(self, *crossing: Tensor) -> Tensor:
+        """Maps the tensors that cross the frontier to the backbone's features, which the head reads."""
+        raise NotImplementedError
+
     def forward(self, *crossing: Tensor) -> Tensor:
         """Maps the tensors that cross the frontier to logits ``(B, classes)``."""
-        raise NotImplementedError
+        logits: Tensor = self.classifier.head(self.features(*crossing))
+        return logits
 
     def prefix_state(self) -> set[str]:
         """Returns the names of the parameters and buffers that cached features depend on."""
@@ -125,10 +130,9 @@ class WholeClassifier(Partition):
         """Returns the images."""
         return (images,)
 
-    def forward(self, *crossing: Tensor) -> Tensor:
-        """Maps images to logits ``(B, classes)``."""
-        logits: Tensor = self.classifier(*crossing)
-        return logits
+    def features(self, *crossing: Tensor) -> Tensor:
+        """Maps images to features."""
+        return self.classifier.features(*crossing)
 
 
 class PartitionedClassifier(Partition):
@@ -209,10 +213,10 @@ class PartitionedClassifier(Partition):
             crossing: tuple[Tensor, ...] = self.prefix_module(images)
         return crossing
 
-    def forward(self, *crossing: Tensor) -> Tensor:
-        """Maps the boundary tensors to logits ``(B, classes)``."""
-        logits: Tensor = self.classifier.head(self._suffixes[self.training](*crossing))
-        return logits
+    def features(self, *crossing: Tensor) -> Tensor:
+        """Maps the boundary tensors to features."""
+        features: Tensor = self._suffixes[self.training](*crossing)
+        return features
 
 
 def partition(

@@ -279,7 +279,7 @@ def _valid_part_of(kind: type[Model], table: Any) -> Model | None:
                 {key: value for key, value in (table or {}).items() if key not in wrong}
             )
         except ValidationError as error:
-            wrong = {item["loc"][0] for item in error.errors()}
+            wrong = {item["loc"][0] for item in error.errors() if item["loc"]}
         except AttributeError:  # not a table
             break
     return None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from tlkit.errors import close_matches
 from tlkit.recipe.reader import Tree
@@ -82,6 +83,13 @@ def _part(value: Any) -> Any:
     return PartSpec.of(value)
 
 
+def _pattern(value: Any) -> Any:
+    try:
+        return re.compile(value).pattern if isinstance(value, str) else value
+    except re.error as error:
+        raise ValueError(f"must be a regular expression ({error})") from error
+
+
 Table = Annotated[Any, BeforeValidator(_part_table)]
 #: A part, written as a name or as a table with a name.
 PartTable = Annotated[PartSpec, BeforeValidator(_part), PlainSerializer(PartSpec.table)]
@@ -110,6 +118,12 @@ class DataSpec(Spec):
         root: their folder; a source that generates its images needs none.
         per_class: numbers of images per class in each split; None: by `fractions`, or the source's splits.
         fractions: used where neither `per_class` nor the source determines the splits.
+        folds: number of folds of a cross-validation, in place of validation images; the source's test images
+            stay test images.
+        repeats: how many times the folds are drawn for phases that train no part of a backbone; the others
+            use the first draw.
+        group: a regular expression; images whose ids have the same match, or the same first group in it, stay
+            in the same fold.
         unlabelled: a folder of images without labels.
         on_unreadable: "stop" the run, or "skip" and list images that cannot be used.
     """
@@ -118,8 +132,20 @@ class DataSpec(Spec):
     root: Location | None = None
     per_class: PerClass | None = None
     fractions: Fractions = Fractions()
+    folds: Annotated[int, Field(ge=2, le=100)] | None = None
+    repeats: Annotated[int, Field(ge=1, le=100)] = 1
+    group: Annotated[str, BeforeValidator(_pattern)] | None = None
     unlabelled: Location | None = None
     on_unreadable: Literal["stop", "skip"] = "stop"
+
+    @model_validator(mode="after")
+    def _has_one_division(self) -> Self:
+        drawn = {"per_class", "fractions"} & self.model_fields_set
+        if self.folds is not None and drawn:
+            raise ValueError(f"folds and {min(drawn)} exclude each other: with folds, no split is drawn")
+        if self.folds is None and (alone := {"repeats", "group"} & self.model_fields_set):
+            raise ValueError(f"{min(alone)} belongs to a cross-validation: set folds, too")
+        return self
 
     def source_options(self) -> dict[str, Any]:
         """Returns the options that the source is made with."""
@@ -146,6 +172,9 @@ class TrainingSpec(Spec):
         clip_grad: the largest norm of all gradients together; 0: they are not clipped.
         ema: decay of the exponential moving average of the weights, which is validated and kept in their
             place; 0: no average.
+        keep: the weights of the "best" epoch by `monitor`, or of the "last" one.
+        mirror: whether logits are the mean over an image and its mirror image, in evaluation and prediction;
+            heads that fit themselves do so to the mean features of both.
     """
 
     epochs: Annotated[int, Field(ge=0, le=1_000_000)] = 30
@@ -161,6 +190,8 @@ class TrainingSpec(Spec):
     cutmix: Annotated[float, Field(ge=0)] = 0.0
     clip_grad: Annotated[float, Field(ge=0)] = 0.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    keep: Literal["best", "last"] = "best"
+    mirror: bool = False
 
 
 class PreprocessSpec(Spec):

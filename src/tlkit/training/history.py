@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from pydantic import FiniteFloat
 
@@ -20,37 +21,40 @@ class EpochMetrics:
         val_loss: cross-entropy on the validation images, before temperature scaling; the log loss in
             results.json is the one after.
         val_accuracy: accuracy on the validation images, 0 to 1.
-        val_balanced_accuracy: mean of the classes' accuracies on them, 0 to 1.
+        val_balanced_accuracy: mean of the classes' accuracies on them, 0 to 1. All three are None without
+            validation images.
         lr: learning rate of the epoch's last step; with layer decay, the highest of all layers.
         seconds: duration, validation included.
     """
 
     epoch: int
     train_loss: FiniteFloat
-    val_loss: FiniteFloat
-    val_accuracy: FiniteFloat
-    val_balanced_accuracy: FiniteFloat
+    val_loss: FiniteFloat | None
+    val_accuracy: FiniteFloat | None
+    val_balanced_accuracy: FiniteFloat | None
     lr: FiniteFloat
     seconds: FiniteFloat
 
     @staticmethod
     def of(
-        epoch: int, train_loss: float, scores: ValidationScores, lr: float, seconds: float
+        epoch: int, train_loss: float, scores: ValidationScores | None, lr: float, seconds: float
     ) -> EpochMetrics:
-        """Makes an epoch's metrics with its scores on the validation images."""
+        """Makes an epoch's metrics with its scores on the validation images, if there are any."""
         return EpochMetrics(
             epoch=epoch,
             train_loss=train_loss,
-            val_loss=scores.loss,
-            val_accuracy=scores.accuracy,
-            val_balanced_accuracy=scores.balanced_accuracy,
+            val_loss=scores.loss if scores else None,
+            val_accuracy=scores.accuracy if scores else None,
+            val_balanced_accuracy=scores.balanced_accuracy if scores else None,
             lr=lr,
             seconds=seconds,
         )
 
     @property
-    def scores(self) -> ValidationScores:
-        """The scores on the validation images."""
+    def scores(self) -> ValidationScores | None:
+        """The scores on the validation images; None without any."""
+        if self.val_loss is None or self.val_accuracy is None or self.val_balanced_accuracy is None:
+            return None
         return ValidationScores(self.val_loss, self.val_accuracy, self.val_balanced_accuracy)
 
 
@@ -72,12 +76,14 @@ class History:
         best_epoch: the epoch whose weights were kept; 0: the weights it started from.
         start: scores before the first epoch, where it starts from weights that an earlier phase trained.
         monitor: the score that epochs are compared by.
+        keep: whether the "best" epoch's weights are kept, or the "last" one's.
     """
 
     epochs: list[EpochMetrics] = field(default_factory=list)
     best_epoch: int = 0
     start: ValidationScores | None = None
     monitor: Monitor = "accuracy"
+    keep: Literal["best", "last"] = "best"
 
     @property
     def best(self) -> ValidationScores | None:
@@ -95,7 +101,8 @@ class History:
         The best epoch has the highest monitored accuracy, or the lowest loss; among equal accuracies, the
         lowest validation loss. Trained weights that the phase starts from count as an epoch before the first.
         """
-        better = self.best is None or self._rank(metrics.scores) > self._rank(self.best)
+        best, scores = self.best, metrics.scores
+        better = self.keep == "last" or not best or not scores or self._rank(scores) > self._rank(best)
         self.epochs.append(metrics)
         if better:
             self.best_epoch = metrics.epoch

@@ -49,22 +49,29 @@ class TrainingInputs:
         phase: its name.
         train: the training images.
         train_labels: int64 ``(N,)``.
-        val: the validation images, which determine the best epoch.
+        val: the validation images, which determine the best epoch; None: the last epoch's weights are kept.
         val_labels: int64 ``(M,)``.
         classes: the number of classes.
         seed: what order and dropout are seeded from, besides the epoch.
         starts_trained: whether the phase starts from weights that an earlier phase trained: they are kept
             unless an epoch is better.
+        last_epoch: the number of epochs after which to end, with the schedule of all; None: after all.
     """
 
     phase: str
     train: Feed
     train_labels: NDArray[np.int64]
-    val: Feed
+    val: Feed | None
     val_labels: NDArray[np.int64]
     classes: int
     seed: tuple[object, ...]
     starts_trained: bool = False
+    last_epoch: int | None = None
+
+    @property
+    def compares(self) -> bool:
+        """Whether the weights that the phase starts from are compared with those of its epochs."""
+        return self.starts_trained and self.val is not None
 
 
 def train(
@@ -98,25 +105,29 @@ def train(
     method = _make_method(network, inputs, training)
     checkpoint = _resume(checkpoint_folder, network, method, inputs.phase, note)
     if checkpoint is None:
-        checkpoint = Checkpoint(trained_state(network), History(monitor=training.monitor))
+        keep = training.keep if inputs.val is not None else "last"
+        checkpoint = Checkpoint(trained_state(network), History(monitor=training.monitor, keep=keep))
     history, saved_at = checkpoint.history, time.monotonic()
-    if inputs.starts_trained and history.start is None:
+    if inputs.compares and training.keep == "best" and history.start is None:
         history.start = validate(network, inputs, training, compute)
+        assert history.start is not None  # there are validation images
         _check_finite(f"phase {inputs.phase!r}, before its first epoch", validation=history.start.loss)
     train_epoch = _make_epoch(network, method, inputs, training, compute, tick)
-    for epoch in range(len(history.epochs), training.epochs):
+    end = training.epochs if inputs.last_epoch is None else min(inputs.last_epoch, training.epochs)
+    for epoch in range(len(history.epochs), end):
         if training.patience and epoch - history.best_epoch >= training.patience:
             break
         began = time.perf_counter()
         loss = train_epoch(epoch)
         with method.average.applied() if method.average else nullcontext():
             scores = validate(network, inputs, training, compute)
-            _check_finite(f"phase {inputs.phase!r}, epoch {epoch + 1}", training=loss, validation=scores.loss)
+            val_loss = scores.loss if scores else 0.0
+            _check_finite(f"phase {inputs.phase!r}, epoch {epoch + 1}", training=loss, validation=val_loss)
             seconds = time.perf_counter() - began
             metrics = EpochMetrics.of(epoch + 1, loss, scores, method.rate, seconds)
             if history.add(metrics):
                 checkpoint.best = trained_state(network)
-        due = time.monotonic() - saved_at > SAVE_EVERY and epoch + 1 < training.epochs
+        due = time.monotonic() - saved_at > SAVE_EVERY and epoch + 1 < end
         if due and process_state().is_main_process:
             save_checkpoint(checkpoint_folder, checkpoint, network, method.optimizer, method.average)
             saved_at = time.monotonic()
@@ -237,11 +248,13 @@ def _make_epoch(
 
 def validate(
     network: Partition, inputs: TrainingInputs, training: TrainingSpec, compute: ComputeConfig
-) -> ValidationScores:
-    """Returns the scores on the validation images, as the main process computes them.
+) -> ValidationScores | None:
+    """Returns the scores on the validation images, as the main process computes them; None: there are none.
 
     They determine the best epoch and the last one, on which all processes must agree.
     """
+    if inputs.val is None:
+        return None
     logits = predict(network, inputs.val, training.batch_size, compute)
     labels = torch.from_numpy(inputs.val_labels)
     loss = nn.functional.cross_entropy(logits, labels)

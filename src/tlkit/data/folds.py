@@ -1,0 +1,129 @@
+"""Divides training images into the folds of a cross-validation.
+
+scikit-learn's splitters do it: stratified, and with images that belong together in the same fold.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlkit.errors import DataError
+from tlkit.utils.hashing import seed as derive_seed
+
+if TYPE_CHECKING:
+    from tlkit.data.images import Image
+
+#: The fold of an image that is trained on in every fold.
+ALWAYS_TRAINED = -1
+
+
+@dataclass(frozen=True)
+class Folds:
+    """The folds of the training images, drawn once or several times.
+
+    Attributes:
+        assignment: the fold of each image in each repeat, ``(repeats, N)``; -1: it is trained on in all.
+        count: the number of folds.
+        untested: the classes whose images are all trained on in every fold, since they cannot be divided.
+    """
+
+    assignment: NDArray[np.int64]
+    count: int
+    untested: tuple[str, ...] = ()
+
+    @property
+    def repeats(self) -> int:
+        """How many times the folds were drawn."""
+        return len(self.assignment)
+
+    def held_out(self, repeat: int, fold: int) -> NDArray[np.int64]:
+        """Returns the positions of the images that a fold is tested on."""
+        return np.flatnonzero(self.assignment[repeat] == fold)
+
+    def trained_on(self, repeat: int, *without: int) -> NDArray[np.int64]:
+        """Returns the positions of the images that are in none of these folds."""
+        return np.flatnonzero(~np.isin(self.assignment[repeat], without))
+
+
+def draw_folds(
+    images: Sequence[Image],
+    classes: Sequence[str],
+    *,
+    seed: int,
+    folds: int,
+    repeats: int = 1,
+    group: str | None = None,
+) -> Folds:
+    """Draws folds, in which every class has about the same share of the images.
+
+    Images with equal bytes are in the same fold, and so are those of one group. A class whose images are all
+    in one group cannot be tested: they are trained on in every fold.
+
+    Args:
+        images: labelled images.
+        classes: class names; a label is an index into them.
+        seed: seed of the draw.
+        folds: number of folds.
+        repeats: how many times to draw.
+        group: a regular expression that is searched in an image's id; images with the same match, or the same
+            first group in it, belong together. An image without a match stands alone.
+
+    Raises:
+        DataError: no class has as many images, or groups of them, as there are folds.
+    """
+    labels = np.array([image.sample.label for image in images], np.int64)
+    groups = _groups(images, group)
+    groups_of = [{name for name, label in zip(groups, labels, strict=True) if label == k} for k in range(len(classes))]
+    whole = {next(iter(names)) for names in groups_of if len(names) == 1}
+    divided = np.array([name not in whole for name in groups])
+    most = max(len(names - whole) for names in groups_of)
+    if most < folds:
+        what = "groups" if group else "distinct images"
+        raise DataError(
+            f"data.folds: no class has images for {folds} folds: the largest has {most} {what}; "
+            + (f"at most {most} folds can be drawn" if most > 1 else "add images")
+        )
+    assignment = np.full((repeats, len(images)), ALWAYS_TRAINED)
+    index = np.flatnonzero(divided)
+    _, codes = np.unique(groups[index], return_inverse=True)
+    for repeat in range(repeats):
+        assignment[repeat, index] = _draw(labels[index], codes, folds, derive_seed(seed, "folds", repeat) % 2**32)
+    untested = [name for name, names in zip(classes, groups_of, strict=True) if names and names <= whole]
+    return Folds(assignment, folds, tuple(untested))
+
+
+def _draw(
+    labels: NDArray[np.int64], groups: NDArray[np.int64], folds: int, random_state: int
+) -> NDArray[np.int64]:
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    grouped = len(np.unique(groups)) < len(groups)
+    # the one that knows groups is slow
+    kind = StratifiedGroupKFold if grouped else StratifiedKFold
+    splitter = kind(folds, shuffle=True, random_state=random_state)
+    drawn = np.empty(len(labels), np.int64)
+    with warnings.catch_warnings():
+        # of classes with fewer images than folds: they are in fewer folds
+        warnings.filterwarnings("ignore", message="The least populated class")
+        for fold, (_, held_out) in enumerate(splitter.split(labels, labels, groups)):
+            drawn[held_out] = fold
+    return drawn
+
+
+def _groups(images: Sequence[Image], pattern: str | None) -> NDArray[np.str_]:
+    """Returns the name of each image's group; images with equal bytes join their groups."""
+    names = []
+    for image in images:
+        match = re.search(pattern, image.sample.id) if pattern is not None else None
+        names.append(f"group {match.group(min(1, len(match.groups())))}" if match else image.sha256)
+    joined: dict[str, str] = {}
+    for name, image in zip(names, images, strict=True):
+        joined.setdefault(image.sha256, name)
+    return np.array([joined[image.sha256] for image in images])
