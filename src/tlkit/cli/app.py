@@ -17,6 +17,7 @@ from tlkit.cli.explain import explain, visualize
 from tlkit.cli.export import export
 from tlkit.cli.fetch import fetch
 from tlkit.cli.fit import fit
+from tlkit.cli.interrupts import INTERRUPTED, Interrupted
 from tlkit.cli.predict import predict
 from tlkit.cli.report import compare, report
 from tlkit.cli.run import run
@@ -25,8 +26,6 @@ from tlkit.plugins.disabled import is_disabled
 
 #: The heading of plugins' commands in --help.
 PANEL = "Commands of plugins"
-#: Exit code of a command that Ctrl-C ended.
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="tlkit",
@@ -66,10 +65,12 @@ def main() -> None:
             raise
         say(f"Error: {error}", stderr=True)
         sys.exit(2)
+    except Interrupted as error:
+        say(str(error), stderr=True)
+        sys.exit(INTERRUPTED)
     except SystemExit as exit_:
-        # typer ends with this code when it is interrupted
-        if exit_.code == INTERRUPTED and arguments[:1] in (["run"], ["fit"]):
-            say("Interrupted. The same command with the same --out goes on from here.", stderr=True)
+        if exit_.code == INTERRUPTED:  # typer's, for Ctrl-C
+            say("interrupted", stderr=True)
         raise
     except Exception as error:
         if debug:
