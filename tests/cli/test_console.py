@@ -56,7 +56,7 @@ def test_text_goes_above_the_bars_and_tasks_share_one_display(columns: int) -> N
         assert_calm(screen, columns, bars=2)
     *_, (outer, inner) = (bars for bars in map(bar_lines, terminal.screens) if len(bars) == 2)
     assert re.match(r"measuring every( layer of a backbone)? … ━+[╸╺]━+ +3,750/5,000 .* left$", outer)
-    assert re.match(r"block 3 +━+ +[\d.]+ [GM]?B/2\.0 GB .* 0:00:0\d left$", inner)
+    assert re.match(r"block 3 +━+[╸╺]━+ 1\.5 GB/2\.0 GB +[\d.]+ GB/s 0:00:00 left$", inner)
 
 
 def test_a_resumed_task_starts_with_what_is_done(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +27,11 @@ name = "bottleneck"
 name = "fine-tune"
 start_from = "bottleneck"
 freeze = {{ name = "all-but-last-blocks", blocks = 1 }}
-epochs = 8
+epochs = 5
 """
-#: Saves a checkpoint after each epoch, makes epochs last long enough to be seen, and stops where Ctrl-C is due.
+#: Saves a checkpoint after each epoch, lets epochs last long enough to be seen, and waits for Ctrl-C.
 SLOW = """
-import os, time, warnings
+import os, time
 import tlkit
 from tlkit.training import loop
 loop.SAVE_EVERY = 0.0
@@ -67,7 +68,9 @@ def runs(weights: Path, by_class: Path, tmp_path_factory: pytest.TempPathFactory
     environment = {"PYTHONPATH": site, "TLKIT_CACHE": str(folder / "cache")}
     interrupted = Terminal(command, 80, folder=folder, environment={**environment, "STALL": "1"})
     interrupted.wait_for("printed by a plugin after fine-tune 3")
-    interrupted.press("\x03")
+    for _ in range(2):  # impatient
+        interrupted.press("\x03")
+        time.sleep(0.05)
     assert interrupted.wait() == 130, "\n".join(interrupted.lines())
     resumed = Terminal(command, 120, folder=folder, environment=environment)
     assert resumed.wait() == 0, "\n".join(resumed.lines())
@@ -97,24 +100,27 @@ def test_epochs_and_results_stay_in_order(runs: Runs) -> None:
 
 
 def test_a_plan_is_wrapped_at_words(runs: Runs) -> None:
-    text = "\n".join(runs.interrupted.lines())
-    assert re.search(r"cached features \(\S+ kB,[^)]*\);\n?  ?it would be ", text.replace("\n  ", "\n   "))
-    assert "images read anew" in " ".join(text.split())
+    lines = runs.interrupted.lines()
+    begin = next(index for index, line in enumerate(lines) if line.startswith("bottleneck will train"))
+    assert lines[begin + 1].startswith("  ")
+    assert " ".join(map(str.strip, lines[begin : begin + 2])).endswith(" with images read anew each epoch")
 
 
 def test_ctrl_c_says_how_to_go_on(runs: Runs) -> None:
-    text = "".join(line.ljust(80) if len(line) > 70 else line + "\n" for line in runs.interrupted.lines())
-    assert "Traceback" not in text
-    last = "interrupted: start the same command again with --out 'runs/with space' to go on; finished phases"
-    assert last in re.sub(r"\s+", " ", text)
+    lines = runs.interrupted.lines()
+    assert not any("Traceback" in line for line in lines)
+    begin = next(index for index, line in enumerate(lines) if line.startswith("interrupted"))
+    assert " ".join(map(str.strip, lines[begin : begin + 2])) == (
+        f"interrupted: start the same command again with --out '{OUT}' to go on; finished phases are kept"
+    )
 
 
 def test_the_second_run_goes_on_and_its_bar_shows_what_is_done(runs: Runs) -> None:
     lines = runs.resumed.lines()
-    assert f"{OUT} goes on: phase bottleneck is finished; fine-tune at epoch 4 of 8" in lines
+    assert f"{OUT} goes on: phase bottleneck is finished; fine-tune at epoch 4 of 5" in lines
     epochs = [line.split(":")[0] for line in lines if ": loss " in line]
-    assert epochs == [f"fine-tune {epoch}/8" for epoch in range(4, 9)]
+    assert epochs == [f"fine-tune {epoch}/5" for epoch in (4, 5)]
     bars = [line for screen in runs.resumed.screens for line in bar_lines(screen) if "training" in line]
-    first = next(line for line in bars if "/256" in line)
-    assert re.search(r" 96/256$", first), first
+    first = next(line for line in bars if "/160" in line)
+    assert re.search(r" 96/160$", first), first
     assert re.search(r"images/s 0:00:\d\d left$", bars[-1])

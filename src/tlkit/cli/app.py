@@ -11,13 +11,13 @@ from typing import Annotated
 import typer
 
 from tlkit.cli import cache, plugins
-from tlkit.cli.console import say
+from tlkit.cli.console import say, say_interrupted
 from tlkit.cli.evaluate import evaluate
 from tlkit.cli.explain import explain, visualize
 from tlkit.cli.export import export
 from tlkit.cli.fetch import fetch
 from tlkit.cli.fit import fit
-from tlkit.cli.interrupts import INTERRUPTED, Interrupted
+from tlkit.cli.interrupts import INTERRUPTED, Interrupted, interrupt_once
 from tlkit.cli.predict import predict
 from tlkit.cli.report import compare, report
 from tlkit.cli.run import run
@@ -53,6 +53,7 @@ def options(
 
 def main() -> None:
     """Runs the command line; exits with code 2 and without a traceback if the user made a mistake."""
+    interrupt_once()
     _accept_any_name()
     # --debug may be anywhere on the command line
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
@@ -66,11 +67,11 @@ def main() -> None:
         say(f"Error: {error}", stderr=True)
         sys.exit(2)
     except Interrupted as error:
-        say(str(error), stderr=True)
+        say_interrupted(str(error))
         sys.exit(INTERRUPTED)
     except SystemExit as exit_:
         if exit_.code == INTERRUPTED:  # typer's, for Ctrl-C
-            say("interrupted", stderr=True)
+            say_interrupted("interrupted")
         raise
     except Exception as error:
         if debug:

@@ -71,6 +71,13 @@ def say(
     target.print(text, style=style, markup=False)
 
 
+def say_interrupted(text: str) -> None:
+    """Prints how Ctrl-C ended a command, over the ``^C`` that a terminal prints."""
+    if sys.stderr.isatty():
+        sys.stderr.write("\r")
+    say(text, stderr=True, hanging=2)
+
+
 def json_line(values: Mapping[str, object]) -> None:
     """Prints a JSON object on a line of its own, and flushes, so that a reader gets it at once."""
     text = json.dumps(values, ensure_ascii=False)

@@ -90,10 +90,11 @@ def watching() -> Iterator[tlkit.Observer]:
     try:
         yield observer
     except KeyboardInterrupt:
-        out = "" if observer.folder is None else f" with --out {shlex.quote(str(observer.folder))}"
-        raise Interrupted(
-            f"interrupted: start the same command again{out} to go on; finished phases are kept"
-        ) from None
+        text = "interrupted: start the same command again"
+        if observer.folder is not None:
+            out = shlex.quote(str(observer.folder))
+            text += f" with --out {out} to go on; finished phases are kept"
+        raise Interrupted(text) from None
 
 
 def _done_before(run: tlkit.Run) -> list[str]:
