@@ -191,10 +191,10 @@ def test_images_that_change_while_a_run_reads_them(run: Runner, few_photos: Path
     """They were once filed under the old hash; a later run on the sound images used their features."""
 
     class Swapper(tlkit.Observer):
-        def progress(self, task: str, total: int, unit: str) -> AbstractContextManager[Tick]:
+        def progress(self, task: str, total: int, unit: str, done: int = 0) -> AbstractContextManager[Tick]:
             if task == "frozen pass":
                 (few_photos / "cat.1.jpg").write_bytes((few_photos / "dog.1.jpg").read_bytes())
-            return super().progress(task, total, unit)
+            return super().progress(task, total, unit, done)
 
     original = (few_photos / "cat.1.jpg").read_bytes()
     every = {"data.per_class": {"train": 9, "val": 3, "test": 3}, "training.epochs": 1}
@@ -226,7 +226,7 @@ def test_ctrl_c_says_how_to_go_on(recipe: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "goes on from here" in error
+    assert "interrupted: start the same command again with --out out to go on" in error
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ class Recording(tlkit.Observer):
         self.events.append(("run ended", run.results.goal_met is not None))
 
     @contextmanager
-    def progress(self, task: str, total: int, unit: str) -> Iterator[Callable[[int], object]]:
+    def progress(self, task: str, total: int, unit: str, done: int = 0) -> Iterator[Callable[[int], object]]:
         steps = self.work.setdefault(task, [])
         yield steps.append
         assert unit == "images"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +68,7 @@ def test_the_caller_sees_each_epoch_and_may_end_training(tmp_path: Path) -> None
         COMPUTE,
         tmp_path / "resume",
         lambda metrics: seen.append(metrics) or metrics.epoch == 2,
-        trained_images.append,
+        lambda _: trained_images.append,
     )
     assert seen == history.epochs
     assert len(seen) == 2
@@ -93,7 +93,17 @@ def test_interrupted_training_resumes_with_the_same_numbers(
     monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
     resume = tmp_path / "resume"
     train(stopped, make_inputs(), training, COMPUTE, resume, lambda metrics: metrics.epoch == 3)
-    history = train(resumed, make_inputs(), training, COMPUTE, resume)
+    done: list[int] = []
+    ticks: list[int] = []
+
+    def start_progress(count: int) -> Callable[[int], object]:
+        done.append(count)
+        return ticks.append
+
+    inputs = make_inputs()
+    history = train(resumed, inputs, training, COMPUTE, resume, start_progress=start_progress)
+    assert done == [3 * len(inputs.train)]
+    assert done[0] + sum(ticks) == training.epochs * len(inputs.train)
     assert [metrics.train_loss for metrics in history.epochs] == [
         metrics.train_loss for metrics in expected.epochs
     ]

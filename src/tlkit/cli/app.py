@@ -11,12 +11,13 @@ from typing import Annotated
 import typer
 
 from tlkit.cli import cache, plugins
-from tlkit.cli.console import say
+from tlkit.cli.console import say, say_interrupted
 from tlkit.cli.evaluate import evaluate
 from tlkit.cli.explain import explain, visualize
 from tlkit.cli.export import export
 from tlkit.cli.fetch import fetch
 from tlkit.cli.fit import fit
+from tlkit.cli.interrupts import INTERRUPTED, Interrupted, interrupt_once
 from tlkit.cli.predict import predict
 from tlkit.cli.report import compare, report
 from tlkit.cli.run import run
@@ -25,8 +26,6 @@ from tlkit.plugins.disabled import is_disabled
 
 #: The heading of plugins' commands in --help.
 PANEL = "Commands of plugins"
-#: Exit code of a command that Ctrl-C ended.
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="tlkit",
@@ -54,6 +53,7 @@ def options(
 
 def main() -> None:
     """Runs the command line; exits with code 2 and without a traceback if the user made a mistake."""
+    interrupt_once()
     _accept_any_name()
     # --debug may be anywhere on the command line
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
@@ -66,10 +66,12 @@ def main() -> None:
             raise
         say(f"Error: {error}", stderr=True)
         sys.exit(2)
+    except Interrupted as error:
+        say_interrupted(str(error))
+        sys.exit(INTERRUPTED)
     except SystemExit as exit_:
-        # typer ends with this code when it is interrupted
-        if exit_.code == INTERRUPTED and arguments[:1] in (["run"], ["fit"]):
-            say("Interrupted. The same command with the same --out goes on from here.", stderr=True)
+        if exit_.code == INTERRUPTED:  # typer's, for Ctrl-C
+            say_interrupted("interrupted")
         raise
     except Exception as error:
         if debug:

@@ -30,33 +30,34 @@ def fit(
     report: ReportOption = True,
 ) -> None:
     """Train a classifier on a folder of class folders; the choices are made and shown."""
-    from tlkit.cli.observer import ConsoleObserver
-    from tlkit.experiment.observer import Observer
+    from tlkit.cli.observer import watching
     from tlkit.fitting.fit import BACKBONE
     from tlkit.fitting.fit import fit as fit_folder
     from tlkit.runtime.distributed import process_state
     from tlkit.runtime.memory import keep_freed_memory
 
     keep_freed_memory()
-    is_main = process_state().is_main_process
-    observer = ConsoleObserver() if is_main else Observer()
-    run = fit_folder(
-        folder,
-        backbone=backbone or BACKBONE,
-        weights=weights,
-        epochs=epochs,
-        seed=seed,
-        out=out,
-        device=device,
-        observer=observer,
-    )
-    if not is_main:
-        return
-    say()
-    print_results(run.results)
-    last = run.results.phases[-1]
-    if last.epochs and not last.best_epoch:
-        say("Fine-tuning was not better on the validation images: the bottleneck's weights are used.")
-    say(f"{run.folder}: the classifier, for tlkit predict; its recipe.toml is the recipe that was run")
-    if report:
-        make_report(run.folder, observer, device)
+    with watching() as observer:
+        run = fit_folder(
+            folder,
+            backbone=backbone or BACKBONE,
+            weights=weights,
+            epochs=epochs,
+            seed=seed,
+            out=out,
+            device=device,
+            observer=observer,
+        )
+        if not process_state().is_main_process:
+            return
+        say()
+        print_results(run.results)
+        last = run.results.phases[-1]
+        if last.epochs and not last.best_epoch:
+            say("Fine-tuning was not better on the validation images: the bottleneck's weights are used.")
+        say(
+            f"{run.folder}: the classifier, for tlkit predict; its recipe.toml is the recipe that was run",
+            hanging=2,
+        )
+        if report:
+            make_report(run.folder, observer, device)

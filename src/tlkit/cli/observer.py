@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import tlkit
 from tlkit.cli import console
+from tlkit.cli.interrupts import Interrupted
 from tlkit.cli.plan_text import print_estimates, print_plan
 from tlkit.cli.results_text import accuracy_with_interval
+from tlkit.errors import RunFolderError
 from tlkit.experiment.results import PhaseResult
+from tlkit.experiment.run_folder import RunFolder
 from tlkit.recipe.recipe import Phase
+from tlkit.runtime.distributed import process_state
+from tlkit.training.checkpoint import resumed_epochs
 from tlkit.training.history import EpochMetrics
 
 
 class ConsoleObserver(tlkit.Observer):
-    """Prints a run's plan and estimates, its progress, and the scores of each epoch and phase."""
+    """Prints a run's plan and estimates, its progress, and the scores of each epoch and phase.
+
+    Attributes:
+        folder: the run folder; None before the run has started.
+    """
+
+    def __init__(self) -> None:
+        self.folder: Path | None = None
 
     @tlkit.hookimpl
     def tlkit_run_started(self, run: tlkit.Run) -> None:
-        """Prints the plan, and how long the phases will train."""
+        """Prints the plan, how long the phases will train, and what an interrupted run has done already."""
+        self.folder = run.folder
         print_run_plan(run)
+        if done := _done_before(run):
+            console.say(f"{run.folder} goes on: {'; '.join(done)}", stderr=True, hanging=2)
 
     @tlkit.hookimpl
     def tlkit_epoch_ended(self, phase: Phase, epoch: int, metrics: EpochMetrics) -> None:
@@ -39,9 +56,9 @@ class ConsoleObserver(tlkit.Observer):
         console.say(f"{result.name}: {accuracy} on {result.test.n:,} test images")
 
     @contextmanager
-    def progress(self, task: str, total: int, unit: str) -> Iterator[console.Tick]:
-        """Shows a piece of work as `console.progress` does."""
-        with console.progress(task, total, unit) as tick:
+    def progress(self, task: str, total: int, unit: str, done: int = 0) -> Iterator[console.Tick]:
+        """Shows a task as `console.progress` does."""
+        with console.progress(task, total, unit, done) as tick:
             yield tick
 
     def note(self, text: str) -> None:
@@ -54,3 +71,42 @@ def print_run_plan(run: tlkit.Run) -> None:
     if run.plan is not None:
         print_plan(run.plan)
         print_estimates(run.estimates())
+
+
+@contextmanager
+def watching() -> Iterator[tlkit.Observer]:
+    """Shows a run in the main process, and says how it goes on if Ctrl-C ends it.
+
+    Yields:
+        The run's observer; that of other processes shows nothing.
+
+    Raises:
+        Interrupted: Ctrl-C was pressed.
+    """
+    if not process_state().is_main_process:
+        yield tlkit.Observer()
+        return
+    observer = ConsoleObserver()
+    try:
+        yield observer
+    except KeyboardInterrupt:
+        text = "interrupted: start the same command again"
+        if observer.folder is not None:
+            out = shlex.quote(str(observer.folder))
+            text += f" with --out {out} to go on; finished phases are kept"
+        raise Interrupted(text) from None
+
+
+def _done_before(run: tlkit.Run) -> list[str]:
+    """Describes the phases that an earlier execution of the run has finished or begun."""
+    done = [f"phase {result.name} is finished" for result in run.results.phases]
+    for phase in run.plan.phases if run.plan else ():
+        if run.results.phase(phase.name):
+            continue
+        try:
+            epochs = resumed_epochs(RunFolder(run.folder).checkpoint(phase.name))
+        except RunFolderError:  # the phase begins again, and says why
+            continue
+        if epochs:
+            done.append(f"{phase.name} at epoch {epochs + 1} of {phase.epochs}")
+    return done

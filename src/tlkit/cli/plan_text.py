@@ -21,12 +21,12 @@ def print_plan(plan: Plan) -> None:
     counts = ", ".join(f"{count:,} {name}" for name, count in plan.data.counts().items() if count)
     more = " …" if len(plan.classes) > CLASSES_SHOWN else ""
     classes = ", ".join(plan.classes[:CLASSES_SHOWN]) + more
-    say(f"{plan.recipe}: {classes}; images: {counts}; on {plan.device}")
+    say(f"{plan.recipe}: {classes}; images: {counts}; on {plan.device}", hanging=2)
     if plan.data.about:
-        say(f"the images are {plan.data.about}")
+        say(f"the images are {plan.data.about}", hanging=2)
     if plan.data.rejected:
         rejected = plural(len(plan.data.rejected), "image")
-        say(f"left out: {rejected} (listed in results.json under data.rejected)")
+        say(f"left out: {rejected} (listed in results.json under data.rejected)", hanging=2)
     for number, phase in enumerate(plan.phases, 1):
         say()
         _print_phase(number, phase)
@@ -38,11 +38,11 @@ def print_estimates(estimates: Mapping[str, Estimate]) -> None:
     for name, estimate in estimates.items():
         fresh = f"{format_duration(estimate.fresh)} with images read anew each epoch"
         if estimate.cached is None:
-            say(f"{name} will train for about {fresh}")
+            say(f"{name} will train for about {fresh}", hanging=2)
             continue
         cached = _describe_cached_estimate(estimate, estimate.cached)
         chosen, other = (cached, fresh) if estimate.uses_cache else (fresh, cached)
-        say(f"{name} will train for about {chosen}; it would be {other}")
+        say(f"{name} will train for about {chosen}; it would be {other}", hanging=2)
     if estimates:
         say()
 
@@ -54,16 +54,19 @@ def _print_phase(number: int, phase: PhasePlan) -> None:
     say(
         f"{number} {phase.name}: {network}{start}, {phase.image_size} px, {phase.precision}, {epochs}",
         style="bold",
+        hanging=2,
     )
-    say(f"  trainable  {_describe_trainable(phase)}")
+    _say_field("trainable", _describe_trainable(phase))
     if phase.head_untrained:
-        say(
-            f"             nothing trains the head {phase.head}: "
-            "unless it came with weights, its predictions mean nothing"
-        )
-    say(f"  frozen     {phase.frozen:,}")
-    say(f"  frontier   {phase.frontier}")
-    say(f"  cached     {_describe_cached(phase)}")
+        warning = "unless it came with weights, its predictions mean nothing"
+        _say_field("", f"nothing trains the head {phase.head}: {warning}")
+    _say_field("frozen", f"{phase.frozen:,}")
+    _say_field("frontier", phase.frontier)
+    _say_field("cached", _describe_cached(phase))
+
+
+def _say_field(name: str, text: str) -> None:
+    say(f"  {name:<9}  {text}", hanging=13)
 
 
 def _describe_trainable(phase: PhasePlan) -> str:

@@ -74,7 +74,7 @@ def _show(part: RegisteredPart) -> None:
         factory = factory.func
     # the options have a table of their own
     doc = (inspect.getdoc(factory) or "no description").partition("\nArgs:\n")[0].strip()
-    say(f"{part.kind} {part.name}\nfrom {part.owner} {part.version}\n\n{doc}\n")
+    say(f"{part.kind} {part.name}\nfrom {part.owner} {part.version}\n\n{doc}\n", hanging=0)
     rows = [
         (option.name, option.type_text, _default(option.default), option.doc)
         for option in options.describe(part.factory)

@@ -27,34 +27,32 @@ def run(
     report: ReportOption = True,
 ) -> None:
     """Run a recipe, or resume a run that was interrupted."""
-    from tlkit.cli.observer import ConsoleObserver, print_run_plan
-    from tlkit.experiment.observer import Observer
+    from tlkit.cli.observer import print_run_plan, watching
     from tlkit.experiment.runner import run as run_recipe
     from tlkit.runtime.distributed import process_state
     from tlkit.runtime.memory import keep_freed_memory
 
     keep_freed_memory()
-    is_main = process_state().is_main_process
-    observer = ConsoleObserver() if is_main else Observer()
-    finished = run_recipe(
-        recipe,
-        overrides=set_ or (),
-        out=out,
-        phases=phase or (),
-        device=device,
-        observer=observer,
-        plan_only=plan,
-    )
-    if not is_main:
-        return
-    if plan:
-        print_run_plan(finished)
-        return
-    say()
-    print_results(finished.results)
-    say(str(finished.folder))
-    if report:
-        make_report(finished.folder, observer, device)
+    with watching() as observer:
+        finished = run_recipe(
+            recipe,
+            overrides=set_ or (),
+            out=out,
+            phases=phase or (),
+            device=device,
+            observer=observer,
+            plan_only=plan,
+        )
+        if not process_state().is_main_process:
+            return
+        if plan:
+            print_run_plan(finished)
+            return
+        say()
+        print_results(finished.results)
+        say(str(finished.folder))
+        if report:
+            make_report(finished.folder, observer, device)
 
 
 def make_report(folder: Path, observer: Observer, device: str | None) -> None:

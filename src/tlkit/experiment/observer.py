@@ -55,8 +55,15 @@ class Observer:
     """
 
     @contextmanager
-    def progress(self, task: str, total: int, unit: str) -> Iterator[Tick]:
-        """Shows the progress of a task; yields a function that takes the number of units done since."""
+    def progress(self, task: str, total: int, unit: str, done: int = 0) -> Iterator[Tick]:
+        """Shows the progress of a task; yields a function that takes the number of units done since.
+
+        Args:
+            task: what is done, such as ``"training bottleneck"``.
+            total: how many units that is.
+            unit: what is counted, such as ``"images"``.
+            done: how many units are done already, in a task that resumes.
+        """
         yield lambda _: None
 
     def note(self, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from tlkit.evaluation.calibration import fit_temperature, probabilities
 from tlkit.evaluation.metrics import Scores, TestScores, evaluate, summary
 from tlkit.experiment.frozen_pass import FrozenPass
 from tlkit.experiment.log import EpochEnded
-from tlkit.experiment.observer import Events, Observer, Run
+from tlkit.experiment.observer import Events, Observer, Run, Tick
 from tlkit.experiment.prepared_phase import PreparedPhase
 from tlkit.experiment.results import PhaseResult, PhaseSeconds
 from tlkit.experiment.run_folder import RunFolder, SplitProbabilities
@@ -269,16 +270,20 @@ def _train(prepared: PreparedPhase, feeds: Mapping[str, Feed], context: PhaseCon
         starts_trained=phase.start_from is not None,
     )
     steps = phase.training.epochs * len(splits.train)
-    with context.observer.progress(f"training {phase.name}", steps, "images") as tick:
-        checkpoint = folder.checkpoint(phase.name)
+    with ExitStack() as opened:
+
+        def start_progress(done: int) -> Tick:
+            progress = context.observer.progress(f"training {phase.name}", steps, "images", done)
+            return opened.enter_context(progress)
+
         return train(
             prepared.network,
             inputs,
             phase.training,
             prepared.compute,
-            checkpoint,
+            folder.checkpoint(phase.name),
             epoch_ended,
-            tick,
+            start_progress,
             note=context.observer.note,
         )
 

@@ -129,6 +129,16 @@ def load_checkpoint(
     return Checkpoint(best, progress.history)
 
 
+def resumed_epochs(folder: Path) -> int:
+    """Returns how many epochs a checkpoint holds; 0 if there is none.
+
+    Raises:
+        RunFolderError: it is damaged.
+    """
+    folder = folder if is_there(folder) else replaced_path(folder)
+    return len(_read_progress(folder / "progress.json").history.epochs) if is_there(folder) else 0
+
+
 def remove_checkpoint(folder: Path) -> None:
     """Removes what a finished phase does not need any more."""
     for path in (folder, replaced_path(folder), *folder.parent.glob(f"{folder.name}.*.unfinished")):

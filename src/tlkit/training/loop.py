@@ -81,7 +81,7 @@ def train(
     compute: ComputeConfig,
     checkpoint_folder: Path,
     epoch_ended: Callable[[EpochMetrics], bool] = lambda _: False,
-    tick: Tick = lambda _: None,
+    start_progress: Callable[[int], Tick] = lambda _: lambda _: None,
     note: Callable[[str], object] = lambda _: None,
 ) -> History:
     """Trains what is behind the frontier, and loads the weights of the best epoch at the end.
@@ -93,7 +93,8 @@ def train(
         compute: where and how precisely.
         checkpoint_folder: the folder of the checkpoint, while the phase lasts.
         epoch_ended: called with each epoch's metrics; returns whether this was the last epoch.
-        tick: called after each step with the number of training images.
+        start_progress: called with the number of training images of the epochs that are resumed; returns a
+            function to call after each step with its number of them.
         note: told where a checkpoint cannot be used, so that the phase begins again.
 
     Returns:
@@ -108,6 +109,7 @@ def train(
         keep = training.keep if inputs.val is not None else "last"
         checkpoint = Checkpoint(trained_state(network), History(monitor=training.monitor, keep=keep))
     history, saved_at = checkpoint.history, time.monotonic()
+    tick = start_progress(len(history.epochs) * len(inputs.train))
     if inputs.compares and training.keep == "best" and history.start is None:
         history.start = validate(network, inputs, training, compute)
         assert history.start is not None  # there are validation images
