@@ -113,6 +113,7 @@ def run_phase(prepared: PreparedPhase, context: PhaseContext) -> PhaseOutcome:
         best_epoch=history.best_epoch,
         stopped=context.run.stopping,
         parameters=prepared.parameter_counts(),
+        weights=prepared.backbone.weights_origin,
         features=frozen_pass.feature_use(prepared),
         seconds=PhaseSeconds(
             total=round(ended - began + shared_pass, 3),

@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from tlkit.evaluation.metrics import Scores, TestScores
 from tlkit.experiment.plan import DataSummary, Plan
+from tlkit.parts.backbone import WeightsOrigin
 from tlkit.recipe.recipe import Recipe
 from tlkit.utils.formatting import format_p_value
 from tlkit.utils.json_files import JsonModel, NonNegative, Proportion
@@ -79,6 +80,8 @@ class PhaseResult(JsonModel):
         best_epoch: the epoch whose weights were kept; 0: those that it started from.
         stopped: why a plugin ended the phase, or None.
         parameters: numbers of trainable and frozen parameters.
+        weights: where the pretrained weights of its backbone come from, also if it starts from an earlier
+            phase; None: they were random, or that is unknown.
         features: cached features.
         seconds: where its time went.
         temperature: logits are divided by it before the softmax.
@@ -93,6 +96,7 @@ class PhaseResult(JsonModel):
     best_epoch: NonNegative
     stopped: str | None
     parameters: ParameterCounts
+    weights: WeightsOrigin | None
     features: FeatureUse
     seconds: PhaseSeconds
     temperature: PositiveFloat
