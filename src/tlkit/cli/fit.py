@@ -32,7 +32,6 @@ def fit(
     """Train a classifier on a folder of class folders; the choices are made and shown."""
     from tlkit.cli.observer import ConsoleObserver
     from tlkit.experiment.observer import Observer
-    from tlkit.fitting.fit import BACKBONE
     from tlkit.fitting.fit import fit as fit_folder
     from tlkit.runtime.distributed import process_state
     from tlkit.runtime.memory import keep_freed_memory
@@ -42,7 +41,7 @@ def fit(
     observer = ConsoleObserver() if is_main else Observer()
     run = fit_folder(
         folder,
-        backbone=backbone or BACKBONE,
+        backbone=backbone,
         weights=weights,
         epochs=epochs,
         seed=seed,

@@ -15,6 +15,7 @@ from tlkit.data.views import View
 from tlkit.errors import RecipeError, TlkitError
 from tlkit.experiment.plan import BlockPlan, DataSummary, PhasePlan, Plan
 from tlkit.experiment.prepared_phase import PreparedPhase, partition_for
+from tlkit.experiment.unreachable import describe_backbone_error
 from tlkit.model.classifier import Classifier, to_layout
 from tlkit.model.freezing import freeze, updates_statistics
 from tlkit.model.saving import make_backbone
@@ -66,7 +67,8 @@ def prepare_phases(
             key = "freeze"
             prepared.append(_prepare_phase(recipe, phase, backbone, head, registry, device))
         except TlkitError as error:
-            problems.append(f"phase.{phase.name}.{key}: {error}")
+            problem = describe_backbone_error(error, phase.backbone.name, registry)
+            problems.append(f"phase.{phase.name}.{key}: {problem}")
     if problems:
         raise RecipeError(problems, recipe=recipe.label)
     return prepared
