@@ -21,8 +21,8 @@ def efficientnet_lite(
     The network is timm's tf_efficientnet_lite0, 1 or 2.
 
     Args:
-        features: "pooled": the input of the network's own classifier, ``(B, 1280)``; "map": the maps of its last
-            stage, ``(B, C, h, w)``.
+        features: "pooled": the input of the network's own classifier, ``(B, 1280)``; "map": its last
+            activation maps, ``(B, C, h, w)``.
         weights: "pretrained": those that are installed; "none": random; or a .safetensors file.
     """
     import timm
