@@ -86,14 +86,15 @@ def test_what_was_asked_for_is_never_substituted() -> None:
     assert choose("vgg16-quarter") == ("vgg16-quarter", [])
     assert choose("resnet18", "none") == ("resnet18", [])
     assert choose(None, "none") == (BACKBONE, [])
-    for name in ("resnet18.a1_in1k", BACKBONE, "transformers:someone/some-model"):
+    for name in ("resnet18.a1_in1k", BACKBONE, "transformers:some/model", "hf-hub:some/model"):
         with pytest.raises(UnreachableWeightsError) as caught:
             choose(name)
         message = str(caught.value)
         assert name in message and "--set" not in message
         assert "--backbone efficientnet-lite0," in message and "--backbone local-dir:PATH" in message
-        # backbones of transformers read no file
-        assert ("--weights PATH.safetensors" in message) == (not name.startswith("transformers:"))
+        # an address needs its configuration, too
+        for way in ("--weights PATH.safetensors", "--weights none"):
+            assert (way in message) == (":" not in name)
 
 
 @pytest.mark.usefixtures("closed")

