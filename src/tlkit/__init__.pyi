@@ -4,6 +4,7 @@ from .errors import DataError as DataError
 from .errors import PluginError as PluginError
 from .errors import TlkitError as TlkitError
 from .errors import TrainingError as TrainingError
+from .errors import UnreachableWeightsError as UnreachableWeightsError
 from .errors import WeightsError as WeightsError
 from .errors import close_matches as close_matches
 from .experiment.fetch import Fetched as Fetched
@@ -24,6 +25,7 @@ from .model.classifier import Classifier as Classifier
 from .parts.augmentation import Augmentation as Augmentation
 from .parts.backbone import Backbone as Backbone
 from .parts.backbone import Block as Block
+from .parts.backbone import WeightsOrigin as WeightsOrigin
 from .parts.head import HasLinearForm as HasLinearForm
 from .parts.head import SelfFittingHead as SelfFittingHead
 from .parts.preprocess import Preprocess as Preprocess

@@ -5,6 +5,7 @@
     ├── PluginError         a plugin that cannot be used, or a part that is unknown or cannot be made
     ├── DataError           images or labels that cannot be used
     ├── WeightsError        weights that cannot be downloaded, read or loaded
+    │   └── UnreachableWeightsError    they are not on this machine, and their host cannot be reached
     ├── FetchError          a download that fails, or is not the expected file
     ├── StoreError          the feature store cannot be read or written
     ├── TrainingError       training that is impossible, or whose loss is not finite
@@ -51,6 +52,10 @@ class DataError(TlkitError):
 
 class WeightsError(TlkitError):
     """Weights that cannot be downloaded or read, or that belong to another network."""
+
+
+class UnreachableWeightsError(WeightsError):
+    """Weights that are not on this machine, and whose host cannot be reached."""
 
 
 class FetchError(TlkitError):

@@ -65,6 +65,7 @@ def result(epochs: int, computed: int, cached: bool = True) -> PhaseResult:
         best_value=0.5,
         stopped=None,
         parameters=ParameterCounts(trainable=1, frozen=1),
+        weights=None,
         features=FeatureUse(cached=cached, computed=computed, reused=0, size=0, why_not=None),
         seconds=PhaseSeconds(total=1, features=0, training=1, evaluation=0),
         temperature=1.0,

@@ -64,6 +64,6 @@ def test_a_part_passes_the_contract_suite(
 
 def test_no_part_is_left_out() -> None:
     tested = {(kind, name) for kind, name, _ in PARTS}
-    own = ("tlkit", "tlkit-catsdogs")  # tlkit-huggingface's tests check its own
+    own = ("tlkit", "tlkit-catsdogs")  # the tests of the other plugins check their own
     parts = [part for kind in KINDS for part in REGISTRY.parts(kind)]
     assert {(part.kind, part.name) for part in parts if part.owner in own} <= tested

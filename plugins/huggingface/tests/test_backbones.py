@@ -11,7 +11,7 @@ import pytest
 import torch
 from tlkit_catsdogs.drawn.world import draw
 
-from tlkit import Backbone, PluginError, WeightsError, load_registry
+from tlkit import Backbone, PluginError, WeightsError, WeightsOrigin, load_registry
 from tlkit.data.images import decode
 from tlkit.data.loader import normalize
 from tlkit.model.classifier import Classifier
@@ -198,6 +198,18 @@ def test_a_model_without_a_classifier(tmp_path: Path, kind: str, width: int) -> 
         pooled = model(make_images()).pooler_output.flatten(1)
         assert (backbone.module(make_images()) - pooled).abs().max() < 1e-5
     assert backbone.classifier is None and backbone.feature_shape == (width,)
+
+
+def test_weights_are_named_by_their_folder_and_the_licence_of_their_card(tmp_path: Path) -> None:
+    folder = save_pretrained(tmp_path / "vit", "vit")
+    assert make(folder).weights_origin == WeightsOrigin("transformers:vit")
+    assert make(folder, weights="none").weights_origin is None
+    card = folder / "README.md"
+    card.write_text("---\nlicense: bsd-3-clause\n---\n# A network\n")
+    assert make(folder).weights_origin == WeightsOrigin("transformers:vit", "bsd-3-clause")
+    for content in ("---\nlicense: [a, b]\n---\n", "---\n- : {\n---\n", "no metadata"):
+        card.write_text(content)
+        assert make(folder).weights_origin == WeightsOrigin("transformers:vit")
 
 
 def test_a_pooler_that_was_not_saved_is_not_used(tmp_path: Path) -> None:

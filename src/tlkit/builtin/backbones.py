@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tlkit.parts.backbone import Backbone
+from tlkit.parts.backbone import Backbone, WeightsOrigin
 from tlkit.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -64,13 +64,17 @@ def timm_backbone(
             file.
         model_args: further arguments of the network, as for timm.create_model.
     """
-    from tlkit.builtin.timm_weights import create_model, saved_config
+    from tlkit.builtin.timm_weights import create_model, find_origin, saved_config
     from tlkit.parts.timm_backbone import from_timm, load_weights
 
     model = create_model(name, model_args, pretrained=weights == "pretrained")
+    config = dict(model.pretrained_cfg)
+    origin = None
     if isinstance(weights, Path):
         load_weights(model, weights)
-    config = dict(model.pretrained_cfg)
+        origin = WeightsOrigin(weights.name)
+    elif weights == "pretrained":
+        origin = find_origin(name, config)
     # the blueprint does not depend on a folder or the hub: a model folder has the weights itself
     architecture, saved_arguments = saved_config(name)
     arguments = {**saved_arguments, **model_args}
@@ -81,4 +85,5 @@ def timm_backbone(
         from_timm(model, features=features),
         blueprint=blueprint,
         timm_config={"architecture": architecture, "model_args": arguments, "pretrained_cfg": config},
+        weights_origin=origin,
     )

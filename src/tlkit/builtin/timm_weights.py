@@ -11,12 +11,15 @@ from typing import Any
 import timm
 import torch
 from huggingface_hub import try_to_load_from_cache
+from pydantic import BaseModel
 from safetensors import SafetensorError
 from timm.models import build_model_with_cfg, load_model_config_from_hf
 from timm.models._hub import load_model_config_from_path
 
-from tlkit.errors import PluginError, WeightsError, close_matches
+from tlkit.errors import PluginError, UnreachableWeightsError, WeightsError, close_matches
+from tlkit.parts.backbone import WeightsOrigin
 from tlkit.utils.connectivity import hub_url, why_unreachable
+from tlkit.utils.json_files import read_json
 
 #: Arguments that timm itself hands to a network's batch norms.
 BATCH_NORM_ARGUMENTS = {"bn_eps", "bn_momentum"}
@@ -27,6 +30,18 @@ LOADING_ARGUMENTS = {
     "device",
     "dtype",
 }
+
+
+class _SavedDescription(BaseModel):
+    """The part of a model folder's table `tlkit` that a backbone keeps."""
+
+    weights: WeightsOrigin | None = None
+
+
+class _SavedConfig(BaseModel):
+    """A config.json of timm's, which is a model folder's if it has the table `tlkit`."""
+
+    tlkit: _SavedDescription | None = None
 
 
 def create_model(name: str, model_args: Mapping[str, Any], *, pretrained: bool) -> Any:
@@ -70,6 +85,25 @@ def saved_config(name: str) -> tuple[str, dict[str, Any]]:
         return str(architecture), dict(arguments or {})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{name}: its config.json is not timm's: {error}") from error
+
+
+def find_origin(name: str, config: Mapping[str, Any]) -> WeightsOrigin:
+    """Returns where the weights of a name or an address come from, given timm's configuration of them.
+
+    A folder that tlkit has saved knows where the weights came from that its training started with.
+    """
+    scheme, _, address = name.partition(":")
+    if scheme == "hf-hub":
+        source = name
+    elif scheme == "local-dir":
+        folder = Path(address).absolute()
+        saved = read_json(folder / "config.json", _SavedConfig, WeightsError).tlkit
+        if saved is not None and saved.weights is not None:
+            return saved.weights
+        source = f"local-dir:{folder.name}"
+    else:
+        source = f"hf-hub:{config['hf_hub_id']}" if config.get("hf_hub_id") else config["url"]
+    return WeightsOrigin(source, config.get("license"))
 
 
 def check_arguments(name: str, model_args: Mapping[str, Any]) -> None:
@@ -136,8 +170,7 @@ def _locate_weights(name: str) -> dict[str, str] | None:
 def _check_reachable(url: str, name: str) -> None:
     reason = why_unreachable(url)
     if reason is not None:
-        raise WeightsError(
+        raise UnreachableWeightsError(
             f"backbone {name!r}: its weights are not on this machine, and {url} could not be reached "
-            f"({reason}). Give a file with --set backbone.weights=PATH.safetensors, a folder "
-            "with --set backbone.name=local-dir:PATH, or train from scratch with --set backbone.weights=none"
+            f"({reason})"
         )

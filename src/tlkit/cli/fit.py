@@ -31,7 +31,6 @@ def fit(
 ) -> None:
     """Train a classifier on a folder of class folders; the choices are made and shown."""
     from tlkit.cli.observer import watching
-    from tlkit.fitting.fit import BACKBONE
     from tlkit.fitting.fit import fit as fit_folder
     from tlkit.runtime.distributed import process_state
     from tlkit.runtime.memory import keep_freed_memory
@@ -40,7 +39,7 @@ def fit(
     with watching() as observer:
         run = fit_folder(
             folder,
-            backbone=backbone or BACKBONE,
+            backbone=backbone,
             weights=weights,
             epochs=epochs,
             seed=seed,

@@ -16,6 +16,7 @@ from tlkit.data.images import inspect_images
 from tlkit.errors import FetchError, RecipeError, TlkitError
 from tlkit.experiment.observer import Observer
 from tlkit.experiment.planning import make_source
+from tlkit.experiment.unreachable import describe_backbone_error
 from tlkit.experiment.validation import source_problems
 from tlkit.parts.source import Download
 from tlkit.plugins.loader import load_registry
@@ -112,7 +113,8 @@ def _fetch_weights(recipe: Recipe, registry: Registry, problems: list[str]) -> l
             outcomes[key] = phase.backbone.name
         except TlkitError as error:
             outcomes[key] = None
-            problems.append(f"phase.{phase.name}.backbone: {error}")
+            problem = describe_backbone_error(error, phase.backbone.name, registry)
+            problems.append(f"phase.{phase.name}.backbone: {problem}")
     return [name for name in dict.fromkeys(outcomes.values()) if name is not None]
 
 

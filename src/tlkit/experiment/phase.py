@@ -116,6 +116,7 @@ def run_phase(prepared: PreparedPhase, context: PhaseContext) -> PhaseOutcome:
         best_value=history.best_value,
         stopped=context.run.stopping,
         parameters=prepared.parameter_counts(),
+        weights=prepared.backbone.weights_origin,
         features=frozen_pass.feature_use(prepared),
         seconds=PhaseSeconds(
             total=round(ended - began + shared_pass, 3),

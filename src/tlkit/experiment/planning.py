@@ -16,6 +16,7 @@ from tlkit.data.views import View
 from tlkit.errors import RecipeError, TlkitError, TrainingError
 from tlkit.experiment.plan import BlockPlan, ClassImages, DataSummary, PhasePlan, Plan
 from tlkit.experiment.prepared_phase import PreparedPhase, partition_for
+from tlkit.experiment.unreachable import describe_backbone_error
 from tlkit.model.classifier import Classifier, to_layout
 from tlkit.model.freezing import freeze, updates_statistics
 from tlkit.model.saving import make_backbone
@@ -69,7 +70,8 @@ def prepare_phases(
             key = "cutmix"
             _check_cutmix(prepared[-1])
         except TlkitError as error:
-            problems.append(f"phase.{phase.name}.{key}: {error}")
+            problem = describe_backbone_error(error, phase.backbone.name, registry)
+            problems.append(f"phase.{phase.name}.{key}: {problem}")
     if problems:
         raise RecipeError(problems, recipe=recipe.label)
     return prepared

@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from tlkit.evaluation.metrics import Baselines, Scores, TestScores, baselines
 from tlkit.experiment.plan import DataSummary, Plan
+from tlkit.parts.backbone import WeightsOrigin
 from tlkit.recipe.recipe import Recipe
 from tlkit.recipe.schema import Monitor
 from tlkit.utils.formatting import format_p_value
@@ -82,6 +83,8 @@ class PhaseResult(JsonModel):
         best_value: that score of the weights that were kept, as in history.csv; None if nothing was trained.
         stopped: why a plugin ended the phase, or None.
         parameters: numbers of trainable and frozen parameters.
+        weights: where the pretrained weights of its backbone come from, also if it starts from an earlier
+            phase; None: they were random, or that is unknown.
         features: cached features.
         seconds: where its time went.
         temperature: logits are divided by it before the softmax.
@@ -99,6 +102,7 @@ class PhaseResult(JsonModel):
     best_value: NonNegativeFloat | None
     stopped: str | None
     parameters: ParameterCounts
+    weights: WeightsOrigin | None
     features: FeatureUse
     seconds: PhaseSeconds
     temperature: PositiveFloat

@@ -9,17 +9,16 @@ from typing import Any
 from tlkit.errors import RecipeError
 from tlkit.experiment.observer import Observer, Run
 from tlkit.experiment.runner import run
+from tlkit.fitting.backbones import choose_backbone
+from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Recipe, make_recipe
-
-#: Small enough for a laptop; its features, pretrained on ImageNet-12k, suit most photos.
-BACKBONE = "convnext_nano.in12k_ft_in1k"
 
 
 def fit(
     folder: Path | str,
     *,
-    backbone: str = BACKBONE,
+    backbone: str | None = None,
     weights: str | None = None,
     epochs: int | None = None,
     seed: int = 1,
@@ -36,7 +35,8 @@ def fit(
 
     Args:
         folder: a folder per class, with or without train, val and test above them.
-        backbone: any backbone's name, ``local-dir:…`` and ``hf-hub:…`` included.
+        backbone: any backbone's name, ``local-dir:…`` and ``hf-hub:…`` included; see `choose_backbone` unless
+            given.
         weights: "pretrained", "none", or a .safetensors file; the backbone's default unless given.
         epochs: maximum per phase; 50 and 20 unless given.
         seed: of splits, order, augmentation and new weights.
@@ -53,7 +53,9 @@ def fit(
     """
     if epochs is not None and epochs < 1:
         raise RecipeError([f"epochs: must be at least 1, and is {epochs}"], recipe="fit")
-    recipe = choose_recipe(Path(folder), backbone=backbone, weights=weights, epochs=epochs, seed=seed)
+    registry, observer = registry or load_registry(), observer or Observer()
+    chosen = choose_backbone(backbone, weights, registry=registry, observer=observer)
+    recipe = choose_recipe(Path(folder), backbone=chosen, weights=weights, epochs=epochs, seed=seed)
     return run(recipe, out=out, device=device, observer=observer, registry=registry)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tlkit.errors import RunFolderError, TlkitError
 from tlkit.model.classifier import Classifier
 from tlkit.model.limits import built_within, check_options
-from tlkit.parts.backbone import Backbone
+from tlkit.parts.backbone import Backbone, WeightsOrigin
 from tlkit.parts.preprocess import TIMM_CROP_MODES, Interpolation, Preprocess, Resize
 from tlkit.recipe.schema import CropFraction, Fraction, ImageSize, Mean, PartSpec, PartTable, Std
 from tlkit.runtime.memory import free_memory
@@ -91,6 +91,8 @@ class ModelDescription(JsonModel):
         classes: class names in the order of the logits.
         classifier_layer: timm's name of the last layer, where timm can load the folder; else None.
         calibration: how logits become answers.
+        weights: where the pretrained weights come from that training started with; None: it started with
+            random ones, or that is unknown.
         versions: of the libraries that it was trained with.
         sha256: checksum of model.safetensors.
         config_sha256: checksum of what config.json has besides this key.
@@ -103,6 +105,7 @@ class ModelDescription(JsonModel):
     classes: Annotated[tuple[ClassName, ...], Field(min_length=1), AfterValidator(_distinct)]
     classifier_layer: str | None = None
     calibration: Calibration
+    weights: WeightsOrigin | None = None
     versions: dict[str, str]
     sha256: str
     config_sha256: str = ""
@@ -195,6 +198,7 @@ def save_model(
                 classes=tuple(classes),
                 classifier_layer=layer,
                 calibration=calibration,
+                weights=backbone.weights_origin,
                 versions={name: version(name) for name in LIBRARIES},
                 sha256=file_sha256(weights),
             )
@@ -221,6 +225,7 @@ def load_model(folder: Path, registry: PartMaker) -> SavedModel:
             part = description.head
             head = registry.make("head", part.name, part.options, backbone, description.classes)
         classifier = Classifier(backbone, head)
+        backbone.weights_origin = description.weights
     except TlkitError as error:
         raise RunFolderError(f"{folder} cannot be loaded: {error}") from error
     load_state(classifier, state, folder)
@@ -321,7 +326,8 @@ def _config(
         return ModelConfig(tlkit=description)
     preprocess = backbone.preprocess
     pretrained = {
-        **{key: backbone.timm_config["pretrained_cfg"].get(key) for key in ("first_conv", "license")},
+        "first_conv": backbone.timm_config["pretrained_cfg"].get("first_conv"),
+        "license": backbone.weights_origin.license if backbone.weights_origin else None,
         "custom_load": False,
         "input_size": [3, preprocess.size, preprocess.size],
         "interpolation": preprocess.interpolation,

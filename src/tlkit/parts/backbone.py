@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+#: How long the texts of a `WeightsOrigin` may be.
+MAX_ORIGIN = 1000
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """A group of a backbone's parameters that is frozen or trainable as one.
@@ -26,6 +30,31 @@ class Block:
 
     name: str
     parameters: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsOrigin:
+    """Where pretrained weights come from, as results and model folders name it.
+
+    Attributes:
+        source: an address on the hub, a URL, a package with its version, or a file's or folder's name; never
+            a path of this machine.
+        license: their licence, as whoever published them names it; None: unknown.
+    """
+
+    source: str
+    license: str | None = None
+
+    def __post_init__(self) -> None:
+        for value in (self.source, self.license or "unknown"):
+            if not isinstance(value, str) or not 0 < len(value) <= MAX_ORIGIN:
+                raise ValueError(
+                    f"source and license are texts of 1 to {MAX_ORIGIN} characters, not {value!r:.40}"
+                )
+
+    def describe(self) -> str:
+        """Returns both in one line."""
+        return f"{self.source}, licence {self.license or 'unknown'}"
 
 
 @dataclass
@@ -45,6 +74,7 @@ class Backbone:
             folder; None: the table it was made from.
         timm_config: what timm needs to build it (``architecture``, ``model_args``, ``pretrained_cfg``);
             None: timm does not know it.
+        weights_origin: where its pretrained weights come from; None: they are random, or it is unknown.
     """
 
     module: nn.Module
@@ -55,6 +85,7 @@ class Backbone:
     layers: Sequence[Sequence[str]] | None = None
     blueprint: Mapping[str, Any] | None = None
     timm_config: Mapping[str, Any] | None = None
+    weights_origin: WeightsOrigin | None = None
 
     def blocks(self) -> tuple[Block, ...]:
         """Returns the groups of parameters from input to output; each parameter is in exactly one."""

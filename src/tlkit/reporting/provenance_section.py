@@ -23,7 +23,8 @@ class ProvenanceSection:
     Attributes:
         command: the command line; empty if it is unknown.
         description: versions, machine, device and seed, or None before the plan was made.
-        weights: by phase: the weights that it started from, and the file that they were saved to.
+        weights: by phase: the weights that it started from with their origin and licence, and the file that
+            they were saved to.
         recipe: the text of the recipe.
     """
 
@@ -58,6 +59,8 @@ def _describe_weights(phase: PhaseRecord, registry: Registry) -> str:
         known = []
     default = next((option.default for option in known if option.name == "weights"), "its own")
     start = f"{backbone.name}, weights: {backbone.options.get('weights', default)}"
+    if phase.result is not None and phase.result.weights is not None:
+        start += f", from {phase.result.weights.describe()}"
     try:
         trained = read_config(phase.folder / "model").tlkit.sha256
     except TlkitError:

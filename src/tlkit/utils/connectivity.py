@@ -11,6 +11,8 @@ from queue import Empty, Queue
 from threading import Thread
 from urllib.parse import urlsplit
 
+from huggingface_hub import constants
+
 #: Seconds after which a host counts as unreachable; the libraries' own loading code tries for much longer.
 TIMEOUT = 3.0
 #: Seconds for which a host that could not be reached is not asked again.
@@ -44,6 +46,8 @@ def why_unreachable(url: str) -> str | None:
     """Returns why the host of `url` does not answer within `TIMEOUT` seconds, or None if it does."""
     if _offline.get():
         return "the network is not used for a file that may be somebody else's"
+    if url.startswith(hub_url()) and constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
     host = urlsplit(url).netloc
     failed_at, reason = _failures.get(host, (0.0, ""))
     if reason and time.monotonic() - failed_at < REMEMBER_FAILURE:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from tlkit import Backbone, Preprocess
+from tlkit import Backbone, Preprocess, WeightsOrigin
 
 WEIGHTS = Path(__file__).parent / "weights" / "vgg16-quarter.studio.safetensors"
 BLOCKS = ((16, 2), (32, 2), (64, 3), (128, 3), (128, 3))
@@ -34,9 +36,15 @@ def vgg16_quarter(
     # the last maps go straight to the classifier: VGG's own two layers of 4,096 units would dwarf the rest
     model.pre_logits = nn.Identity()
     model.head = ClassifierHead(BLOCKS[-1][0], STUDIO_KINDS)
-    if weights != "none":
-        load_weights(model, WEIGHTS if weights == "pretrained" else weights)
+    origin = None
+    if weights == "pretrained":
+        load_weights(model, WEIGHTS)
+        origin = WeightsOrigin(f"tlkit-catsdogs {version('tlkit-catsdogs')}", "MIT")
+    elif isinstance(weights, Path):
+        load_weights(model, weights)
+        origin = WeightsOrigin(weights.name)
     preprocess = Preprocess(
         size=128, resize="squash", interpolation="bilinear", mean=(0.5,) * 3, std=(0.25,) * 3
     )
-    return from_timm(model, features=features, preprocess=preprocess)
+    backbone = from_timm(model, features=features, preprocess=preprocess)
+    return replace(backbone, weights_origin=origin)

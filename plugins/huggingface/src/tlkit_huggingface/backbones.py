@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from tlkit import Backbone, PluginError, Preprocess
+from tlkit import Backbone, PluginError, Preprocess, WeightsOrigin
 
 if TYPE_CHECKING:
     from tlkit_huggingface.models import Loaded
@@ -38,11 +38,12 @@ def from_address(
             ``(B, N, C)`` or ``(B, C, h, w)``.
         weights: "pretrained": the model's own; "none": random.
     """
-    from tlkit_huggingface.models import load
+    from tlkit_huggingface.models import find_origin, load
     from tlkit_huggingface.preprocessing import read_preprocess
 
     loaded = load(address, pretrained=weights == "pretrained")
-    return _backbone(loaded, features, read_preprocess(loaded.location))
+    origin = find_origin(address, loaded.location) if weights == "pretrained" else None
+    return _backbone(loaded, features, read_preprocess(loaded.location), origin)
 
 
 def from_config(
@@ -62,7 +63,9 @@ def from_config(
     return _backbone(loaded, features, Preprocess(size=image_size(loaded.model)))
 
 
-def _backbone(loaded: Loaded, features: Features, preprocess: Preprocess) -> Backbone:
+def _backbone(
+    loaded: Loaded, features: Features, preprocess: Preprocess, origin: WeightsOrigin | None = None
+) -> Backbone:
     from tlkit_huggingface.models import remove_classifier
     from tlkit_huggingface.tracing import FeatureNetwork, traceable
 
@@ -74,4 +77,6 @@ def _backbone(loaded: Loaded, features: Features, preprocess: Preprocess) -> Bac
         name, size = type(loaded.model).__name__, preprocess.size
         raise PluginError(f"{name} cannot be used for images of {size}x{size} pixels: {error}") from error
     blueprint = {"name": "transformers", "config": loaded.config, "features": features, "weights": "none"}
-    return Backbone(module, preprocess, classifier, grouping=blocks, blueprint=blueprint)
+    return Backbone(
+        module, preprocess, classifier, grouping=blocks, blueprint=blueprint, weights_origin=origin
+    )

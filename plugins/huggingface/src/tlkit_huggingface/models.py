@@ -11,13 +11,22 @@ from typing import Any
 
 import torch
 import transformers
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import hf_hub_download, metadata_load, try_to_load_from_cache
 from torch import nn
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 from transformers.utils import logging
 
-from tlkit import PluginError, TlkitError, WeightsError, close_matches, hub_url, why_unreachable
+from tlkit import (
+    PluginError,
+    TlkitError,
+    UnreachableWeightsError,
+    WeightsError,
+    WeightsOrigin,
+    close_matches,
+    hub_url,
+    why_unreachable,
+)
 
 #: Keys of a config.json that do not affect the network: where it came from, names of classes.
 _UNRELATED = ("_name_or_path", "id2label", "label2id", "transformers_version")
@@ -144,8 +153,27 @@ def _has_classifier(model: Any) -> bool:
     return type(model).__name__.endswith("ForImageClassification")
 
 
+def find_origin(address: str, location: Location) -> WeightsOrigin:
+    """Returns where a model's weights come from, with the licence that its card names, if it has one."""
+    on_hub = _is_on_hub(address)
+    source = f"transformers:{location.name if on_hub else Path(location.name).absolute().name}"
+    try:
+        if on_hub:
+            card = hf_hub_download(location.name, "README.md", local_files_only=location.local)
+        else:
+            card = str(Path(location.name) / "README.md")
+        license_name = (metadata_load(card) or {}).get("license")
+    except Exception:  # there is no card, or its YAML, which anyone may have written, cannot be read
+        license_name = None
+    return WeightsOrigin(source, license_name if isinstance(license_name, str) else None)
+
+
+def _is_on_hub(address: str) -> bool:
+    return not address.startswith(_FOLDER_PREFIXES) and not Path(address).is_absolute()
+
+
 def _locate(address: str, *, pretrained: bool) -> Location:
-    if not address.startswith(_FOLDER_PREFIXES) and not Path(address).is_absolute():
+    if _is_on_hub(address):
         return _on_hub(address, pretrained=pretrained)
     folder = Path(address).expanduser()
     if not folder.is_dir():
@@ -172,7 +200,7 @@ def _on_hub(name: str, *, pretrained: bool) -> Location:
     reason = why_unreachable(f"{hub_url()}/{name}")
     if reason is not None:
         folder = f"; the folder of that name is transformers:./{name}" if Path(name).is_dir() else ""
-        raise WeightsError(
+        raise UnreachableWeightsError(
             f"transformers:{name} is not on this machine, and {hub_url()} could not be reached "
             f"({reason}){folder}"
         )
