@@ -80,7 +80,9 @@ def draw_folds(
     """
     labels = np.array([image.sample.label for image in images], np.int64)
     groups = _groups(images, group)
-    groups_of = [{name for name, label in zip(groups, labels, strict=True) if label == k} for k in range(len(classes))]
+    groups_of = [
+        {name for name, label in zip(groups, labels, strict=True) if label == k} for k in range(len(classes))
+    ]
     whole = {next(iter(names)) for names in groups_of if len(names) == 1}
     divided = np.array([name not in whole for name in groups])
     most = max(len(names - whole) for names in groups_of)
@@ -94,7 +96,9 @@ def draw_folds(
     index = np.flatnonzero(divided)
     _, codes = np.unique(groups[index], return_inverse=True)
     for repeat in range(repeats):
-        assignment[repeat, index] = _draw(labels[index], codes, folds, derive_seed(seed, "folds", repeat) % 2**32)
+        assignment[repeat, index] = _draw(
+            labels[index], codes, folds, derive_seed(seed, "folds", repeat) % 2**32
+        )
     untested = [name for name, names in zip(classes, groups_of, strict=True) if names and names <= whole]
     return Folds(assignment, folds, tuple(untested))
 

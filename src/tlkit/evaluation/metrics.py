@@ -3,7 +3,7 @@
 | score | source |
 | --- | --- |
 | `n`, `correct`, `accuracy` | counted |
-| `ci95` | Wilson's interval of the accuracy, `scipy.stats.binomtest` |
+| `ci95` | Wilson's interval of the accuracy, `tlkit.evaluation.intervals` |
 | `balanced_accuracy` | mean recall of the classes, `sklearn.metrics.recall_score` |
 | `macro_f1` | mean F1 of the classes, `sklearn.metrics.f1_score` |
 | `log_loss` | mean of ``-ln p(true class)``; p is clipped to a float32 epsilon from 0 and 1 |
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from pydantic import NonNegativeFloat, model_validator
 
 from tlkit.utils.formatting import plural
+from tlkit.evaluation.intervals import wilson
 from tlkit.utils.json_files import JsonModel, NonNegative, Proportion
 
 EPSILON = float(np.finfo(np.float32).eps)
@@ -156,15 +157,18 @@ class CalibrationBins:
     confidence: NDArray[np.float64]
 
 
-def evaluate(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> TestScores:
+def evaluate(
+    probabilities: NDArray[np.float64], labels: NDArray[np.int64], *, independent: float | None = None
+) -> TestScores:
     """Computes all scores of a test set.
 
     Args:
         probabilities: ``(N, classes)``; each row sums to 1.
         labels: true classes, ``(N,)``.
+        independent: how many independent predictions they are worth; all of them unless given.
     """
     return TestScores(
-        **summary(probabilities, labels).model_dump(),
+        **summary(probabilities, labels, independent=independent).model_dump(),
         auroc=_auroc(probabilities, labels),
         ece=_calibration_error(probabilities, labels),
         confusion=_confusion(probabilities, labels),
@@ -185,19 +189,18 @@ def baselines(counts: Mapping[str, int], majority_class: str) -> Baselines:
     )
 
 
-def summary(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> Scores:
+def summary(
+    probabilities: NDArray[np.float64], labels: NDArray[np.int64], *, independent: float | None = None
+) -> Scores:
     """Computes the scores of a validation set; see `evaluate`."""
-    from scipy.stats import binomtest
-
     n, predicted = len(labels), probabilities.argmax(1)
     correct = int((predicted == labels).sum())
-    interval = binomtest(correct, n).proportion_ci(confidence_level=0.95, method="wilson")
     of_label = np.clip(probabilities[np.arange(n), labels], EPSILON, 1 - EPSILON)
     return Scores(
         n=n,
         correct=correct,
         accuracy=correct / n,
-        ci95=(float(interval.low), float(interval.high)),
+        ci95=wilson(correct / n, independent or n),
         balanced_accuracy=balanced_accuracy(predicted, labels),
         macro_f1=_macro_f1(predicted, labels),
         log_loss=float(-np.log(of_label).mean()),

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tlkit.evaluation.calibration import fit_temperature, probabilities
+from tlkit.recipe.schema import Monitor
+
 
 @dataclass(frozen=True, slots=True)
 class McNemar:
@@ -43,3 +46,35 @@ def mcnemar(first_correct: NDArray[np.bool_], second_correct: NDArray[np.bool_])
     lost = int((first_correct & ~second_correct).sum())
     p = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
     return McNemar(gained, lost, p)
+
+
+def paired_gain(
+    before: NDArray[np.float64], after: NDArray[np.float64], labels: NDArray[np.int64], measure: Monitor
+) -> tuple[float, float]:
+    """Computes how much better one classifier is than another on the same images, and the standard error.
+
+    Args:
+        before: logits of the first classifier, ``(N, classes)``.
+        after: logits of the second.
+        labels: true classes, ``(N,)``.
+        measure: accuracy, balanced accuracy, or log loss after temperature scaling, in nats.
+
+    Returns:
+        The mean gain and its standard error, both in fractions of 1 or in nats.
+    """
+    gains = _score(after, labels, measure) - _score(before, labels, measure)
+    error = gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else np.inf
+    return float(gains.mean()), float(error)
+
+
+def _score(logits: NDArray[np.float64], labels: NDArray[np.int64], measure: Monitor) -> NDArray[np.float64]:
+    """Returns what each image contributes to the measure, higher being better, ``(N,)``."""
+    if measure == "loss":
+        calibrated = probabilities(logits, fit_temperature(logits, labels))
+        return np.log(calibrated[np.arange(len(labels)), labels].clip(1e-12))
+    correct = (logits.argmax(1) == labels).astype(np.float64)
+    if measure == "accuracy":
+        return correct
+    present, counts = np.unique(labels, return_counts=True)
+    weights = dict(zip(present, len(labels) / (len(present) * counts), strict=True))
+    return correct * np.array([weights[label] for label in labels])

@@ -141,7 +141,9 @@ class PreparedPhase:
             if self.trains and self.caches_training:
                 wanted += [(view, splits.train, "train") for view in self.views]
             if self.trains:
-                validated = splits.train if dataset.folds and self.phase.training.keep == "best" else splits.val
+                validated = (
+                    splits.train if dataset.folds and self.phase.training.keep == "best" else splits.val
+                )
                 wanted.append((self.plain, validated, "val"))
             if self.fits_head:
                 wanted += [(view, splits.train, "train") for view in self.evaluated_views]
@@ -159,7 +161,9 @@ class PreparedPhase:
                 for view in self.evaluated_views
                 if self.caches_small(images)
             ]
-        return [FeatureRequest(network, view, images, (self.phase.name, part)) for view, images, part in wanted]
+        return [
+            FeatureRequest(network, view, images, (self.phase.name, part)) for view, images, part in wanted
+        ]
 
     def feature_bytes(self, dataset: Dataset) -> int:
         """Returns the size of the cached features of training, validation and test images."""

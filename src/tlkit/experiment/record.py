@@ -48,7 +48,11 @@ ENOUGH_VIEWS = 200
 
 @dataclass(frozen=True, slots=True)
 class ImageRow:
-    """A row of splits.csv; `label` is None for an image without one."""
+    """A row of splits.csv.
+
+    `label` is None for an image without one. `folds` is a training image's fold in each repeat of a
+    cross-validation, -1 where it is trained on in all folds, and empty without one.
+    """
 
     split: str
     id: str
@@ -56,6 +60,7 @@ class ImageRow:
     width: int
     height: int
     sha256: str
+    folds: str
 
 
 @dataclass(frozen=True)
@@ -232,7 +237,7 @@ def _read_images(path: Path, classes: Sequence[str]) -> list[ImageRow]:
         return []
     images = []
     for line, row in read_rows(path, [field.name for field in fields(ImageRow)]):
-        split, name, label, width, height, sha256 = row
+        split, name, label, width, height, sha256, folds = row
         check_value(path, line, "split", split, PARTS)
         if label and classes:  # without a plan, classes are not known
             check_value(path, line, "label", label, classes)
@@ -242,7 +247,7 @@ def _read_images(path: Path, classes: Sequence[str]) -> list[ImageRow]:
             raise malformed(path, line, str(error)) from error
         if not 0 < min(size) <= max(size) <= MAX_PIXELS:
             raise malformed(path, line, f"no image has {width}x{height} pixels")
-        images.append(ImageRow(split, name, label or None, *size, sha256))
+        images.append(ImageRow(split, name, label or None, *size, sha256, folds))
     return images
 
 
@@ -252,10 +257,12 @@ def _read_history(path: Path) -> list[EpochMetrics]:
     epochs: list[EpochMetrics] = []
     for line, row in read_rows(path, [field.name for field in fields(EpochMetrics)]):
         try:
-            metrics = EpochMetrics(int(row[0]), *map(float, row[1:]))
+            metrics = EpochMetrics(int(row[0]), *(_number(cell) for cell in row[1:]))
         except ValueError as error:
             raise malformed(path, line, str(error)) from error
-        if metrics.epoch != len(epochs) + 1 or not all(map(math.isfinite, astuple(metrics))):
+        if metrics.epoch != len(epochs) + 1 or not all(
+            value is None or math.isfinite(value) for value in astuple(metrics)
+        ):
             raise malformed(path, line, "it is not the next epoch, or has a number that is not finite")
         epochs.append(metrics)
     return epochs
@@ -271,7 +278,7 @@ def _read_predictions(
     numbers: dict[str, list[NDArray[np.float32]]] = {}
     for split, chunk in _chunks(read_prediction_rows(path, classes)):
         for line, row in chunk:
-            if images and images.get(row[1]) != split:
+            if images and images.get(row[1]) != ("train" if split == "out-of-fold" else split):
                 raise malformed(path, line, f"splits.csv has no image {row[1]!r} in {split}")
         ids.setdefault(split, []).extend(row[1] for _, row in chunk)
         labels.setdefault(split, []).extend(indices[row[2]] for _, row in chunk)

@@ -11,7 +11,7 @@ from tlkit.experiment.plan import DataSummary, Plan
 from tlkit.parts.backbone import WeightsOrigin
 from tlkit.recipe.recipe import Recipe
 from tlkit.recipe.schema import Monitor
-from tlkit.utils.formatting import format_p_value
+from tlkit.utils.formatting import format_p_value, plural
 from tlkit.utils.json_files import JsonModel, NonNegative, Proportion
 
 
@@ -72,6 +72,61 @@ class Versus(JsonModel):
         return f"{points:+.1f} points over {self.phase} ({format_p_value(self.p)})"
 
 
+class OutOfFoldScores(TestScores):
+    """Scores of out-of-fold predictions: each image's come from models that did not see it.
+
+    Of several repeats, an image's probabilities are the mean. `ci95` is wider than that of as many test images:
+    see `tlkit.evaluation.intervals`.
+
+    Attributes:
+        folds: number of folds that were trained.
+        repeats: how many times the folds were drawn.
+        fold_accuracies: accuracy of each fold's model on the images that it did not see.
+        untested: classes with images in no fold, all of which are trained on.
+    """
+
+    folds: NonNegative
+    repeats: NonNegative
+    fold_accuracies: tuple[Proportion, ...]
+    untested: tuple[str, ...]
+
+
+class Decision(JsonModel):
+    """Whether a phase's weights are taken, in place of those that it starts from.
+
+    They are if the out-of-fold predictions are better by more than the standard error of the difference.
+
+    Attributes:
+        taken: whether they are.
+        measure: the score that was compared.
+        gain: how much better the phase is in it; None: it was not tried.
+        standard_error: of the gain; None: it was not tried.
+        n: number of images that both predict out of fold.
+        reason: why the phase was not tried, or not to its end; None: it was.
+    """
+
+    taken: bool
+    measure: Monitor
+    gain: float | None
+    standard_error: NonNegativeFloat | None
+    n: NonNegative
+    reason: str | None
+
+    def describe(self) -> str:
+        """Describes the decision in words, such as "not taken: 0.3 points better out of fold, …"."""
+        verdict = "taken" if self.taken else "not taken"
+        if self.gain is None or self.standard_error is None:
+            return f"{verdict}: {self.reason}"
+        scale, unit = (1, "nats") if self.measure == "loss" else (100, "points")
+        better = "better" if self.gain >= 0 else "worse"
+        measure = "" if self.measure == "accuracy" else f" in {self.measure.replace('_', ' ')}"
+        evidence = (
+            f"{scale * abs(self.gain):.{2 if self.measure == 'loss' else 1}f} {unit} {better}{measure} on "
+            f"{self.n:,} images out of fold, standard error {scale * self.standard_error:.1f}"
+        )
+        return f"{verdict}: {evidence}" + (f"; {self.reason}" if self.reason else "")
+
+
 class PhaseResult(JsonModel):
     """The results of one phase.
 
@@ -90,8 +145,12 @@ class PhaseResult(JsonModel):
         temperature: logits are divided by it before the softmax.
         val: scores on the validation images, of the best epoch and after temperature scaling; its log loss is
             too good by a little, since the temperature was fitted on the same images. The losses in
-            history.csv are those before temperature scaling.
-        test: scores on the test images, after temperature scaling.
+            history.csv are those before temperature scaling. None in a cross-validation.
+        test: scores on the test images, after temperature scaling; None without any.
+        out_of_fold: scores on the training images in a cross-validation, with the temperature that was fitted
+            to them; None without one.
+        decision: whether the weights were taken, in a cross-validation; None: there was nothing to decide.
+        fitted: what a head that fits itself chose, or None.
         versus: comparisons with the phase before and with the first one.
     """
 
@@ -106,9 +165,34 @@ class PhaseResult(JsonModel):
     features: FeatureUse
     seconds: PhaseSeconds
     temperature: PositiveFloat
-    val: Scores
-    test: TestScores
+    val: Scores | None
+    test: TestScores | None
+    out_of_fold: OutOfFoldScores | None = None
+    decision: Decision | None = None
+    fitted: str | None = None
     versus: tuple[Versus, ...] = ()
+
+    @property
+    def measured(self) -> TestScores:
+        """The scores that tell how good the phase is: on test images, or else out of fold."""
+        scores = self.test or self.out_of_fold
+        assert scores is not None  # validated
+        return scores
+
+    @property
+    def measured_on(self) -> str:
+        """What these scores were computed on, such as "600 test images"."""
+        if self.test is not None or self.out_of_fold is None:
+            return plural(self.measured.n, "test image")
+        scores = self.out_of_fold
+        repeats = f", drawn {scores.repeats} times" if scores.repeats > 1 else ""
+        return f"{plural(scores.n, 'image')} out of fold ({plural(scores.folds, 'fold')}{repeats})"
+
+    @model_validator(mode="after")
+    def _is_measured(self) -> Self:
+        if self.test is None and self.out_of_fold is None:
+            raise ValueError(f"phase {self.name!r} has neither test images nor folds")
+        return self
 
     @model_validator(mode="after")
     def _has_its_best_epoch(self) -> Self:
@@ -145,9 +229,10 @@ class Results(JsonModel):
     def _has_a_row_per_class(self) -> Self:
         count = len(self.classes)
         for phase in self.phases:
-            rows = phase.test.confusion
-            if len(rows) != count or any(len(row) != count for row in rows):
-                raise ValueError(f"phase {phase.name!r}: the confusion matrix is not of {count} classes")
+            for scores in (phase.test, phase.out_of_fold):
+                rows = scores.confusion if scores else [[0] * count] * count
+                if len(rows) != count or any(len(row) != count for row in rows):
+                    raise ValueError(f"phase {phase.name!r}: the confusion matrix is not of {count} classes")
         return self
 
     @staticmethod

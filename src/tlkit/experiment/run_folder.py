@@ -113,6 +113,10 @@ class RunFolder:
         """Returns the folder of a phase's checkpoint, while the phase lasts."""
         return self.phase(name) / "resume"
 
+    def folds(self, name: str) -> Path:
+        """Returns the folder of what a phase's folds ended with, while the run lasts."""
+        return self.phase(name) / "folds"
+
     def results(self) -> Results | None:
         """Reads results.json, as far as the run has come; None before the first phase has ended.
 
@@ -170,16 +174,18 @@ class RunFolder:
             RunFolderError: they are not.
         """
         splits, classes = dataset.splits, dataset.classes
-        rows = [["split", "id", "label", "width", "height", "sha256"]]
+        rows = [["split", "id", "label", "width", "height", "sha256", "folds"]]
+        assigned = dataset.folds.assignment.T.tolist() if dataset.folds else []
         for name, images in (
             ("train", splits.train),
             ("val", splits.val),
             ("test", splits.test),
             ("unlabelled", dataset.unlabelled),
         ):
-            for image in images:
-                label = _label(image, classes)
-                rows.append([name, image.sample.id, label, str(image.width), str(image.height), image.sha256])
+            for index, image in enumerate(images):
+                folds = " ".join(map(str, assigned[index])) if assigned and name == "train" else ""
+                size = str(image.width), str(image.height)
+                rows.append([name, image.sample.id, _label(image, classes), *size, image.sha256, folds])
         path = self.path / "splits.csv"
         if not path.is_file():
             self._write_csv("splits.csv", rows)
@@ -214,14 +220,14 @@ class RunFolder:
             with self._writing(name), atomic_write(self.path / name) as temporary:
                 shutil.copyfile(self.phase(source) / "predictions.csv", temporary)
 
-    def correct(self, phase: str, classes: Sequence[str]) -> dict[str, bool]:
-        """Returns whether each of a phase's test images, by id, is predicted correctly.
+    def correct(self, phase: str, part: str, classes: Sequence[str]) -> dict[str, bool]:
+        """Returns whether each image of a part that a phase predicts, by id, is predicted correctly.
 
         Raises:
             RunFolderError: predictions.csv cannot be read.
         """
         rows = read_prediction_rows(self.phase(phase) / "predictions.csv", classes)
-        return {row[1]: row[2] == row[3] for _, row in rows if row[0] == "test"}
+        return {row[1]: row[2] == row[3] for _, row in rows if row[0] == part}
 
     def _write_csv(self, name: str, rows: Iterable[Sequence[object]]) -> None:
         if self.writes:

@@ -20,7 +20,9 @@ from tlkit.experiment.estimate import Estimate, estimate_phase
 from tlkit.experiment.frozen_pass import FrozenPass
 from tlkit.experiment.log import PhaseEnded, PhaseStarted, PluginFailed, RunEnded
 from tlkit.experiment.observer import Events, Observer, Run
-from tlkit.experiment.phase import PhaseContext, run_phase, write_phase
+from tlkit.experiment.folds import remove_folds
+from tlkit.experiment.phase import run_phase, write_phase
+from tlkit.experiment.phase_context import PhaseContext, SkipRule
 from tlkit.experiment.plan import Plan
 from tlkit.experiment.planning import (
     describe_plan,
@@ -257,27 +259,33 @@ def _finish(experiment: Experiment, context: PhaseContext) -> None:
     phases = [result.model_copy(update={"versus": _versus(run, folder, result.name)}) for result in phases]
     complete, goal_met = len(phases) == len(order), None
     if run.recipe.goal is not None and complete:
-        goal_met = phases[-1].test.accuracy >= run.recipe.goal
+        goal_met = phases[-1].measured.accuracy >= run.recipe.goal
     run.results = run.results.model_copy(update={"phases": tuple(phases), "goal_met": goal_met})
     folder.write_results(run.results)
     folder.describe(run.recipe, experiment.plan.device, finished=complete)
+    if complete and folder.writes:
+        for name in order:
+            remove_folds(folder.folds(name))
     folder.log(RunEnded(goal_met=goal_met))
     context.events.notify("tlkit_run_ended", run=run)
 
 
 def _versus(run: Run, folder: RunFolder, name: str) -> tuple[Versus, ...]:
-    """Compares a phase with the one before and with the first, on the same test images."""
+    """Compares a phase with the one before and with the first, on the same test or out-of-fold images."""
     order, classes = [phase.name for phase in run.recipe.phases], run.results.classes
+    part = "test" if run.results.data.test else "out-of-fold"
     earlier = [other for other in order[: order.index(name)] if run.results.phase(other)]
-    correct = folder.correct(name, classes) if earlier else {}
+    correct = folder.correct(name, part, classes) if earlier else {}
     comparisons = []
     for other in dict.fromkeys([*earlier[-1:], *earlier[:1]]):
-        before = folder.correct(other, classes)
-        if before.keys() != correct.keys():
+        before = folder.correct(other, part, classes)
+        if part == "test" and before.keys() != correct.keys():
             image = min(before.keys() ^ correct.keys())
             path = folder.phase(other) / "predictions.csv"
             raise RunFolderError(f"{path} cannot be read: {image!r} is not a test image of both phases")
-        pairs = np.array([(before[image], is_correct) for image, is_correct in correct.items()], dtype=bool)
+        both = before.keys() & correct.keys()  # a phase may have been given up after some folds
+        pairs = np.array([(before[image], correct[image]) for image in sorted(both)], dtype=bool)
+        pairs = pairs.reshape(-1, 2)
         test = mcnemar(pairs[:, 0], pairs[:, 1])
         comparisons.append(Versus(phase=other, gained=test.gained, lost=test.lost, p=test.p))
     return tuple(comparisons)

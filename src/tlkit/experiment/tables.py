@@ -10,8 +10,9 @@ from tlkit.errors import RunFolderError
 from tlkit.utils.csv_cells import unescape
 from tlkit.utils.regular_files import check_regular
 
-#: The values of the column `split`.
+#: The values of the column `split` of splits.csv, and of predictions.csv.
 PARTS = ("train", "val", "test", "unlabelled")
+PREDICTED = (*PARTS, "out-of-fold")
 #: The columns of predictions.csv in front of the probabilities.
 PREDICTION_COLUMNS = ("split", "id", "label", "predicted")
 
@@ -48,7 +49,7 @@ def read_prediction_rows(path: Path, classes: Sequence[str]) -> Iterator[tuple[i
     """Yields the rows of predictions.csv, with splits and class names checked; see `read_rows`."""
     for line, row in read_rows(path, prediction_columns(classes)):
         split, _, label, predicted, *_ = row
-        check_value(path, line, "split", split, PARTS)
+        check_value(path, line, "split", split, PREDICTED)
         if label or split != "unlabelled":
             check_value(path, line, "label", label, classes)
         check_value(path, line, "predicted", predicted, classes)

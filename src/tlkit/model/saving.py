@@ -44,10 +44,12 @@ class Calibration(JsonModel):
     Attributes:
         temperature: logits are divided by it before the softmax.
         reject_below: confidence below which an image stays unclassified, or None.
+        mirror: whether logits are the mean over an image and its mirror image.
     """
 
     temperature: Annotated[float, Field(ge=1e-3, le=1e3)]
     reject_below: Fraction | None = None
+    mirror: bool = False
 
 
 ClassName = Annotated[str, Field(min_length=1, max_length=1000)]
@@ -275,12 +277,14 @@ def load_state(classifier: Classifier, state: Mapping[str, Tensor], folder: Path
     """
     own = {name: tuple(value.shape) for name, value in classifier.state_dict().items()}
     loaded = {name: tuple(value.shape) for name, value in state.items()}
-    wrong = sorted(name for name in own.keys() | loaded.keys() if own.get(name) != loaded.get(name))
-    if wrong:
+    try:
+        # some heads take over the sizes of their buffers
+        classifier.load_state_dict(dict(state))
+    except RuntimeError as error:
+        wrong = sorted(name for name in own.keys() | loaded.keys() if own.get(name) != loaded.get(name))
         raise RunFolderError(
             f"{folder}: its weights and its config.json do not belong together: {shortlist(wrong, 3)}"
-        )
-    classifier.load_state_dict(dict(state))
+        ) from error
 
 
 class _Format(BaseModel):

@@ -211,7 +211,7 @@ def _make_epoch(
 ) -> Callable[[int], float]:
     """Returns a function that trains one epoch, and returns the mean loss, images weighed by class."""
     labels = torch.from_numpy(inputs.train_labels).to(compute.device)
-    weights = class_weights(inputs, training).to(compute.device)
+    weights = class_weights(inputs.train_labels, inputs.classes, training).to(compute.device)
     loss_function = nn.CrossEntropyLoss(weights, label_smoothing=training.label_smoothing)
     model, stepper = _distribute(network, method.optimizer)
     parameters = [value for value in network.parameters() if value.requires_grad]
@@ -284,12 +284,12 @@ def predict(
     return torch.cat(batches).cpu()
 
 
-def class_weights(inputs: TrainingInputs, training: TrainingSpec) -> Tensor:
+def class_weights(labels: NDArray[np.int64], classes: int, training: TrainingSpec) -> Tensor:
     """Returns each class's weight in the loss: 1, or for "balanced" the mean class size over its own size."""
-    counts = torch.bincount(torch.from_numpy(inputs.train_labels), minlength=inputs.classes)
+    counts = torch.bincount(torch.from_numpy(labels), minlength=classes)
     if training.class_weights == "none":
-        return torch.ones(inputs.classes)
-    return (counts.sum() / (inputs.classes * counts.clamp(min=1))).float()
+        return torch.ones(classes)
+    return (counts.sum() / (classes * counts.clamp(min=1))).float()
 
 
 def trained_state(network: Partition) -> State:
