@@ -12,8 +12,13 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from recipes import write_recipe
 
 from tlkit.cli.app import main
+from tlkit.experiment.validation import validate
+from tlkit.plugins.loader import load_registry
+from tlkit.recipe.recipe import read_recipe
+from tlkit.recipe.schema import TrainingSpec
 
 DOCS = Path(__file__).parents[1] / "docs"
 PACKAGE = DOCS.parent / "src" / "tlkit"
@@ -78,6 +83,23 @@ def test_the_code_of_the_python_page(here: Path, capsys: pytest.CaptureFixture[s
     probabilities = names["predictor"].predict_proba([names["image"]])  # type: ignore[attr-defined]
     softmax = names["torch"].softmax(names["logits"] / names["predictor"].temperature, 1)  # type: ignore
     assert softmax.detach().numpy() == pytest.approx(probabilities, abs=1e-5)
+
+
+def test_the_recipe_of_the_fine_tuning_page_is_valid(here: Path) -> None:
+    (text,) = blocks("fine-tuning.md", "toml")
+    recipe = write_recipe(here, text)
+    validate(read_recipe(recipe, ["backbone.weights=none"]), load_registry())
+    keys = {key for phase in tomllib.loads(text)["phase"] for key in phase} | {
+        *tomllib.loads(text)["training"]
+    }
+    page = (DOCS / "fine-tuning.md").read_text(encoding="utf-8")
+    new = {"label_smoothing", "mixup", "cutmix", "clip_grad", "ema", "monitor"}
+    assert new <= keys and all(f"| `{key}` |" in page for key in new)
+
+
+def test_the_recipe_tables_name_all_keys_of_training() -> None:
+    page = (DOCS / "recipes.md").read_text(encoding="utf-8")
+    assert {*re.findall(r"^\| `training\.(\w+)` \|", page, re.MULTILINE)} == {*TrainingSpec.model_fields}
 
 
 def test_links_lead_to_files() -> None:

@@ -104,7 +104,7 @@ def test_a_valid_recipe_has_no_problems(write: Write) -> None:
             "phase.fine-tune.schedule={name='cosine', warmup_epochs=2}",
             "phase.fine-tune.schedule.warmup_epochs: must be less than the phase's epochs (2), and is 2",
         ),
-        ("training.optimizer.layer_decay=0.7", "training.optimizer.layer_decay: has no effect here yet"),
+        ("training.optimizer.layer_decay=7", "training.optimizer.layer_decay: must be above 0"),
     ],
 )
 def test_mistakes_that_the_registry_and_timm_find_are_named_by_their_key(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from networks import backbone, tiny
+from networks import REGISTRY, backbone, partitioned, tiny
 from torch import Tensor, nn
 
 from tlkit.errors import PluginError
+from tlkit.model.classifier import Classifier
 from tlkit.model.saving import make_backbone
 from tlkit.parts.backbone import Backbone
 from tlkit.recipe.schema import PartSpec
@@ -84,3 +85,22 @@ def test_features_have_the_shape_that_the_recipes_preprocess_gives() -> None:
 
     made = make_backbone(Maker(), PartSpec(name="tiny"), {"size": 32})  # type: ignore[arg-type]
     assert made.feature_shape == (4, 32, 32)
+
+
+@pytest.mark.parametrize("argument", ["drop_rate", "drop_path_rate"])
+def test_timms_dropout_and_stochastic_depth_act_in_training_behind_the_frontier(argument: str) -> None:
+    images = torch.randn(4, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+
+    def differs(policy: str, rate: float, *, training: bool) -> bool:
+        options = {"weights": "none", "model_args": {argument: rate}}
+        torch.manual_seed(7)
+        base = REGISTRY.make("backbone", "test_vit", options)
+        head = REGISTRY.make("head", "linear", {}, base, ["a", "b"])
+        network, _ = partitioned(Classifier(base, head), policy, size=160)
+        crossing = network.train(training).prefix(images)
+        return not torch.equal(network(*crossing), network(*crossing))
+
+    assert differs("nothing", 0.5, training=True)
+    assert not differs("nothing", 0.5, training=False)
+    assert not differs("nothing", 0.0, training=True)
+    assert not differs("backbone", 0.5, training=True)

@@ -82,7 +82,9 @@ def test_options_that_have_no_effect_or_cannot_be_used_are_refused(
     assert message in text
 
 
-def test_options_that_have_an_effect_are_accepted() -> None:
+def test_options_that_have_an_effect_are_accepted(caplog: pytest.LogCaptureFixture) -> None:
+    assert not optimizer_problems("adamw", {"lr": 0.1, "layer_decay": 0.7, "layer_decay_min_scale": 0.01})
+    assert not caplog.records  # timm warns of a network with one layer
     assert not optimizer_problems("adamw", {"lr": 0.1, "betas": [0.8, 0.9], "eps": 1e-6, "weight_decay": 0.1})
     assert not optimizer_problems("sgd", {"momentum": 0.5, "filter_bias_and_bn": False, "nesterov": False})
 

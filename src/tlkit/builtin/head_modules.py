@@ -107,7 +107,7 @@ class ClassGroups(nn.Module):
 class Prototypes(nn.Module):
     """Cosine similarity to the mean features of each class (Snell et al., "Prototypical networks", 2017).
 
-    Its weights are parameters, so that gradient steps can go on from the means ("imprinting", Qi et al. 2018).
+    Its weights are parameters: gradient steps can go on from the means ("imprinting", Qi et al. 2018).
     """
 
     #: Logits of a cosine of 1; the temperature is fitted afterwards.
@@ -133,9 +133,9 @@ class Prototypes(nn.Module):
 
 
 class Neighbours(nn.Module):
-    """The nearest training images' classes, weighted by similarity (Wu et al., "Instance discrimination", 2018).
+    """The nearest training images' classes, weighted by similarity (Wu et al., 2018).
 
-    Its state are the features of all training images. It has no parameters, so gradient steps cannot train it.
+    Its state are the features of all training images; it has no parameters for gradient steps to train.
     """
 
     support: Tensor

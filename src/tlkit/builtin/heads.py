@@ -61,7 +61,7 @@ def probe(backbone: Backbone, classes: Sequence[str], *, kernel: bool = True) ->
     """Makes a logistic regression on pooled features that fits itself.
 
     Its strength, and whether it is linear or has a kernel, are chosen by log loss out of fold among the
-    training images. The kernel is radial, on the square roots of the features, as wide as the median distance.
+    training images. The kernel is radial, on the features' square roots, as wide as the median distance.
 
     Args:
         kernel: whether the kernel form is tried beside the linear one.

@@ -57,13 +57,13 @@ class Rotation:
         return Rotation(rotated.float(), lengths.float(), mean, directions.float())
 
     def unrotated(self, solution: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns weights ``(K, D)`` and bias ``(K,)`` for the original features, of a solution ``(R, K)``."""
+        """Returns weights ``(K, D)`` and bias ``(K,)`` for the original features, of a solution."""
         weight = (self.directions @ solution[1:]).T
         return weight, solution[0] - weight @ self.mean
 
 
 def _eigenvectors(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the eigenvalues of a positive semidefinite matrix that are not negligible, and their vectors."""
+    """Returns the eigenvalues of a positive semidefinite matrix that matter, and their vectors."""
     values, vectors = torch.linalg.eigh(gram)
     kept = values > NEGLIGIBLE * values[-1].clamp(min=1e-12)
     return values[kept], vectors[:, kept]
@@ -94,9 +94,9 @@ def solve(rotation: Rotation, targets: Tensor, weights: Tensor, penalties: Tenso
     current = solutions.clone()
     ahead, momentum = current, torch.ones_like(totals)
     for iteration in range(MAX_ITERATIONS):
-        logits = (features @ ahead.flatten(1)).unflatten(1, (-1, classes))
+        logits = (features @ ahead.flatten(1)).view(len(features), -1, classes)
         residuals = (logits.softmax(2) - targets[:, None]) * image_weights
-        gradient = (features.T @ residuals.flatten(1)).unflatten(1, (-1, classes)) + penalty * ahead
+        gradient = (features.T @ residuals.flatten(1)).view(ahead.shape) + penalty * ahead
         new = ahead - steps * gradient
         moved = new - current
         # where the step goes against the momentum, the momentum begins anew

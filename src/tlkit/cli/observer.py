@@ -44,7 +44,7 @@ class ConsoleObserver(tlkit.Observer):
         """Prints the epoch's metrics."""
         console.say(
             f"{phase.name} {epoch}/{phase.training.epochs}: loss {metrics.train_loss:.4f}, "
-            f"validation loss {metrics.val_loss:.4f}, accuracy {metrics.val_accuracy:.3f}, "
+            f"{_describe_validation(metrics)}"
             f"balanced accuracy {metrics.val_balanced_accuracy:.3f}, {metrics.seconds:.1f} s",
             stderr=True,
         )
@@ -52,8 +52,8 @@ class ConsoleObserver(tlkit.Observer):
     @tlkit.hookimpl
     def tlkit_phase_ended(self, result: PhaseResult) -> None:
         """Prints the phase's accuracy."""
-        accuracy = accuracy_with_interval(result.test)
-        console.say(f"{result.name}: {accuracy} on {result.test.n:,} test images")
+        accuracy = accuracy_with_interval(result.measured)
+        console.say(f"{result.name}: {accuracy} on {result.describe_measurement()}")
 
     @contextmanager
     def progress(self, task: str, total: int, unit: str, done: int = 0) -> Iterator[console.Tick]:
@@ -110,3 +110,9 @@ def _done_before(run: tlkit.Run) -> list[str]:
         if epochs:
             done.append(f"{phase.name} at epoch {epochs + 1} of {phase.epochs}")
     return done
+
+
+def _describe_validation(metrics: EpochMetrics) -> str:
+    """Describes an epoch's scores on the validation images, if there are any."""
+    scores = metrics.scores
+    return "" if scores is None else f"validation loss {scores.loss:.4f}, accuracy {scores.accuracy:.3f}, "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tlkit.cli.console import say, table
-from tlkit.utils.formatting import format_duration, format_p_value, plural
+from tlkit.utils.formatting import format_duration, format_p_value
 
 if TYPE_CHECKING:
     from tlkit.evaluation.metrics import Baselines, Scores
@@ -29,24 +29,28 @@ def accuracy_with_interval(scores: Scores) -> str:
 def print_results(results: Results) -> None:
     """Prints a run's results: a table of its phases, 80 columns wide, and below it what they mean."""
     last = results.phases[-1]
-    inequality = last.test.describe_inequality(results.classes)
+    inequality = last.measured.describe_inequality(results.classes)
     _print_phases(results.phases, balanced=bool(inequality))
     for result in results.phases:
         if result.epochs and result.monitor != "accuracy":
             measure = result.monitor.replace("_", " ")
             say(f"{result.name}: epoch {result.best_epoch} has the best {measure} on the validation images")
-        if result.versus:
-            say(f"{result.name}: {result.versus[0].describe(result.test.n)}")
+        if result.fitted:
+            say(f"{result.name} chose: {result.fitted}", hanging=2)
+        if result.decision:
+            say(f"{result.name} was {result.decision.describe()}", hanging=2)
+        elif result.versus:
+            say(f"{result.name}: {result.versus[0].describe(result.measured.n)}")
     say(_describe_baselines(results.baselines))
     if inequality:
         say(inequality)
-        scores = f"{last.test.balanced_accuracy:.3f} (macro F1 {last.test.macro_f1:.3f})"
+        scores = f"{last.measured.balanced_accuracy:.3f} (macro F1 {last.measured.macro_f1:.3f})"
         say(f"Look at balanced accuracy, which counts them equally: {scores}.")
     if results.data.about:
         say(f"The images are {results.data.about}.")
     if results.goal is not None and results.goal_met is not None:
         met = "met" if results.goal_met else "missed"
-        say(f"The goal of {results.goal:.2f} is {met}: {last.test.accuracy:.3f} after {last.name}.")
+        say(f"The goal of {results.goal:.2f} is {met}: {last.measured.accuracy:.3f} after {last.name}.")
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
@@ -81,23 +85,23 @@ def print_evaluation(evaluation: Evaluation) -> None:
 
 def print_comparison(comparison: Comparison) -> None:
     """Prints a comparison of runs: each run's accuracy, then each pair's difference."""
-    table("Accuracy on the test images", RUN_COLUMNS, [_run_row(run) for run in comparison.runs])
+    table("Accuracy on test images or out of fold", RUN_COLUMNS, [_run_row(run) for run in comparison.runs])
     table("Pair by pair", PAIR_COLUMNS, [_pair_row(pair) for pair in comparison.pairs])
 
 
 def _print_phases(results: Sequence[PhaseResult], *, balanced: bool) -> None:
     columns: dict[str, list[str]] = {
         "phase": [result.name for result in results],
-        "accuracy>": [f"{result.test.accuracy:.3f}" for result in results],
-        "95% interval": [_interval(result.test) for result in results],
+        "accuracy>": [f"{result.measured.accuracy:.3f}" for result in results],
+        "95% interval": [_interval(result.measured) for result in results],
     }
     if balanced:
-        columns["balanced>"] = [f"{result.test.balanced_accuracy:.3f}" for result in results]
+        columns["balanced>"] = [f"{result.measured.balanced_accuracy:.3f}" for result in results]
     columns["best epoch>"] = [
         f"{result.best_epoch} of {result.epochs}" if result.epochs else "–" for result in results
     ]
     columns["time>"] = [format_duration(result.seconds.total) for result in results]
-    title = f"Accuracy on {plural(results[-1].test.n, 'test image')}"
+    title = f"Accuracy on {results[-1].describe_measurement()}"
     table(title, list(columns), zip(*columns.values(), strict=True))
 
 

@@ -28,8 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeFloat, model_validator
 
-from tlkit.utils.formatting import plural
 from tlkit.evaluation.intervals import wilson
+from tlkit.utils.formatting import plural
 from tlkit.utils.json_files import JsonModel, NonNegative, Proportion
 
 EPSILON = float(np.finfo(np.float32).eps)

@@ -71,10 +71,10 @@ def _score(logits: NDArray[np.float64], labels: NDArray[np.int64], measure: Moni
     """Returns what each image contributes to the measure, higher being better, ``(N,)``."""
     if measure == "loss":
         calibrated = probabilities(logits, fit_temperature(logits, labels))
-        return np.log(calibrated[np.arange(len(labels)), labels].clip(1e-12))
-    correct = (logits.argmax(1) == labels).astype(np.float64)
-    if measure == "accuracy":
-        return correct
-    present, counts = np.unique(labels, return_counts=True)
-    weights = dict(zip(present, len(labels) / (len(present) * counts), strict=True))
-    return correct * np.array([weights[label] for label in labels])
+        likelihoods: NDArray[np.float64] = np.log(calibrated[np.arange(len(labels)), labels].clip(1e-12))
+        return likelihoods
+    weights = np.ones(len(labels))
+    if measure == "balanced_accuracy":
+        _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+        weights = len(labels) / (len(counts) * counts[inverse])
+    return np.where(logits.argmax(1) == labels, weights, 0.0)

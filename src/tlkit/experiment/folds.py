@@ -104,6 +104,11 @@ def copy_folds(context: PhaseContext, source: str, phase: str) -> None:
     process_state().wait_for_everyone()
 
 
+def remove_folds(folder: Path) -> None:
+    """Removes the folder of what a phase's folds ended with: nothing starts from it any more."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def _predict_folds(prepared: PreparedPhase, folds: Folds, context: PhaseContext) -> OutOfFold:
     """Predicts with a network in which nothing is trained."""
     images = context.dataset.splits.train

@@ -133,6 +133,11 @@ class PhaseRecord:
         path = self.folder / "predictions.csv"
         return _read_predictions(path, self.classes, self.images) if path.is_file() else {}
 
+    @property
+    def measured(self) -> SplitPredictions | None:
+        """The predictions of test images, or else those out of fold; None where the file is missing."""
+        return self.predictions.get("test") or self.predictions.get("out-of-fold")
+
 
 class RunRecord:
     """A run folder's content.
@@ -257,7 +262,10 @@ def _read_history(path: Path) -> list[EpochMetrics]:
     epochs: list[EpochMetrics] = []
     for line, row in read_rows(path, [field.name for field in fields(EpochMetrics)]):
         try:
-            metrics = EpochMetrics(int(row[0]), *(_number(cell) for cell in row[1:]))
+            loss, accuracy, balanced = (float(cell) if cell else None for cell in row[2:5])
+            metrics = EpochMetrics(
+                int(row[0]), float(row[1]), loss, accuracy, balanced, float(row[5]), float(row[6])
+            )
         except ValueError as error:
             raise malformed(path, line, str(error)) from error
         if metrics.epoch != len(epochs) + 1 or not all(

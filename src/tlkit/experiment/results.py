@@ -181,12 +181,17 @@ class PhaseResult(JsonModel):
 
     @property
     def measured_on(self) -> str:
-        """What these scores were computed on, such as "600 test images"."""
+        """What these scores were computed on: "test images" or "images out of fold"."""
+        return "images out of fold" if self.test is None else "test images"
+
+    def describe_measurement(self) -> str:
+        """Describes it with numbers, such as "200 images out of fold (10 folds, drawn 10 times)"."""
+        described = f"{self.measured.n:,} {self.measured_on}"
         if self.test is not None or self.out_of_fold is None:
-            return plural(self.measured.n, "test image")
-        scores = self.out_of_fold
-        repeats = f", drawn {scores.repeats} times" if scores.repeats > 1 else ""
-        return f"{plural(scores.n, 'image')} out of fold ({plural(scores.folds, 'fold')}{repeats})"
+            return described
+        folds, repeats = self.out_of_fold.folds, self.out_of_fold.repeats
+        times = f", drawn {repeats} times" if repeats > 1 else ""
+        return f"{described} ({plural(folds, 'fold')}{times})"
 
     @model_validator(mode="after")
     def _is_measured(self) -> Self:
@@ -211,7 +216,7 @@ class Results(JsonModel):
         goal: accuracy that the last phase must reach on the test images, or None.
         goal_met: whether it does; None while phases are missing.
         data: how many images there are.
-        baselines: accuracies on the test images without looking at them; the majority class is the one with
+        baselines: accuracies on the test images, or else on all images, without looking at them; the majority class is the one with
             most training images.
         phases: results of the phases that have ended.
     """
@@ -247,7 +252,7 @@ class Results(JsonModel):
             goal_met=None,
             data=plan.data,
             baselines=baselines(
-                {name: images.test for name, images in per_class.items()},
+                {name: images.test if plan.data.test else images.train for name, images in per_class.items()},
                 majority_class=max(per_class, key=lambda name: per_class[name].train),
             ),
             phases=(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,10 +18,10 @@ from tlkit.data.generate import generate, missing_images
 from tlkit.errors import RecipeError, RunFolderError, TlkitError
 from tlkit.evaluation.significance import mcnemar
 from tlkit.experiment.estimate import Estimate, estimate_phase
+from tlkit.experiment.folds import remove_folds
 from tlkit.experiment.frozen_pass import FrozenPass
 from tlkit.experiment.log import PhaseEnded, PhaseStarted, PluginFailed, RunEnded
 from tlkit.experiment.observer import Events, Observer, Run
-from tlkit.experiment.folds import remove_folds
 from tlkit.experiment.phase import run_phase, write_phase
 from tlkit.experiment.phase_context import PhaseContext, SkipRule
 from tlkit.experiment.plan import Plan
@@ -56,6 +57,8 @@ def run(
     observer: Observer | None = None,
     registry: Registry | None = None,
     plan_only: bool = False,
+    skip: SkipRule = lambda _phase, _results: None,
+    time_limit: float | None = None,
 ) -> Run:
     """Runs a recipe, or resumes a run that was interrupted.
 
@@ -69,6 +72,9 @@ def run(
         observer: watches the run.
         registry: the parts to choose from; all that is installed unless given.
         plan_only: stop after planning; there is no run folder then.
+        skip: in a cross-validation, why a phase that starts from another one is not worth trying after the
+            results so far, or None; its weights are then those that it starts from.
+        time_limit: in a cross-validation, seconds after which no such phase is tried any more.
 
     Returns:
         The run with its folder and results.
@@ -76,6 +82,7 @@ def run(
     Raises:
         TlkitError: something in the recipe, the data or the machine must be corrected first.
     """
+    deadline = None if time_limit is None else time.monotonic() + time_limit
     recipe = as_recipe(recipe, overrides)
     observer, registry = observer or Observer(), registry or load_registry()
     requested = [recipe.phase(name) for name in phases]
@@ -100,7 +107,9 @@ def run(
         if not plan_only:
             _begin(experiment, started, folder)
             dataset, frozen_pass = experiment.dataset, FrozenPass(experiment.dataset, store, folder, observer)
-            context = PhaseContext(started, dataset, folder, frozen_pass, events, observer, registry)
+            context = PhaseContext(
+                started, dataset, folder, frozen_pass, events, observer, registry, skip, deadline
+            )
             _execute(experiment, todo, context)
             _finish(experiment, context)
             started.estimates = dict  # the networks need not stay in memory with the run

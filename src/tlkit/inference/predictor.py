@@ -113,6 +113,7 @@ class Predictor:
         classes: names, in the order of logits and probabilities.
         temperature: logits are divided by it before the softmax.
         reject_below: the confidence below which an image stays unclassified, or None.
+        mirror: whether logits are the mean over an image and its mirror image.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class Predictor:
         *,
         temperature: float = 1.0,
         reject_below: float | None = None,
+        mirror: bool = False,
         device: str | None = None,
     ) -> None:
         self._device = choose_device(device)
@@ -131,6 +133,7 @@ class Predictor:
         self.classes = tuple(classes)
         self.temperature = temperature
         self.reject_below = reject_below
+        self.mirror = mirror
 
     def predict(self, images: Iterable[ImageLike]) -> Predictions:
         """Predicts labels and probabilities.
@@ -146,7 +149,7 @@ class Predictor:
 
     def predict_proba(self, images: Iterable[ImageLike]) -> NDArray[np.float64]:
         """Predicts probabilities, ``(N, classes)``; see `predict`."""
-        return self._probabilities(self._run_all(images, self.module))
+        return self._probabilities(self._run_all(images, self._logits))
 
     def features(self, images: Iterable[ImageLike]) -> NDArray[np.float32]:
         """Computes the backbone's features, ``(N, C, h, w)``, ``(N, N', C)`` or ``(N, C)``; see `predict`."""
@@ -160,7 +163,7 @@ class Predictor:
             images: as for `predict`; an image that cannot be read is reported in its prediction.
             top: how many classes each prediction lists.
         """
-        for batch in self._batches(images, self.module):
+        for batch in self._batches(images, self._logits):
             rows: Iterator[NDArray[np.float64]]
             rows = iter(self._probabilities(batch.output) if len(batch.output) else ())
             for name, error in zip(batch.names, batch.errors, strict=True):
@@ -199,7 +202,7 @@ class Predictor:
             raise DataError(f"there are {len(images)} images and {len(labels)} labels")
         indices = {name: index for index, name in enumerate(self.classes)}
         truth = np.array([indices[label] for label in labels], np.int64)
-        rows = self._probabilities(self._run_all(images, self.module, tick))
+        rows = self._probabilities(self._run_all(images, self._logits, tick))
         unclassified = None
         if self.reject_below is not None:
             unclassified = rejected(rows.max(1), rows.argmax(1) == truth, self.reject_below)
@@ -211,6 +214,11 @@ class Predictor:
             baselines=baselines(counts, max(counts, key=counts.__getitem__)),
             rejected=unclassified,
         )
+
+    def _logits(self, images: Tensor) -> Tensor:
+        """Maps normalised images ``(B, 3, H, W)`` to logits ``(B, classes)``."""
+        logits: Tensor = self.module(images)
+        return (logits + self.module(images.flip(3))) / 2 if self.mirror else logits
 
     def _probabilities(self, logits: Tensor) -> NDArray[np.float64]:
         return probabilities(logits.double().numpy(), self.temperature)
@@ -299,6 +307,7 @@ def load(
         saved.classes,
         temperature=calibration.temperature,
         reject_below=calibration.reject_below if reject_below is None else reject_below,
+        mirror=calibration.mirror,
         device=device,
     )
 

@@ -161,7 +161,7 @@ def _headline(runs: Sequence[ComparedRun], pairs: Sequence[ComparedPair]) -> str
     if any(pair.n == 0 for pair in pairs):
         return "Not all runs were tested on the same images: their accuracies say little about which is best"
     best = max(runs, key=lambda run: run.test.accuracy)
-    accuracy = f"{100 * best.test.accuracy:.1f}% of {best.test.n:,} test images"
+    accuracy = f"{100 * best.test.accuracy:.1f}% of {best.test.n:,} images"
     own_pairs = [pair for pair in pairs if best.name in (pair.first, pair.second)]
     if all(pair.p < SIGNIFICANCE_LEVEL for pair in own_pairs):
         return f"{best.name} is the most accurate, significantly: {accuracy}"
@@ -191,7 +191,7 @@ def _compared_run(name: str, record: RunRecord, last: PhaseRecord) -> ComparedRu
     return ComparedRun(
         name=name,
         phase=last.name,
-        test=last.result.test,
+        test=last.result.measured,
         seconds=PhaseSeconds(
             total=sum(phase.total for phase in seconds),
             features=sum(phase.features for phase in seconds),
@@ -206,12 +206,12 @@ def _compared_run(name: str, record: RunRecord, last: PhaseRecord) -> ComparedRu
 
 def _correct_images(record: RunRecord, last: PhaseRecord) -> dict[ImageKey, bool]:
     """Returns for each test image whether the last phase predicts it correctly."""
-    predictions = last.predictions.get("test")
+    predictions = last.measured
     if predictions is None:
         raise RunFolderError(f"{record.folder}: the predictions of phase {last.name} are missing")
     keys = {row.id: (row.sha256, row.label) for row in record.images}
     if not keys.keys() >= set(predictions.ids):
-        raise RunFolderError(f"{record.folder}: splits.csv does not list all of its test images")
+        raise RunFolderError(f"{record.folder}: splits.csv does not list all of the images that it predicts")
     return {
         keys[image_id]: bool(correct)
         for image_id, correct in zip(predictions.ids, predictions.correct, strict=True)

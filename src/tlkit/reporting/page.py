@@ -153,8 +153,8 @@ def make_report(
 def _test_predictions(phases: Sequence[PhaseRecord], missing: Missing) -> dict[str, SplitPredictions]:
     tests = {}
     for phase in phases:
-        if "test" in phase.predictions:
-            tests[phase.name] = phase.predictions["test"]
+        if (predictions := phase.measured) is not None:
+            tests[phase.name] = predictions
         else:
             missing.add(f"The predictions of phase {phase.name} are missing.")
     return tests
@@ -163,11 +163,13 @@ def _test_predictions(phases: Sequence[PhaseRecord], missing: Missing) -> dict[s
 def _draw_accuracies(
     results: Sequence[PhaseResult], goal: float | None, majority: float, album: Album
 ) -> Picture:
-    tests = {result.name: result.test for result in results}
+    tests = {result.name: result.measured for result in results}
     scores = ", ".join(f"{name} {test.accuracy:.3f}" for name, test in tests.items())
     draw = partial(run_charts.accuracies, tests=tests, goal=goal, majority=majority)
     height = 1.3 + 0.45 * len(results)
-    return album.chart("accuracies", f"Accuracy on the test images: {scores}", draw, width=5.2, height=height)
+    return album.chart(
+        "accuracies", f"Accuracy on {results[-1].measured_on}: {scores}", draw, width=5.2, height=height
+    )
 
 
 def _draw_views(

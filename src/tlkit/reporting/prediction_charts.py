@@ -134,7 +134,7 @@ def confidence(figure: Figure, predictions: SplitPredictions, threshold: float |
     axes.set_yscale("symlog", linthresh=10)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")  # the scale's own writes formulas
     axes.set_xlabel("confidence")
-    axes.set_ylabel("test images")
+    axes.set_ylabel("images")
     axes.set_xlim(float(predictions.confidence[finite].min(initial=1)) - 0.02, 1)
     if threshold is not None:
         axes.axvline(threshold, color=INK, linestyle="--", linewidth=1, label="threshold")

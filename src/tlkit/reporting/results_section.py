@@ -33,7 +33,8 @@ class ResultsSection:
 
     Attributes:
         phase: its name.
-        test: its scores on the test images.
+        test: its scores on the test images, or else out of fold.
+        measured_on: "test images" or "images out of fold".
         rejected: test images that stay unclassified, or None without a threshold.
         charts: confusion, ROC curves, reliability, confidence, and predictions of unlabelled images.
         confused: the pairs of classes confused most often, where the chart has no numbers.
@@ -43,6 +44,7 @@ class ResultsSection:
 
     phase: str
     test: TestScores
+    measured_on: str
     rejected: Rejected | None
     charts: list[Picture]
     confused: list[ConfusedPair]
@@ -79,11 +81,14 @@ def make_results_section(
     unclassified = None
     if threshold is not None:
         unclassified = rejected(predictions.confidence, predictions.correct, threshold)
-    confused = confused_pairs(result.test.confusion, classes) if len(classes) > MAX_NUMBERED_CLASSES else []
+    confused = (
+        confused_pairs(result.measured.confusion, classes) if len(classes) > MAX_NUMBERED_CLASSES else []
+    )
     scores = per_class(predictions.probabilities.astype(np.float64), predictions.labels, classes)
     return ResultsSection(
         phase=result.name,
-        test=result.test,
+        test=result.measured,
+        measured_on=result.measured_on,
         rejected=unclassified,
         charts=charts,
         confused=confused,
@@ -119,11 +124,11 @@ def _draw_classes(
     classes: Sequence[str],
     album: Album,
 ) -> list[Picture]:
-    name, test = results[-1].name, results[-1].test
+    name, test = results[-1].name, results[-1].measured
     wrong = test.n - test.correct
-    confusion = f"Confusion of {name}: {wrong:,} of {test.n:,} test images are misclassified"
+    confusion = f"Confusion of {name}: {wrong:,} of {test.n:,} {results[-1].measured_on} are misclassified"
     areas = ", ".join(
-        f"{result.name} {'undefined' if result.test.auroc is None else f'{result.test.auroc:.3f}'}"
+        f"{result.name} {'undefined' if result.measured.auroc is None else f'{result.measured.auroc:.3f}'}"
         for result in results
     )
     average = f"of {classes[1]}" if len(classes) == 2 else "mean over the classes, each against the rest"
@@ -138,7 +143,7 @@ def _draw_classes(
 def _draw_confidence(
     result: PhaseResult, predictions: SplitPredictions, threshold: float | None, album: Album
 ) -> list[Picture]:
-    reliability = f"Reliability of {result.name}: calibration error {result.test.ece:.3f}"
+    reliability = f"Reliability of {result.name}: calibration error {result.measured.ece:.3f}"
     confidence = f"Confidence of {result.name} in correct and in wrong predictions"
     draw_confidence = partial(prediction_charts.confidence, predictions=predictions, threshold=threshold)
     return [

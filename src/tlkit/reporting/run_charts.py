@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -62,7 +63,7 @@ def accuracies(
         axes.annotate(text, (majority, len(tests) - 0.5), ha="center", color=INK, fontsize=8)
     axes.set_yticks(range(len(tests)), [shortened(name) for name in tests])
     axes.set_ylim(len(tests) - 0.4, -1.2)
-    axes.set_xlabel("accuracy on the test images, with 95% interval")
+    axes.set_xlabel("accuracy, with 95% interval")
     axes.grid(axis="x", color=GREY, alpha=0.3)
 
 
@@ -161,11 +162,13 @@ def curves(figure: Figure, history: Sequence[EpochMetrics], best_epoch: int | No
     epochs = [metrics.epoch for metrics in history]
     marker = "." if len(epochs) < MAX_MARKED_EPOCHS else None
     train_loss = [metrics.train_loss for metrics in history]
-    val_loss = [metrics.val_loss for metrics in history]
+    val_loss = [_or_nan(metrics.val_loss) for metrics in history]
     above.plot(epochs, train_loss, label="training", color=COLOURS[1], marker=marker)
     above.plot(epochs, val_loss, label="validation", color=COLOURS[0], marker=marker)
     above.set_ylabel("loss")
-    below.plot(epochs, [metrics.val_accuracy for metrics in history], color=COLOURS[0], marker=marker)
+    below.plot(
+        epochs, [_or_nan(metrics.val_accuracy) for metrics in history], color=COLOURS[0], marker=marker
+    )
     below.set_ylabel("accuracy on\nvalidation")
     below.set_xlabel("epoch")
     below.xaxis.get_major_locator().set_params(integer=True)
@@ -200,7 +203,7 @@ def overlaid(figure: Figure, histories: Mapping[str, Sequence[EpochMetrics]]) ->
     for index, (name, history) in enumerate(histories.items()):
         axes.plot(
             [metrics.epoch for metrics in history],
-            [metrics.val_accuracy for metrics in history],
+            [_or_nan(metrics.val_accuracy) for metrics in history],
             label=shortened(name, 40),
             color=COLOURS[index % len(COLOURS)],
             linestyle=("-", "--", ":", "-.")[index // len(COLOURS) % 4],
@@ -208,6 +211,11 @@ def overlaid(figure: Figure, histories: Mapping[str, Sequence[EpochMetrics]]) ->
     axes.set_xlabel("epoch")
     axes.set_ylabel("accuracy on validation")
     figure.legend(loc="outside upper center", ncols=1 if len(histories) < 4 else 2)
+
+
+def _or_nan(score: float | None) -> float:
+    """Returns a score as matplotlib draws it: one that is missing leaves a gap."""
+    return math.nan if score is None else score
 
 
 def shortened(name: str, length: int = NAME_LENGTH) -> str:

@@ -116,7 +116,8 @@ def optimizer_problems(name: str, options: Mapping[str, Any]) -> list[tuple[str,
         return wrong
     try:
         part = PartSpec(name=name, options=dict(options))
-        if make_optimizer(Layers(torch.nn.Linear(1, 1)), part).param_groups[0]["lr"] is None:
+        module = Layers(torch.nn.Linear(1, 1), torch.nn.Linear(1, 1))
+        if make_optimizer(module, part).param_groups[0]["lr"] is None:
             return [("lr", f"is missing, and timm's {name} has no default")]
     except (TypeError, ValueError, RuntimeError, AssertionError, ImportError) as error:
         return [(_mentioned_option(options, str(error)), f"timm's {name} refuses this: {error}")]
