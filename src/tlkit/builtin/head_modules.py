@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import prod
 from typing import Any, Literal
 
@@ -29,31 +29,6 @@ class Average(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Maps features ``(B, C, h, w)``, ``(B, N, C)`` or ``(B, C)`` to ``(B, width)``."""
         return features.mean(self.positions) if self.positions else features
-
-
-def take_over_sizes(
-    module: nn.Module, state: Mapping[str, Tensor], prefix: str, dimensions: Mapping[str, int]
-) -> None:
-    """Resizes buffers to those of a state that is about to be loaded, if these agree with one another.
-
-    Args:
-        module: owns the buffers.
-        state: the state.
-        prefix: of the module's names in it.
-        dimensions: by name, the dimension of the buffer that depends on the images it was fitted to.
-    """
-    loaded = {name: state.get(prefix + name) for name in dimensions}
-    sizes = {
-        tensor.shape[dimensions[name]]
-        for name, tensor in loaded.items()
-        if tensor is not None and tensor.ndim > dimensions[name]
-    }
-    if len(sizes) != 1:  # loading reports what is missing or has another shape
-        return
-    for name, dimension in dimensions.items():
-        buffer = getattr(module, name)
-        shape = [*buffer.shape[:dimension], *sizes, *buffer.shape[dimension + 1 :]]
-        setattr(module, name, buffer.new_zeros(shape))
 
 
 class Mlp(nn.Module):
@@ -165,5 +140,8 @@ class Neighbours(nn.Module):
         self.targets = nn.functional.one_hot(labels, self.targets.shape[1]).float() * weights[:, None]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        take_over_sizes(self, state_dict, prefix, {"support": 0, "targets": 0})
+        support = state_dict.get(f"{prefix}support")
+        if support is not None and support.ndim:  # loading reports all other shapes
+            self.support = self.support.new_zeros(len(support), self.support.shape[1])
+            self.targets = self.targets.new_zeros(len(support), self.targets.shape[1])
         super()._load_from_state_dict(state_dict, prefix, *args)

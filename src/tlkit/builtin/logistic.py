@@ -20,9 +20,10 @@ from torch import Tensor
 NEGLIGIBLE = 1e-6
 #: Iterations between two looks at which problems are solved.
 CHECK_EVERY = 10
-#: Iterations after which a problem counts as solved: one without noise has no bounded solution.
-MAX_ITERATIONS = 500
-#: A problem is solved when the preconditioned gradient, per square root of an image, is below this.
+#: Iterations after which a problem counts as solved: without noise, weak penalties take very many.
+MAX_ITERATIONS = 2000
+#: A problem is solved when the preconditioned gradient, per square root of an image, is below this: enough to
+#: choose a strength by.
 TOLERANCE = 1e-3
 
 
@@ -69,7 +70,9 @@ def _eigenvectors(gram: Tensor) -> tuple[Tensor, Tensor]:
     return values[kept], vectors[:, kept]
 
 
-def solve(rotation: Rotation, targets: Tensor, weights: Tensor, penalties: Tensor) -> Tensor:
+def solve(
+    rotation: Rotation, targets: Tensor, weights: Tensor, penalties: Tensor, tolerance: float = TOLERANCE
+) -> Tensor:
     """Minimises the weighted sum of the cross-entropy plus half the penalty times the squared weights.
 
     The bias has no penalty, except for the little that keeps it finite.
@@ -79,6 +82,7 @@ def solve(rotation: Rotation, targets: Tensor, weights: Tensor, penalties: Tenso
         targets: one-hot labels, ``(N, K)``.
         weights: each image's weight in each of the problems, ``(P, N)``; 0 leaves it out.
         penalties: of each problem, ``(P,)``.
+        tolerance: how small the gradient has to become.
 
     Returns:
         The solutions, ``(P, R, K)``.
@@ -106,7 +110,7 @@ def solve(rotation: Rotation, targets: Tensor, weights: Tensor, penalties: Tenso
         current, momentum = new, torch.where(uphill, 1.0, grown)
         if iteration % CHECK_EVERY < CHECK_EVERY - 1 and iteration < MAX_ITERATIONS - 1:
             continue
-        solved = ((gradient**2 * steps).sum((0, 2)) < TOLERANCE**2 * totals) | (
+        solved = ((gradient**2 * steps).sum((0, 2)) < tolerance**2 * totals) | (
             iteration == MAX_ITERATIONS - 1
         )
         solutions[:, unsolved[solved]] = current[:, solved]

@@ -11,16 +11,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tlkit.builtin.head_modules import Average, take_over_sizes
+from tlkit.builtin.head_modules import Average
 from tlkit.builtin.logistic import Rotation, draw_folds, solve
 
 #: Inverse penalties that are tried, of features whose mean length is 1, and of a kernel.
 LINEAR_STRENGTHS = tuple(4.0**power for power in range(-2, 7))
 KERNEL_STRENGTHS = tuple(4.0**power for power in range(-2, 6))
-#: Folds among a probe's own training images, and about how many predictions its choice should rest on.
+#: The buffers of the kernel form.
+KERNEL_STATE = ("support", "coefficients", "offset", "precision")
+#: Folds among a probe's own training images, how many predictions its choice rests on where there are so many
+#: images, and how often the folds are drawn at most where there are not.
 FOLDS = 5
-PREDICTIONS = 200
+PREDICTIONS = 400
 MAX_REPEATS = 10
+#: The solver's tolerance for the probe itself.
+PRECISE = 1e-5
 #: Images that the kernel compares with: all, or of more a random sample (Nyström's method).
 MAX_SUPPORT = 1000
 #: Images that forms and strengths are compared on: all, or of more a random sample.
@@ -53,16 +58,17 @@ class Probe(nn.Module):
 
     Attributes:
         fc: the linear form; what gradient steps train.
-        support: transformed features that the kernel compares with, ``(S, C)``; none: the form is linear.
+        support: transformed features that the kernel compares with, ``(S, C)``; None: the form is linear, and
+            the head's state is that of a linear layer.
         coefficients: of the kernel's values, ``(K, S)``.
         offset: the kernel form's bias, ``(K,)``.
         precision: the kernel is ``exp(-precision * squared distance)``.
     """
 
-    support: Tensor
-    coefficients: Tensor
-    offset: Tensor
-    precision: Tensor
+    support: Tensor | None
+    coefficients: Tensor | None
+    offset: Tensor | None
+    precision: Tensor | None
 
     def __init__(self, shape: Sequence[int], classes: int, *, kernel: bool) -> None:
         """Makes an unfitted, linear probe for features of `shape`, without the batch."""
@@ -70,15 +76,13 @@ class Probe(nn.Module):
         self.pool = Average(shape)
         self.fc = nn.Linear(self.pool.width, classes)
         self.tries_kernel = kernel
-        self.register_buffer("support", torch.zeros(0, self.pool.width))
-        self.register_buffer("coefficients", torch.zeros(classes, 0))
-        self.register_buffer("offset", torch.zeros(classes))
-        self.register_buffer("precision", torch.ones(()))
+        for name in KERNEL_STATE:
+            self.register_buffer(name, None)
 
     def forward(self, features: Tensor) -> Tensor:
         """Maps features ``(B, C, h, w)``, ``(B, N, C)`` or ``(B, C)`` to logits ``(B, classes)``."""
         pooled = self.pool(features)
-        if not self.support.shape[0]:
+        if self.support is None or self.coefficients is None or self.precision is None:
             logits: Tensor = self.fc(pooled)
             return logits
         values = _kernel(_transform(pooled), self.support, self.precision)
@@ -111,8 +115,9 @@ class Probe(nn.Module):
 
     def use_linear_form(self) -> bool:
         """Drops the kernel form, which gradient steps cannot train; see `tlkit.HasLinearForm`."""
-        changes = bool(self.support.shape[0])
-        self.support, self.coefficients = self.support[:0], self.coefficients[:, :0]
+        changes = self.support is not None
+        for name in KERNEL_STATE:
+            setattr(self, name, None)
         return changes
 
     def _fit_kernel(self, transformed: Tensor, task: _Task, forms: list[_Form]) -> None:
@@ -134,7 +139,13 @@ class Probe(nn.Module):
         forms.append(form)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        take_over_sizes(self, state_dict, prefix, {"support": 0, "coefficients": 1})
+        self.use_linear_form()
+        support = state_dict.get(f"{prefix}support")
+        if support is not None and support.ndim:
+            count, weight = len(support), self.fc.weight.detach()
+            self.support = weight.new_zeros(count, self.pool.width)
+            self.coefficients = weight.new_zeros(len(weight), count)
+            self.offset, self.precision = weight.new_zeros(len(weight)), weight.new_zeros(())
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
@@ -156,7 +167,7 @@ class _Task:
         losses = self._losses(rotation, strengths)
         index = int(losses.argmin())
         penalty = torch.tensor([1 / strengths[index]]).to(features)
-        solution = solve(rotation, self._targets, self._weights[None], penalty)[0]
+        solution = solve(rotation, self._targets, self._weights[None], penalty, PRECISE)[0]
         return _Form(name, float(losses[index]), strengths[index], *rotation.unrotated(solution))
 
     def _losses(self, rotation: Rotation, strengths: Sequence[float]) -> Tensor:
@@ -174,18 +185,22 @@ class _Task:
             logits = torch.einsum("nr,prk->pnk", rotation.values, solutions)
             missed = -(logits.log_softmax(2) * targets).sum(2) * masks * weights
             losses.append(missed.view(len(penalties), -1).sum(1))
-        return torch.cat(losses) / (self._held_out * weights).sum()
+        return torch.cat(losses) / (self._held_out * weights).sum().clamp(min=1e-12)
 
 
 def _held_out(labels: NDArray[np.int64], generator: np.random.Generator) -> Iterator[NDArray[np.bool_]]:
-    """Yields which images each fold holds out, ``(N,)``; with few images, of several divisions."""
-    for _ in range(min(MAX_REPEATS, max(1, PREDICTIONS // len(labels)))):
+    """Yields which images each fold holds out, ``(N,)``: of one draw, or of several with few images."""
+    predictions = 0
+    for _ in range(MAX_REPEATS):
         drawn = draw_folds(labels, FOLDS, generator)
-        for fold in range(FOLDS):
-            if (drawn == fold).any():
-                yield drawn == fold
         if (drawn < 0).all():  # one image per class: nothing can be held out
             yield drawn == 0
+            return
+        for fold in range(FOLDS):
+            held_out = drawn == fold
+            if held_out.any() and predictions < PREDICTIONS:
+                predictions += int(held_out.sum())
+                yield held_out
 
 
 def _transform(pooled: Tensor) -> Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,6 +13,26 @@ from tlkit.cli.console import say
 from tlkit.cli.options import DeviceOption, OutOption, ReportOption
 from tlkit.cli.results_text import print_results
 from tlkit.cli.run import make_report
+
+if TYPE_CHECKING:
+    from tlkit.experiment.results import Results
+
+UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class Quality(StrEnum):
+    """How much is tried."""
+
+    best = "best"
+    fast = "fast"
+
+
+def duration(text: str) -> float:
+    """Parses a duration such as ``90s``, ``10m`` or ``1.5h``, in seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
+    if match is None or not float(match[1]):
+        raise typer.BadParameter(f"{text!r} is no duration, such as 90s, 10m or 1.5h")
+    return float(match[1]) * UNITS[match[2]]
 
 
 def fit(
@@ -21,26 +43,43 @@ def fit(
     weights: Annotated[
         str | None, typer.Option(help="pretrained, none, or a .safetensors file; pretrained unless given.")
     ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Maximum number per phase; 50 and 20 unless given.")
+    quality: Annotated[Quality, typer.Option(help="best, or fast: the probe alone.")] = Quality.best,
+    folds: Annotated[
+        int | None, typer.Option(min=2, max=100, help="Folds of the cross-validation; 5 or 10 unless given.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of splits, image order and augmentation.")] = 1,
+    test: Annotated[
+        float | None,
+        typer.Option(
+            help="Hold out this fraction for testing instead; 0.2 of over 5,000 images unless given."
+        ),
+    ] = None,
+    time_limit: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Try nothing more after that, such as 10m.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of each fine-tuning.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of folds, image order and augmentation.")] = 1,
     out: OutOption = None,
     device: DeviceOption = None,
     report: ReportOption = True,
 ) -> None:
-    """Train a classifier on a folder of class folders; the choices are made and shown."""
+    """Train the best classifier that a folder of class folders allows; the choices are made and shown."""
+    limit = None if time_limit is None else duration(time_limit)
     from tlkit.cli.observer import watching
     from tlkit.fitting.fit import fit as fit_folder
     from tlkit.runtime.distributed import process_state
     from tlkit.runtime.memory import keep_freed_memory
 
     keep_freed_memory()
+    chosen: Literal["best", "fast"] = "best" if quality is Quality.best else "fast"
     with watching() as observer:
         run = fit_folder(
             folder,
             backbone=backbone,
             weights=weights,
+            quality=chosen,
+            folds=folds,
+            test=test,
+            time_limit=limit,
             epochs=epochs,
             seed=seed,
             out=out,
@@ -51,12 +90,35 @@ def fit(
             return
         say()
         print_results(run.results)
-        last = run.results.phases[-1]
-        if last.epochs and not last.best_epoch:
-            say("Fine-tuning was not better on the validation images: the bottleneck's weights are used.")
+        say()
+        for sentence in summarise(run.results):
+            say(sentence, hanging=2)
         say(
             f"{run.folder}: the classifier, for tlkit predict; its recipe.toml is the recipe that was run",
             hanging=2,
         )
         if report:
             make_report(run.folder, observer, device)
+
+
+def summarise(results: Results) -> list[str]:
+    """Says in words how good the classifier is, how that was measured, and what it was trained on."""
+    last, data = results.phases[-1], results.data
+    scores, taken = last.measured, last.name
+    for result in reversed(results.phases):
+        if result.decision is None or result.decision.taken:
+            taken = result.name
+            break
+    low, high = scores.ci95
+    measured = "on images held out for testing" if last.test else "by cross-validation"
+    sentences = [
+        f"About {100 * scores.accuracy:.1f}% of new images like these will be labelled correctly; the 95% "
+        f"interval is {100 * low:.1f}% to {100 * high:.1f}%. Measured {measured}: "
+        f"{last.describe_measurement()}, {scores.correct:,} correct.",
+        f"The classifier is that of {taken}, trained on {data.train:,} images.",
+    ]
+    if not_taken := [
+        result.name for result in results.phases if result.decision and not result.decision.taken
+    ]:
+        sentences.append(f"Not taken: {', '.join(not_taken)}; the reasons are above.")
+    return sentences

@@ -70,7 +70,7 @@ def print_run_plan(run: tlkit.Run) -> None:
     """Prints a run's plan, and how long its phases will train."""
     if run.plan is not None:
         print_plan(run.plan)
-        print_estimates(run.estimates())
+        print_estimates(run.estimates(), run.plan.data.folds)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tlkit.cli.console import say
@@ -21,7 +22,9 @@ def print_plan(plan: Plan) -> None:
     counts = ", ".join(f"{count:,} {name}" for name, count in plan.data.counts().items() if count)
     more = " …" if len(plan.classes) > CLASSES_SHOWN else ""
     classes = ", ".join(plan.classes[:CLASSES_SHOWN]) + more
-    say(f"{plan.recipe}: {classes}; images: {counts}; on {plan.device}", hanging=2)
+    times = f", drawn {plural(plan.data.repeats, 'time')}" if plan.data.repeats > 1 else ""
+    folds = f" in {plan.data.folds} folds{times}" if plan.data.folds else ""
+    say(f"{plan.recipe}: {classes}; images: {counts}{folds}; on {plan.device}", hanging=2)
     if plan.data.about:
         say(f"the images are {plan.data.about}", hanging=2)
     if plan.data.rejected:
@@ -33,9 +36,20 @@ def print_plan(plan: Plan) -> None:
     say()
 
 
-def print_estimates(estimates: Mapping[str, Estimate]) -> None:
-    """Prints how long each phase will train, with cached features and without."""
-    for name, estimate in estimates.items():
+def print_estimates(estimates: Mapping[str, Estimate], folds: int) -> None:
+    """Prints how long each phase will train, with cached features and without.
+
+    Args:
+        estimates: of training on all images, by phase.
+        folds: the number of folds that each phase is trained on, too; 0: none.
+    """
+    for name, once in estimates.items():
+        # of k folds, each trains on all images but a k-th
+        times = max(1, folds)
+        cached_seconds = None if once.cached is None else times * once.cached
+        estimate = replace(once, fresh=times * once.fresh, cached=cached_seconds)
+        if folds:
+            name = f"{name}, if it is tried on all {folds} folds,"
         fresh = f"{format_duration(estimate.fresh)} with images read anew each epoch"
         if estimate.cached is None:
             say(f"{name} will train for about {fresh}", hanging=2)

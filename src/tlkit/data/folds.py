@@ -111,12 +111,12 @@ def _draw(
     grouped = len(np.unique(groups)) < len(groups)
     # the one that knows groups is slow
     kind = StratifiedGroupKFold if grouped else StratifiedKFold
-    splitter = kind(folds, shuffle=True, random_state=random_state)
+    splitter, together = kind(folds, shuffle=True, random_state=random_state), groups if grouped else None
     drawn = np.empty(len(labels), np.int64)
     with warnings.catch_warnings():
         # of classes with fewer images than folds: they are in fewer folds
         warnings.filterwarnings("ignore", message="The least populated class")
-        for fold, (_, held_out) in enumerate(splitter.split(labels, labels, groups)):
+        for fold, (_, held_out) in enumerate(splitter.split(labels, labels, together)):
             drawn[held_out] = fold
     return drawn
 

@@ -42,6 +42,8 @@ from tlkit.utils.atomic_write import atomic_write
 from tlkit.utils.regular_files import check_regular
 
 State = dict[str, Tensor]
+#: Where the gain is over two standard errors on this many images, the other folds need not be trained.
+ENOUGH_TESTED = 100
 #: In a fold's file, in front of the names of weights.
 STATE = "state."
 
@@ -210,6 +212,7 @@ class _Comparison:
         self._labels = labels
         self._before: list[NDArray[np.float64]] = []
         self._after: list[NDArray[np.float64]] = []
+        self._enough = False
         self._reason: str | None = None
 
     def ends_with(
@@ -222,8 +225,11 @@ class _Comparison:
         if done == count:
             return False
         gain, error = self._gain()
-        if gain + error <= 0 or (2 * done >= count and gain <= 0):
+        if gain < -error or (2 * done >= count and gain <= 0):
             self._reason = f"given up after {done} of {count} folds"
+        elif gain > 2 * error and sum(map(len, self._after)) >= ENOUGH_TESTED:
+            self._enough = True
+            return True
         elif seconds * (count + 1 - done) > left:  # the other folds, and the training on all images
             self._reason = f"the time limit ended it after {done} of {count} folds"
         return self._reason is not None
@@ -232,12 +238,12 @@ class _Comparison:
         """Returns what the folds so far say."""
         gain, error = self._gain()
         return Decision(
-            taken=gain > error and self._reason is None,
+            taken=self._enough or (gain > error and self._reason is None),
             measure=self._measure,
             gain=gain,
             standard_error=error,
             n=sum(map(len, self._after)),
-            reason=self._reason,
+            reason=self._reason or (f"{len(self._after)} folds were enough" if self._enough else None),
         )
 
     def _gain(self) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""What a phase reads of its images: feeds for training and evaluation, features for a head that fits itself."""
+"""What a phase reads of its images: feeds for training and evaluation, features to fit a head to."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def train_network(
         part: what order and dropout are seeded from, besides the recipe's seed, the phase and the epoch.
         checkpoint: the folder of the checkpoint.
         epoch_ended: called with each epoch's metrics; returns whether this was the last epoch.
-        start_progress: called with the number of images that were done before; returns what counts the others.
+        start_progress: called with the number of images done before; returns what counts the others.
         last_epoch: the number of epochs after which to end.
     """
     phase, recipe, frozen_pass = prepared.phase, context.run.recipe, context.frozen_pass

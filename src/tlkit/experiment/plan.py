@@ -30,6 +30,8 @@ class DataSummary(JsonModel):
         unlabelled: number of images without a label.
         rejected: (id, reason) of each image that is left out.
         about: a sentence about the images that every reader of the results should know, or nothing.
+        folds: number of folds of the training images; 0: there are validation images instead.
+        repeats: how many times the folds were drawn.
     """
 
     train: NonNegative
@@ -39,6 +41,8 @@ class DataSummary(JsonModel):
     unlabelled: NonNegative
     rejected: tuple[tuple[str, str], ...]
     about: str
+    folds: NonNegative = 0
+    repeats: NonNegative = 0
 
     def counts(self) -> dict[str, int]:
         """Returns the number of images per split, and without a label."""
@@ -47,8 +51,8 @@ class DataSummary(JsonModel):
     def describe_small_classes(self) -> str:
         """Warns of the classes that have few training images, by name; returns nothing if none has."""
         small = [
-            f"class {name} has {plural(images.train, 'training image')} and "
-            f"{plural(images.test, 'test image')}"
+            f"class {name} has {plural(images.train, 'training image')}"
+            + (f" and {plural(images.test, 'test image')}" if self.test else "")
             for name, images in self.per_class.items()
             if images.train < FEW_IMAGES
         ]

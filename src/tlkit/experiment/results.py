@@ -75,8 +75,8 @@ class Versus(JsonModel):
 class OutOfFoldScores(TestScores):
     """Scores of out-of-fold predictions: each image's come from models that did not see it.
 
-    Of several repeats, an image's probabilities are the mean. `ci95` is wider than that of as many test images:
-    see `tlkit.evaluation.intervals`.
+    Of several repeats, an image's probabilities are the mean. `ci95` is wider than that of as many test
+    images: see `tlkit.evaluation.intervals`.
 
     Attributes:
         folds: number of folds that were trained.
@@ -216,8 +216,8 @@ class Results(JsonModel):
         goal: accuracy that the last phase must reach on the test images, or None.
         goal_met: whether it does; None while phases are missing.
         data: how many images there are.
-        baselines: accuracies on the test images, or else on all images, without looking at them; the majority class is the one with
-            most training images.
+        baselines: accuracies on the test images, or else on all images, without looking at them; the
+            majority class is the one with most training images.
         phases: results of the phases that have ended.
     """
 

@@ -242,7 +242,9 @@ def _execute(experiment: Experiment, todo: Sequence[PreparedPhase], context: Pha
     events.notify("tlkit_run_started", run=run)
     by_name = {prepared.phase.name: prepared for prepared in experiment.phases}
     # one pass for all features that do not depend on what an earlier phase trains
-    context.frozen_pass.run([item for item in todo if features_known_beforehand(item, run.recipe, by_name)])
+    known = [item for item in todo if features_known_beforehand(item, run.recipe, by_name)]
+    # in a cross-validation, a phase that starts from another one may not be worth trying
+    context.frozen_pass.run([item for item in known if not (context.dataset.folds and item.phase.start_from)])
     for prepared in todo:
         name = prepared.phase.name
         run.stopping = None

@@ -1,18 +1,26 @@
-"""Trains a classifier on a folder of class folders, without a recipe: makes the choices, and shows them."""
+"""Trains the best classifier that a folder of images allows: makes the choices, and shows them."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Any
 
 from tlkit.errors import RecipeError
 from tlkit.experiment.observer import Observer, Run
+from tlkit.experiment.planning import make_source
+from tlkit.experiment.results import Results
 from tlkit.experiment.runner import run
 from tlkit.fitting.backbones import choose_backbone
+from tlkit.fitting.recipe import FolderCounts, Quality, choose_recipe
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
-from tlkit.recipe.recipe import Recipe, make_recipe
+from tlkit.recipe.recipe import Phase
+from tlkit.recipe.schema import DataSpec, PartSpec
+from tlkit.utils.formatting import plural
+
+#: Fine-tuning is tried where this share of the images is not predicted correctly, and at least so many.
+ENOUGH_ERRORS, FEW_ERRORS = 0.05, 10
+#: The whole network is fine-tuned where there are this many images.
+ENOUGH_IMAGES = 300
 
 
 def fit(
@@ -20,6 +28,10 @@ def fit(
     *,
     backbone: str | None = None,
     weights: str | None = None,
+    quality: Quality = "best",
+    folds: int | None = None,
+    test: float | None = None,
+    time_limit: float | None = None,
     epochs: int | None = None,
     seed: int = 1,
     out: Path | str | None = None,
@@ -29,17 +41,24 @@ def fit(
 ) -> Run:
     """Trains a classifier on a folder of class folders.
 
-    A linear head is trained on cached features, then fine-tuned together with the network's last block; the
-    second result is kept only if it is better on validation. Both stop when validation has not improved for a
-    while. Images that cannot be used are left out and listed in the results, under ``data.rejected``.
+    A probe is fitted to cached features; then the last block is fine-tuned, and the whole network where
+    there are images enough and errors left. Each is taken only if out-of-fold predictions say that it is
+    better. The final model is trained on all images. Images that cannot be used are left out and listed in
+    the results, under ``data.rejected``.
 
     Args:
         folder: a folder per class, with or without train, val and test above them.
         backbone: any backbone's name, ``local-dir:…`` and ``hf-hub:…`` included; see `choose_backbone` unless
             given.
         weights: "pretrained", "none", or a .safetensors file; the backbone's default unless given.
-        epochs: maximum per phase; 50 and 20 unless given.
-        seed: of splits, order, augmentation and new weights.
+        quality: "best", or "fast" for the probe alone.
+        folds: number of folds of the cross-validation. Unless it or `test` is given, there are folds for up
+            to 5,000 images, and a held-out part for more.
+        test: fraction of the images to hold out for testing, instead of a cross-validation.
+        time_limit: seconds after which nothing more is tried.
+        epochs: number of epochs of each fine-tuning; 8 for the last block and 10 for the network unless
+            given.
+        seed: of folds, order, augmentation and new weights.
         out: the run folder; ``runs/<name>/<number>`` unless given.
         device: such as "cpu" or "cuda:1"; the best one unless given.
         observer: watches the run.
@@ -53,56 +72,42 @@ def fit(
     """
     if epochs is not None and epochs < 1:
         raise RecipeError([f"epochs: must be at least 1, and is {epochs}"], recipe="fit")
+    if test is not None and not 0 < test < 0.9:
+        raise RecipeError([f"test: must be a fraction above 0 and below 0.9, and is {test}"], recipe="fit")
     registry, observer = registry or load_registry(), observer or Observer()
+    data = DataSpec(source=PartSpec(name="folder"), root=Path(folder).absolute())
+    counts = FolderCounts.of(make_source(data, registry))
     chosen = choose_backbone(backbone, weights, registry=registry, observer=observer)
-    recipe = choose_recipe(Path(folder), backbone=chosen, weights=weights, epochs=epochs, seed=seed)
-    return run(recipe, out=out, device=device, observer=observer, registry=registry)
-
-
-def choose_recipe(
-    folder: Path, *, backbone: str, weights: str | None, epochs: int | None, seed: int
-) -> Recipe:
-    """Returns the recipe that `fit` runs."""
-    network: dict[str, Any] = {"name": _absolute(backbone)}
-    if weights is not None:
-        network["weights"] = weights if weights in ("pretrained", "none") else str(Path(weights).absolute())
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", folder.absolute().name).strip("-_") or "fit"
-    return make_recipe(
-        {
-            "name": name,
-            "seed": seed,
-            # the user cannot edit this recipe before it runs: unreadable images are skipped, and listed
-            "data": {"source": "folder", "root": str(folder.absolute()), "on_unreadable": "skip"},
-            "backbone": network,
-            "head": "linear",
-            "phase": [
-                {
-                    "name": "bottleneck",
-                    "epochs": 50 if epochs is None else epochs,
-                    "patience": 10,
-                    "optimizer": {"name": "adamw", "lr": 1e-3},
-                },
-                {
-                    "name": "fine-tune",
-                    "start_from": "bottleneck",
-                    "freeze": {"name": "all-but-last-blocks", "blocks": 1},
-                    "augmentation": {
-                        "name": "affine",
-                        "rotation": 10,
-                        "shift": 0.05,
-                        "zoom": 0.1,
-                        "flip": True,
-                        "views": 4,
-                    },
-                    "epochs": 20 if epochs is None else epochs,
-                    "patience": 5,
-                    "optimizer": {"name": "adamw", "lr": 1e-4, "weight_decay": 0.02},
-                },
-            ],
-        }
+    recipe = choose_recipe(
+        Path(folder),
+        counts,
+        backbone=chosen,
+        weights=weights,
+        quality=quality,
+        folds=folds,
+        test=test,
+        epochs=epochs,
+        seed=seed,
+    )
+    return run(
+        recipe,
+        out=out,
+        device=device,
+        observer=observer,
+        registry=registry,
+        skip=why_not_worth_trying,
+        time_limit=time_limit,
     )
 
 
-def _absolute(backbone: str) -> str:
-    source, _, path = backbone.partition(":")
-    return f"{source}:{Path(path).absolute()}" if source == "local-dir" else backbone
+def why_not_worth_trying(phase: Phase, results: Results) -> str | None:
+    """Returns why a fine-tuning is not worth its time after the results so far, or None."""
+    scores = results.phases[-1].out_of_fold
+    if scores is None:
+        return None
+    errors, images = scores.n - scores.correct, results.data.train
+    if phase.freeze.name == "nothing" and images < ENOUGH_IMAGES:
+        return f"{plural(images, 'image')} are too few for the whole network, which takes {ENOUGH_IMAGES}"
+    if errors < max(FEW_ERRORS, ENOUGH_ERRORS * scores.n):
+        return f"{plural(errors, 'error')} on {scores.n:,} images leave too little to gain"
+    return None

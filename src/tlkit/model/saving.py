@@ -362,7 +362,7 @@ def _signed(config: ModelConfig) -> ModelConfig:
 def _timm_layer(classifier: Classifier, backbone: Backbone) -> str | None:
     """Returns timm's name of its last layer, where this classifier is exactly that network; else None."""
     config = backbone.timm_config
-    linear = {name for name, _ in classifier.head.named_parameters()} == {"fc.weight", "fc.bias"}
+    linear = classifier.head.state_dict().keys() == {"fc.weight", "fc.bias"}
     if config is None or not linear or len(backbone.feature_shape) != 1 or classifier.method != "forward":
         return None
     layer = config["pretrained_cfg"].get("classifier")

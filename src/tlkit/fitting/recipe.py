@@ -1,0 +1,182 @@
+"""Chooses the recipe of `tlkit fit` from the images of a folder."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tlkit.errors import DataError, RecipeError
+from tlkit.parts.source import Source
+from tlkit.recipe.recipe import Recipe, make_recipe
+from tlkit.utils.formatting import shortlist
+
+Quality = Literal["best", "fast"]
+
+#: Up to this many images, all are used in a cross-validation; of more, a part is held out for testing.
+FOLDS_UP_TO = 5000
+HELD_OUT = 0.2
+#: Folds and repeats where a probe is fitted in a fraction of a second; of more images fewer are enough.
+FOLDS, FEW_FOLDS, REPEATS = 10, 5, 10
+FOLDS_ENOUGH_FOR = 300
+#: What the repeats of a probe's cross-validation may cost, in images squared times classes times fits.
+COST = 2e7
+#: Classes that are this much more frequent than others: balanced accuracy decides.
+UNEQUAL = 3.0
+#: Epochs of fine-tuning the last block, and the whole network.
+EPOCHS_LAST, EPOCHS_ALL = 8, 10
+
+
+@dataclass(frozen=True)
+class FolderCounts:
+    """What a folder of images has.
+
+    Attributes:
+        per_class: number of images of each class that are not set aside for testing.
+        has_test: whether the folder sets test images aside.
+        has_val: whether it sets validation images aside, too.
+    """
+
+    per_class: dict[str, int]
+    has_test: bool
+    has_val: bool
+
+    @staticmethod
+    def of(source: Source) -> FolderCounts:
+        """Counts the images of a source, without reading them.
+
+        Raises:
+            DataError: there are fewer than two classes with images.
+        """
+        counts = Counter(
+            source.classes[sample.label or 0] for sample in source.samples if sample.split != "test"
+        )
+        splits = {sample.split for sample in source.samples}
+        if len(counts) < 2:
+            raise DataError(
+                f"there are images of {len(counts)} classes to train on, and a classifier tells two or more "
+                "apart: put each class's images into a folder of its own"
+            )
+        return FolderCounts(dict(counts), "test" in splits, "val" in splits)
+
+    @property
+    def images(self) -> int:
+        """The number of images."""
+        return sum(self.per_class.values())
+
+    @property
+    def are_unequal(self) -> bool:
+        """Whether the largest class has much more images than the smallest."""
+        return max(self.per_class.values()) > UNEQUAL * min(self.per_class.values())
+
+
+def choose_recipe(
+    folder: Path,
+    counts: FolderCounts,
+    *,
+    backbone: str,
+    weights: str | None = None,
+    quality: Quality = "best",
+    folds: int | None = None,
+    test: float | None = None,
+    epochs: int | None = None,
+    seed: int = 1,
+) -> Recipe:
+    """Returns the recipe that `fit` runs.
+
+    Raises:
+        RecipeError: the options do not suit one another, or the images.
+    """
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", folder.absolute().name).strip("-_") or "fit"
+    network: dict[str, Any] = {"name": _absolute(backbone)}
+    if weights is not None:
+        network["weights"] = weights if weights in ("pretrained", "none") else str(Path(weights).absolute())
+    phases: list[dict[str, Any]] = [{"name": "probe"}]
+    if quality == "best":
+        phases += [_last_block(epochs), _whole_network(epochs)]
+    return make_recipe(
+        {
+            "name": name,
+            "seed": seed,
+            "data": {
+                "source": "folder",
+                "root": str(folder.absolute()),
+                # the user cannot edit this recipe before it runs: unreadable images are skipped, and listed
+                "on_unreadable": "skip",
+                **_division(counts, folds, test),
+            },
+            "backbone": network,
+            "head": "probe",
+            "training": {
+                "mirror": True,
+                "monitor": "balanced_accuracy" if counts.are_unequal else "accuracy",
+            },
+            "phase": phases,
+        }
+    )
+
+
+def _division(counts: FolderCounts, folds: int | None, test: float | None) -> dict[str, Any]:
+    """Returns how the images are divided: into folds, or into splits."""
+    if folds is not None and test is not None:
+        raise RecipeError(["folds and test exclude each other: name one of them"], recipe="fit")
+    if test is not None and counts.has_test:
+        raise RecipeError(["test: the folder has test images of its own"], recipe="fit")
+    if counts.has_val and folds is None:
+        return {}
+    if test is not None or (folds is None and counts.images > FOLDS_UP_TO):
+        return (
+            {} if counts.has_test else {"fractions": {"val": 0.1, "test": HELD_OUT if test is None else test}}
+        )
+    most = max(counts.per_class.values())
+    if folds is None:
+        folds = min(most, FOLDS if counts.images <= FOLDS_ENOUGH_FOR else FEW_FOLDS)
+    if most < 2 or folds > most:
+        few = f"{folds} folds need a class with as many images" if folds > 1 else "add images"
+        listed = shortlist([f"{name} {count}" for name, count in counts.per_class.items()])
+        raise RecipeError([f"no class has {max(2, folds)} images ({listed}): {few}"], recipe="fit")
+    fits = COST / (counts.images**2 * len(counts.per_class))
+    return {"folds": folds, "repeats": max(1, min(REPEATS, int(fits / folds)))}
+
+
+def _last_block(epochs: int | None) -> dict[str, Any]:
+    """Returns the phase that trains the last block, from cached features."""
+    return {
+        "name": "fine-tune",
+        "start_from": "probe",
+        "freeze": {"name": "all-but-last-blocks", "blocks": 1},
+        "augmentation": {"name": "standard", "scale": [0.6, 1.0], "views": 4},
+        "epochs": EPOCHS_LAST if epochs is None else epochs,
+        **METHOD,
+        "optimizer": {"name": "adamw", "lr": 3e-4, "weight_decay": 0.05},
+    }
+
+
+def _whole_network(epochs: int | None) -> dict[str, Any]:
+    """Returns the phase that trains the whole network."""
+    return {
+        "name": "fine-tune-all",
+        "start_from": "fine-tune",
+        "freeze": "nothing",
+        "statistics": "keep",  # few images would spoil the pretrained ones
+        "augmentation": {"name": "standard", "views": "fresh"},
+        "epochs": EPOCHS_ALL if epochs is None else epochs,
+        **METHOD,
+        "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.05, "layer_decay": 0.75},
+    }
+
+
+#: How both fine-tunings train: nothing is chosen on the way, so that no image is held out for it.
+METHOD: dict[str, Any] = {
+    "keep": "last",
+    "label_smoothing": 0.1,
+    "ema": 0.99,
+    "schedule": {"name": "cosine", "warmup_epochs": 1},
+}
+
+
+def _absolute(backbone: str) -> str:
+    source, _, path = backbone.partition(":")
+    return f"{source}:{Path(path).absolute()}" if source == "local-dir" else backbone
