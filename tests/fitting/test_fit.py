@@ -1,17 +1,20 @@
-"""`tlkit.fit`: many and unequal classes, split folders, and fine-tuning that counts only where it helps."""
+"""`tlkit.fit`: how images are divided, what is tried and taken, few images, and mistakes."""
 
 from __future__ import annotations
 
-import csv
 import shutil
-from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
+from commands import command
 from tlkit_catsdogs.drawn.kinds import STUDIO
 from tlkit_catsdogs.drawn.world import draw
 
 import tlkit
+from tlkit.errors import RecipeError
+from tlkit.fitting.fit import why_not_worth_trying
+from tlkit.fitting.recipe import FolderCounts, choose_recipe
 
 
 def draw_animals(folder: Path, counts: list[int]) -> Path:
@@ -24,46 +27,150 @@ def draw_animals(folder: Path, counts: list[int]) -> Path:
     return folder
 
 
-def test_many_unequal_classes(tmp_path: Path) -> None:
-    counts = [4 + 3 * (label % 5) for label in range(28)]
-    folder = draw_animals(tmp_path / "animals", counts)
-    ended = tlkit.fit(folder, backbone="vgg16-quarter", epochs=15, out=tmp_path / "out")
-    rows = list(csv.DictReader((ended.folder / "splits.csv").read_text().splitlines()))
-    assert len(rows) == sum(counts)
-    for split in ("train", "val", "test"):
-        assert len({row["label"] for row in rows if row["split"] == split}) == 28
-    assert Counter(row["label"] for row in rows)[STUDIO[0].name] == 4
-    assert ended.results.phases[-1].test.accuracy > 0.7
-    assert tlkit.load(ended.folder).classes == tuple(sorted(kind.name for kind in STUDIO))
+def division(
+    counts: dict[str, int], *, has_test: bool = False, has_val: bool = False, **options: Any
+) -> dict[str, Any]:
+    """Returns how `fit` would divide such a folder."""
+    recipe = choose_recipe(Path("photos"), FolderCounts(counts, has_test, has_val), backbone="x", **options)
+    assert not recipe.flaws and recipe.data is not None
+    return recipe.data.model_dump(include={"folds", "repeats", "fractions"}, exclude_unset=True)
+
+
+def test_how_images_are_divided() -> None:
+    assert division({"a": 100, "b": 100}) == {"folds": 10, "repeats": 10}
+    assert division({"a": 5, "b": 3}) == {"folds": 5, "repeats": 10}
+    assert division({"a": 1, "b": 3}) == {"folds": 3, "repeats": 10}
+    assert division({"a": 1000, "b": 1000}) == {"folds": 5, "repeats": 1}
+    assert division({"a": 3000, "b": 3000}) == {"fractions": {"val": 0.1, "test": 0.2}}
+    assert division({"a": 3000, "b": 3000}, folds=5) == {"folds": 5, "repeats": 1}
+    assert division({"a": 30, "b": 30}, test=0.3) == {"fractions": {"val": 0.1, "test": 0.3}}
+    assert division({"a": 30, "b": 30}, has_test=True) == {"folds": 10, "repeats": 10}
+    assert division({"a": 30, "b": 30}, has_test=True, has_val=True) == {}
+
+
+@pytest.mark.parametrize(
+    ("counts", "options", "message"),
+    [
+        ({"a": 30, "b": 30}, {"folds": 5, "test": 0.2}, "folds and test exclude each other"),
+        ({"a": 3, "b": 3}, {"folds": 5}, r"no class has 5 images \(a 3, b 3\)"),
+        ({"a": 1, "b": 1}, {}, "no class has 2 images .*: add images"),
+    ],
+)
+def test_divisions_that_cannot_be(counts: dict[str, int], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        division(counts, **options)
+
+
+def test_unequal_classes_are_chosen_for_by_balanced_accuracy() -> None:
+    for counts, monitor in (({"a": 30, "b": 10}, "accuracy"), ({"a": 31, "b": 10}, "balanced_accuracy")):
+        recipe = choose_recipe(Path("photos"), FolderCounts(counts, False, False), backbone="x")
+        assert {phase.training.monitor for phase in recipe.phases} == {monitor}
+
+
+@pytest.fixture(scope="module")
+def animals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn animals of six kinds, between one and nine of each."""
+    return draw_animals(tmp_path_factory.mktemp("few") / "animals", [9, 7, 6, 6, 5, 1])
+
+
+@pytest.fixture(scope="module")
+def ended(animals: Path, tmp_path_factory: pytest.TempPathFactory) -> tlkit.Run:
+    """What `fit` makes of them."""
+    return tlkit.fit(animals, backbone="vgg16-quarter", out=tmp_path_factory.mktemp("fit") / "run")
+
+
+def test_a_few_images_of_many_unequal_classes(ended: tlkit.Run, animals: Path) -> None:
+    probe = ended.results.phases[0]
+    assert probe.out_of_fold is not None
+    # the class with one image is trained on, and cannot be tested
+    assert (probe.out_of_fold.n, ended.results.data.train) == (33, 34)
+    assert probe.out_of_fold.untested == (STUDIO[5].name,)
+    assert probe.out_of_fold.accuracy > 0.5
+    predictor = tlkit.load(ended.folder)
+    assert len(predictor.classes) == 6
+    images = sorted(animals.rglob("*.jpg"))
+    assert predictor.evaluate(images, [image.parent.name for image in images]).accuracy > 0.9
+
+
+def test_what_is_not_tried_has_its_reason(ended: tlkit.Run) -> None:
+    decisions = {result.name: result.decision for result in ended.results.phases}
+    whole = decisions["fine-tune-all"]
+    assert decisions["probe"] is None and whole is not None and not whole.taken
+    assert whole.describe() == "not taken: 34 images are too few for the whole network, which takes 300"
+
+
+def test_fine_tuning_is_tried_where_there_are_errors(ended: tlkit.Run) -> None:
+    phases = {phase.name: phase for phase in ended.recipe.phases}
+    probe = ended.results.phases[0]
+    assert probe.out_of_fold is not None
+
+    def after(n: int, correct: int) -> list[str | None]:
+        scores = probe.out_of_fold.model_copy(update={"n": n, "correct": correct})  # type: ignore[union-attr]
+        data = ended.results.data.model_copy(update={"train": n})
+        phase = probe.model_copy(update={"out_of_fold": scores})
+        results = ended.results.model_copy(update={"phases": (phase,), "data": data})
+        return [why_not_worth_trying(phases[name], results) for name in ("fine-tune", "fine-tune-all")]
+
+    assert after(600, 500) == [None, None]
+    assert after(600, 590) == ["10 errors on 600 images leave too little to gain"] * 2
+    assert after(120, 111) == ["9 errors on 120 images leave too little to gain", after(120, 111)[1]]
+    assert after(120, 100)[0] is None and "too few for the whole network" in str(after(120, 100)[1])
 
 
 def test_existing_splits_are_used(tmp_path: Path) -> None:
     for split, start in (("train", 10), ("test", 4)):
         draw_animals(tmp_path / "animals" / split, [start, start])
     # the test images are among the training images: equal bytes are never in both, and are listed as rejected
-    ended = tlkit.fit(tmp_path / "animals", backbone="vgg16-quarter", epochs=1, out=tmp_path / "out")
-    data = ended.results.data
-    assert (data.test, data.train + data.val, len(data.rejected)) == (8, 12, 8)
+    run = tlkit.fit(tmp_path / "animals", backbone="vgg16-quarter", quality="fast", out=tmp_path / "out")
+    data = run.results.data
+    assert (data.test, data.train, data.val, len(data.rejected)) == (8, 12, 0, 8)
+    assert run.results.phases[0].measured.n == 8
 
 
-def test_fine_tuning_counts_only_where_validation_says_so(tmp_path: Path) -> None:
-    folder = draw_animals(tmp_path / "animals", [12, 12])
-    first = tlkit.fit(folder, backbone="vgg16-quarter", epochs=3, out=tmp_path / "first")
-    ruinous = {"phase.fine-tune.optimizer.lr": 10.0}
-    ended = tlkit.run(first.folder, overrides=ruinous, out=tmp_path / "out")
-    bottleneck, fine_tune = ended.results.phases
-    assert (fine_tune.epochs, fine_tune.best_epoch) == (3, 0)
-    images = sorted(folder.rglob("*.jpg"))
-    before = tlkit.load(ended.folder, phase="bottleneck").predict_proba(images)
-    assert tlkit.load(ended.folder).predict_proba(images) == pytest.approx(before, abs=0.02)
-    assert fine_tune.val.accuracy == bottleneck.val.accuracy
+def test_images_held_out_and_the_fast_way(tmp_path: Path) -> None:
+    folder = draw_animals(tmp_path / "animals", [20, 20])
+    run = tlkit.fit(folder, backbone="vgg16-quarter", quality="fast", test=0.25, out=tmp_path / "out")
+    (probe,) = run.results.phases
+    assert (probe.name, probe.measured.n, probe.out_of_fold) == ("probe", 10, None)
+
+
+def test_on_the_command_line(tmp_path: Path) -> None:
+    folder = draw_animals(tmp_path / "animals", [6, 6])
+    out = tmp_path / "out"
+    run = command(
+        "fit",
+        folder,
+        "--backbone",
+        "vgg16-quarter",
+        "--folds",
+        "3",
+        "--time-limit",
+        "10m",
+        "--out",
+        out,
+        "--no-report",
+    )
+    assert run.returncode == 0, run.stderr
+    said = " ".join(run.stdout.split())
+    assert "of new images like these will be labelled correctly; the 95% interval is" in said
+    assert "Measured by cross-validation: 12 images out of fold (3 folds, drawn 10 times)" in said
+    assert "The classifier is that of probe, trained on 12 images." in said
+    assert "fine-tune-all was not taken: 12 images are too few for the whole network" in said
+    for arguments, message in (
+        (["--time-limit", "soon"], "'soon' is no duration, such as 90s, 10m or 1.5h"),
+        (["--test", "1.5"], "test: must be a fraction above 0 and below 0.9, and is 1.5"),
+        (["--quality", "good"], "'good' is not one of 'best', 'fast'"),
+    ):
+        failed = command("fit", folder, *arguments)
+        assert failed.returncode == 2 and message in " ".join(failed.stderr.replace("│", " ").split())
 
 
 def test_too_few_images_and_a_missing_folder_are_reported(tmp_path: Path) -> None:
-    folder = draw_animals(tmp_path / "animals", [2, 9])
-    with pytest.raises(
-        tlkit.TlkitError, match=r"tabby: 2 images, 3 distinct ones needed for train, val, test"
-    ):
+    folder = draw_animals(tmp_path / "animals", [1, 1])
+    with pytest.raises(tlkit.TlkitError, match=r"no class has 2 images \(\w+ 1, \w+ 1\): add images"):
+        tlkit.fit(folder, backbone="vgg16-quarter", out=tmp_path / "out")
+    shutil.rmtree(folder / STUDIO[1].name)
+    with pytest.raises(tlkit.TlkitError, match="has only one class"):
         tlkit.fit(folder, backbone="vgg16-quarter", out=tmp_path / "out")
     shutil.rmtree(folder)
     with pytest.raises(tlkit.TlkitError, match="does not exist"):

@@ -40,5 +40,12 @@ def export(
     folder = find_model(model, phase)
     paths = [Path(path) for path in image_paths([str(images)], ())] if images else validation_images(folder)
     write = export_timm if format_ is Format.timm else export_onnx
-    count = write(folder, out, paths)
-    say(f"{out}: same predictions as {folder} on {plural(count, 'image')}")
+    check = write(folder, out, paths)
+    if not check.left_out:
+        say(f"{out}: same predictions as {folder} on {plural(check.images, 'image')}")
+        return
+    say(
+        f"{out}: {format_.value} has no place for {' and '.join(check.left_out)}; without that, "
+        f"{check.changed:,} of {plural(check.images, 'image')} get another label than from {folder}",
+        hanging=2,
+    )

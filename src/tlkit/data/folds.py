@@ -52,6 +52,18 @@ class Folds:
         return np.flatnonzero(~np.isin(self.assignment[repeat], without))
 
 
+class TooManyFoldsError(DataError):
+    """No class has as many images as there are folds.
+
+    Attributes:
+        most: the largest number of folds that could be drawn.
+    """
+
+    def __init__(self, message: str, most: int) -> None:
+        super().__init__(message)
+        self.most = most
+
+
 def draw_folds(
     images: Sequence[Image],
     classes: Sequence[str],
@@ -76,7 +88,7 @@ def draw_folds(
             first group in it, belong together. An image without a match stands alone.
 
     Raises:
-        DataError: no class has as many images, or groups of them, as there are folds.
+        TooManyFoldsError: no class has as many images, or groups of them, as there are folds.
     """
     labels = np.array([image.sample.label for image in images], np.int64)
     groups = _groups(images, group)
@@ -88,9 +100,10 @@ def draw_folds(
     most = max(len(names - whole) for names in groups_of)
     if most < folds:
         what = "groups" if group else "distinct images"
-        raise DataError(
+        raise TooManyFoldsError(
             f"data.folds: no class has images for {folds} folds: the largest has {most} {what}; "
-            + (f"at most {most} folds can be drawn" if most > 1 else "add images")
+            + (f"at most {most} folds can be drawn" if most > 1 else "add images"),
+            most,
         )
     assignment = np.full((repeats, len(images)), ALWAYS_TRAINED)
     index = np.flatnonzero(divided)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tlkit.data.folds import TooManyFoldsError
 from tlkit.errors import RecipeError
 from tlkit.experiment.observer import Observer, Run
 from tlkit.experiment.planning import make_source
@@ -78,26 +79,37 @@ def fit(
     data = DataSpec(source=PartSpec(name="folder"), root=Path(folder).absolute())
     counts = FolderCounts.of(make_source(data, registry))
     chosen = choose_backbone(backbone, weights, registry=registry, observer=observer)
-    recipe = choose_recipe(
-        Path(folder),
-        counts,
-        backbone=chosen,
-        weights=weights,
-        quality=quality,
-        folds=folds,
-        test=test,
-        epochs=epochs,
-        seed=seed,
-    )
-    return run(
-        recipe,
-        out=out,
-        device=device,
-        observer=observer,
-        registry=registry,
-        skip=why_not_worth_trying,
-        time_limit=time_limit,
-    )
+
+    def run_with(folds: int | None) -> Run:
+        recipe = choose_recipe(
+            Path(folder),
+            counts,
+            backbone=chosen,
+            weights=weights,
+            quality=quality,
+            folds=folds,
+            test=test,
+            epochs=epochs,
+            seed=seed,
+        )
+        return run(
+            recipe,
+            out=out,
+            device=device,
+            observer=observer,
+            registry=registry,
+            skip=why_not_worth_trying,
+            time_limit=time_limit,
+        )
+
+    try:
+        return run_with(folds)
+    except TooManyFoldsError as error:
+        # files with equal bytes, and files that cannot be used, are known after reading
+        if folds is not None or error.most < 2:
+            raise
+        observer.note(f"{error.most} folds are drawn, since no class has more images that differ")
+        return run_with(error.most)
 
 
 def why_not_worth_trying(phase: Phase, results: Results) -> str | None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,7 +18,9 @@ from tlkit.data.views import Pixels
 from tlkit.errors import ExportError
 from tlkit.experiment.record import RunRecord, find_image_files
 from tlkit.inference.predictor import read_pixels
-from tlkit.model.saving import SavedModel, load_model
+from tlkit.model.classifier import Mirrored
+from tlkit.model.saving import SavedModel, load_model, save_again, timm_layer
+from tlkit.parts.head import HasLinearForm
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.utils.atomic_write import atomic_write
@@ -31,8 +32,29 @@ CHECKED = 16
 ONNX_MODULES = ("onnx", "onnxscript", "onnxruntime")
 
 
-def export_timm(model: Path, out: Path, images: Sequence[Path], registry: Registry | None = None) -> int:
+@dataclass(frozen=True)
+class ExportCheck:
+    """How an export was checked.
+
+    Attributes:
+        images: number of images.
+        changed: number of images that `tlkit.load` gives another label, since the format has no place for all
+            that the classifier does.
+        left_out: what the format has no place for.
+    """
+
+    images: int
+    changed: int = 0
+    left_out: tuple[str, ...] = ()
+
+
+def export_timm(
+    model: Path, out: Path, images: Sequence[Path], registry: Registry | None = None
+) -> ExportCheck:
     """Writes a folder that ``timm.create_model("local-dir:…", pretrained=True)`` loads.
+
+    A probe with a kernel is exported in its linear form, and the mean over an image and its mirror image is
+    left out; the result says what that costs.
 
     Args:
         model: a model folder.
@@ -41,7 +63,7 @@ def export_timm(model: Path, out: Path, images: Sequence[Path], registry: Regist
         registry: the parts to choose from; all that is installed unless given.
 
     Returns:
-        The number of images it was checked on.
+        How it was checked.
 
     Raises:
         ExportError: timm has no such network, or its answers differ.
@@ -49,26 +71,36 @@ def export_timm(model: Path, out: Path, images: Sequence[Path], registry: Regist
     import timm
 
     saved = load_model(model, registry or load_registry())
-    if not saved.config.tlkit.classifier_layer:
+    pixels, head = _read_pixels(saved, images), saved.classifier.head
+    labels, left_out = _logits(saved, pixels).argmax(1), []
+    if saved.calibration.mirror:
+        saved = _with_calibration(saved, mirror=False)
+        left_out.append("the mean over an image and its mirror image")
+    if isinstance(head, HasLinearForm) and head.use_linear_form():
+        left_out.append("the head's kernel")
+    layer = timm_layer(saved.classifier, saved.backbone)
+    if layer is None:
         raise ExportError(
             f"{model} cannot be exported for timm: that takes a network of timm's with pooled features and "
-            f"a head 'linear'; this has {_describe(saved)}. ONNX takes any: --format onnx"
+            f"a linear head or a probe; this has {_describe(saved)}. ONNX takes any: --format onnx"
         )
-    pixels = _read_pixels(saved, images)
     _check_is_free(out)
     try:
         with atomic_write(out) as temporary:
-            shutil.copytree(model, temporary)
+            save_again(temporary, saved)
             network = timm.create_model(f"local-dir:{temporary}", pretrained=True).eval()
             with torch.inference_mode():
                 logits = network(normalize(pixels, saved.backbone.preprocess)).numpy()
             _check_logits(saved, pixels, logits)
     except OSError as error:
         raise ExportError(f"{out} cannot be written: {error.strerror or error}") from error
-    return len(pixels)
+    changed = int((logits.argmax(1) != labels).sum())
+    return ExportCheck(len(pixels), changed, tuple(left_out))
 
 
-def export_onnx(model: Path, out: Path, images: Sequence[Path], registry: Registry | None = None) -> int:
+def export_onnx(
+    model: Path, out: Path, images: Sequence[Path], registry: Registry | None = None
+) -> ExportCheck:
     """Writes an ONNX file: normalised images ``(B, 3, size, size)`` to logits ``(B, classes)``, for any B.
 
     Its metadata has the class names, the preprocessing and the temperature, as JSON under ``tlkit``.
@@ -80,7 +112,7 @@ def export_onnx(model: Path, out: Path, images: Sequence[Path], registry: Regist
         registry: the parts to choose from; all that is installed unless given.
 
     Returns:
-        The number of images it was checked on.
+        How it was checked.
 
     Raises:
         ExportError: a package is missing, the network cannot be converted, or its answers differ.
@@ -111,17 +143,21 @@ def export_onnx(model: Path, out: Path, images: Sequence[Path], registry: Regist
             _check_logits(saved, pixels, session.run(None, {"images": inputs})[0])
     except OSError as error:
         raise ExportError(f"{out} cannot be written: {error.strerror or error}") from error
-    return len(pixels)
+    return ExportCheck(len(pixels))
 
 
 def validation_images(model: Path, registry: Registry | None = None) -> list[Path]:
-    """Returns the validation images of the run that a model folder belongs to, as far as they still exist."""
+    """Returns the validation images, or without any the training images, of the run that a model belongs to.
+
+    Those that no longer exist are left out.
+    """
     run = model.absolute().parent.parent.parent
     if not (run / "recipe.toml").is_file():
         return []
     record = RunRecord(run)
     samples, _, _ = find_image_files(record.recipe, registry or load_registry())
-    paths = [samples[row.id].path for row in record.images if row.split == "val" and row.id in samples]
+    split = "val" if any(row.split == "val" for row in record.images) else "train"
+    paths = [samples[row.id].path for row in record.images if row.split == split and row.id in samples]
     return [path for path in paths if path.is_file()]
 
 
@@ -129,7 +165,7 @@ def _convert(saved: SavedModel, file: Path) -> None:
     size = saved.backbone.preprocess.size
     try:
         torch.onnx.export(
-            saved.classifier,
+            Mirrored(saved.classifier).eval() if saved.calibration.mirror else saved.classifier,
             (torch.zeros(2, 3, size, size),),
             str(file),
             dynamo=True,
@@ -158,13 +194,27 @@ def _read_pixels(saved: SavedModel, images: Sequence[Path]) -> Pixels:
 
 def _check_logits(saved: SavedModel, pixels: Pixels, logits: NDArray[np.float32]) -> None:
     """Raises ExportError if an export's logits differ from the classifier's."""
-    with torch.inference_mode():
-        expected = saved.classifier(normalize(pixels, saved.backbone.preprocess)).numpy()
+    expected = _logits(saved, pixels)
     difference = float(np.abs(expected - logits).max())
     if not difference <= TOLERANCE or (expected.argmax(1) != logits.argmax(1)).any():
         raise ExportError(
             f"the export was deleted: its logits differ from the classifier's by up to {difference:.2g}"
         )
+
+
+def _logits(saved: SavedModel, pixels: Pixels) -> NDArray[np.float32]:
+    """Returns the logits that `tlkit.load` predicts with, ``(N, classes)``."""
+    network = Mirrored(saved.classifier) if saved.calibration.mirror else saved.classifier
+    with torch.inference_mode():
+        logits: NDArray[np.float32] = network(normalize(pixels, saved.backbone.preprocess)).numpy()
+    return logits
+
+
+def _with_calibration(saved: SavedModel, **changes: bool) -> SavedModel:
+    """Returns the same model with another calibration."""
+    calibration = saved.calibration.model_copy(update=changes)
+    description = saved.config.tlkit.model_copy(update={"calibration": calibration})
+    return replace(saved, config=saved.config.model_copy(update={"tlkit": description}))
 
 
 def _check_is_free(out: Path) -> None:

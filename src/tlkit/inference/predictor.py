@@ -31,7 +31,7 @@ from tlkit.evaluation.metrics import (
     rejected,
 )
 from tlkit.experiment.run_folder import RunFolder
-from tlkit.model.classifier import Classifier, to_layout
+from tlkit.model.classifier import Classifier, Mirrored, to_layout
 from tlkit.model.saving import Calibration, load_model
 from tlkit.parts.preprocess import Preprocess
 from tlkit.plugins.loader import load_registry
@@ -134,6 +134,7 @@ class Predictor:
         self.temperature = temperature
         self.reject_below = reject_below
         self.mirror = mirror
+        self._logits = Mirrored(self.module) if mirror else self.module
 
     def predict(self, images: Iterable[ImageLike]) -> Predictions:
         """Predicts labels and probabilities.
@@ -214,11 +215,6 @@ class Predictor:
             baselines=baselines(counts, max(counts, key=counts.__getitem__)),
             rejected=unclassified,
         )
-
-    def _logits(self, images: Tensor) -> Tensor:
-        """Maps normalised images ``(B, 3, H, W)`` to logits ``(B, classes)``."""
-        logits: Tensor = self.module(images)
-        return (logits + self.module(images.flip(3))) / 2 if self.mirror else logits
 
     def _probabilities(self, logits: Tensor) -> NDArray[np.float64]:
         return probabilities(logits.double().numpy(), self.temperature)

@@ -57,6 +57,19 @@ class Classifier(nn.Module):
         return sum(value.numel() for name, value in self.named_parameters() if name in names)
 
 
+class Mirrored(nn.Module):
+    """A classifier whose logits are the mean over an image and its mirror image."""
+
+    def __init__(self, classifier: nn.Module) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps images ``(B, 3, H, W)`` to logits ``(B, classes)``."""
+        logits: Tensor = (self.classifier(images) + self.classifier(images.flip(3))) / 2
+        return logits
+
+
 def is_convolutional(module: nn.Module) -> bool:
     """Returns whether channels-last is the faster layout: most weights are in 2-d convolutions."""
     convolutions = sum(layer.weight.numel() for layer in module.modules() if isinstance(layer, nn.Conv2d))

@@ -182,7 +182,7 @@ def save_model(
     Raises:
         RunFolderError: it cannot be written.
     """
-    layer = _timm_layer(classifier, backbone)
+    layer = timm_layer(classifier, backbone)
     state = {
         _timm_name(name, layer) if layer else name: value.detach().cpu().contiguous().clone()
         for name, value in classifier.state_dict().items()
@@ -208,6 +208,20 @@ def save_model(
             write_json(temporary / "config.json", _signed(config), exclude_none=True, fallback=str)
     except (OSError, SafetensorError) as error:
         raise RunFolderError(f"the model cannot be written to {folder}: {error}") from error
+
+
+def save_again(folder: Path, saved: SavedModel) -> None:
+    """Writes a model that was loaded, as it is now, as another model folder; see `save_model`."""
+    description = saved.config.tlkit
+    save_model(
+        folder,
+        saved.classifier,
+        saved.backbone,
+        backbone_table=description.backbone.table(),
+        head_table=description.head.table(),
+        classes=saved.classes,
+        calibration=saved.calibration,
+    )
 
 
 def load_model(folder: Path, registry: PartMaker) -> SavedModel:
@@ -359,7 +373,7 @@ def _signed(config: ModelConfig) -> ModelConfig:
     return config.model_copy(update={"tlkit": description})
 
 
-def _timm_layer(classifier: Classifier, backbone: Backbone) -> str | None:
+def timm_layer(classifier: Classifier, backbone: Backbone) -> str | None:
     """Returns timm's name of its last layer, where this classifier is exactly that network; else None."""
     config = backbone.timm_config
     linear = classifier.head.state_dict().keys() == {"fc.weight", "fc.bias"}
