@@ -95,7 +95,7 @@ def choose_recipe(
         network["weights"] = weights if weights in ("pretrained", "none") else str(Path(weights).absolute())
     phases: list[dict[str, Any]] = [{"name": "probe"}]
     if quality == "best":
-        phases += [_last_block(epochs), _whole_network(epochs)]
+        phases += [_last_block(epochs or EPOCHS_LAST), _whole_network(epochs or EPOCHS_ALL)]
     return make_recipe(
         {
             "name": name,
@@ -141,20 +141,19 @@ def _division(counts: FolderCounts, folds: int | None, test: float | None) -> di
     return {"folds": folds, "repeats": max(1, min(REPEATS, int(fits / folds)))}
 
 
-def _last_block(epochs: int | None) -> dict[str, Any]:
+def _last_block(epochs: int) -> dict[str, Any]:
     """Returns the phase that trains the last block, from cached features."""
     return {
         "name": "fine-tune",
         "start_from": "probe",
         "freeze": {"name": "all-but-last-blocks", "blocks": 1},
         "augmentation": {"name": "standard", "scale": [0.6, 1.0], "views": 4},
-        "epochs": EPOCHS_LAST if epochs is None else epochs,
-        **METHOD,
         "optimizer": {"name": "adamw", "lr": 3e-4, "weight_decay": 0.05},
+        **_method(epochs),
     }
 
 
-def _whole_network(epochs: int | None) -> dict[str, Any]:
+def _whole_network(epochs: int) -> dict[str, Any]:
     """Returns the phase that trains the whole network."""
     return {
         "name": "fine-tune-all",
@@ -162,19 +161,20 @@ def _whole_network(epochs: int | None) -> dict[str, Any]:
         "freeze": "nothing",
         "statistics": "keep",  # few images would spoil the pretrained ones
         "augmentation": {"name": "standard", "views": "fresh"},
-        "epochs": EPOCHS_ALL if epochs is None else epochs,
-        **METHOD,
         "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.05, "layer_decay": 0.75},
+        **_method(epochs),
     }
 
 
-#: How both fine-tunings train: nothing is chosen on the way, so that no image is held out for it.
-METHOD: dict[str, Any] = {
-    "keep": "last",
-    "label_smoothing": 0.1,
-    "ema": 0.99,
-    "schedule": {"name": "cosine", "warmup_epochs": 1},
-}
+def _method(epochs: int) -> dict[str, Any]:
+    """Returns how both fine-tunings train: nothing is chosen on the way, so no image is held out for it."""
+    return {
+        "epochs": epochs,
+        "keep": "last",
+        "label_smoothing": 0.1,
+        "ema": 0.99,
+        "schedule": {"name": "cosine", "warmup_epochs": min(1, epochs - 1)},
+    }
 
 
 def _absolute(backbone: str) -> str:
