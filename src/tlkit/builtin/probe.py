@@ -22,8 +22,8 @@ KERNEL_STATE = ("support", "coefficients", "offset", "precision")
 #: Folds among a probe's own training images, how many predictions its choice rests on where there are so many
 #: images, and how often the folds are drawn at most where there are not.
 FOLDS = 5
-PREDICTIONS = 400
-MAX_REPEATS = 10
+PREDICTIONS = 200
+MAX_REPEATS = 5
 #: The solver's tolerance for the probe itself.
 PRECISE = 1e-5
 #: Images that the kernel compares with: all, or of more a random sample (Nyström's method).
