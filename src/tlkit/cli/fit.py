@@ -38,7 +38,10 @@ def duration(text: str) -> float:
 def fit(
     folder: Annotated[Path, typer.Argument(help="A folder per class, with or without train/val/test above.")],
     backbone: Annotated[
-        str | None, typer.Option(help="Any backbone, also local-dir:PATH; a small ConvNeXt unless given.")
+        str | None,
+        typer.Option(
+            help="Any, also local-dir:PATH; auto: the best of those at hand. A small ConvNeXt unless given."
+        ),
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="pretrained, none, or a .safetensors file; pretrained unless given.")

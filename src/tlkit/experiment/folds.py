@@ -36,12 +36,15 @@ from tlkit.experiment.phase_feeds import (
 from tlkit.experiment.phase_training import begin_from, fit_head, train_network
 from tlkit.experiment.prepared_phase import PreparedPhase
 from tlkit.experiment.results import Decision
+from tlkit.runtime.devices import one_thread
 from tlkit.runtime.distributed import broadcast_from_main, process_state
 from tlkit.training.checkpoint import remove_checkpoint
 from tlkit.utils.atomic_write import atomic_write
 from tlkit.utils.regular_files import check_regular
 
 State = dict[str, Tensor]
+#: Heads are fitted to this many images faster in one thread.
+ONE_THREAD_UP_TO = 500
 #: Where the gain is over two standard errors on this many images, the other folds need not be trained.
 ENOUGH_TESTED = 100
 #: In a fold's file, in front of the names of weights.
@@ -134,8 +137,9 @@ def _fit_folds(prepared: PreparedPhase, folds: Folds, context: PhaseContext) -> 
     logits = np.zeros((repeats, len(images), classes))
     accuracies: list[float] = []
     views = features_of(prepared, images, context.frozen_pass) if start is None else []
-    head = prepared.network.classifier.head
-    with context.observer.progress(f"cross-validating {name}", repeats * folds.count, "folds") as tick:
+    head, small = prepared.network.classifier.head, len(images) <= ONE_THREAD_UP_TO
+    task, total = f"cross-validating {name}", repeats * folds.count
+    with context.observer.progress(task, total, "folds") as tick, one_thread(small):
         for repeat, fold in product(range(repeats), range(folds.count)):
             started: State = {}
             if start is not None:

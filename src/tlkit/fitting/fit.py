@@ -10,11 +10,11 @@ from tlkit.experiment.observer import Observer, Run
 from tlkit.experiment.planning import make_source
 from tlkit.experiment.results import Results
 from tlkit.experiment.runner import run
-from tlkit.fitting.backbones import choose_backbone
+from tlkit.fitting.backbones import AUTO, choose_backbone, choose_by_probe
 from tlkit.fitting.recipe import FolderCounts, Quality, choose_recipe
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
-from tlkit.recipe.recipe import Phase
+from tlkit.recipe.recipe import Phase, Recipe
 from tlkit.recipe.schema import DataSpec, PartSpec
 from tlkit.utils.formatting import plural
 
@@ -49,8 +49,8 @@ def fit(
 
     Args:
         folder: a folder per class, with or without train, val and test above them.
-        backbone: any backbone's name, ``local-dir:…`` and ``hf-hub:…`` included; see `choose_backbone` unless
-            given.
+        backbone: any backbone's name, ``local-dir:…`` and ``hf-hub:…`` included, or "auto": the one whose
+            probe is most accurate, of those at hand; see `choose_backbone` unless given.
         weights: "pretrained", "none", or a .safetensors file; the backbone's default unless given.
         quality: "best", or "fast" for the probe alone.
         folds: number of folds of the cross-validation. Unless it or `test` is given, there are folds for up
@@ -75,16 +75,17 @@ def fit(
         raise RecipeError([f"epochs: must be at least 1, and is {epochs}"], recipe="fit")
     if test is not None and not 0 < test < 0.9:
         raise RecipeError([f"test: must be a fraction above 0 and below 0.9, and is {test}"], recipe="fit")
+    if backbone == AUTO and weights is not None:
+        raise RecipeError(["weights belong to a backbone: name it instead of auto"], recipe="fit")
     registry, observer = registry or load_registry(), observer or Observer()
     data = DataSpec(source=PartSpec(name="folder"), root=Path(folder).absolute())
     counts = FolderCounts.of(make_source(data, registry))
-    chosen = choose_backbone(backbone, weights, registry=registry, observer=observer)
 
-    def run_with(folds: int | None) -> Run:
-        recipe = choose_recipe(
+    def recipe_with(name: str, quality: Quality, folds: int | None) -> Recipe:
+        return choose_recipe(
             Path(folder),
             counts,
-            backbone=chosen,
+            backbone=name,
             weights=weights,
             quality=quality,
             folds=folds,
@@ -92,8 +93,19 @@ def fit(
             epochs=epochs,
             seed=seed,
         )
+
+    def run_with(folds: int | None) -> Run:
+        if backbone == AUTO:
+            chosen = choose_by_probe(
+                lambda name: recipe_with(name, "fast", folds),
+                device=device,
+                registry=registry,
+                observer=observer,
+            )
+        else:
+            chosen = choose_backbone(backbone, weights, registry=registry, observer=observer)
         return run(
-            recipe,
+            recipe_with(chosen, quality, folds),
             out=out,
             device=device,
             observer=observer,

@@ -56,8 +56,8 @@ class FolderCounts:
         splits = {sample.split for sample in source.samples}
         if len(counts) < 2:
             raise DataError(
-                "there are images to train on of fewer than two classes: put each class's images into a folder "
-                "of its own"
+                "there are images to train on of fewer than two classes: put each class's images into a "
+                "folder of its own"
             )
         return FolderCounts(dict(counts), "test" in splits, "val" in splits)
 

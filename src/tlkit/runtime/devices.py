@@ -107,6 +107,17 @@ def _matmul_precision(precision: str) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
+@contextmanager
+def one_thread(applies: bool = True) -> Iterator[None]:
+    """Lets torch compute in one thread: on small matrices, several mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if applies else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Copies a tensor to `device`; a copy from main memory to a GPU is asynchronous."""
     if device.type == "cuda" and tensor.device.type == "cpu":

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
 
+from tlkit.runtime.devices import one_thread
 from tlkit.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from tlkit.training.packing import State, pack
 
@@ -42,7 +42,7 @@ def resumes_exactly(make_optimizer: Optimizers, device: str = "cpu") -> bool:
         Exception: whatever a step raises.
     """
     # timm's kron is compiled when it is used, which may take a minute
-    with torch.random.fork_rng(devices=[]), torch.compiler.set_stance("force_eager"), _one_thread():
+    with torch.random.fork_rng(devices=[]), torch.compiler.set_stance("force_eager"), one_thread():
         network, resumed = _make_network(device), _make_network(device)
         optimizer = make_optimizer(network)
         _train(network, optimizer, range(STEPS))
@@ -56,17 +56,6 @@ def resumes_exactly(make_optimizer: Optimizers, device: str = "cpu") -> bool:
         _train(network, optimizer, later)
         _train(resumed, other, later)
     return _bits(network, optimizer) == _bits(resumed, other)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Computes in one thread: several would wait for each other longer than they compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _make_network(device: str) -> nn.Module:
