@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tlkit.cli.console import say, table
-from tlkit.utils.formatting import format_duration, format_p_value
+from tlkit.utils.formatting import format_duration, format_p_value, shortlist
 
 if TYPE_CHECKING:
     from tlkit.evaluation.metrics import Baselines, Scores
@@ -41,6 +41,8 @@ def print_results(results: Results) -> None:
             say(f"{result.name} was {result.decision.describe()}", hanging=2)
         elif result.versus:
             say(f"{result.name}: {result.versus[0].describe(result.measured.n)}")
+    if last.out_of_fold and (untested := last.out_of_fold.untested):
+        say(f"Trained on in every fold, since they cannot be divided, and not tested: {shortlist(untested)}.")
     say(_describe_baselines(results.baselines))
     if inequality:
         say(inequality)
