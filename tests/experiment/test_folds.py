@@ -20,7 +20,7 @@ from small_runs import BACKBONES
 import tlkit
 from tlkit.data.loader import normalize
 from tlkit.errors import RecipeError, RunFolderError
-from tlkit.experiment.folds import remove_folds
+from tlkit.experiment.fold_files import remove_folds
 from tlkit.experiment.record import RunRecord
 from tlkit.inference.predictor import read_pixels
 

@@ -6,23 +6,27 @@ interrupted run resumes there, and a phase that starts from this one has what ea
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from tlkit.data.folds import Folds
 from tlkit.errors import RunFolderError
 from tlkit.evaluation.significance import paired_gain
+from tlkit.experiment.fold_files import (
+    FoldOutcome,
+    State,
+    fold_file,
+    read_finished_folds,
+    read_fold,
+    read_fold_state,
+    write_fold,
+)
 from tlkit.experiment.observer import Tick
 from tlkit.experiment.phase_context import PhaseContext
 from tlkit.experiment.phase_feeds import (
@@ -37,33 +41,12 @@ from tlkit.experiment.phase_training import begin_from, fit_head, train_network
 from tlkit.experiment.prepared_phase import PreparedPhase
 from tlkit.experiment.results import Decision
 from tlkit.runtime.devices import one_thread
-from tlkit.runtime.distributed import broadcast_from_main, process_state
 from tlkit.training.checkpoint import remove_checkpoint
-from tlkit.utils.atomic_write import atomic_write
-from tlkit.utils.regular_files import check_regular
 
-State = dict[str, Tensor]
 #: Heads are fitted to this many images faster in one thread.
 ONE_THREAD_UP_TO = 500
 #: Where the gain is over two standard errors on this many images, the other folds need not be trained.
 ENOUGH_TESTED = 100
-#: In a fold's file, in front of the names of weights.
-STATE = "state."
-
-
-@dataclass(frozen=True)
-class FoldOutcome:
-    """What comes of one fold.
-
-    Attributes:
-        logits: of the images that it did not see, ``(m, classes)``.
-        epochs: the number of epochs after which its weights were kept.
-        state: all weights that this phase, and those it starts from, have changed.
-    """
-
-    logits: NDArray[np.float64]
-    epochs: int
-    state: State
 
 
 @dataclass
@@ -100,20 +83,6 @@ def cross_validate(prepared: PreparedPhase, folds: Folds, context: PhaseContext)
         _load(prepared, initial)
 
 
-def copy_folds(context: PhaseContext, source: str, phase: str) -> None:
-    """Gives a phase that keeps the weights it starts from what that one's folds ended with."""
-    if context.folder.writes:
-        for fold in range(context.dataset.folds.count if context.dataset.folds else 0):
-            with atomic_write(_file(context, phase, fold)) as temporary:
-                shutil.copyfile(_file(context, source, fold), temporary)
-    process_state().wait_for_everyone()
-
-
-def remove_folds(folder: Path) -> None:
-    """Removes the folder of what a phase's folds ended with: nothing starts from it any more."""
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 def _predict_folds(prepared: PreparedPhase, folds: Folds, context: PhaseContext) -> OutOfFold:
     """Predicts with a network in which nothing is trained."""
     images = context.dataset.splits.train
@@ -123,7 +92,7 @@ def _predict_folds(prepared: PreparedPhase, folds: Folds, context: PhaseContext)
         FoldOutcome(logits[folds.held_out(0, fold)], 0, _state(prepared)) for fold in range(folds.count)
     ]
     for fold, outcome in enumerate(outcomes):
-        _write(context, prepared.phase.name, fold, outcome)
+        write_fold(context, prepared.phase.name, fold, outcome)
     return _join(folds, labels_of(images), outcomes)
 
 
@@ -154,7 +123,7 @@ def _fit_folds(prepared: PreparedPhase, folds: Folds, context: PhaseContext) -> 
             accuracies.append(_accuracy(logits[repeat, held_out], labels[held_out]))
             if repeat == 0:
                 outcome = FoldOutcome(logits[repeat, held_out], 0, {**started, **_state(prepared)})
-                _write(context, name, fold, outcome)
+                write_fold(context, name, fold, outcome)
             tick(1)
     return OutOfFold(tested, logits[:, tested], folds.count, tuple(accuracies))
 
@@ -167,7 +136,7 @@ def _train_folds(prepared: PreparedPhase, folds: Folds, context: PhaseContext) -
     images, phase = context.dataset.splits.train, prepared.phase
     initial, labels, classes = _state(prepared), labels_of(images), len(context.dataset.classes)
     comparison = _Comparison(prepared, folds, labels)
-    outcomes = _finished_folds(context, phase.name, folds, classes)
+    outcomes = read_finished_folds(context, phase.name, folds, classes)
     size = phase.training.epochs * len(images) * (folds.count - 1) // folds.count
     began, task = time.monotonic(), f"cross-validating {phase.name}"
     done, resumed = len(outcomes) * size, len(outcomes)
@@ -179,10 +148,10 @@ def _train_folds(prepared: PreparedPhase, folds: Folds, context: PhaseContext) -
                 if phase.start_from is not None:
                     started = _load_start(prepared, context, phase.start_from, fold)
                 outcomes.append(_train_fold(prepared, folds, fold, started, context, tick))
-                _write(context, phase.name, fold, outcomes[-1])
+                write_fold(context, phase.name, fold, outcomes[-1])
             if phase.start_from is None:
                 continue
-            before = _read(context, phase.start_from, fold, len(outcomes[fold].logits), classes)
+            before = read_fold(context, phase.start_from, fold, len(outcomes[fold].logits), classes)
             trained = max(1, fold + 1 - resumed)
             per_fold = (time.monotonic() - began) / trained
             if comparison.ends_with(before.logits, outcomes[fold].logits, per_fold, context.seconds_left):
@@ -190,21 +159,6 @@ def _train_folds(prepared: PreparedPhase, folds: Folds, context: PhaseContext) -
     joined = _join(folds, labels, outcomes[: fold + 1])
     joined.decision = comparison.decision() if phase.start_from is not None else None
     return joined
-
-
-def _finished_folds(context: PhaseContext, phase: str, folds: Folds, classes: int) -> list[FoldOutcome]:
-    """Reads the folds that an interrupted run has finished."""
-    outcomes: list[FoldOutcome] = []
-    for fold in range(folds.count):
-        file = _file(context, phase, fold)
-        if not broadcast_from_main(file.is_file()):
-            break
-        try:
-            outcomes.append(_read(context, phase, fold, len(folds.held_out(0, fold)), classes))
-        except RunFolderError as error:
-            context.observer.note(f"fold {fold + 1} of phase {phase!r} is trained again: {error}")
-            break
-    return outcomes
 
 
 class _Comparison:
@@ -266,7 +220,7 @@ def _train_fold(
     chosen_by = (fold + 1) % folds.count
     validates = training.keep == "best"
     train = folds.trained_on(0, fold, *([chosen_by] if validates else []))
-    checkpoint = _file(context, prepared.phase.name, fold).with_suffix("")
+    checkpoint = fold_file(context, prepared.phase.name, fold).with_suffix("")
     history = train_network(
         prepared,
         context,
@@ -320,56 +274,11 @@ def _load(prepared: PreparedPhase, state: State) -> None:
 
 def _load_start(prepared: PreparedPhase, context: PhaseContext, start: str, fold: int) -> State:
     """Loads what a fold of the phase that this one starts from ended with, and returns it."""
-    state = _read_tensors(_file(context, start, fold))
-    started = {name.removeprefix(STATE): value for name, value in state.items() if name.startswith(STATE)}
+    started = read_fold_state(context, start, fold)
     try:
         prepared.network.classifier.load_state_dict(started, strict=False)
     except RuntimeError as error:
-        raise RunFolderError(f"{_file(context, start, fold)} is not of this network: {error}") from error
+        raise RunFolderError(f"{fold_file(context, start, fold)} is not of this network: {error}") from error
     begin_from(prepared)
     context.frozen_pass.run([prepared])
     return started
-
-
-def _file(context: PhaseContext, phase: str, fold: int) -> Path:
-    return context.folder.folds(phase) / f"{fold}.safetensors"
-
-
-def _write(context: PhaseContext, phase: str, fold: int, outcome: FoldOutcome) -> None:
-    """Writes a fold's outcome; other processes wait for the main one."""
-    if context.folder.writes:
-        file = _file(context, phase, fold)
-        tensors = {f"{STATE}{name}": value.contiguous() for name, value in outcome.state.items()}
-        tensors["logits"] = torch.from_numpy(outcome.logits)
-        tensors["epochs"] = torch.tensor(outcome.epochs)
-        try:
-            with atomic_write(file) as temporary:
-                save_file(tensors, temporary)
-        except (OSError, SafetensorError) as error:
-            raise RunFolderError(f"{file} cannot be written: {error}") from error
-    process_state().wait_for_everyone()
-
-
-def _read(context: PhaseContext, phase: str, fold: int, images: int, classes: int) -> FoldOutcome:
-    """Reads a fold's outcome.
-
-    Raises:
-        RunFolderError: it is missing or damaged.
-    """
-    file = _file(context, phase, fold)
-    tensors = _read_tensors(file)
-    logits, epochs = tensors.get("logits"), tensors.get("epochs")
-    if logits is None or epochs is None or tuple(logits.shape) != (images, classes) or epochs.ndim:
-        raise RunFolderError(f"{file} is not of this run")
-    if not all(value.isfinite().all() for value in tensors.values()):
-        raise RunFolderError(f"{file} has numbers that are not finite")
-    state = {name.removeprefix(STATE): value for name, value in tensors.items() if name.startswith(STATE)}
-    return FoldOutcome(logits.double().numpy(), int(epochs), state)
-
-
-def _read_tensors(file: Path) -> State:
-    try:
-        check_regular(file)
-        return load_file(file)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise RunFolderError(f"{file} cannot be read: {error}") from error

@@ -13,7 +13,8 @@ from tlkit.data.folds import Folds
 from tlkit.evaluation.calibration import fit_temperature, probabilities
 from tlkit.evaluation.intervals import independent_images
 from tlkit.evaluation.metrics import Scores, TestScores, evaluate, summary
-from tlkit.experiment.folds import OutOfFold, copy_folds, cross_validate
+from tlkit.experiment.fold_files import copy_folds
+from tlkit.experiment.folds import OutOfFold, cross_validate
 from tlkit.experiment.phase_context import PhaseContext
 from tlkit.experiment.phase_feeds import (
     Images,

@@ -18,7 +18,7 @@ from tlkit.data.generate import generate, missing_images
 from tlkit.errors import RecipeError, RunFolderError, TlkitError
 from tlkit.evaluation.significance import mcnemar
 from tlkit.experiment.estimate import Estimate, estimate_phase
-from tlkit.experiment.folds import remove_folds
+from tlkit.experiment.fold_files import remove_folds
 from tlkit.experiment.frozen_pass import FrozenPass
 from tlkit.experiment.log import PhaseEnded, PhaseStarted, PluginFailed, RunEnded
 from tlkit.experiment.observer import Events, Observer, Run

@@ -18,9 +18,9 @@ from tlkit.recipe.recipe import Phase, Recipe
 from tlkit.recipe.schema import DataSpec, PartSpec
 from tlkit.utils.formatting import plural
 
-#: Fine-tuning is tried where this share of the images is not predicted correctly, and at least so many.
+#: Measured in benchmarks/RESULTS.md. Fine-tuning is tried where this share of the images is not predicted correctly, and at least so many.
 ENOUGH_ERRORS, FEW_ERRORS = 0.05, 10
-#: The whole network is fine-tuned where there are this many images.
+#: The whole network is fine-tuned where there are this many images, and the last block where there are less.
 ENOUGH_IMAGES = 300
 
 
@@ -42,10 +42,10 @@ def fit(
 ) -> Run:
     """Trains a classifier on a folder of class folders.
 
-    A probe is fitted to cached features; then the last block is fine-tuned, and the whole network where
-    there are images enough and errors left. Each is taken only if out-of-fold predictions say that it is
-    better. The final model is trained on all images. Images that cannot be used are left out and listed in
-    the results, under ``data.rejected``.
+    A probe is fitted to cached features. Where enough of its predictions are wrong, the last block is
+    fine-tuned from there, or the whole network if there are images enough; that is taken only if out-of-fold
+    predictions say that it is better. The final model is trained on all images. Images that cannot be used
+    are left out and listed in the results, under ``data.rejected``.
 
     Args:
         folder: a folder per class, with or without train, val and test above them.
@@ -130,8 +130,11 @@ def why_not_worth_trying(phase: Phase, results: Results) -> str | None:
     if scores is None:
         return None
     errors, images = scores.n - scores.correct, results.data.train
-    if phase.freeze.name == "nothing" and images < ENOUGH_IMAGES:
+    whole = phase.freeze.name == "nothing"
+    if whole and images < ENOUGH_IMAGES:
         return f"{plural(images, 'image')} are too few for the whole network, which takes {ENOUGH_IMAGES}"
     if errors < max(FEW_ERRORS, ENOUGH_ERRORS * scores.n):
         return f"{plural(errors, 'error')} on {scores.n:,} images leave too little to gain"
+    if not whole and images >= ENOUGH_IMAGES:
+        return f"{plural(images, 'image')} are enough for the whole network, which gains more"
     return None

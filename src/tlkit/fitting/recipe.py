@@ -22,7 +22,7 @@ HELD_OUT = 0.2
 FOLDS, FEW_FOLDS, REPEATS = 10, 5, 10
 FOLDS_ENOUGH_FOR = 300
 #: What the repeats of a probe's cross-validation may cost, in images squared times classes times fits.
-COST = 2e7
+COST = 6e7
 #: Classes that are this much more frequent than others: balanced accuracy decides.
 UNEQUAL = 3.0
 #: Epochs of fine-tuning the last block, and the whole network.
