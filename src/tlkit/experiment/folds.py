@@ -117,9 +117,9 @@ def _fit_folds(prepared: PreparedPhase, folds: Folds, context: PhaseContext) -> 
             train, held_out = folds.trained_on(repeat, fold), folds.held_out(repeat, fold)
             fit_head(prepared, [features[train] for features in views], labels[train], classes)
             with torch.no_grad():
-                predicted = torch.stack([head(features[held_out]) for features in views]).double().mean(0)
+                predicted = torch.stack([head(features[held_out]) for features in views]).mean(0)
             check_finite(prepared, predicted, "held-out")
-            logits[repeat, held_out] = predicted.cpu().numpy()
+            logits[repeat, held_out] = predicted.cpu().double().numpy()
             accuracies.append(_accuracy(logits[repeat, held_out], labels[held_out]))
             if repeat == 0:
                 outcome = FoldOutcome(logits[repeat, held_out], 0, {**started, **_state(prepared)})

@@ -19,6 +19,7 @@ from tlkit.experiment.prepared_phase import PreparedPhase
 from tlkit.experiment.run_folder import RunFolder
 from tlkit.model.saving import load_state, read_state
 from tlkit.parts.head import HasLinearForm, SelfFittingHead
+from tlkit.runtime.devices import CPU
 from tlkit.runtime.distributed import broadcast_from_main
 from tlkit.training.history import EpochMetrics, History
 from tlkit.training.loop import TrainingInputs, class_weights, train
@@ -143,7 +144,15 @@ def fit_head(
     head = prepared.network.classifier.head
     assert isinstance(head, SelfFittingHead)
     features = torch.stack(list(views)).mean(0)
+    device = features.device
+    # on a Mac's GPU there is no float64
+    fitting_device = CPU if device.type == "mps" else device
     of_class = class_weights(labels, classes, prepared.phase.training)
     targets = torch.from_numpy(labels)
-    head.eval()
-    return head.fit_features(features, targets.to(features.device), of_class[targets].to(features.device))
+    head.eval().to(fitting_device)
+    features, targets, weights = (
+        value.to(fitting_device) for value in (features, targets, of_class[targets])
+    )
+    chosen = head.fit_features(features, targets, weights)
+    head.to(device)
+    return chosen
