@@ -232,7 +232,7 @@ def _check_state(subject: Subject, form: FeatureForm, head: nn.Module) -> None:
 
 def _self_fitting(subject: Subject) -> dict[FeatureForm, nn.Module]:
     """Returns copies of the heads, which can fit themselves."""
-    heads = {
+    heads: dict[FeatureForm, nn.Module] = {
         form: copy.deepcopy(head).eval()
         for form, (_, head) in subject.heads.items()
         if isinstance(head, SelfFittingHead)
