@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from networks import REGISTRY, partitioned, tiny
-from small_training import COMPUTE, TensorFeed, make_inputs, make_network, make_training
+from small_training import COMPUTE, make_inputs, make_network, make_training
 from torch import Tensor, nn
 
 from tlkit.data.feed import batch_indices
