@@ -79,7 +79,7 @@ def test_classes_and_ids_in_a_run_folder(formula_run: tuple[Path, Path]) -> None
             cells = [cell for row in csv.reader(file) for cell in row]
         assert "'=1+1" in cells
         assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
-    correct = RunFolder(run).correct("probe", ("=1+1", "@SUM(A1)"))
+    correct = RunFolder(run).correct("probe", "out-of-fold", ("=1+1", "@SUM(A1)"))
     assert correct
     assert all(name.startswith(("=1+1/-", "@SUM(A1)/-")) for name in correct)
     assert command("report", run).returncode == 0

@@ -60,7 +60,7 @@ def test_runs_without_common_images_are_not_compared(runs: tuple[Path, Path], tm
     assert "they cannot be compared" in text
     assert "Not all runs were tested on the same images" in text
     (other / "splits.csv").unlink()
-    with pytest.raises(RunFolderError, match=r"splits\.csv does not list all of its test images"):
+    with pytest.raises(RunFolderError, match=r"splits\.csv does not list all of the images that it predicts"):
         tlkit.compare([runs[0], other], tmp_path / "out")
 
 
