@@ -24,10 +24,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 
 import pytest
 from filelock import FileLock
+from small_runs import two_phases
 from tlkit_catsdogs.drawn.world import draw
 
 import tlkit
-from tlkit.recipe.recipe import make_recipe
 
 SHARED = Path(__file__).parents[1] / "shared"
 #: How many images of each class stand for the photos.
@@ -118,32 +118,5 @@ def by_class(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def fitted(by_class: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a classifier of those, with a small backbone; tests must not change it."""
-
-    recipe = make_recipe(
-        {
-            "name": "by-class",
-            "data": {"source": "folder", "root": str(by_class), "on_unreadable": "skip"},
-            "backbone": {"name": "vgg16-quarter"},
-            "head": "linear",
-            "training": {"epochs": 4},
-            "phase": [
-                {"name": "bottleneck", "patience": 10, "optimizer": {"name": "adamw", "lr": 1e-3}},
-                {
-                    "name": "fine-tune",
-                    "start_from": "bottleneck",
-                    "freeze": {"name": "all-but-last-blocks", "blocks": 1},
-                    "augmentation": {
-                        "name": "affine",
-                        "rotation": 10,
-                        "shift": 0.05,
-                        "zoom": 0.1,
-                        "flip": True,
-                        "views": 4,
-                    },
-                    "patience": 5,
-                    "optimizer": {"name": "adamw", "lr": 1e-4, "weight_decay": 0.02},
-                },
-            ],
-        }
-    )
+    recipe = two_phases(by_class, backbone={"name": "vgg16-quarter"}, epochs=4)
     return made_once(tmp_path_factory, "fitted", lambda folder: tlkit.run(recipe, out=folder))

@@ -11,6 +11,7 @@ from typing import Any
 
 from tlkit.experiment.observer import Run
 from tlkit.experiment.results import Results
+from tlkit.recipe.recipe import Recipe, make_recipe
 
 #: Runs the recipe; see the fixture `run` of tests/experiment.
 Runner = Callable[..., Run]
@@ -55,6 +56,37 @@ BACKBONES = {
         "model_args = { img_size = 64, depth = 3, drop_path_rate = 0.2 }"
     ),
 }
+
+
+def two_phases(folder: Path, *, backbone: dict[str, Any], epochs: int) -> Recipe:
+    """Returns a recipe for a folder of class folders: a linear head, then the last block."""
+    return make_recipe(
+        {
+            "name": "by-class",
+            "data": {"source": "folder", "root": str(folder), "on_unreadable": "skip"},
+            "backbone": backbone,
+            "head": "linear",
+            "training": {"epochs": epochs},
+            "phase": [
+                {"name": "bottleneck", "patience": 10, "optimizer": {"name": "adamw", "lr": 1e-3}},
+                {
+                    "name": "fine-tune",
+                    "start_from": "bottleneck",
+                    "freeze": {"name": "all-but-last-blocks", "blocks": 1},
+                    "augmentation": {
+                        "name": "affine",
+                        "rotation": 10,
+                        "shift": 0.05,
+                        "zoom": 0.1,
+                        "flip": True,
+                        "views": 4,
+                    },
+                    "patience": 5,
+                    "optimizer": {"name": "adamw", "lr": 1e-4, "weight_decay": 0.02},
+                },
+            ],
+        }
+    )
 
 
 def write_recipe(path: Path, photos: Path, kind: str = "residual", text: str = RECIPE) -> Path:

@@ -45,10 +45,12 @@ class Terminal:
         self._stream = pyte.ByteStream(self._screen)
         self._master, terminal = os.openpty()
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, columns, 0, 0))
+        # pytest-xdist sets COLUMNS, which would count instead of the terminal's own
+        inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
         self.process = subprocess.Popen(
             command,
             cwd=folder,
-            env={**os.environ, "TERM": "xterm-256color", **(environment or {})},
+            env={**inherited, "TERM": "xterm-256color", **(environment or {})},
             preexec_fn=lambda: os.login_tty(terminal),
         )
         os.close(terminal)

@@ -78,7 +78,8 @@ def test_the_code_of_the_python_page(here: Path, capsys: pytest.CaptureFixture[s
     names: dict[str, object] = {}
     exec(compile(code, "docs/python.md", "exec"), names)
     assert names["labels"] and not capsys.readouterr().out
-    assert [epoch[:2] for epoch in names["losses"].validation][:2] == [("bottleneck", 1), ("bottleneck", 2)]  # type: ignore[attr-defined]
+    ((phase, accuracy),) = names["accuracies"].phases  # type: ignore[attr-defined]
+    assert phase == "probe" and accuracy > 0.5
     assert (here / "comparison" / "compare.html").is_file()
     probabilities = names["predictor"].predict_proba([names["image"]])  # type: ignore[attr-defined]
     softmax = names["torch"].softmax(names["logits"] / names["predictor"].temperature, 1)  # type: ignore

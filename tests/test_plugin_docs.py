@@ -36,11 +36,11 @@ EVENTS = [name for name in SPECS if name not in KIND_OF]
 Install = Callable[..., Path]
 
 
-def code(page: str, language: str = "python") -> str:
-    """The page's first block of that language."""
-    block = re.search(rf"```{language}\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
-    assert block, f"{page} has no {language} block"
-    return block[1]
+def code(page: str, language: str = "python", index: int = 0) -> str:
+    """The page's first block of that language, or a later one."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) > index, f"{page} has {len(blocks)} {language} blocks"
+    return str(blocks[index])
 
 
 @pytest.fixture
@@ -135,6 +135,18 @@ def test_the_part_of_a_hooks_page_keeps_the_contract(hook: str, install: Install
     assert not [result for result in done if result.outcome == "failed"]
     commands = code(f"hooks/{hook}.md", "console").splitlines()
     assert commands[0].startswith(f"$ tlkit plugins check {name}")
+
+
+def test_the_head_that_fits_itself(install: Install, recipe: Path, tmp_path: Path) -> None:
+    install("example", code("hooks/tlkit_heads.md", index=1))
+    registry = load_registry()
+    outcomes = {result.check: result.outcome for result in results("head", "centroid", registry=registry)}
+    assert "failed" not in outcomes.values()
+    assert outcomes["fits itself"] == outcomes["its fitted state can be loaded"] == "passed"
+    run = tlkit.run(recipe, overrides={"head": {"name": "centroid"}}, out=tmp_path / "run", registry=registry)
+    fitted, tuned = run.results.phases
+    assert (fitted.epochs, tuned.epochs) == (0, 3)
+    assert tlkit.load(run.folder, phase="bottleneck").classes == ("cat", "dog")
 
 
 @pytest.fixture

@@ -64,20 +64,22 @@ def formula_run(by_class: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
         for number in range(1, 11):
             shutil.copyfile(by_class / kind / f"{number}.jpg", photos / name / f"-{number}.jpg")
     run = folder / "run"
-    done = command("fit", photos, "--backbone", "vgg16-quarter", "--epochs", 1, "--out", run)
+    done = command(
+        "fit", photos, "--backbone", "vgg16-quarter", "--quality", "fast", "--folds", 2, "--out", run
+    )
     assert done.returncode == 0, done.stderr
     return photos, run
 
 
 def test_classes_and_ids_in_a_run_folder(formula_run: tuple[Path, Path]) -> None:
     _, run = formula_run
-    predictions = run / "phases" / "bottleneck" / "predictions.csv"
+    predictions = run / "phases" / "probe" / "predictions.csv"
     for path in (run / "splits.csv", predictions):
         with path.open(newline="", encoding="utf-8") as file:
             cells = [cell for row in csv.reader(file) for cell in row]
         assert "'=1+1" in cells
         assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
-    correct = RunFolder(run).correct("bottleneck", ("=1+1", "@SUM(A1)"))
+    correct = RunFolder(run).correct("probe", "out-of-fold", ("=1+1", "@SUM(A1)"))
     assert correct
     assert all(name.startswith(("=1+1/-", "@SUM(A1)/-")) for name in correct)
     assert command("report", run).returncode == 0

@@ -29,6 +29,8 @@ from tlkit.inference.predictor import Predictor, read_pixels
 from tlkit.parts.preprocess import Preprocess
 from tlkit.parts.source import Sample
 
+#: Options of a `tlkit fit` that takes seconds.
+QUICKLY = ("--backbone", "vgg16-quarter", "--quality", "fast", "--folds", 2)
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs devices and permissions of Linux")
 #: Runs a command without root's privilege to read everything; the tests may be run by root.
 UNPRIVILEGED = (
@@ -220,7 +222,7 @@ def test_pipes_and_devices_are_refused_at_once(fitted: Path, endless: Path, tmp_
     evaluated = command("evaluate", fitted, endless)
     assert evaluated.returncode == 2
     assert all(f"{name}.jpg: " in evaluated.stderr for name in errors)
-    ran = command("fit", endless, "--backbone", "vgg16-quarter", "--epochs", 1, "--out", tmp_path / "run")
+    ran = command("fit", endless, *QUICKLY, "--out", tmp_path / "run")
     assert ran.returncode == 0, ran.stderr
     assert {Path(name).stem for name, _ in left_out(tmp_path / "run")} == set(errors)
     assert time.monotonic() - began < 60
@@ -330,7 +332,7 @@ def test_odd_names_are_read_from_a_list(fitted: Path, oddly_named: Path) -> None
 @linux_only
 def test_odd_names_are_unusable_in_a_run(oddly_named: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    done = command("fit", oddly_named, "--backbone", "vgg16-quarter", "--epochs", 1, "--out", run)
+    done = command("fit", oddly_named, *QUICKLY, "--out", run)
     assert done.returncode == 0, done.stderr
     reason = "its name is not UTF-8, or holds control characters: rename it"
     assert left_out(run) == {
@@ -343,9 +345,7 @@ def test_odd_names_are_unusable_in_a_run(oddly_named: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize("name", [b"ca\xfft", b"ca\rt"])
 def test_a_class_with_an_odd_name(name: bytes, oddly_named: Path, tmp_path: Path) -> None:
     (oddly_named / "dog").rename(oddly_named / os.fsdecode(name))
-    done = command(
-        "fit", oddly_named, "--backbone", "vgg16-quarter", "--epochs", 1, "--out", tmp_path / "run"
-    )
+    done = command("fit", oddly_named, *QUICKLY, "--out", tmp_path / "run")
     assert done.returncode == 2
     assert "names of classes must be UTF-8, without control characters" in done.stderr
 

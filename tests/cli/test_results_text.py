@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,8 +43,11 @@ def make_results(names: Sequence[str], counts: dict[str, int]) -> Results:
             name=name,
             epochs=100,
             best_epoch=100,
+            monitor="accuracy",
+            best_value=test.accuracy,
             stopped=None,
             parameters=ParameterCounts(trainable=1, frozen=1),
+            weights=None,
             features=FeatureUse(cached=True, computed=1, reused=0, size=0, why_not=None),
             seconds=PhaseSeconds(total=3559, features=0, training=3559, evaluation=0),
             temperature=1.0,
@@ -123,3 +127,24 @@ def test_of_unequal_classes_the_text_says_what_to_look_at(monkeypatch: pytest.Mo
         "The goal of 0.80 is missed: 0.667 after bottleneck.",
     ]
     assert "balanced" not in "\n".join(printed(make_results(["bottleneck"], EQUAL), monkeypatch))
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"best_value": 0.5}, "tune kept epoch 100: balanced accuracy 0.500 on the validation images"),
+        (
+            {"best_value": 0.5, "best_epoch": 0},
+            "tune kept the weights that it started from: balanced accuracy 0.500 on the validation images",
+        ),
+        ({"best_value": None, "val": None}, None),  # in a cross-validation
+    ],
+)
+def test_what_was_kept_where_another_score_than_the_accuracy_decides(
+    changes: dict[str, Any], line: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = make_results(["tune"], EQUAL)
+    phase = results.phases[0].model_copy(update={"monitor": "balanced_accuracy", **changes})
+    print_results(results.model_copy(update={"phases": (phase,)}))
+    kept = [text for text in capsys.readouterr().out.splitlines() if "kept" in text]
+    assert kept == ([line] if line else [])

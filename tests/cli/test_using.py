@@ -17,6 +17,7 @@ import pytest
 import timm
 import torch
 from commands import command
+from small_runs import two_phases
 
 import tlkit
 from tlkit.data.images import read_image
@@ -27,21 +28,21 @@ from tlkit.experiment.validation import recipe_problems
 @pytest.fixture(scope="module")
 def timm_fitted(by_class: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A classifier that plain timm can load: timm's smallest ResNet with random weights, a trained head."""
-    folder = tmp_path_factory.mktemp("timm") / "run"
-    done = command(
-        "fit", by_class, "--backbone", "test_resnet", "--weights", "none", "--epochs", 1, "--out", folder
-    )
+    recipe = two_phases(by_class, backbone={"name": "test_resnet", "weights": "none"}, epochs=1)
+    return tlkit.run(recipe, out=tmp_path_factory.mktemp("timm") / "run").folder
+
+
+def test_fit_shows_its_choices_and_leaves_a_recipe_that_runs(by_class: Path, tmp_path: Path) -> None:
+    options = ("--backbone", "test_resnet", "--weights", "none", "--folds", 2, "--epochs", 1)
+    done = command("fit", by_class, *options, "--out", tmp_path / "run", "--no-report")
     assert done.returncode == 0, done.stderr
-    return folder
-
-
-def test_fit_shows_its_choices_and_leaves_a_recipe_that_runs(timm_fitted: Path, tmp_path: Path) -> None:
-    recipe = tlkit.read_recipe(timm_fitted, {"training.epochs": 1})
-    assert [phase.name for phase in recipe.phases] == ["bottleneck", "fine-tune"]
+    assert "80 images out of fold (2 folds, drawn 10 times)" in done.stdout
+    recipe = tlkit.read_recipe(tmp_path / "run", {"training.epochs": 1})
+    assert [phase.name for phase in recipe.phases] == ["probe", "fine-tune", "fine-tune-all"]
     assert recipe_problems(recipe, tlkit.load_registry()) == []
-    again = command("run", timm_fitted, "--plan")
+    again = command("run", tmp_path / "run", "--plan")
     assert again.returncode == 0
-    assert "1 bottleneck: test_resnet + linear" in again.stdout
+    assert "1 probe: test_resnet + probe" in again.stdout
     assert "  trainable  " in again.stdout
 
 

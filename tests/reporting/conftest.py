@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from small_runs import two_phases
 
 import tlkit
 
@@ -62,6 +63,7 @@ def odd_names(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TLKIT_CACHE", str(folder / "cache"))
         patch.setattr("tlkit.reporting.layers_section.MAXIMIZATION_STEPS", 2)
-        run = tlkit.fit(folder / "images", backbone="vgg16-quarter", epochs=1, out=folder / "run").folder
+        recipe = two_phases(folder / "images", backbone={"name": "vgg16-quarter"}, epochs=1)
+        run = tlkit.run(recipe, out=folder / "run").folder
         tlkit.report(run)
     return run

@@ -224,9 +224,9 @@ def invented(embedded: Path, run: Path, classes: int, images: int) -> Path:
             rows.writerow(["test", f"{index}.jpg", names[labels[index]], names[row.argmax()], *cells])
     with (run / "splits.csv").open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["split", "id", "label", "width", "height", "sha256"])
+        rows.writerow(["split", "id", "label", "width", "height", "sha256", "folds"])
         for index, label in enumerate(labels):
-            rows.writerow(["test", f"{index}.jpg", names[label], 300 + index % 701, 400, f"{index:064x}"])
+            rows.writerow(["test", f"{index}.jpg", names[label], 300 + index % 701, 400, f"{index:064x}", ""])
     return run
 
 
@@ -295,10 +295,11 @@ def test_a_run_ends_with_its_report(few_photos: Path, tmp_path: Path) -> None:
         for path in few_photos.glob(f"{kind}.*.jpg"):
             path.rename(folder / kind / path.name)
     out = tmp_path / "run"
-    done = command("fit", folder, "--backbone", "vgg16-quarter", "--epochs", 1, "--out", out)
+    options = ("--backbone", "vgg16-quarter", "--quality", "fast", "--folds", 2)
+    done = command("fit", folder, *options, "--out", out)
     assert done.returncode == 0, done.stderr
     assert str(out / "report.html") in done.stdout
     assert "classifies" in Page(out / "report.html").text
     quiet = tmp_path / "quiet"
-    command("fit", folder, "--backbone", "vgg16-quarter", "--epochs", 1, "--out", quiet, "--no-report")
+    command("fit", folder, *options, "--out", quiet, "--no-report")
     assert not (quiet / "report.html").exists()

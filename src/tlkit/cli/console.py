@@ -90,12 +90,14 @@ def json_line(values: Mapping[str, object]) -> None:
 
 
 def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Prints a table; a column whose name ends with ``>`` is aligned to the right."""
+    """Prints a title, and a table below it; a column whose name ends with ``>`` is aligned to the right."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, title_style="bold")
+    if title is not None:  # rich's own titles are as narrow as their tables
+        say(title, style="bold", hanging=0)
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         name = column.removesuffix(">")
         grid.add_column(name, justify="right" if column.endswith(">") else "left", overflow="fold")

@@ -16,6 +16,7 @@ from tlkit.errors import RunFolderError
 from tlkit.experiment.results import PhaseResult
 from tlkit.experiment.run_folder import RunFolder
 from tlkit.recipe.recipe import Phase
+from tlkit.recipe.schema import Monitor
 from tlkit.runtime.distributed import process_state
 from tlkit.training.checkpoint import resumed_epochs
 from tlkit.training.history import EpochMetrics
@@ -44,9 +45,9 @@ class ConsoleObserver(tlkit.Observer):
         """Prints the epoch's metrics."""
         console.say(
             f"{phase.name} {epoch}/{phase.training.epochs}: loss {metrics.train_loss:.4f}, "
-            f"{_describe_validation(metrics)}"
-            f"balanced accuracy {metrics.val_balanced_accuracy:.3f}, {metrics.seconds:.1f} s",
+            f"{_describe_validation(metrics, phase.training.monitor)}{metrics.seconds:.1f} s",
             stderr=True,
+            hanging=2,
         )
 
     @tlkit.hookimpl
@@ -112,7 +113,12 @@ def _done_before(run: tlkit.Run) -> list[str]:
     return done
 
 
-def _describe_validation(metrics: EpochMetrics) -> str:
-    """Describes an epoch's scores on the validation images, if there are any."""
+def _describe_validation(metrics: EpochMetrics, monitor: Monitor) -> str:
+    """Describes an epoch's scores on the validation images, if there are any: what epochs are compared by."""
     scores = metrics.scores
-    return "" if scores is None else f"validation loss {scores.loss:.4f}, accuracy {scores.accuracy:.3f}, "
+    if scores is None:
+        return ""
+    accuracy = f"accuracy {scores.accuracy:.3f}"
+    if monitor == "balanced_accuracy":
+        accuracy = f"balanced accuracy {scores.balanced_accuracy:.3f}"
+    return f"validation loss {scores.loss:.4f}, {accuracy}, "

@@ -32,9 +32,10 @@ def print_results(results: Results) -> None:
     inequality = last.measured.describe_inequality(results.classes)
     _print_phases(results.phases, balanced=bool(inequality))
     for result in results.phases:
-        if result.epochs and result.monitor != "accuracy":
-            measure = result.monitor.replace("_", " ")
-            say(f"{result.name}: epoch {result.best_epoch} has the best {measure} on the validation images")
+        if result.epochs and result.best_value is not None and result.monitor != "accuracy":
+            kept = f"epoch {result.best_epoch}" if result.best_epoch else "the weights that it started from"
+            score = f"{result.monitor.replace('_', ' ')} {result.best_value:.3f}"
+            say(f"{result.name} kept {kept}: {score} on the validation images", hanging=2)
         if result.fitted:
             say(f"{result.name} chose: {result.fitted}", hanging=2)
         if result.decision:

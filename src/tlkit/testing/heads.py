@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tlkit.errors import TlkitError
 from tlkit.parts.backbone import Backbone
+from tlkit.parts.head import SelfFittingHead
 from tlkit.testing.runner import (
     CLASSES,
     EXACT_TOLERANCE,
@@ -21,6 +22,9 @@ from tlkit.testing.runner import (
 )
 from tlkit.testing.toy_backbones import FORMS, FeatureForm, toy_backbone
 from tlkit.utils.formatting import shortlist
+
+#: Images per class that a head is fitted to.
+PER_CLASS = 20
 
 
 @dataclass
@@ -133,27 +137,60 @@ def gradients_reach_every_parameter(subject: Subject) -> None:
 
 def its_state_can_be_loaded(subject: Subject) -> None:
     """A new head that loads the first one's state computes the same logits, as model folders require."""
-    for form, (backbone, head) in subject.heads.items():
-        head.eval()
-        torch.manual_seed(1)  # random values that are not part of the state will differ
-        new = subject.part.build(backbone, CLASSES).eval()
-        features = subject.features(form, 2)
-        try:
-            new.load_state_dict(head.state_dict())
-        except RuntimeError as error:
+    for form, (_, head) in subject.heads.items():
+        _check_state(subject, form, head)
+
+
+def fits_itself(subject: Subject) -> str:
+    """A head that fits itself predicts separable training images, and forgets those of an earlier fit."""
+    remarks = set()
+    for form, head in _self_fitting(subject).items():
+        labels = torch.arange(len(CLASSES)).repeat(PER_CLASS)
+        features = _separable(subject, form, labels)
+        remarks.add(_fit(head, features, labels))
+        logits = _logits(head, features)
+        correct = int((logits.argmax(1) == labels).sum())
+        if correct < len(labels) or not logits.isfinite().all():
             raise CheckFailed(
-                expected="the same parameters in a second head with the same options",
-                got=" ".join(str(error).split()),
-                fix="let the head's layers depend on the options, the backbone and the classes only",
-            ) from error
-        with torch.no_grad():
-            difference = relative_difference(new(features), head(features))
+                expected=f"the labels of the {len(labels)} images, well separated, that it is fitted to",
+                got=f"{correct} of them, with {form} features",
+                fix="let fit_features set the parameters and buffers that forward uses",
+            )
+        again = _self_fitting(subject)[form]
+        _fit(again, features.flip(0), labels)  # each fold is fitted by the head of the fold before
+        torch.manual_seed(1)
+        _fit(again, features, labels)
+        difference = relative_difference(_logits(again, features), logits)
         if difference > EXACT_TOLERANCE:
             raise CheckFailed(
-                expected="the same logits from a second head with the same state",
+                expected="the same logits from a head that is fitted to the same features again",
                 got=f"a difference of {difference:.1e} of the largest logit, with {form} features",
-                fix="make everything random or trained a parameter or buffer, so that it is saved",
+                fix="let fit_features draw from a generator of its own, and start anew in every call",
             )
+    return ", ".join(sorted(filter(None, remarks)))
+
+
+def fits_rare_classes(subject: Subject) -> None:
+    """A head that fits itself has finite logits where a class has one training image."""
+    for form, head in _self_fitting(subject).items():
+        labels = torch.tensor([0, 1] * PER_CLASS + [2])
+        features = _separable(subject, form, labels)
+        _fit(head, features, labels)
+        logits = _logits(head, features)
+        if not logits.isfinite().all():
+            raise CheckFailed(
+                expected="finite logits after a fit in which a class has one image",
+                got=f"{int((~logits.isfinite()).sum())} that are infinite or NaN, with {form} features",
+                fix="divide by no number that one image makes zero, such as a class's variance",
+            )
+
+
+def its_fitted_state_can_be_loaded(subject: Subject) -> None:
+    """A new head that loads the state of one that fitted itself computes the same logits."""
+    for form, head in _self_fitting(subject).items():
+        labels = torch.arange(len(CLASSES)).repeat(PER_CLASS)
+        _fit(head, _separable(subject, form, labels), labels)
+        _check_state(subject, form, head)
 
 
 def works_under_autocast(subject: Subject) -> None:
@@ -169,10 +206,74 @@ def works_under_autocast(subject: Subject) -> None:
             )
 
 
+def _check_state(subject: Subject, form: FeatureForm, head: nn.Module) -> None:
+    """Loads a head's state into a new one, and compares their logits."""
+    head.eval()
+    torch.manual_seed(1)  # random values that are not part of the state will differ
+    new = subject.part.build(subject.heads[form][0], CLASSES).eval()
+    features = subject.features(form, 2)
+    try:
+        new.load_state_dict(head.state_dict())
+    except RuntimeError as error:
+        raise CheckFailed(
+            expected="the same parameters and buffers in a second head with the same options",
+            got=" ".join(str(error).split()),
+            fix="let the head's layers depend on the options, the backbone and the classes only; let buffers "
+            "that depend on the training images take over the loaded size in _load_from_state_dict",
+        ) from error
+    difference = relative_difference(_logits(new, features), _logits(head, features))
+    if difference > EXACT_TOLERANCE:
+        raise CheckFailed(
+            expected="the same logits from a second head with the same state",
+            got=f"a difference of {difference:.1e} of the largest logit, with {form} features",
+            fix="make everything random or trained a parameter or buffer, so that it is saved",
+        )
+
+
+def _self_fitting(subject: Subject) -> dict[FeatureForm, nn.Module]:
+    """Returns copies of the heads, which can fit themselves."""
+    heads: dict[FeatureForm, nn.Module] = {
+        form: copy.deepcopy(head).eval()
+        for form, (_, head) in subject.heads.items()
+        if isinstance(head, SelfFittingHead)
+    }
+    if not heads:
+        raise NotApplicable("it does not fit itself: it has no method fit_features")
+    return heads
+
+
+def _fit(head: nn.Module, features: Tensor, labels: Tensor) -> str | None:
+    """Lets a head fit itself, and returns what it chose."""
+    assert isinstance(head, SelfFittingHead)
+    chosen: object = head.fit_features(features, labels, torch.ones(len(labels)))
+    if not isinstance(chosen, str | None):
+        raise CheckFailed(
+            expected="a str or None from fit_features: what it chose, for the results",
+            got=type(chosen).__name__,
+            fix="set parameters and buffers in fit_features, and return a text or nothing",
+        )
+    return chosen
+
+
+def _logits(head: nn.Module, features: Tensor) -> Tensor:
+    with torch.no_grad():
+        logits: Tensor = head(features)
+    return logits
+
+
+def _separable(subject: Subject, form: FeatureForm, labels: Tensor) -> Tensor:
+    """Returns features of images whose classes are well separated."""
+    centres = subject.features(form, len(CLASSES) + 1)[1:]
+    return centres[labels] + 0.1 * subject.features(form, len(labels))
+
+
 CHECKS = (
     logits_have_one_column_per_class,
     images_are_independent,
     gradients_reach_every_parameter,
     its_state_can_be_loaded,
+    fits_itself,
+    fits_rare_classes,
+    its_fitted_state_can_be_loaded,
     works_under_autocast,
 )
