@@ -18,9 +18,10 @@ from tlkit.recipe.recipe import Phase, Recipe
 from tlkit.recipe.schema import DataSpec, PartSpec
 from tlkit.utils.formatting import plural
 
-#: Measured in benchmarks/RESULTS.md. Fine-tuning is tried where this share of the images is not predicted correctly, and at least so many.
+#: Fine-tuning is tried where this share of the images is not predicted correctly, and at least so many.
 ENOUGH_ERRORS, FEW_ERRORS = 0.05, 10
-#: The whole network is fine-tuned where there are this many images, and the last block where there are less.
+#: The whole network is fine-tuned where there are this many images, and the last block where there are fewer:
+#: see "Fine-tuning" in benchmarks/RESULTS.md.
 ENOUGH_IMAGES = 300
 
 
