@@ -14,7 +14,7 @@ from tlkit_catsdogs.drawn.world import draw
 import tlkit
 from tlkit.errors import RecipeError
 from tlkit.fitting.fit import why_not_worth_trying
-from tlkit.fitting.recipe import FolderCounts, choose_recipe
+from tlkit.fitting.recipe import FitOptions, FolderCounts, choose_recipe
 
 
 def draw_animals(folder: Path, counts: list[int]) -> Path:
@@ -31,7 +31,9 @@ def division(
     counts: dict[str, int], *, has_test: bool = False, has_val: bool = False, **options: Any
 ) -> dict[str, Any]:
     """Returns how `fit` would divide such a folder."""
-    recipe = choose_recipe(Path("photos"), FolderCounts(counts, has_test, has_val), backbone="x", **options)
+    chosen = FitOptions(Path("photos"), **options)
+    chosen.check()
+    recipe = choose_recipe(chosen, FolderCounts(counts, has_test, has_val), "x")
     assert not recipe.flaws and recipe.data is not None
     return recipe.data.model_dump(include={"folds", "repeats", "fractions"}, exclude_unset=True)
 
@@ -63,7 +65,7 @@ def test_divisions_that_cannot_be(counts: dict[str, int], options: dict[str, Any
 
 def test_unequal_classes_are_chosen_for_by_balanced_accuracy() -> None:
     for counts, monitor in (({"a": 30, "b": 10}, "accuracy"), ({"a": 31, "b": 10}, "balanced_accuracy")):
-        recipe = choose_recipe(Path("photos"), FolderCounts(counts, False, False), backbone="x")
+        recipe = choose_recipe(FitOptions(Path("photos")), FolderCounts(counts, False, False), "x")
         assert {phase.training.monitor for phase in recipe.phases} == {monitor}
 
 

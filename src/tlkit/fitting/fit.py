@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tlkit.data.folds import TooManyFoldsError
@@ -11,10 +13,10 @@ from tlkit.experiment.planning import make_source
 from tlkit.experiment.results import Results
 from tlkit.experiment.runner import run
 from tlkit.fitting.backbones import AUTO, choose_backbone, choose_by_probe
-from tlkit.fitting.recipe import FolderCounts, Quality, choose_recipe
+from tlkit.fitting.recipe import FitOptions, FolderCounts, Quality, choose_recipe
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
-from tlkit.recipe.recipe import Phase, Recipe
+from tlkit.recipe.recipe import Phase
 from tlkit.recipe.schema import DataSpec, PartSpec
 from tlkit.utils.formatting import plural
 
@@ -72,41 +74,22 @@ def fit(
     Raises:
         TlkitError: something in the images or the machine must be corrected first.
     """
-    if epochs is not None and epochs < 1:
-        raise RecipeError([f"epochs: must be at least 1, and is {epochs}"], recipe="fit")
-    if test is not None and not 0 < test < 0.9:
-        raise RecipeError([f"test: must be a fraction above 0 and below 0.9, and is {test}"], recipe="fit")
+    options = FitOptions(Path(folder), weights, quality, folds, test, epochs, seed)
+    options.check()
     if backbone == AUTO and weights is not None:
         raise RecipeError(["weights belong to a backbone: name it instead of auto"], recipe="fit")
     registry, observer = registry or load_registry(), observer or Observer()
     data = DataSpec(source=PartSpec(name="folder"), root=Path(folder).absolute())
     counts = FolderCounts.of(make_source(data, registry))
 
-    def recipe_with(name: str, quality: Quality, folds: int | None) -> Recipe:
-        return choose_recipe(
-            Path(folder),
-            counts,
-            backbone=name,
-            weights=weights,
-            quality=quality,
-            folds=folds,
-            test=test,
-            epochs=epochs,
-            seed=seed,
-        )
-
-    def run_with(folds: int | None) -> Run:
+    def run_with(options: FitOptions) -> Run:
         if backbone == AUTO:
-            chosen = choose_by_probe(
-                lambda name: recipe_with(name, "fast", folds),
-                device=device,
-                registry=registry,
-                observer=observer,
-            )
+            probe = partial(choose_recipe, replace(options, quality="fast"), counts)
+            chosen = choose_by_probe(probe, device=device, registry=registry, observer=observer)
         else:
             chosen = choose_backbone(backbone, weights, registry=registry, observer=observer)
         return run(
-            recipe_with(chosen, quality, folds),
+            choose_recipe(options, counts, chosen),
             out=out,
             device=device,
             observer=observer,
@@ -116,13 +99,13 @@ def fit(
         )
 
     try:
-        return run_with(folds)
+        return run_with(options)
     except TooManyFoldsError as error:
         # files with equal bytes, and files that cannot be used, are known after reading
         if folds is not None or error.most < 2:
             raise
         observer.note(f"{error.most} folds are drawn, since no class has more images that differ")
-        return run_with(error.most)
+        return run_with(replace(options, folds=error.most))
 
 
 def why_not_worth_trying(phase: Phase, results: Results) -> str | None:

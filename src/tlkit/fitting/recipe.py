@@ -72,40 +72,55 @@ class FolderCounts:
         return max(self.per_class.values()) > UNEQUAL * min(self.per_class.values())
 
 
-def choose_recipe(
-    folder: Path,
-    counts: FolderCounts,
-    *,
-    backbone: str,
-    weights: str | None = None,
-    quality: Quality = "best",
-    folds: int | None = None,
-    test: float | None = None,
-    epochs: int | None = None,
-    seed: int = 1,
-) -> Recipe:
+@dataclass(frozen=True)
+class FitOptions:
+    """What a user asks of `fit`; see `tlkit.fit`."""
+
+    folder: Path
+    weights: str | None = None
+    quality: Quality = "best"
+    folds: int | None = None
+    test: float | None = None
+    epochs: int | None = None
+    seed: int = 1
+
+    def check(self) -> None:
+        """Raises RecipeError unless the options can be, and suit one another."""
+        problems = []
+        if self.epochs is not None and self.epochs < 1:
+            problems.append(f"epochs: must be at least 1, and is {self.epochs}")
+        if self.test is not None and not 0 < self.test < 0.9:
+            problems.append(f"test: must be a fraction above 0 and below 0.9, and is {self.test}")
+        if self.folds is not None and self.test is not None:
+            problems.append("folds and test exclude each other: name one of them")
+        if problems:
+            raise RecipeError(problems, recipe="fit")
+
+
+def choose_recipe(options: FitOptions, counts: FolderCounts, backbone: str) -> Recipe:
     """Returns the recipe that `fit` runs.
 
     Raises:
-        RecipeError: the options do not suit one another, or the images.
+        RecipeError: the options do not suit the images.
     """
+    folder, weights, epochs = options.folder, options.weights, options.epochs
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", folder.absolute().name).strip("-_") or "fit"
     network: dict[str, Any] = {"name": _absolute(backbone)}
     if weights is not None:
         network["weights"] = weights if weights in ("pretrained", "none") else str(Path(weights).absolute())
     phases: list[dict[str, Any]] = [{"name": "probe"}]
-    if quality == "best":
+    if options.quality == "best":
         phases += [_last_block(epochs or EPOCHS_LAST), _whole_network(epochs or EPOCHS_ALL)]
     return make_recipe(
         {
             "name": name,
-            "seed": seed,
+            "seed": options.seed,
             "data": {
                 "source": "folder",
                 "root": str(folder.absolute()),
                 # the user cannot edit this recipe before it runs: unreadable images are skipped, and listed
                 "on_unreadable": "skip",
-                **_division(counts, folds, test),
+                **_division(counts, options.folds, options.test),
             },
             "backbone": network,
             "head": "probe",
@@ -120,8 +135,6 @@ def choose_recipe(
 
 def _division(counts: FolderCounts, folds: int | None, test: float | None) -> dict[str, Any]:
     """Returns how the images are divided: into folds, or into splits."""
-    if folds is not None and test is not None:
-        raise RecipeError(["folds and test exclude each other: name one of them"], recipe="fit")
     if test is not None and counts.has_test:
         raise RecipeError(["test: the folder has test images of its own"], recipe="fit")
     if counts.has_val and folds is None:
