@@ -78,7 +78,7 @@ def animals(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def ended(animals: Path, tmp_path_factory: pytest.TempPathFactory) -> tlkit.Run:
     """What `fit` makes of them."""
-    return tlkit.fit(animals, backbone="vgg16-quarter", out=tmp_path_factory.mktemp("fit") / "run")
+    return tlkit.fit(animals, backbone="vgg16-quarter", folds=3, out=tmp_path_factory.mktemp("fit") / "run")
 
 
 def test_a_few_images_of_many_unequal_classes(ended: tlkit.Run, animals: Path) -> None:
