@@ -52,7 +52,10 @@ class ConsoleObserver(tlkit.Observer):
 
     @tlkit.hookimpl
     def tlkit_phase_ended(self, result: PhaseResult) -> None:
-        """Prints the phase's accuracy."""
+        """Prints the phase's accuracy, or why its weights were not taken."""
+        if result.decision is not None and not result.decision.taken:
+            console.say(f"{result.name}: {result.decision.describe()}", hanging=2)
+            return
         accuracy = accuracy_with_interval(result.measured)
         console.say(f"{result.name}: {accuracy} on {result.describe_measurement()}")
 

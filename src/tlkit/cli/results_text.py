@@ -30,7 +30,9 @@ def print_results(results: Results) -> None:
     """Prints a run's results: a table of its phases, 80 columns wide, and below it what they mean."""
     last = results.phases[-1]
     inequality = last.measured.describe_inequality(results.classes)
-    _print_phases(results.phases, balanced=bool(inequality))
+    # one that was not taken has the weights, and the scores, of the one before
+    taken = [result for result in results.phases if result.decision is None or result.decision.taken]
+    _print_phases(taken, balanced=bool(inequality))
     for result in results.phases:
         if result.epochs and result.best_value is not None and result.monitor != "accuracy":
             kept = f"epoch {result.best_epoch}" if result.best_epoch else "the weights that it started from"
