@@ -122,7 +122,7 @@ def test_of_unequal_classes_the_text_says_what_to_look_at(monkeypatch: pytest.Mo
     lines = printed(make_results(["bottleneck"], UNEQUAL), monkeypatch)
     assert lines[-4:] == [
         "Baselines: 0.250 by chance, 0.667 by always predicting paper.",
-        "The classes are unequal: 18 test images of paper, 1 of trash.",
+        "The classes are unequal: 18 images of paper, 1 of trash.",
         "Look at balanced accuracy, which counts them equally: 0.250 (macro F1 0.200).",
         "The goal of 0.80 is missed: 0.667 after bottleneck.",
     ]

@@ -131,8 +131,8 @@ def test_baselines_are_those_of_predicting_without_looking() -> None:
     ("counts", "text"),
     [
         ((9, 3, 0), ""),
-        ((10, 3, 0), "The classes are unequal: 10 test images of cat, 3 of dog."),
-        ((1, 2, 1200), "The classes are unequal: 1,200 test images of owl, 1 of cat."),
+        ((10, 3, 0), "The classes are unequal: 10 images of cat, 3 of dog."),
+        ((1, 2, 1200), "The classes are unequal: 1,200 images of owl, 1 of cat."),
     ],
 )
 def test_classes_are_unequal_if_one_is_over_three_times_another(counts: tuple[int, ...], text: str) -> None:

@@ -94,7 +94,7 @@ class TestScores(Scores):
         if max(counts.values(), default=0) <= UNEQUAL_RATIO * min(counts.values(), default=0):
             return ""
         largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
-        images = f"{plural(counts[largest], 'test image')} of {largest}, {counts[smallest]:,} of {smallest}"
+        images = f"{plural(counts[largest], 'image')} of {largest}, {counts[smallest]:,} of {smallest}"
         return f"The classes are unequal: {images}."
 
 
