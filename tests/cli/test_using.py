@@ -38,7 +38,7 @@ def test_fit_shows_its_choices_and_leaves_a_recipe_that_runs(by_class: Path, tmp
     assert done.returncode == 0, done.stderr
     assert "80 images out of fold (2 folds, drawn 10 times)" in done.stdout
     recipe = tlkit.read_recipe(tmp_path / "run", {"training.epochs": 1})
-    assert [phase.name for phase in recipe.phases] == ["probe", "fine-tune", "fine-tune-all"]
+    assert [phase.name for phase in recipe.phases] == ["probe", "fine-tune"]
     assert recipe_problems(recipe, tlkit.load_registry()) == []
     again = command("run", tmp_path / "run", "--plan")
     assert again.returncode == 0

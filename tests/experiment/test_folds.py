@@ -271,3 +271,15 @@ def test_a_phase_without_the_folds_it_starts_from(dozen: Path, tmp_path: Path) -
 def test_mistakes(keys: dict[str, Any], message: str, dozen: Path, tmp_path: Path) -> None:
     with pytest.raises((RecipeError, tlkit.DataError), match=message):
         tlkit.run(write(tmp_path, dozen), overrides=keys, out=tmp_path / "run")
+
+
+def test_without_folds_a_kernel_probe_is_kept_where_no_epoch_is_better(dozen: Path, tmp_path: Path) -> None:
+    """Gradient steps begin with the linear form; the weights that are kept are those of the probe."""
+    text = (RECIPE + FINE_TUNE).replace("folds = 4\nrepeats = 3\n", "")
+    ruinous = {"phase.fine-tune.optimizer.lr": 3.0}
+    run = tlkit.run(write(tmp_path, dozen, text, "best"), overrides=ruinous, out=tmp_path / "run")
+    probe, fine_tune = run.results.phases
+    assert (fine_tune.epochs, fine_tune.best_epoch) == (2, 0)
+    assert (fine_tune.val, fine_tune.test) == (probe.val, probe.test)
+    models = [run.folder / "phases" / name / "model" / "model.safetensors" for name in ("probe", "fine-tune")]
+    assert models[0].read_bytes() == models[1].read_bytes()

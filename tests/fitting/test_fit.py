@@ -96,27 +96,34 @@ def test_a_few_images_of_many_unequal_classes(ended: tlkit.Run, animals: Path) -
 
 def test_what_is_not_tried_has_its_reason(ended: tlkit.Run) -> None:
     decisions = {result.name: result.decision for result in ended.results.phases}
-    whole = decisions["fine-tune-all"]
-    assert decisions["probe"] is None and whole is not None and not whole.taken
-    assert whole.describe() == "not taken: 34 images are too few for the whole network, which takes 300"
+    fine_tune = decisions["fine-tune"]
+    assert decisions["probe"] is None and fine_tune is not None and not fine_tune.taken
+    reason = "34 images are too few to train the whole network, which takes 300"
+    assert fine_tune.describe() == f"not taken: {reason}"
 
 
 def test_fine_tuning_is_tried_where_there_are_errors(ended: tlkit.Run) -> None:
-    phases = {phase.name: phase for phase in ended.recipe.phases}
+    phase = ended.recipe.phase("fine-tune")
     probe = ended.results.phases[0]
     assert probe.out_of_fold is not None
 
-    def after(n: int, correct: int) -> list[str | None]:
+    def after(n: int, correct: int) -> str | None:
         scores = probe.out_of_fold.model_copy(update={"n": n, "correct": correct})  # type: ignore[union-attr]
         data = ended.results.data.model_copy(update={"train": n})
-        phase = probe.model_copy(update={"out_of_fold": scores})
-        results = ended.results.model_copy(update={"phases": (phase,), "data": data})
-        return [why_not_worth_trying(phases[name], results) for name in ("fine-tune", "fine-tune-all")]
+        result = probe.model_copy(update={"out_of_fold": scores})
+        results = ended.results.model_copy(update={"phases": (result,), "data": data})
+        return why_not_worth_trying(phase, results)
 
-    assert after(600, 500) == ["600 images are enough for the whole network, which gains more", None]
-    assert after(600, 590) == ["10 errors on 600 images leave too little to gain"] * 2
-    assert after(120, 111) == ["9 errors on 120 images leave too little to gain", after(120, 111)[1]]
-    assert after(120, 100)[0] is None and "too few for the whole network" in str(after(120, 100)[1])
+    assert after(600, 500) is None
+    assert after(600, 590) == "10 errors on 600 images leave too little to gain"
+    assert after(120, 60) == "120 images are too few to train the whole network, which takes 300"
+
+
+def test_without_folds_validation_decides() -> None:
+    for options, keep in (({}, "last"), ({"test": 0.2}, "best")):
+        chosen = FitOptions(Path("photos"), **options)  # type: ignore[arg-type]
+        recipe = choose_recipe(chosen, FolderCounts({"a": 400, "b": 400}, False, False), "x")
+        assert recipe.phase("fine-tune").training.keep == keep
 
 
 def test_existing_splits_are_used(tmp_path: Path) -> None:
@@ -157,7 +164,7 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     assert "of new images like these will be labelled correctly; the 95% interval is" in said
     assert "Measured by cross-validation: 12 images out of fold (3 folds, drawn 10 times)" in said
     assert "The classifier is that of probe, trained on 12 images." in said
-    assert "fine-tune-all was not taken: 12 images are too few for the whole network" in said
+    assert "fine-tune was not taken: 12 images are too few to train the whole network" in said
     for arguments, message in (
         (["--time-limit", "soon"], "'soon' is no duration, such as 90s, 10m or 1.5h"),
         (["--test", "1.5"], "test: must be a fraction above 0 and below 0.9, and is 1.5"),

@@ -59,7 +59,7 @@ def fit(
     time_limit: Annotated[
         str | None, typer.Option(metavar="DURATION", help="Try nothing more after that, such as 10m.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of each fine-tuning.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of fine-tuning; 10 unless given.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of folds, image order and augmentation.")] = 1,
     out: OutOption = None,
     device: DeviceOption = None,

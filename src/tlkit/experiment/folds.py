@@ -37,7 +37,7 @@ from tlkit.experiment.phase_feeds import (
     labels_of,
     predict_logits,
 )
-from tlkit.experiment.phase_training import begin_from, fit_head, train_network
+from tlkit.experiment.phase_training import fit_head, prepare_training, train_network
 from tlkit.experiment.prepared_phase import PreparedPhase
 from tlkit.experiment.results import Decision
 from tlkit.runtime.devices import one_thread
@@ -279,6 +279,6 @@ def _load_start(prepared: PreparedPhase, context: PhaseContext, start: str, fold
         prepared.network.classifier.load_state_dict(started, strict=False)
     except RuntimeError as error:
         raise RunFolderError(f"{fold_file(context, start, fold)} is not of this network: {error}") from error
-    begin_from(prepared)
+    prepare_training(prepared)
     context.frozen_pass.run([prepared])
     return started

@@ -24,7 +24,7 @@ from tlkit.experiment.phase_feeds import (
     labels_of,
     predict_logits,
 )
-from tlkit.experiment.phase_training import fit_head, load_start, train_phase
+from tlkit.experiment.phase_training import fit_head, load_start, prepare_training, train_phase
 from tlkit.experiment.prepared_phase import PreparedPhase
 from tlkit.experiment.results import Decision, OutOfFoldScores, PhaseResult, PhaseSeconds
 from tlkit.experiment.run_folder import SplitProbabilities
@@ -198,9 +198,9 @@ def _train(prepared: PreparedPhase, context: PhaseContext) -> _Trained:
         load_start(prepared, context.folder)
         copy_folds(context, phase.start_from, phase.name)
         return _Trained(history, True, None, decision)
-    changed = False
     if phase.start_from is not None:
-        changed = load_start(prepared, context.folder)
+        load_start(prepared, context.folder)
+        prepare_training(prepared)
         context.frozen_pass.run([prepared])
     fitted = None
     if prepared.fits_head:
@@ -210,7 +210,11 @@ def _train(prepared: PreparedPhase, context: PhaseContext) -> _Trained:
         prepared.network.refresh()
     elif prepared.trains:
         history = train_phase(prepared, context, last_epoch=out_of_fold.epochs if out_of_fold else None)
-    kept = phase.start_from is not None and not prepared.fits_head and not history.best_epoch and not changed
+    kept = phase.start_from is not None and not prepared.fits_head and not history.best_epoch
+    if kept:
+        load_start(
+            prepared, context.folder
+        )  # a head that has fitted itself may have another form than trained
     return _Trained(history, kept, out_of_fold, decision, fitted)
 
 

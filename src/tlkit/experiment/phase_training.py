@@ -25,25 +25,20 @@ from tlkit.training.history import EpochMetrics, History
 from tlkit.training.loop import TrainingInputs, class_weights, train
 
 
-def load_start(prepared: PreparedPhase, folder: RunFolder) -> bool:
-    """Loads the weights of the phase that this one starts from; see `begin_from`."""
+def load_start(prepared: PreparedPhase, folder: RunFolder) -> None:
+    """Loads the weights of the phase that this one starts from."""
     assert prepared.phase.start_from is not None
     model = folder.model(prepared.phase.start_from)
     load_state(prepared.network.classifier, read_state(model), model)
-    return begin_from(prepared)
-
-
-def begin_from(prepared: PreparedPhase) -> bool:
-    """Prepares a network, into which weights were loaded, for training.
-
-    Returns:
-        Whether it is not quite the network that the weights are of: gradient steps train the linear form of a
-        head that has fitted itself in another one.
-    """
-    head = prepared.network.classifier.head
-    changed = prepared.trains and isinstance(head, HasLinearForm) and head.use_linear_form()
     prepared.network.refresh()
-    return changed
+
+
+def prepare_training(prepared: PreparedPhase) -> None:
+    """Prepares a network, into which weights were loaded, for gradient steps, which train a linear head."""
+    head = prepared.network.classifier.head
+    if prepared.trains and isinstance(head, HasLinearForm):
+        head.use_linear_form()
+    prepared.network.refresh()
 
 
 def train_phase(prepared: PreparedPhase, context: PhaseContext, *, last_epoch: int | None = None) -> History:

@@ -20,11 +20,9 @@ from tlkit.recipe.recipe import Phase
 from tlkit.recipe.schema import DataSpec, PartSpec
 from tlkit.utils.formatting import plural
 
-#: Fine-tuning is tried where this share of the images is not predicted correctly, and at least so many.
-ENOUGH_ERRORS, FEW_ERRORS = 0.05, 10
-#: The whole network is fine-tuned where there are this many images, and the last block where there are fewer:
-#: see "Fine-tuning" in benchmarks/RESULTS.md.
-ENOUGH_IMAGES = 300
+#: Fine-tuning is tried where there are this many images, and this share of them is not predicted correctly.
+#: With fewer, or of the last block alone, it gained nothing: see "Fine-tuning" in benchmarks/RESULTS.md.
+ENOUGH_IMAGES, ENOUGH_ERRORS = 300, 0.05
 
 
 def fit(
@@ -45,10 +43,10 @@ def fit(
 ) -> Run:
     """Trains a classifier on a folder of class folders.
 
-    A probe is fitted to cached features. Where enough of its predictions are wrong, the last block is
-    fine-tuned from there, or the whole network if there are images enough; that is taken only if out-of-fold
-    predictions say that it is better. The final model is trained on all images. Images that cannot be used
-    are left out and listed in the results, under ``data.rejected``.
+    A probe is fitted to cached features. Where there are images enough, and enough of the predictions are
+    wrong, the whole network is fine-tuned from there; that is taken only if out-of-fold predictions say that
+    it is better. The final model is trained on all images. Images that cannot be used are left out and listed
+    in the results, under ``data.rejected``.
 
     Args:
         folder: a folder per class, with or without train, val and test above them.
@@ -60,8 +58,7 @@ def fit(
             to 5,000 images, and a held-out part for more.
         test: fraction of the images to hold out for testing, instead of a cross-validation.
         time_limit: seconds after which nothing more is tried.
-        epochs: number of epochs of each fine-tuning; 8 for the last block and 10 for the network unless
-            given.
+        epochs: number of epochs of fine-tuning; 10 unless given.
         seed: of folds, order, augmentation and new weights.
         out: the run folder; ``runs/<name>/<number>`` unless given.
         device: such as "cpu" or "cuda:1"; the best one unless given.
@@ -109,16 +106,15 @@ def fit(
 
 
 def why_not_worth_trying(phase: Phase, results: Results) -> str | None:
-    """Returns why a fine-tuning is not worth its time after the results so far, or None."""
-    scores = results.phases[-1].out_of_fold
+    """Returns why fine-tuning is not worth its time after the results so far, or None."""
+    scores, images = results.phases[-1].out_of_fold, results.data.train
     if scores is None:
         return None
-    errors, images = scores.n - scores.correct, results.data.train
-    whole = phase.freeze.name == "nothing"
-    if whole and images < ENOUGH_IMAGES:
-        return f"{plural(images, 'image')} are too few for the whole network, which takes {ENOUGH_IMAGES}"
-    if errors < max(FEW_ERRORS, ENOUGH_ERRORS * scores.n):
+    errors = scores.n - scores.correct
+    if images < ENOUGH_IMAGES:
+        return (
+            f"{plural(images, 'image')} are too few to train the whole network, which takes {ENOUGH_IMAGES}"
+        )
+    if errors < ENOUGH_ERRORS * scores.n:
         return f"{plural(errors, 'error')} on {scores.n:,} images leave too little to gain"
-    if not whole and images >= ENOUGH_IMAGES:
-        return f"{plural(images, 'image')} are enough for the whole network, which gains more"
     return None

@@ -25,8 +25,8 @@ FOLDS_ENOUGH_FOR = 300
 COST = 6e7
 #: Classes that are this much more frequent than others: balanced accuracy decides.
 UNEQUAL = 3.0
-#: Epochs of fine-tuning the last block, and the whole network.
-EPOCHS_LAST, EPOCHS_ALL = 8, 10
+#: Epochs of fine-tuning.
+EPOCHS = 10
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,11 @@ def choose_recipe(options: FitOptions, counts: FolderCounts, backbone: str) -> R
     network: dict[str, Any] = {"name": _absolute(backbone)}
     if weights is not None:
         network["weights"] = weights if weights in ("pretrained", "none") else str(Path(weights).absolute())
+    division = _division(counts, options.folds, options.test)
     phases: list[dict[str, Any]] = [{"name": "probe"}]
     if options.quality == "best":
-        phases += [_last_block(epochs or EPOCHS_LAST), _whole_network(epochs or EPOCHS_ALL)]
+        # folds compare fine-tuning with the probe; without them, validation images do
+        phases.append(_fine_tuning(epochs or EPOCHS, "last" if "folds" in division else "best"))
     return make_recipe(
         {
             "name": name,
@@ -120,7 +122,7 @@ def choose_recipe(options: FitOptions, counts: FolderCounts, backbone: str) -> R
                 "root": str(folder.absolute()),
                 # the user cannot edit this recipe before it runs: unreadable images are skipped, and listed
                 "on_unreadable": "skip",
-                **_division(counts, options.folds, options.test),
+                **division,
             },
             "backbone": network,
             "head": "probe",
@@ -154,36 +156,17 @@ def _division(counts: FolderCounts, folds: int | None, test: float | None) -> di
     return {"folds": folds, "repeats": max(1, min(REPEATS, int(fits / folds)))}
 
 
-def _last_block(epochs: int) -> dict[str, Any]:
-    """Returns the phase that trains the last block, from cached features."""
+def _fine_tuning(epochs: int, keep: Literal["best", "last"]) -> dict[str, Any]:
+    """Returns the phase that trains the whole network."""
     return {
         "name": "fine-tune",
         "start_from": "probe",
-        "freeze": {"name": "all-but-last-blocks", "blocks": 1},
-        "augmentation": {"name": "standard", "scale": [0.6, 1.0], "views": 4},
-        "optimizer": {"name": "adamw", "lr": 3e-4, "weight_decay": 0.05},
-        **_method(epochs),
-    }
-
-
-def _whole_network(epochs: int) -> dict[str, Any]:
-    """Returns the phase that trains the whole network."""
-    return {
-        "name": "fine-tune-all",
-        "start_from": "fine-tune",
         "freeze": "nothing",
         "statistics": "keep",  # few images would spoil the pretrained ones
         "augmentation": {"name": "standard", "views": "fresh"},
         "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.05, "layer_decay": 0.75},
-        **_method(epochs),
-    }
-
-
-def _method(epochs: int) -> dict[str, Any]:
-    """Returns how both fine-tunings train: nothing is chosen on the way, so no image is held out for it."""
-    return {
         "epochs": epochs,
-        "keep": "last",
+        "keep": keep,
         "label_smoothing": 0.1,
         "ema": 0.99,
         "schedule": {"name": "cosine", "warmup_epochs": min(1, epochs - 1)},
