@@ -6,8 +6,8 @@ from math import sqrt
 
 #: The normal distribution's 97.5% quantile.
 Z = 1.959963984540054
-#: By how much out-of-fold predictions count less than independent ones, with as many repeats as were measured
-#: and with one: see "Intervals" in benchmarks/RESULTS.md.
+#: By how much out-of-fold predictions count less than independent ones: with as many repeats as the first was
+#: fitted for, and with fewer, for which it is larger by judgement. See "Intervals" in benchmarks/RESULTS.md.
 REPEATED, ONCE = 1.2, 1.4
 ENOUGH_REPEATS = 10
 
@@ -23,7 +23,7 @@ def independent_images(n: int, repeats: int) -> float:
     """Returns how many independent predictions `n` out-of-fold predictions are worth.
 
     The models of the folds share images, and each has seen fewer than the final one (Bates, Hastie and
-    Tibshirani, "Cross-validation: what does it estimate and how well does it do it?", 2021). The divisors are
-    those with which Wilson's interval held the final model's accuracy in 95% of simulated draws.
+    Tibshirani, "Cross-validation: what does it estimate and how well does it do it?", 2021). With the divisor
+    for ten repeats, Wilson's interval held the final model's accuracy in about 94% of draws from real data.
     """
     return n / (REPEATED if repeats >= ENOUGH_REPEATS else ONCE)
