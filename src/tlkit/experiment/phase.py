@@ -212,9 +212,8 @@ def _train(prepared: PreparedPhase, context: PhaseContext) -> _Trained:
         history = train_phase(prepared, context, last_epoch=out_of_fold.epochs if out_of_fold else None)
     kept = phase.start_from is not None and not prepared.fits_head and not history.best_epoch
     if kept:
-        load_start(
-            prepared, context.folder
-        )  # a head that has fitted itself may have another form than trained
+        # gradient steps began with the linear form of a head that may have fitted itself in another one
+        load_start(prepared, context.folder)
     return _Trained(history, kept, out_of_fold, decision, fitted)
 
 

@@ -98,9 +98,7 @@ def check_finite(prepared: PreparedPhase, logits: Tensor, what: str) -> None:
         )
 
 
-def features_of(
-    prepared: PreparedPhase, images: Images, frozen_pass: FrozenPass, tick: Tick = lambda _: None
-) -> list[Tensor]:
+def features_of(prepared: PreparedPhase, images: Images, frozen_pass: FrozenPass) -> list[Tensor]:
     """Returns the features that a head sees of these images, ``(N, …)`` per view, on the device.
 
     Nothing of the backbone is trainable, so the frontier is at its output.
@@ -113,9 +111,8 @@ def features_of(
         batches = []
         with torch.no_grad():
             network.eval()
-            for indices, crossing in feed.batches(np.arange(len(images)), BATCH, 0):
+            for _, crossing in feed.batches(np.arange(len(images)), BATCH, 0):
                 batches.append(network.features(*crossing))
-                tick(len(indices))
         views.append(torch.cat(batches).float())
     return views
 

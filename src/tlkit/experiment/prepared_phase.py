@@ -136,17 +136,17 @@ class PreparedPhase:
         network, splits = self.network, dataset.splits
         # the same images in another precision than training's do not count as its features
         same = compute == self.compute or not self.trains
-        wanted: list[tuple[View, tuple[Image, ...], str]] = []
+        needed: list[tuple[View, tuple[Image, ...], str]] = []
         if compute == self.compute:
             if self.trains and self.caches_training:
-                wanted += [(view, splits.train, "train") for view in self.views]
+                needed += [(view, splits.train, "train") for view in self.views]
             if self.trains:
                 validated = (
                     splits.train if dataset.folds and self.phase.training.keep == "best" else splits.val
                 )
-                wanted.append((self.plain, validated, "val"))
+                needed.append((self.plain, validated, "val"))
             if self.fits_head:
-                wanted += [(view, splits.train, "train") for view in self.evaluated_views]
+                needed += [(view, splits.train, "train") for view in self.evaluated_views]
         if compute == self.evaluation:
             small = [
                 (splits.val, "val" if same else "evaluation"),
@@ -155,14 +155,14 @@ class PreparedPhase:
             ]
             if dataset.folds and not self.fits_head:
                 small.append((splits.train, "train" if same else "evaluation"))
-            wanted += [
+            needed += [
                 (view, images, part)
                 for images, part in small
                 for view in self.evaluated_views
                 if self.caches_small(images)
             ]
         return [
-            FeatureRequest(network, view, images, (self.phase.name, part)) for view, images, part in wanted
+            FeatureRequest(network, view, images, (self.phase.name, part)) for view, images, part in needed
         ]
 
     def feature_bytes(self, dataset: Dataset) -> int:

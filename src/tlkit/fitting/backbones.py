@@ -19,8 +19,6 @@ from tlkit.runtime.distributed import broadcast_from_main, process_state
 
 #: Small enough for a laptop; its features, pretrained on ImageNet-12k, suit most photos.
 BACKBONE = "convnext_nano.in12k_ft_in1k"
-
-
 #: The name that lets probes decide, among these.
 AUTO = "auto"
 CANDIDATES = (BACKBONE, "efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")

@@ -20,8 +20,8 @@ from tlkit.recipe.recipe import Phase
 from tlkit.recipe.schema import DataSpec, PartSpec
 from tlkit.utils.formatting import plural
 
-#: Fine-tuning is tried where there are this many images, and this share of them is not predicted correctly.
-#: With fewer, or of the last block alone, it gained nothing: see "Fine-tuning" in benchmarks/RESULTS.md.
+#: Fine-tuning is tried where there are this many images, and this share of them is not predicted correctly:
+#: by judgement. Training the last block alone gained little: see "Fine-tuning" in benchmarks/RESULTS.md.
 ENOUGH_IMAGES, ENOUGH_ERRORS = 300, 0.05
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tlkit.errors import DataError, RecipeError
+from tlkit.evaluation.metrics import UNEQUAL_RATIO
 from tlkit.parts.source import Source
 from tlkit.recipe.recipe import Recipe, make_recipe
 from tlkit.utils.formatting import shortlist
@@ -23,8 +24,6 @@ FOLDS, FEW_FOLDS, REPEATS = 10, 5, 10
 FOLDS_ENOUGH_FOR = 300
 #: What the repeats of a probe's cross-validation may cost, in images squared times classes times fits.
 COST = 6e7
-#: Classes that are this much more frequent than others: balanced accuracy decides.
-UNEQUAL = 3.0
 #: Epochs of fine-tuning.
 EPOCHS = 10
 
@@ -68,8 +67,8 @@ class FolderCounts:
 
     @property
     def are_unequal(self) -> bool:
-        """Whether the largest class has much more images than the smallest."""
-        return max(self.per_class.values()) > UNEQUAL * min(self.per_class.values())
+        """Whether the classes are so unequal that balanced accuracy should decide."""
+        return max(self.per_class.values()) > UNEQUAL_RATIO * min(self.per_class.values())
 
 
 @dataclass(frozen=True)
