@@ -107,11 +107,7 @@ def fit(
 def summarise(results: Results) -> list[str]:
     """Says in words how good the classifier is, how that was measured, and what it was trained on."""
     last, data = results.phases[-1], results.data
-    scores, taken = last.measured, last.name
-    for result in reversed(results.phases):
-        if result.decision is None or result.decision.taken:
-            taken = result.name
-            break
+    scores, taken = last.measured, [result.name for result in results.phases if result.is_taken]
     low, high = scores.ci95
     measured = "on images held out for testing" if last.test else "by cross-validation"
     balanced = ""
@@ -121,10 +117,8 @@ def summarise(results: Results) -> list[str]:
         f"About {100 * scores.accuracy:.1f}% of new images like these will be labelled correctly; the 95% "
         f"interval is {100 * low:.1f}% to {100 * high:.1f}%. Measured {measured}: "
         f"{last.describe_measurement()}, {scores.correct:,} correct.{balanced}",
-        f"The classifier is that of {taken}, trained on {data.train:,} images.",
+        f"The classifier is that of {taken[-1]}, trained on {data.train:,} images.",
     ]
-    if not_taken := [
-        result.name for result in results.phases if result.decision and not result.decision.taken
-    ]:
+    if not_taken := [result.name for result in results.phases if not result.is_taken]:
         sentences.append(f"Not taken: {', '.join(not_taken)}; the reasons are above.")
     return sentences

@@ -53,7 +53,7 @@ class ConsoleObserver(tlkit.Observer):
     @tlkit.hookimpl
     def tlkit_phase_ended(self, result: PhaseResult) -> None:
         """Prints the phase's accuracy, or why its weights were not taken."""
-        if result.decision is not None and not result.decision.taken:
+        if result.decision is not None and not result.is_taken:
             console.say(f"{result.name}: {result.decision.describe()}", hanging=2)
             return
         accuracy = accuracy_with_interval(result.measured)

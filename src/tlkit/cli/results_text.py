@@ -31,7 +31,7 @@ def print_results(results: Results) -> None:
     last = results.phases[-1]
     inequality = last.measured.describe_inequality(results.classes)
     # one that was not taken has the weights, and the scores, of the one before
-    taken = [result for result in results.phases if result.decision is None or result.decision.taken]
+    taken = [result for result in results.phases if result.is_taken]
     _print_phases(taken, balanced=bool(inequality))
     for result in results.phases:
         if result.epochs and result.best_value is not None and result.monitor != "accuracy":

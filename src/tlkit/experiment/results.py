@@ -173,6 +173,11 @@ class PhaseResult(JsonModel):
     versus: tuple[Versus, ...] = ()
 
     @property
+    def is_taken(self) -> bool:
+        """Whether its weights are its own, and not those of the phase that it starts from, by a decision."""
+        return self.decision is None or self.decision.taken
+
+    @property
     def measured(self) -> TestScores:
         """The scores that tell how good the phase is: on test images, or else out of fold."""
         scores = self.test or self.out_of_fold
