@@ -6,6 +6,7 @@
     ├── DataError           images or labels that cannot be used
     ├── WeightsError        weights that cannot be downloaded, read or loaded
     │   └── UnreachableWeightsError    they are not on this machine, and their host cannot be reached
+    ├── AuditFileError      an audit.json or corrections.csv that cannot be read or used
     ├── FetchError          a download that fails, or is not the expected file
     ├── StoreError          the feature store cannot be read or written
     ├── TrainingError       training that is impossible, or whose loss is not finite
@@ -56,6 +57,10 @@ class WeightsError(TlkitError):
 
 class UnreachableWeightsError(WeightsError):
     """Weights that are not on this machine, and whose host cannot be reached."""
+
+
+class AuditFileError(TlkitError):
+    """An audit.json or corrections.csv that cannot be read or used."""
 
 
 class FetchError(TlkitError):

@@ -12,8 +12,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 import tlkit
-from tlkit.builtin.logistic import Rotation, draw_folds, solve
 from tlkit.builtin.probe import Probe
+from tlkit.utils.logistic import Rotation, draw_folds, solve
 
 NAMES = ["probe", "prototype", "knn"]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tlkit.builtin.head_modules import Average
-from tlkit.builtin.logistic import Rotation, draw_folds, solve
+from tlkit.utils.logistic import Rotation, draw_folds, solve
 
 #: Inverse penalties that are tried, of features whose mean length is 1, and of a kernel.
 LINEAR_STRENGTHS = tuple(4.0**power for power in range(-2, 7))

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,6 +116,27 @@ def draw_folds(
     return Folds(assignment, folds, tuple(untested))
 
 
+def split_stratified(
+    labels: NDArray[np.int64], folds: int, seed: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yields, per fold, the positions of the images to train on, and of those that are held out.
+
+    A class with fewer images than folds is in fewer of them.
+    """
+    from sklearn.model_selection import StratifiedKFold
+
+    yield from _without_warning(StratifiedKFold(folds, shuffle=True, random_state=seed), labels)
+
+
+def _without_warning(
+    splitter: Any, labels: NDArray[np.int64], groups: NDArray[np.int64] | None = None
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Splits without scikit-learn's warning of classes with fewer images than folds."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class")
+        return list(splitter.split(labels, labels, groups))
+
+
 def _draw(
     labels: NDArray[np.int64], groups: NDArray[np.int64], folds: int, random_state: int
 ) -> NDArray[np.int64]:
@@ -126,11 +147,8 @@ def _draw(
     kind = StratifiedGroupKFold if grouped else StratifiedKFold
     splitter, together = kind(folds, shuffle=True, random_state=random_state), groups if grouped else None
     drawn = np.empty(len(labels), np.int64)
-    with warnings.catch_warnings():
-        # of classes with fewer images than folds: they are in fewer folds
-        warnings.filterwarnings("ignore", message="The least populated class")
-        for fold, (_, held_out) in enumerate(splitter.split(labels, labels, together)):
-            drawn[held_out] = fold
+    for fold, (_, held_out) in enumerate(_without_warning(splitter, labels, together)):
+        drawn[held_out] = fold
     return drawn
 
 

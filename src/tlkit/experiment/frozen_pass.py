@@ -35,7 +35,10 @@ class FrozenPass:
         seconds: duration, by phase; a pass for several phases is divided by their numbers of image views.
     """
 
-    def __init__(self, dataset: Dataset, store: FeatureStore, folder: RunFolder, observer: Observer) -> None:
+    def __init__(
+        self, dataset: Dataset, store: FeatureStore, observer: Observer, folder: RunFolder | None = None
+    ) -> None:
+        """Takes the images, and what is told of the pass; outside a run there is no folder to log in."""
         self.store = store
         self.reader = ViewReader()
         self.computed: dict[RequestOwner, int] = {}
@@ -63,7 +66,7 @@ class FrozenPass:
         if not broadcast_from_main(bool(plan_extraction(requests, self.store, compute))):
             return
         with ExitStack() as alone:
-            if self._folder.writes:
+            if process_state().is_main_process:
                 keys = {
                     column_key(boundary, request.view, compute)
                     for request in requests
@@ -86,13 +89,14 @@ class FrozenPass:
         with self._observer.progress("frozen pass", total, "images") as tick:
             computed = extract_features(jobs, self.store, compute, self.reader, tick)
         seconds = time.perf_counter() - began
-        views = {"/".join(owner): count for owner, count in computed.items()}
-        self._folder.log(FeaturesComputed(computed=views, seconds=round(seconds, 3)))
+        if self._folder is not None:
+            views = {"/".join(owner): count for owner, count in computed.items()}
+            self._folder.log(FeaturesComputed(computed=views, seconds=round(seconds, 3)))
         for owner, count in computed.items():
             self.computed[owner] = self.computed.get(owner, 0) + count
             share = seconds * count / total
             self.seconds[owner[0]] = self.seconds.get(owner[0], 0.0) + share
-        if self._folder.writes:
+        if process_state().is_main_process:
             self.store.prune(cache_limit())
 
     def feature_use(self, prepared: PreparedPhase) -> FeatureUse:

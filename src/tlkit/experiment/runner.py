@@ -106,7 +106,7 @@ def run(
         started = Run(recipe, folder.path, results, experiment.plan, estimates)
         if not plan_only:
             _begin(experiment, started, folder)
-            dataset, frozen_pass = experiment.dataset, FrozenPass(experiment.dataset, store, folder, observer)
+            dataset, frozen_pass = experiment.dataset, FrozenPass(experiment.dataset, store, observer, folder)
             context = PhaseContext(
                 started, dataset, folder, frozen_pass, events, observer, registry, skip, deadline
             )

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from tlkit.data.folds import TooManyFoldsError
 from tlkit.errors import RecipeError
+from tlkit.experiment.backbones import choose_backbone
 from tlkit.experiment.observer import Observer, Run
 from tlkit.experiment.planning import make_source
 from tlkit.experiment.results import Results
 from tlkit.experiment.runner import run
-from tlkit.fitting.backbones import AUTO, choose_backbone, choose_by_probe
+from tlkit.fitting.backbones import AUTO, choose_by_probe
 from tlkit.fitting.recipe import FitOptions, FolderCounts, Quality, choose_recipe
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry

@@ -1,0 +1,1 @@
+"""Questions to the images, answered from cached features."""

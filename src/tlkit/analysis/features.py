@@ -1,0 +1,236 @@
+"""Computes the pooled features of all labelled images that a question is about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tlkit.analysis.probe import ProbeFactory
+from tlkit.data.dataset import Dataset
+from tlkit.data.generate import missing_images
+from tlkit.data.images import Image, inspect_images
+from tlkit.data.splits import Splits, draw_splits
+from tlkit.errors import DataError, RecipeError
+from tlkit.experiment.backbones import choose_backbone
+from tlkit.experiment.frozen_pass import FrozenPass
+from tlkit.experiment.observer import Observer
+from tlkit.experiment.phase_feeds import features_of
+from tlkit.experiment.planning import make_source, prepare_phases
+from tlkit.features.store import FeatureStore
+from tlkit.parts.backbone import WeightsOrigin
+from tlkit.parts.source import SPLITS, SplitName
+from tlkit.plugins.loader import load_registry
+from tlkit.plugins.registry import Registry
+from tlkit.recipe.recipe import Phase, Recipe, make_recipe, read_recipe
+from tlkit.recipe.schema import DataSpec, PartSpec, TrainingSpec
+from tlkit.runtime.devices import choose_device, reader_threads, tf32_matmul
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """All labelled images of a source, read once.
+
+    Attributes:
+        recipe: the recipe that names the source; one without phases where there is no more than a folder.
+        data: where they come from.
+        classes: class names; a label is an index into them.
+        images: the images that can be read.
+        splits: the split of each; None: nothing has divided them, or the recipe does not use it.
+        rejected: (id, reason) of each image that cannot be read.
+    """
+
+    recipe: Recipe
+    data: DataSpec
+    classes: tuple[str, ...]
+    images: tuple[Image, ...]
+    splits: tuple[SplitName | None, ...]
+    rejected: tuple[tuple[str, str], ...]
+
+    @property
+    def name(self) -> str:
+        """What the images are called: the recipe's name, or the folder's."""
+        return self.recipe.name if self.recipe.phases else (self.data.root or Path("images")).name
+
+
+@dataclass(frozen=True)
+class DatasetFeatures:
+    """Labelled images with their pooled features.
+
+    Attributes:
+        labelled: the images.
+        labels: their labels, int64 ``(N,)``.
+        plain: pooled features of the images, float32 ``(N, C)``.
+        mirrored: those of their mirror images.
+        backbone: the backbone's name.
+        weights: where its weights come from; None: they are random, or it is unknown.
+        probes: fits probes to such features.
+    """
+
+    labelled: LabelledImages
+    labels: NDArray[np.int64]
+    plain: NDArray[np.float32]
+    mirrored: NDArray[np.float32]
+    backbone: str
+    weights: WeightsOrigin | None
+    probes: ProbeFactory
+
+    def __len__(self) -> int:
+        """Returns the number of images."""
+        return len(self.labels)
+
+    @property
+    def mean(self) -> NDArray[np.float32]:
+        """The mean features of each image and its mirror image, ``(N, C)``: what probes are fitted to."""
+        mean: NDArray[np.float32] = (self.plain + self.mirrored) * np.float32(0.5)
+        return mean
+
+
+def recipe_for(target: Path | str) -> Recipe:
+    """Returns the recipe that a question's target stands for.
+
+    Args:
+        target: a recipe, a run folder or another folder that holds ``recipe.toml``, a folder per class, or a
+            CSV file with columns `path` and `label`.
+
+    Raises:
+        RecipeError: the recipe has mistakes.
+        DataError: the target does not exist.
+    """
+    path = Path(target)
+    if path.suffix == ".toml" or (path / "recipe.toml").is_file():
+        return read_recipe(path)
+    if not path.exists():
+        raise DataError(
+            f"{path} does not exist: name a folder per class, a CSV file, a recipe or a run folder"
+        )
+    source: PartSpec = PartSpec(name="folder")
+    root = path.absolute()
+    if path.suffix.lower() == ".csv":
+        source, root = PartSpec(name="csv", options={"file": path.name}), path.absolute().parent
+    data = DataSpec(source=source, root=root).model_dump(exclude_unset=True)
+    return make_recipe({"name": "images", "data": {**data, "source": source.table()}, "phase": []})
+
+
+def read_labelled(recipe: Recipe, registry: Registry, observer: Observer) -> LabelledImages:
+    """Reads every labelled image of a recipe's source once.
+
+    Images that cannot be read are left out and listed, whatever the recipe says: nothing is trained here.
+    """
+    if recipe.data is None:
+        raise RecipeError(["data: is missing"], recipe=recipe.label)
+    source = make_source(recipe.data, registry)
+    if missing := missing_images(source):
+        raise DataError(f"{len(missing)} images are not made yet: run the recipe first")
+    samples = [sample for sample in source.samples if sample.label is not None]
+    if not samples:
+        raise DataError(f"{recipe.data.root or recipe.data.source.name} holds no labelled images")
+    with observer.progress("reading images", len(samples), "images") as tick:
+        images, rejected = inspect_images(samples, threads=reader_threads(), tick=tick)
+    if not images:
+        raise DataError(f"no image of {recipe.data.root or recipe.data.source.name} can be read")
+    splits = _splits(recipe, recipe.data, images, source.classes)
+    return LabelledImages(recipe, recipe.data, source.classes, tuple(images), splits, tuple(rejected))
+
+
+def _splits(
+    recipe: Recipe, data: DataSpec, images: Sequence[Image], classes: Sequence[str]
+) -> tuple[SplitName | None, ...]:
+    """Returns the split of each image: the source's own or, in a recipe that trains, as its run draws it."""
+    if not recipe.phases:
+        return tuple(image.sample.split for image in images)
+    drawn = draw_splits(
+        images,
+        classes,
+        seed=recipe.seed,
+        per_class=data.per_class.model_dump() if data.per_class else None,
+        fractions=data.fractions.model_dump(),
+        cross_validated=data.folds is not None,
+    )
+    by_id: dict[str, SplitName] = {
+        image.sample.id: split for split in SPLITS for image in getattr(drawn, split)
+    }
+    return tuple(by_id.get(image.sample.id) for image in images)
+
+
+def compute_features(
+    labelled: LabelledImages,
+    *,
+    backbone: str | None = None,
+    weights: str | None = None,
+    device: str | None = None,
+    observer: Observer | None = None,
+    registry: Registry | None = None,
+) -> DatasetFeatures:
+    """Computes the pooled features of labelled images and of their mirror images, or reads them back.
+
+    They are those that a probe with ``training.mirror`` caches, as `tlkit.fit` does: what one has computed,
+    the other reuses.
+
+    Args:
+        labelled: the images, from `read_labelled`.
+        backbone: in place of the recipe's last phase's, or of the one that `tlkit.fit` uses by default.
+        weights: "pretrained", "none", or a .safetensors file; the backbone's default unless given.
+        device: such as "cpu" or "cuda:1"; the best one unless given.
+        observer: is shown the progress.
+        registry: the parts to choose from; all that is installed unless given.
+
+    Raises:
+        TlkitError: the images, the recipe or the backbone must be corrected first.
+    """
+    registry, observer = registry or load_registry(), observer or Observer()
+    phase = _phase(labelled.recipe, backbone, weights, registry, observer)
+    torch_device = choose_device(device)
+    with tf32_matmul(torch_device), torch.random.fork_rng(devices=[]), FeatureStore() as store:
+        (prepared,) = prepare_phases(labelled.recipe, [phase], labelled.classes, registry, torch_device)
+        dataset = Dataset(labelled.classes, Splits(labelled.images, (), ()), (), labelled.rejected, "")
+        frozen_pass = FrozenPass(dataset, store, observer)
+        frozen_pass.run([prepared])
+        with prepared.on_device():
+            views = [features.cpu() for features in features_of(prepared, labelled.images, frozen_pass)]
+    plain, mirrored = (_pool(features).numpy() for features in views)
+    return DatasetFeatures(
+        labelled=labelled,
+        labels=np.array([image.sample.label for image in labelled.images], np.int64),
+        plain=plain,
+        mirrored=mirrored,
+        backbone=phase.backbone.name,
+        weights=prepared.backbone.weights_origin,
+        probes=ProbeFactory(registry, prepared.backbone, labelled.classes),
+    )
+
+
+def _phase(
+    recipe: Recipe, backbone: str | None, weights: str | None, registry: Registry, observer: Observer
+) -> Phase:
+    """Returns the phase whose features are computed: a probe on the backbone, mirrored."""
+    if backbone is None and recipe.phases:
+        part, preprocess = recipe.phases[-1].backbone, recipe.phases[-1].preprocess
+    else:
+        name = choose_backbone(backbone, weights, registry=registry, observer=observer)
+        part, preprocess = PartSpec(name=name), {}
+    if weights is not None:
+        part = PartSpec(name=part.name, options={**part.options, "weights": weights})
+    return Phase(
+        name="features",
+        backbone=part,
+        preprocess=preprocess,
+        head=PartSpec(name="probe"),
+        freeze=PartSpec(name="backbone"),
+        augmentation=PartSpec(name="none"),
+        views=1,
+        start_from=None,
+        statistics=None,
+        cache_features=True,
+        training=TrainingSpec(mirror=True),
+    )
+
+
+def _pool(features: torch.Tensor) -> torch.Tensor:
+    """Averages ``(N, C, h, w)`` or ``(N, T, C)`` over positions; ``(N, C)`` stays."""
+    positions = {2: (), 3: (1,), 4: (2, 3)}[features.ndim]
+    return features.mean(positions) if positions else features
