@@ -187,7 +187,7 @@ class PhaseResult(JsonModel):
     out_of_fold: OutOfFoldScores | None = None
     decision: Decision | None = None
     fitted: str | None = None
-    unknown: UnknownThreshold
+    unknown: UnknownThreshold | None = None
     versus: tuple[Versus, ...] = ()
 
     @property

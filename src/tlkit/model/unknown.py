@@ -1,8 +1,9 @@
 """Says which images belong to none of a classifier's classes, by their distance to training images.
 
 The score is the distance to the nearest training image among features of length 1 (Sun et al., "Out-of-
-distribution detection with deep nearest neighbors", 2022), less a part of that image's own distance to its
-nearest: where training images lie far apart, a new one may, too.
+distribution detection with deep nearest neighbors", 2022), of which the signed square roots are taken, less a
+part of that image's distance to its own neighbours: where training images lie far apart, a new one may, too.
+``benchmarks/unknown.py`` measures it.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ from tlkit.utils.regular_files import check_regular
 WRONG_ALARMS = 0.05
 #: With fewer images than this, no threshold has so few wrong alarms.
 MIN_IMAGES = round(1 / WRONG_ALARMS)
-#: How much of a training image's own distance to its nearest is subtracted.
-OWN_DISTANCE = 0.25
+#: How many neighbours of a training image say how far apart images are there, and the part of their mean
+#: distance that is subtracted.
+NEIGHBOURS = 10
+SUBTRACTED = 0.5
 #: Features that differ by rounding alone are no farther apart than this.
 ROUNDING = 1e-4
 FILE = "unknown.safetensors"
@@ -54,7 +57,7 @@ class UnknownDetector(nn.Module):
     """Pooled features to novelty: how far an image is from the training images.
 
     Attributes:
-        features: of training images, of length 1, ``(S, C)``.
+        features: transformed features of training images, of length 1, ``(S, C)``.
         offsets: what is subtracted from the distance to each of them, ``(S,)``.
         threshold: the novelty above which an image is unknown.
     """
@@ -70,26 +73,31 @@ class UnknownDetector(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Maps pooled features ``(B, C)`` to novelty ``(B,)``."""
-        queries = nn.functional.normalize(pooled, dim=1)
         # cosine distances, less the offsets
-        return 1 - nn.functional.linear(queries, self.features, self.offsets).amax(1)
+        return 1 - nn.functional.linear(_transform(pooled), self.features, self.offsets).amax(1)
 
 
 @torch.no_grad()
 def fit_detector(pooled: Tensor) -> UnknownDetector:
-    """Fits a detector to training images, with a threshold for `WRONG_ALARMS` of them, each left out in turn.
+    """Fits a detector to training images, with a threshold for `WRONG_ALARMS`, each image left out in turn.
 
     Args:
         pooled: features of different training images, at least `MIN_IMAGES`, ``(N, C)``.
     """
-    queries = nn.functional.normalize(pooled.float(), dim=1)
+    queries = _transform(pooled.float())
     features = queries.half().float()  # as they are stored
-    similarities = (queries @ features.T).fill_diagonal_(-1)
-    offsets = OWN_DISTANCE * (1 - similarities.amax(1))
-    novelty = (1 - (similarities + offsets).fill_diagonal_(-2).amax(1)).sort().values
+    similarities = (queries @ features.T).fill_diagonal_(-2)
+    neighbours = similarities.topk(min(NEIGHBOURS, len(queries) - 1), dim=1).values
+    offsets = SUBTRACTED * (1 - neighbours.mean(1))
+    novelty = (1 - (similarities + offsets).amax(1)).sort().values
     # of a new image, too, the rank among all is random, as in conformal prediction
     rank = math.ceil((1 - WRONG_ALARMS) * (len(novelty) + 1))
     return UnknownDetector(features, offsets, float(novelty[rank - 1]) + ROUNDING)
+
+
+def _transform(pooled: Tensor) -> Tensor:
+    """Returns the signed square roots of features, scaled to length 1, ``(N, C)``."""
+    return nn.functional.normalize(pooled.sign() * pooled.abs().sqrt(), dim=1)
 
 
 def save_detector(folder: Path, detector: UnknownDetector | None) -> UnknownDescription | None:
