@@ -9,6 +9,7 @@ positives) where 95% of test photos of the known classes do, and at the threshol
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ from tlkit.builtin.probe import Probe
 from tlkit.data.dataset import MAX_REPRESENTATIVES
 from tlkit.data.images import read_image
 from tlkit.data.loader import normalize
-from tlkit.model.unknown import fit_detector
+from tlkit.model.classifier import Classifier, PredictionNetwork, to_layout
+from tlkit.model.unknown import UnknownDetector, fit_detector
 
 RECALL = 0.95
 BATCH = 64
@@ -109,23 +111,27 @@ def _compute(paths: list[Path], backbone: Backbone) -> tuple[NDArray[np.float32]
 
 
 @torch.no_grad()
-def show(photos: Photos, classes: NDArray[np.int64], unknown: Tensor, draw: int) -> Shown:
-    """Trains on some classes of a data set, and shows the classifier its test photos and unknown ones."""
+def show(photos: Photos, classes: NDArray[np.int64], unknown: list[Tensor]) -> list[Shown]:
+    """Trains on some classes of a data set, and shows their test photos and several sets of unknown ones."""
     chosen = np.isin(photos.labels, classes)
-    train = np.random.default_rng(draw).permutation(np.flatnonzero(chosen & ~photos.test))
+    train = np.random.default_rng(0).permutation(np.flatnonzero(chosen & ~photos.test))
     labels = torch.from_numpy(np.searchsorted(classes, photos.labels[train]))
-    known = photos.features[chosen & photos.test]
-    probe = Probe(tuple(known.shape[1:]), len(classes), kernel=True).eval()
+    shown = [photos.features[chosen & photos.test], *unknown]
+    probe = Probe((photos.features.shape[1],), len(classes), kernel=True).eval()
     probe.fit_features(photos.features[train], labels, torch.ones(len(labels)))
     detector = fit_detector(photos.features[train[:MAX_REPRESENTATIVES]])
-    confidence = [probe(features).softmax(1).amax(1) for features in (known, unknown)]
-    novelty = [detector(features) for features in (known, unknown)]
-    return Shown(
-        softmax=_false_positives(-confidence[0], -confidence[1]),
-        novelty=_false_positives(novelty[0], novelty[1]),
-        wrong_alarms=float((novelty[0] > detector.threshold).float().mean()),
-        missed=float((novelty[1] <= detector.threshold).float().mean()),
-    )
+    doubt = [-probe(features).softmax(1).amax(1) for features in shown]
+    novelty = [detector(features) for features in shown]
+    above = [float((values > detector.threshold).float().mean()) for values in novelty]
+    return [
+        Shown(
+            softmax=_false_positives(doubt[0], doubt[index]),
+            novelty=_false_positives(novelty[0], novelty[index]),
+            wrong_alarms=above[0],
+            missed=1 - above[index],
+        )
+        for index in range(1, len(shown))
+    ]
 
 
 def _false_positives(known: Tensor, unknown: Tensor) -> float:
@@ -136,7 +142,6 @@ def _false_positives(known: Tensor, unknown: Tensor) -> float:
 def main(
     shared: Annotated[Path, typer.Argument(help="The folder with the data sets and the weights.")],
     cache: Annotated[Path, typer.Option(help="Folder for the features.")],
-    draws: Annotated[int, typer.Option(help="How often stored training photos are drawn.")] = 3,
 ) -> None:
     """Print a table."""
     torch.set_num_threads(1)
@@ -145,27 +150,42 @@ def main(
     typer.echo("| trained on | shown | softmax | novelty | wrong alarms | missed |")
     typer.echo("| --- | --- | ---: | ---: | ---: | ---: |")
     for photos in sets:
-        classes = np.unique(photos.labels)
-        cases = [
-            (f"strangers: {other.name}", classes, other.features[other.test])
-            for other in sets
-            if other is not photos
-        ]
+        classes, others = np.unique(photos.labels), [other for other in sets if other is not photos]
+        strangers = show(photos, classes, [other.features[other.test] for other in others])
+        for other, result in zip(others, strangers, strict=True):
+            _print_row(photos.name, f"strangers: {other.name}", [result])
         if len(classes) > 2:
-            cases += [
-                ("siblings", np.delete(classes, left_out), photos.features[photos.labels == left_out])
-                for left_out in classes
-            ]
-        by_case: dict[str, list[Shown]] = {}
-        for name, trained_on, unknown in cases:
-            by_case.setdefault(name, []).extend(
-                show(photos, trained_on, unknown, draw) for draw in range(draws)
-            )
-        for name, results in by_case.items():
-            columns = ("softmax", "novelty", "wrong_alarms", "missed")
-            means = [np.mean([getattr(result, column) for result in results]) for column in columns]
-            cells = " | ".join(f"{mean:.4f}" for mean in means)
-            typer.echo(f"| {photos.name} | {name} | {cells} |")
+            left_out = [(np.setdiff1d(classes, label), photos.labels == label) for label in classes]
+            siblings = [show(photos, kept, [photos.features[sibling]])[0] for kept, sibling in left_out]
+            _print_row(photos.name, f"siblings, mean of {len(classes)} classes", siblings)
+
+    _print_latency(shared, fit_detector(sets[-1].features[:MAX_REPRESENTATIVES]))
+
+
+def _print_latency(shared: Path, detector: UnknownDetector) -> None:
+    """Prints the CPU time of a batch with the detector, over that without, images decoded already."""
+    backbone = load_registry().make("backbone", f"local-dir:{shared / 'weights/mobilenetv2_100'}", {})
+    classifier = Classifier(backbone, Probe(backbone.feature_shape, 2, kernel=False))
+    networks = [
+        to_layout(PredictionNetwork(classifier, part, mirror=False), torch.device("cpu")).eval()
+        for part in (None, detector)
+    ]
+    for size, repeats in ((1, 200), (32, 10)):
+        images = torch.randn(size, 3, backbone.preprocess.size, backbone.preprocess.size)
+        seconds: list[list[float]] = [[], []]
+        for index in [0, 1] * repeats:
+            began = time.process_time()
+            with torch.inference_mode():
+                networks[index](images)
+            seconds[index].append(time.process_time() - began)
+        without, used = (1000 * float(np.median(values)) for values in seconds)
+        typer.echo(f"batch of {size}: {without:.1f} ms, {used:.1f} ms with the detector")
+
+
+def _print_row(name: str, shown: str, results: list[Shown]) -> None:
+    columns = ("softmax", "novelty", "wrong_alarms", "missed")
+    means = [np.mean([getattr(result, column) for result in results]) for column in columns]
+    typer.echo(f"| {name} | {shown} | {' | '.join(f'{mean:.4f}' for mean in means)} |")
 
 
 if __name__ == "__main__":

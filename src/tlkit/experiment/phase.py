@@ -28,7 +28,7 @@ from tlkit.experiment.phase_training import fit_head, load_start, prepare_traini
 from tlkit.experiment.prepared_phase import PreparedPhase
 from tlkit.experiment.results import Decision, OutOfFoldScores, PhaseResult, PhaseSeconds
 from tlkit.experiment.run_folder import SplitProbabilities
-from tlkit.experiment.unknown import describe_unknown, fit_unknown
+from tlkit.experiment.unknown import fit_unknown
 from tlkit.model.saving import Calibration, save_model
 from tlkit.model.unknown import UnknownDetector
 from tlkit.runtime.distributed import broadcast_from_main, process_state
@@ -120,7 +120,7 @@ def run_phase(prepared: PreparedPhase, context: PhaseContext) -> PhaseOutcome:
         ended_training = time.perf_counter()
         evaluation = _kept_evaluation(prepared, trained, context) or _evaluate(prepared, trained, context)
         taken = trained.decision is None or trained.decision.taken
-        unknown = fit_unknown(prepared, context) if taken else None
+        fitted = fit_unknown(prepared, context) if taken else None
     ended = time.perf_counter()
     own_pass = frozen_pass.seconds.get(name, 0.0) - shared_pass
     result = PhaseResult(
@@ -145,9 +145,9 @@ def run_phase(prepared: PreparedPhase, context: PhaseContext) -> PhaseOutcome:
         out_of_fold=evaluation.out_of_fold,
         decision=trained.decision,
         fitted=trained.fitted,
-        unknown=describe_unknown(unknown) if taken else _earlier(prepared, context).unknown,
+        unknown=fitted.threshold if fitted else _earlier(prepared, context).unknown,
     )
-    return PhaseOutcome(result, trained.history, evaluation, unknown)
+    return PhaseOutcome(result, trained.history, evaluation, fitted.detector if fitted else None)
 
 
 def write_phase(prepared: PreparedPhase, outcome: PhaseOutcome, context: PhaseContext) -> None:

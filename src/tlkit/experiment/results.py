@@ -134,12 +134,14 @@ class UnknownThreshold(JsonModel):
         features: number of training images whose features are stored with the model.
         threshold: the novelty above which an image is unknown; None: there is none.
         wrong_alarms: the part of images of the known classes that the threshold was chosen to call unknown.
+        chosen_on: the images that it was chosen on, such as "120 validation images"; None: there is none.
         why_not: why there is no threshold, or None.
     """
 
     features: NonNegative
     threshold: float | None
     wrong_alarms: Proportion
+    chosen_on: str | None
     why_not: str | None
 
 

@@ -79,7 +79,7 @@ class UnknownDetector(nn.Module):
 
 @torch.no_grad()
 def fit_detector(pooled: Tensor) -> UnknownDetector:
-    """Fits a detector to training images, with a threshold for `WRONG_ALARMS`, each image left out in turn.
+    """Fits a detector to training images, with the threshold that they give, each left out in turn.
 
     Args:
         pooled: features of different training images, at least `MIN_IMAGES`, ``(N, C)``.
@@ -89,10 +89,17 @@ def fit_detector(pooled: Tensor) -> UnknownDetector:
     similarities = (queries @ features.T).fill_diagonal_(-2)
     neighbours = similarities.topk(min(NEIGHBOURS, len(queries) - 1), dim=1).values
     offsets = SUBTRACTED * (1 - neighbours.mean(1))
-    novelty = (1 - (similarities + offsets).amax(1)).sort().values
-    # of a new image, too, the rank among all is random, as in conformal prediction
+    novelty = 1 - (similarities + offsets).amax(1)
+    return UnknownDetector(features, offsets, choose_threshold(novelty))
+
+
+def choose_threshold(novelty: Tensor) -> float:
+    """Returns the threshold for `WRONG_ALARMS`, from at least `MIN_IMAGES` images of the known classes.
+
+    A new image's rank among them is random, as in conformal prediction.
+    """
     rank = math.ceil((1 - WRONG_ALARMS) * (len(novelty) + 1))
-    return UnknownDetector(features, offsets, float(novelty[rank - 1]) + ROUNDING)
+    return float(novelty.sort().values[rank - 1]) + ROUNDING
 
 
 def _transform(pooled: Tensor) -> Tensor:
