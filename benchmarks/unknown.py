@@ -170,7 +170,7 @@ def _print_latency(shared: Path, detector: UnknownDetector) -> None:
         to_layout(PredictionNetwork(classifier, part, mirror=False), torch.device("cpu")).eval()
         for part in (None, detector)
     ]
-    for size, repeats in ((1, 200), (32, 10)):
+    for size, repeats in ((1, 60), (32, 6)):
         images = torch.randn(size, 3, backbone.preprocess.size, backbone.preprocess.size)
         seconds: list[list[float]] = [[], []]
         for index in [0, 1] * repeats:

@@ -82,7 +82,7 @@ def fit_detector(pooled: Tensor) -> UnknownDetector:
     """Fits a detector to training images, with the threshold that they give, each left out in turn.
 
     Args:
-        pooled: features of different training images, at least `MIN_IMAGES`, ``(N, C)``.
+        pooled: features of at least two different training images, ``(N, C)``.
     """
     queries = _transform(pooled.float())
     features = queries.half().float()  # as they are stored
@@ -94,12 +94,12 @@ def fit_detector(pooled: Tensor) -> UnknownDetector:
 
 
 def choose_threshold(novelty: Tensor) -> float:
-    """Returns the threshold for `WRONG_ALARMS`, from at least `MIN_IMAGES` images of the known classes.
+    """Returns the threshold for `WRONG_ALARMS`, from images of the known classes, at least `MIN_IMAGES`.
 
     A new image's rank among them is random, as in conformal prediction.
     """
     rank = math.ceil((1 - WRONG_ALARMS) * (len(novelty) + 1))
-    return float(novelty.sort().values[rank - 1]) + ROUNDING
+    return float(novelty.sort().values[min(rank, len(novelty)) - 1]) + ROUNDING
 
 
 def _transform(pooled: Tensor) -> Tensor:
