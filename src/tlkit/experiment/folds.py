@@ -72,7 +72,7 @@ class OutOfFold:
 
 def cross_validate(prepared: PreparedPhase, folds: Folds, context: PhaseContext) -> OutOfFold:
     """Predicts the training images out of fold; afterwards the network is as it was before."""
-    initial = _state(prepared)
+    initial = copy_state(prepared)
     try:
         if prepared.trains:
             return _train_folds(prepared, folds, context)
@@ -80,7 +80,7 @@ def cross_validate(prepared: PreparedPhase, folds: Folds, context: PhaseContext)
             return _fit_folds(prepared, folds, context)
         return _predict_folds(prepared, folds, context)
     finally:
-        _load(prepared, initial)
+        load_copy(prepared, initial)
 
 
 def _predict_folds(prepared: PreparedPhase, folds: Folds, context: PhaseContext) -> OutOfFold:
@@ -89,7 +89,7 @@ def _predict_folds(prepared: PreparedPhase, folds: Folds, context: PhaseContext)
     feeds = evaluation_feeds(prepared, images, context.frozen_pass)
     logits = predict_logits(prepared, feeds, "training")
     outcomes = [
-        FoldOutcome(logits[folds.held_out(0, fold)], 0, _state(prepared)) for fold in range(folds.count)
+        FoldOutcome(logits[folds.held_out(0, fold)], 0, copy_state(prepared)) for fold in range(folds.count)
     ]
     for fold, outcome in enumerate(outcomes):
         write_fold(context, prepared.phase.name, fold, outcome)
@@ -122,7 +122,7 @@ def _fit_folds(prepared: PreparedPhase, folds: Folds, context: PhaseContext) -> 
             logits[repeat, held_out] = predicted.cpu().double().numpy()
             accuracies.append(_accuracy(logits[repeat, held_out], labels[held_out]))
             if repeat == 0:
-                outcome = FoldOutcome(logits[repeat, held_out], 0, {**started, **_state(prepared)})
+                outcome = FoldOutcome(logits[repeat, held_out], 0, {**started, **copy_state(prepared)})
                 write_fold(context, name, fold, outcome)
             tick(1)
     return OutOfFold(tested, logits[:, tested], folds.count, tuple(accuracies))
@@ -134,7 +134,7 @@ def _train_folds(prepared: PreparedPhase, folds: Folds, context: PhaseContext) -
     It ends early where the folds so far say that its weights will not be taken, or when time is up.
     """
     images, phase = context.dataset.splits.train, prepared.phase
-    initial, labels, classes = _state(prepared), labels_of(images), len(context.dataset.classes)
+    initial, labels, classes = copy_state(prepared), labels_of(images), len(context.dataset.classes)
     comparison = _Comparison(prepared, folds, labels)
     outcomes = read_finished_folds(context, phase.name, folds, classes)
     size = phase.training.epochs * len(images) * (folds.count - 1) // folds.count
@@ -143,7 +143,7 @@ def _train_folds(prepared: PreparedPhase, folds: Folds, context: PhaseContext) -
     with context.observer.progress(task, folds.count * size, "images", done) as tick:
         for fold in range(folds.count):
             if fold == len(outcomes):
-                _load(prepared, initial)
+                load_copy(prepared, initial)
                 started: State = {}
                 if phase.start_from is not None:
                     started = _load_start(prepared, context, phase.start_from, fold)
@@ -235,7 +235,7 @@ def _train_fold(
     logits = predict_logits(prepared, feeds, "held-out")
     if context.folder.writes:
         remove_checkpoint(checkpoint)
-    return FoldOutcome(logits, history.best_epoch, {**started, **_state(prepared)})
+    return FoldOutcome(logits, history.best_epoch, {**started, **copy_state(prepared)})
 
 
 def _join(folds: Folds, labels: NDArray[np.int64], outcomes: Sequence[FoldOutcome]) -> OutOfFold:
@@ -258,7 +258,7 @@ def _at(images: Images, positions: NDArray[np.int64]) -> Images:
     return tuple(images[position] for position in positions)
 
 
-def _state(prepared: PreparedPhase) -> State:
+def copy_state(prepared: PreparedPhase) -> State:
     """Copies the weights that this phase changes, and the head's."""
     return {
         name: value.detach().cpu().clone()
@@ -267,7 +267,8 @@ def _state(prepared: PreparedPhase) -> State:
     }
 
 
-def _load(prepared: PreparedPhase, state: State) -> None:
+def load_copy(prepared: PreparedPhase, state: State) -> None:
+    """Loads what `copy_state` has copied, or what a fold ended with."""
     prepared.network.classifier.load_state_dict(state, strict=False)
     prepared.network.refresh()
 
