@@ -70,7 +70,7 @@ def result(epochs: int, computed: int, cached: bool = True) -> PhaseResult:
         seconds=PhaseSeconds(total=1, features=0, training=1, evaluation=0),
         temperature=1.0,
         val=scores,
-        test={**scores, "auroc": None, "ece": 0.0, "confusion": ((1, 0), (1, 0))},
+        test={**scores, "auroc": None, "ece": 0.0, "ece_ci95": (0.0, 0.5), "confusion": ((1, 0), (1, 0))},
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tlkit.evaluation.metrics import BINS, calibration_bins
+from tlkit.evaluation.calibration_error import BINS, calibration_bins
 from tlkit.experiment.record import SplitPredictions
 from tlkit.inference.predictor import UNCLASSIFIED
 from tlkit.reporting.pictures import COLOURS, GREY, INK
