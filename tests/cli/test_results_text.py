@@ -105,6 +105,9 @@ def test_nothing_is_wrapped_or_cut_at_80_columns(
     gains = [line for line in lines if "points over" in line]
     assert gains[0] == "bottleneck-2: +0.0 points over bottleneck-1 (p = 1)"
     assert len(gains) == count - 1
+    corrections = [line for line in lines if line.startswith("p-values are")]
+    expected = f"p-values are Holm-corrected for {count - 1} comparisons of phases."
+    assert corrections == ([expected] if count > 2 else [])
 
 
 def test_a_long_name_is_folded_and_the_numbers_are_not(monkeypatch: pytest.MonkeyPatch) -> None:

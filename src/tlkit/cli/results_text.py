@@ -28,7 +28,9 @@ def accuracy_with_interval(scores: Scores) -> str:
 
 def print_results(results: Results) -> None:
     """Prints a run's results: a table of its phases, 80 columns wide, and below it what they mean."""
-    last = results.phases[-1]
+    from tlkit.experiment.results import describe_gains, describe_gains_correction
+
+    last, gains = results.phases[-1], describe_gains(results.phases)
     inequality = last.measured.describe_inequality(results.classes)
     # one that was not taken has the weights, and the scores, of the one before
     taken = [result for result in results.phases if result.is_taken]
@@ -43,7 +45,12 @@ def print_results(results: Results) -> None:
         if result.decision:
             say(f"{result.name} was {result.decision.describe()}", hanging=2)
         elif result.versus:
-            say(f"{result.name}: {result.versus[0].describe(result.measured.n)}")
+            say(f"{result.name}: {gains[result.name][0]}")
+    correction = describe_gains_correction(results.phases)
+    if correction and any(result.versus and not result.decision for result in results.phases):
+        say(f"p-values are {correction} of phases.")
+    if deviations := _describe_folds(results.phases):
+        say(deviations, hanging=2)
     if last.out_of_fold and (untested := last.out_of_fold.untested):
         say(f"Trained on in every fold, since they cannot be divided, and not tested: {shortlist(untested)}.")
     say(_describe_baselines(results.baselines))
@@ -64,7 +71,9 @@ def print_evaluation(evaluation: Evaluation) -> None:
     say(f"accuracy {accuracy_with_interval(evaluation)}: {correct}")
     say(f"balanced accuracy {evaluation.balanced_accuracy:.3f}, macro F1 {evaluation.macro_f1:.3f}")
     auroc = "" if evaluation.auroc is None else f", area under the ROC curve {evaluation.auroc:.4f}"
-    say(f"log loss {evaluation.log_loss:.4f}, calibration error {evaluation.ece:.4f}{auroc}")
+    say(f"log loss {evaluation.log_loss:.4f}{auroc}")
+    low, high = evaluation.ece_ci95
+    say(f"calibration error {evaluation.ece:.3f} ({low:.3f}–{high:.3f})")
     if (rejected := evaluation.rejected) is not None:
         others = rejected.accuracy_of_others
         rest = "" if others is None else f"; {others:.3f} of the others are correct"
@@ -108,6 +117,16 @@ def _print_phases(results: Sequence[PhaseResult], *, balanced: bool) -> None:
     columns["time>"] = [format_duration(result.seconds.total) for result in results]
     title = f"Accuracy on {results[-1].describe_measurement()}"
     table(title, list(columns), zip(*columns.values(), strict=True))
+
+
+def _describe_folds(results: Sequence[PhaseResult]) -> str:
+    """Describes how much the folds of a cross-validation differ; nothing without one."""
+    deviations = [
+        f"{result.name} {result.out_of_fold.fold_deviation:.3f}"
+        for result in results
+        if result.out_of_fold and result.out_of_fold.fold_deviation is not None
+    ]
+    return f"Standard deviation of the folds' accuracies: {', '.join(deviations)}." if deviations else ""
 
 
 def _describe_baselines(baselines: Baselines) -> str:

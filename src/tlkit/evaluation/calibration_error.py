@@ -63,13 +63,13 @@ def calibration_error_interval(
     """Computes a 95% bootstrap interval of the expected calibration error.
 
     Noise within bins adds to an absolute difference, so the error is biased upward, and bootstrap samples of
-    it once more: their lower quantile may lie above the truth. Only the upper quantile u is used: the interval
-    of an error e is (2e - u, u), which below e is the basic bootstrap interval and above it the percentile
+    it once more: their lower quantile may lie above the truth. Only the upper quantile u is used: around an
+    error e the interval is (2e - u, u), below e the basic bootstrap interval and above it the percentile
     interval (Davison and Hinkley, "Bootstrap Methods and their Application", 1997, sections 5.2 and 5.3). It
     begins at 0 where a perfectly calibrated classifier of these confidences would show an error as large in
     over 2.5% of cases (Bröcker and Smith, "Increasing the Reliability of Reliability Diagrams", 2007). In
-    simulations of 50 to 1,000 images it held the true error in 94 to 98% of cases, where the percentile
-    interval held that of a calibrated classifier in none and the basic one in 73 to 80%.
+    simulations of 50 to 1,000 images it held the true error in 92 to 98% of cases; the percentile interval
+    alone held that of a calibrated classifier in none, and the basic one in 73 to 80%.
 
     Args:
         confidence: probability of the predicted class, ``(N,)``.
@@ -89,9 +89,10 @@ def _resampled_errors(
     confidence: NDArray[np.floating], correct: NDArray[np.bool_], size: int, generator: np.random.Generator
 ) -> NDArray[np.float64]:
     """Returns the errors of bootstrap samples of `size` images."""
-    index, gaps = _bin_of(confidence), correct - confidence.astype(np.float64)
+    index = _bin_of(confidence)
+    gaps: NDArray[np.float64] = correct - confidence.astype(np.float64)
     chunk = max(1, min(RESAMPLES, DRAWN_AT_ONCE // size))
-    errors = []
+    errors: list[NDArray[np.float64]] = []
     for begin in range(0, RESAMPLES, chunk):
         rows = min(chunk, RESAMPLES - begin)
         drawn = generator.integers(len(gaps), size=(rows, size), dtype=np.int32)
@@ -110,7 +111,8 @@ def _errors_if_calibrated(
     """
     variances = np.bincount(_bin_of(confidence), weights=confidence * (1 - confidence), minlength=BINS)
     deviations = np.sqrt(variances.clip(0) / len(confidence) / size)
-    return (np.abs(generator.normal(size=(RESAMPLES, BINS))) * deviations).sum(1)
+    errors: NDArray[np.float64] = (np.abs(generator.normal(size=(RESAMPLES, BINS))) * deviations).sum(1)
+    return errors
 
 
 def _bin_of(confidence: NDArray[np.floating]) -> NDArray[np.int64]:
