@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from tlkit.evaluation.metrics import Baselines, Scores
     from tlkit.experiment.results import PhaseResult, Results
     from tlkit.inference.predictor import Evaluation
-    from tlkit.reporting.compare import ComparedPair, ComparedRun, Comparison
+    from tlkit.reporting.compare import ComparedPair, Comparison
 
 #: How many pairs of confused classes an evaluation lists.
 CONFUSIONS_SHOWN = 10
 CLASS_COLUMNS = ("class", "images>", "precision>", "recall>", "f1>")
-RUN_COLUMNS = ("run", "last phase", "images>", "accuracy>", "95% interval", "balanced>", "macro F1>", "time>")
-PAIR_COLUMNS = ("run", "against", "common images>", "only first correct>", "only second correct>", "McNemar")
+PAIR_COLUMNS = ("run", "against", "only first correct>", "only second correct>", "McNemar")
+#: How many keys a comparison lists in which recipes differ; its page has all.
+DIFFERENCES_SHOWN = 20
 
 
 def accuracy_with_interval(scores: Scores) -> str:
@@ -98,9 +99,50 @@ def print_evaluation(evaluation: Evaluation) -> None:
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """Prints a comparison of runs: each run's accuracy, then each pair's difference."""
-    table("Accuracy on test images or out of fold", RUN_COLUMNS, [_run_row(run) for run in comparison.runs])
-    table("Pair by pair", PAIR_COLUMNS, [_pair_row(pair) for pair in comparison.pairs])
+    """Prints a comparison of runs: accuracies, pairs, how the recipes differ, and which run is best."""
+    if comparison.pairs:
+        say(f"Compared on {comparison.images}.")
+    else:
+        say("Not compared: each run on its own test images, or images out of fold.")
+    _print_compared_runs(comparison)
+    if comparison.pairs:
+        correction = f": p, {comparison.correction}" if comparison.correction else ""
+        table(f"Pair by pair{correction}", PAIR_COLUMNS, [_pair_row(pair) for pair in comparison.pairs])
+    differences = comparison.differences
+    if differences:
+        rows = [
+            (difference.key, *(value or "–" for value in difference.values))
+            for difference in differences[:DIFFERENCES_SHOWN]
+        ]
+        table("How the recipes differ", ("key", *(run.name for run in comparison.runs)), rows)
+        if len(differences) > DIFFERENCES_SHOWN:
+            say(f"and {len(differences) - DIFFERENCES_SHOWN} more keys, which the page lists")
+    else:
+        say("The recipes do not differ.")
+    for warning in comparison.warnings:
+        say(warning)
+    say(f"{comparison.headline}.")
+    if not comparison.pairs:
+        say("Name images that every run shall predict with --images FOLDER.")
+
+
+def _print_compared_runs(comparison: Comparison) -> None:
+    runs = comparison.runs
+    columns: dict[str, list[str]] = {
+        "run": [run.name for run in runs],
+        "last phase": [run.phase for run in runs],
+        "images>": [f"{run.test.n:,}" for run in runs],
+        "accuracy>": [f"{run.test.accuracy:.3f}" for run in runs],
+        "95% interval": [_interval(run.test) for run in runs],
+    }
+    if any(run.spreads for run in runs):
+        columns["spread"] = [run.describe_spread() for run in runs]
+    if comparison.has_own_images:
+        columns["own images>"] = [f"{run.own.accuracy:.3f} of {run.own.n:,}" for run in runs]
+    columns["balanced>"] = [f"{run.test.balanced_accuracy:.3f}" for run in runs]
+    columns["macro F1>"] = [f"{run.test.macro_f1:.3f}" for run in runs]
+    columns["time>"] = [format_duration(run.seconds.total) for run in runs]
+    table("Accuracy", list(columns), zip(*columns.values(), strict=True))
 
 
 def _print_phases(results: Sequence[PhaseResult], *, balanced: bool) -> None:
@@ -134,29 +176,8 @@ def _describe_baselines(baselines: Baselines) -> str:
     return f"Baselines: {baselines.chance:.3f} by chance, {majority}."
 
 
-def _run_row(run: ComparedRun) -> tuple[str, ...]:
-    test = run.test
-    return (
-        run.name,
-        run.phase,
-        f"{test.n:,}",
-        f"{test.accuracy:.3f}",
-        _interval(test),
-        f"{test.balanced_accuracy:.3f}",
-        f"{test.macro_f1:.3f}",
-        format_duration(run.seconds.total),
-    )
-
-
 def _pair_row(pair: ComparedPair) -> tuple[str, ...]:
-    return (
-        pair.first,
-        pair.second,
-        f"{pair.n:,}",
-        f"{pair.lost:,}",
-        f"{pair.gained:,}",
-        format_p_value(pair.p) if pair.n else "not comparable",
-    )
+    return (pair.first, pair.second, f"{pair.lost:,}", f"{pair.gained:,}", format_p_value(pair.p_holm))
 
 
 def _interval(scores: Scores) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import floor, log2
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +67,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     corrected = np.empty_like(raw)
     corrected[order] = np.maximum.accumulate(raw[order] * np.arange(len(raw), 0, -1)).clip(max=1)
     return [float(p) for p in corrected]
+
+
+def least_images(comparisons: int, level: float) -> int:
+    """Returns the number of images from which on McNemar's test can be significant after Holm's correction.
+
+    The smallest p-value of n images is 2 / 2**n: one classifier is correct in all of them, the other in none.
+    """
+    return floor(2 + log2(comparisons / level))
 
 
 def describe_correction(comparisons: int) -> str:

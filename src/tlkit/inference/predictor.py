@@ -148,9 +148,31 @@ class Predictor:
         rows = self.predict_proba(images)
         return Predictions([self._label(row) for row in rows], rows)
 
-    def predict_proba(self, images: Iterable[ImageLike]) -> NDArray[np.float64]:
-        """Predicts probabilities, ``(N, classes)``; see `predict`."""
-        return self._probabilities(self._run_all(images, self._logits))
+    def predict_proba(
+        self, images: Iterable[ImageLike], *, tick: Callable[[int], object] = lambda _: None
+    ) -> NDArray[np.float64]:
+        """Predicts probabilities, ``(N, classes)``; see `predict`.
+
+        Args:
+            images: as for `predict`.
+            tick: called with the number of images done since.
+        """
+        return self._probabilities(self._run_all(images, self._logits, tick))
+
+    def label_indices(self, labels: Sequence[str]) -> NDArray[np.int64]:
+        """Returns the position of each label among the classes, ``(N,)``.
+
+        Raises:
+            DataError: a label is not a class of this classifier.
+        """
+        unknown = sorted(set(labels) - set(self.classes))
+        if unknown:
+            hints = [f"{name!r}{close_matches(name, self.classes)}" for name in unknown[:SHOWN]]
+            raise DataError(
+                f"the classifier does not know {', '.join(hints)}; it knows {', '.join(self.classes[:SHOWN])}"
+            )
+        indices = {name: index for index, name in enumerate(self.classes)}
+        return np.array([indices[label] for label in labels], np.int64)
 
     def features(self, images: Iterable[ImageLike]) -> NDArray[np.float32]:
         """Computes the backbone's features, ``(N, C, h, w)``, ``(N, N', C)`` or ``(N, C)``; see `predict`."""
@@ -193,17 +215,10 @@ class Predictor:
         Raises:
             DataError: a label is not a class of this classifier, or images cannot be read.
         """
-        unknown = sorted(set(labels) - set(self.classes))
-        if unknown:
-            hints = [f"{name!r}{close_matches(name, self.classes)}" for name in unknown[:SHOWN]]
-            raise DataError(
-                f"the classifier does not know {', '.join(hints)}; it knows {', '.join(self.classes[:SHOWN])}"
-            )
+        truth = self.label_indices(labels)
         if len(images) != len(labels) or not labels:
             raise DataError(f"there are {len(images)} images and {len(labels)} labels")
-        indices = {name: index for index, name in enumerate(self.classes)}
-        truth = np.array([indices[label] for label in labels], np.int64)
-        rows = self._probabilities(self._run_all(images, self._logits, tick))
+        rows = self.predict_proba(images, tick=tick)
         unclassified = None
         if self.reject_below is not None:
             unclassified = rejected(rows.max(1), rows.argmax(1) == truth, self.reject_below)

@@ -36,7 +36,7 @@ class ResultsSection:
         test: its scores on the test images, or else out of fold.
         measured_on: "test images" or "images out of fold".
         rejected: test images that stay unclassified, or None without a threshold.
-        charts: confusion, ROC curves, reliability, confidence, reject curve, and predictions of unlabelled images.
+        charts: confusion, ROC curves, reliability, confidence, reject curve, unlabelled images.
         confused: the pairs of classes confused most often, where the chart has no numbers.
         class_scores: scores by class name; with many classes, of those with the lowest F1.
         class_count: number of classes.
