@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from tlkit.evaluation.significance import McNemar, describe_correction, holm, mcnemar
+from tlkit.evaluation.significance import McNemar, describe_correction, holm, least_images, mcnemar
 
 
 def compare(gained: int, lost: int, both: int = 7, neither: int = 2) -> McNemar:
@@ -64,3 +64,11 @@ def test_among_many_equal_classifiers_a_false_discovery_is_as_rare_as_in_one() -
 
 def test_the_correction_is_named_where_there_is_one() -> None:
     assert [describe_correction(count) for count in (0, 1, 3)] == ["", "", "Holm-corrected for 3 comparisons"]
+
+
+@pytest.mark.parametrize("comparisons", [1, 2, 3, 6, 10, 45])
+def test_with_fewer_images_no_difference_can_be_significant(comparisons: int) -> None:
+    least = least_images(comparisons, 0.05)
+    smallest = {count: compare(count, 0, both=0, neither=0).p for count in (least - 1, least)}
+    corrected = {count: min(holm([p] + [1.0] * (comparisons - 1))) for count, p in smallest.items()}
+    assert corrected[least] < 0.05 <= corrected[least - 1]
