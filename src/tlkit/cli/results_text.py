@@ -50,7 +50,7 @@ def print_results(results: Results) -> None:
     correction = describe_gains_correction(results.phases)
     if correction and any(result.versus and not result.decision for result in results.phases):
         say(f"p-values are {correction} of phases.")
-    if deviations := _describe_folds(results.phases):
+    if deviations := _describe_folds(taken):
         say(deviations, hanging=2)
     if last.out_of_fold and (untested := last.out_of_fold.untested):
         say(f"Trained on in every fold, since they cannot be divided, and not tested: {shortlist(untested)}.")

@@ -67,9 +67,8 @@ def calibration_error_interval(
     error e the interval is (2e - u, u), below e the basic bootstrap interval and above it the percentile
     interval (Davison and Hinkley, "Bootstrap Methods and their Application", 1997, sections 5.2 and 5.3). It
     begins at 0 where a perfectly calibrated classifier of these confidences would show an error as large in
-    over 2.5% of cases (Bröcker and Smith, "Increasing the Reliability of Reliability Diagrams", 2007). In
-    simulations of 50 to 1,000 images it held the true error in 92 to 98% of cases; the percentile interval
-    alone held that of a calibrated classifier in none, and the basic one in 73 to 80%.
+    over 2.5% of cases (Bröcker and Smith, "Increasing the Reliability of Reliability Diagrams", 2007). How
+    often it held the true error: "Intervals" in benchmarks/RESULTS.md.
 
     Args:
         confidence: probability of the predicted class, ``(N,)``.
