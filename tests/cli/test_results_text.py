@@ -14,11 +14,13 @@ from tlkit.evaluation.metrics import baselines, evaluate
 from tlkit.experiment.plan import ClassImages, DataSummary
 from tlkit.experiment.results import (
     FeatureUse,
+    OutOfFoldScores,
     ParameterCounts,
     PhaseResult,
     PhaseSeconds,
     Results,
     Versus,
+    describe_gains,
 )
 
 EQUAL = {"cat": 2500, "dog": 2500}
@@ -105,6 +107,51 @@ def test_nothing_is_wrapped_or_cut_at_80_columns(
     gains = [line for line in lines if "points over" in line]
     assert gains[0] == "bottleneck-2: +0.0 points over bottleneck-1 (p = 1)"
     assert len(gains) == count - 1
+    corrections = [line for line in lines if line.startswith("p-values are")]
+    expected = f"p-values are Holm-corrected for {count - 1} comparisons of phases."
+    assert corrections == ([expected] if count > 2 else [])
+
+
+def test_the_p_values_of_phases_are_corrected_together(capsys: pytest.CaptureFixture[str]) -> None:
+    results = make_results(["first", "second", "third"], EQUAL)
+    versus = [
+        (),
+        (Versus(phase="first", gained=60, lost=10, p=0.01),),
+        (
+            Versus(phase="second", gained=30, lost=5, p=0.03),
+            Versus(phase="first", gained=90, lost=5, p=0.001),
+        ),
+    ]
+    phases = [
+        phase.model_copy(update={"versus": pairs})
+        for phase, pairs in zip(results.phases, versus, strict=True)
+    ]
+    assert describe_gains(phases) == {
+        "first": [],
+        "second": ["+1.0 points over first (p = 0.02)"],
+        "third": ["+0.5 points over second (p = 0.03)", "+1.7 points over first (p = 0.003)"],
+    }
+    print_results(results.model_copy(update={"phases": tuple(phases)}))
+    printed = capsys.readouterr().out
+    assert (
+        "third: +0.5 points over second (p = 0.03)\np-values are Holm-corrected for 3 comparisons" in printed
+    )
+
+
+def test_the_folds_of_a_cross_validation_have_a_spread(capsys: pytest.CaptureFixture[str]) -> None:
+    results = make_results(["probe"], EQUAL)
+    assert results.phases[0].test is not None
+    scores = OutOfFoldScores(
+        **results.phases[0].test.model_dump(),
+        folds=3,
+        repeats=1,
+        fold_accuracies=(0.9, 1.0, 0.8),
+        untested=(),
+    )
+    phase = results.phases[0].model_copy(update={"test": None, "out_of_fold": scores})
+    print_results(results.model_copy(update={"phases": (phase,)}))
+    assert "Standard deviation of the folds' accuracies: probe 0.100.\n" in capsys.readouterr().out
+    assert scores.model_copy(update={"fold_accuracies": (0.9,)}).fold_deviation is None
 
 
 def test_a_long_name_is_folded_and_the_numbers_are_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from fractions import Fraction
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from tlkit.evaluation.metrics import (
-    BINS,
     Baselines,
     ClassScores,
     Scores,
     TestScores,
     balanced_accuracy,
     baselines,
-    calibration_bins,
     evaluate,
     per_class,
+    reject_curve,
+    rejected,
     summary,
 )
 
@@ -93,7 +92,7 @@ def test_every_score_of_a_test_set(classes: int) -> None:
 def test_a_worked_example() -> None:
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.8, 0.2]])
     scores = evaluate(probabilities, np.array([0, 0, 1, 1]))
-    expected = "n correct accuracy ci95 balanced_accuracy macro_f1 log_loss auroc ece confusion"
+    expected = "n correct accuracy ci95 balanced_accuracy macro_f1 log_loss auroc ece ece_ci95 confusion"
     assert list(scores.model_dump()) == expected.split()
     assert (scores.n, scores.correct, scores.accuracy) == (4, 3, 0.75)
     assert scores.ci95 == pytest.approx((0.3006, 0.9544), abs=1e-4)
@@ -143,45 +142,6 @@ def test_classes_are_unequal_if_one_is_over_three_times_another(counts: tuple[in
     assert empty.describe_inequality(["cat", "dog", "owl"]) == ""
 
 
-def test_ece_equals_a_binning_by_hand() -> None:
-    """Bins are [k/15, (k+1)/15), the last one with 1."""
-    confidences = [Fraction(n, 100) for n in (51, 52, 58, 59, 61, 65, 66, 67, 79, 81, 93, 94, 100)]
-    correct = [True, False, True, True, False, True, False, True, True, False, True, False, True]
-    # class 1 is predicted throughout, since the confidences are above a half
-    probabilities = np.array([[float(1 - p), float(p)] for p in confidences])
-    labels = np.array([int(hit) for hit in correct])
-    members: dict[int, list[int]] = {
-        7: [0, 1],  # 0.467 to 0.533: 0.51, 0.52
-        8: [2, 3],  # 0.533 to 0.600: 0.58, 0.59
-        9: [4, 5, 6],  # 0.600 to 0.667: 0.61, 0.65, 0.66
-        10: [7],  # 0.667 to 0.733: 0.67
-        11: [8],  # 0.733 to 0.800: 0.79
-        12: [9],  # 0.800 to 0.867: 0.81
-        13: [10],  # 0.867 to 0.933: 0.93
-        14: [11, 12],  # 0.933 to 1: 0.94, 1.00
-    }
-    # |sum of hits - sum of confidences| of each bin, in hundredths
-    gaps = [3, 83, 92, 33, 21, 81, 7, 94]
-    assert [
-        abs(sum(100 * correct[index] - 100 * confidences[index] for index in rows))
-        for rows in members.values()
-    ] == gaps
-    assert evaluate(probabilities, labels).ece == pytest.approx(sum(gaps) / 100 / 13)
-    bins = calibration_bins(probabilities.max(1), probabilities.argmax(1) == labels)
-    assert bins.counts.tolist() == [len(members.get(index, [])) for index in range(BINS)]
-    for index, rows in members.items():
-        assert bins.accuracy[index] == pytest.approx(sum(correct[row] for row in rows) / len(rows))
-        assert bins.confidence[index] == pytest.approx(
-            float(sum(confidences[row] for row in rows)) / len(rows)
-        )
-
-
-def test_a_confidence_on_an_edge_is_in_the_upper_bin() -> None:
-    bins = calibration_bins(np.array([0.0, 0.2, 1.0]), np.array([False, True, True]))
-    assert np.flatnonzero(bins.counts).tolist() == [0, 3, 14]
-    assert bins.counts.sum() == 3
-
-
 def test_validation_scores_are_the_first_of_the_test_scores() -> None:
     probabilities, labels = make_predictions(3)
     scores = summary(probabilities, labels)
@@ -222,6 +182,27 @@ def test_the_interval_of_an_accuracy_of_nought_or_one_is_not_empty() -> None:
     certain = np.array([[1.0, 0.0]] * 10)
     assert summary(certain, np.zeros(10, dtype=np.int64)).ci95 == pytest.approx(wilson(10, 10))
     assert summary(certain, np.ones(10, dtype=np.int64)).ci95 == pytest.approx(wilson(0, 10))
+
+
+def test_a_reject_curve_has_the_accuracy_above_every_threshold() -> None:
+    confidence = np.array([0.9, 0.6, 0.8, 0.6, 0.7])
+    correct = np.array([True, False, True, True, False])
+    curve = reject_curve(confidence, correct)
+    assert curve.thresholds.tolist() == [0.9, 0.8, 0.7, 0.6]  # two images of 0.6 are accepted together
+    assert curve.accepted.tolist() == [1, 2, 3, 5]
+    assert curve.coverage == pytest.approx([0.2, 0.4, 0.6, 1.0])
+    assert curve.accuracy == pytest.approx([1.0, 1.0, 2 / 3, 0.6])
+
+
+def test_a_reject_curve_agrees_with_the_counts_of_rejected_images() -> None:
+    probabilities, labels = make_predictions(3)
+    confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
+    curve = reject_curve(confidence, correct)
+    assert 10 < len(curve.thresholds) < len(labels)  # some are equal
+    for threshold, accepted, accuracy in zip(curve.thresholds, curve.accepted, curve.accuracy, strict=True):
+        expected = rejected(confidence, correct, threshold)
+        assert (len(labels) - expected.n, expected.accuracy_of_others) == (accepted, pytest.approx(accuracy))
+    assert curve.coverage[-1] == 1 and curve.accuracy[-1] == correct.mean()
 
 
 def class_scores(predicted: Sequence[int], labels: Sequence[int], classes: str) -> dict[str, ClassScores]:

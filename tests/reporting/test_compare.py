@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from statistics import stdev
 
+import numpy as np
 import pytest
 from commands import command
 from scipy.stats import binomtest
-from small_runs import two_phases
+from small_runs import copy_run, two_phases
 
 import tlkit
-from tlkit.errors import RunFolderError
+from tlkit.errors import DataError, RunFolderError
+from tlkit.evaluation.metrics import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +32,38 @@ def correct(run: Path) -> dict[str, bool]:
     return {row[1]: row[2] == row[3] for row in rows if row[0] == "test"}
 
 
+def altered(run: Path, target: Path, *, seed: int | None = None, not_shared: int = 0) -> Path:
+    """Copies a run, with another seed in its recipe, and other contents of some of its test images."""
+    copy_run(run, target)
+    if seed is not None:
+        recipe = target / "recipe.toml"
+        recipe.write_text(f"seed = {seed}\n" + recipe.read_text())
+    lines = (target / "splits.csv").read_text().splitlines()
+    for index in [index for index, line in enumerate(lines) if line.startswith("test,")][:not_shared]:
+        cells = lines[index].split(",")
+        lines[index] = ",".join([*cells[:5], cells[5][::-1], *cells[6:]])
+    (target / "splits.csv").write_text("\n".join(lines) + "\n")
+    return target
+
+
+def with_wrong_predictions(run: Path, target: Path, count: int) -> Path:
+    """Copies a run whose last phase predicts so many test images wrongly, and the others correctly."""
+    copy_run(run, target)
+    file = target / "phases" / "fine-tune" / "predictions.csv"
+    rows = [line.split(",") for line in file.read_text().splitlines()]
+    tests = [row for row in rows if row[0] == "test"]
+    for index, row in enumerate(tests):
+        is_cat = (row[2] == "cat") != (index < count)
+        row[3:] = ["cat", "0.9", "0.1"] if is_cat else ["dog", "0.1", "0.9"]
+    file.write_text("\n".join(",".join(row) for row in rows) + "\n")
+    results = json.loads((target / "results.json").read_text())
+    probabilities = np.array([row[4:] for row in tests], np.float64)
+    scores = evaluate(probabilities, np.array([["cat", "dog"].index(row[2]) for row in tests]))
+    results["phases"][-1]["test"] = scores.model_dump(mode="json")
+    (target / "results.json").write_text(json.dumps(results))
+    return target
+
+
 def test_runs_are_compared_on_the_same_test_images(runs: tuple[Path, Path], tmp_path: Path) -> None:
     short, long = runs
     comparison = tlkit.compare(runs, tmp_path / "out")
@@ -39,29 +74,123 @@ def test_runs_are_compared_on_the_same_test_images(runs: tuple[Path, Path], tmp_
     (pair,) = comparison.pairs
     assert (pair.n, pair.gained, pair.lost) == (len(before), gained, lost)
     expected = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
-    assert pair.p == pytest.approx(expected)
+    assert pair.p == pair.p_holm == pytest.approx(expected)
+    assert comparison.images == f"{len(before)} test images that both runs share"
+    for run in comparison.runs:  # predictions.csv has seven digits
+        assert run.test.model_dump(include={"n", "correct", "confusion"}) == run.own.model_dump(
+            include={"n", "correct", "confusion"}
+        )
+        assert run.test.log_loss == pytest.approx(run.own.log_loss, rel=1e-5)
     text = comparison.page.read_text()
-    significance = "is the most accurate, significantly" if pair.p < 0.05 else "but not significantly"
-    assert significance in text
+    assert f"Compared on {comparison.images}." in text and comparison.headline in text
     assert "short" in text and "Pair by pair" in text and (tmp_path / "out" / "pictures").is_dir()
+    keys = {difference.key: difference.values for difference in comparison.differences}
+    assert keys == {"training.epochs": ("1", "4")}
+    assert "training.epochs" in text
 
 
-def test_runs_without_common_images_are_not_compared(runs: tuple[Path, Path], tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    shutil.copytree(runs[0], other)
-    splits = other / "splits.csv"
-    lines = splits.read_text().splitlines()
-    contents = [line.split(",")[5] for line in lines[1:]]
-    changed = [line.replace(sha256, sha256[::-1]) for line, sha256 in zip(lines[1:], contents, strict=True)]
-    splits.write_text("\n".join([lines[0], *changed]) + "\n")
-    comparison = tlkit.compare([runs[0], other], tmp_path / "out")
-    assert comparison.pairs[0].n == 0
-    text = comparison.page.read_text()
-    assert "they cannot be compared" in text
-    assert "Not all runs were tested on the same images" in text
-    (other / "splits.csv").unlink()
+def test_a_winner_has_to_be_significant_after_the_correction(fitted: Path, tmp_path: Path) -> None:
+    best = with_wrong_predictions(fitted, tmp_path / "best", 0)
+    middle = with_wrong_predictions(fitted, tmp_path / "middle", 7)
+    worst = with_wrong_predictions(fitted, tmp_path / "worst", 12)
+    comparison = tlkit.compare([best, middle, worst], tmp_path / "out")
+    p_values = [pair.p for pair in comparison.pairs]
+    assert p_values == pytest.approx([2 / 2**7, 2 / 2**12, 2 / 2**5])
+    corrected = [pair.p_holm for pair in comparison.pairs]
+    assert corrected == pytest.approx([2 * 2 / 2**7, 3 * 2 / 2**12, 2 / 2**5])
+    assert comparison.headline == "best is the most accurate, significantly: 100.0% of 12 images"
+    assert comparison.page.read_text().count("Holm-corrected for 3 comparisons") == 2
+    close = with_wrong_predictions(fitted, tmp_path / "close", 6)
+    alone = tlkit.compare([best, close], tmp_path / "out")
+    assert alone.headline.startswith("best is the most accurate, significantly")  # p = 0.031
+    together = tlkit.compare([best, close, worst], tmp_path / "out")
+    assert together.headline.endswith("but not significantly against every other run")  # p = 0.062
+    equal = tlkit.compare([close, with_wrong_predictions(fitted, tmp_path / "same", 6)], tmp_path / "out")
+    assert equal.headline == "No winner: close, same are equally accurate, 50.0% of 12 images"
+
+
+def test_all_runs_are_scored_on_the_images_that_all_share(fitted: Path, tmp_path: Path) -> None:
+    # of 12 test images, the first 4 are not shared; the other run is wrong in the first 6
+    other = altered(with_wrong_predictions(fitted, tmp_path / "wrong", 6), tmp_path / "other", not_shared=4)
+    perfect = with_wrong_predictions(fitted, tmp_path / "perfect", 0)
+    comparison = tlkit.compare([perfect, other], tmp_path / "out")
+    assert comparison.images == "8 test images that both runs share"
+    assert [(run.test.correct, run.test.n) for run in comparison.runs] == [(8, 8), (6, 8)]
+    assert [(run.own.correct, run.own.n) for run in comparison.runs] == [(12, 12), (6, 12)]
+    assert "on its own images" in comparison.page.read_text()
+
+
+@pytest.mark.parametrize(("not_shared", "shared"), [(7, 5), (12, 0)])
+def test_too_few_common_images_have_no_winner(
+    not_shared: int, shared: int, fitted: Path, tmp_path: Path
+) -> None:
+    perfect = with_wrong_predictions(fitted, tmp_path / "perfect", 0)
+    wrong = with_wrong_predictions(fitted, tmp_path / "wrong", 12)
+    other = altered(wrong, tmp_path / "other", not_shared=not_shared)
+    done = command("compare", perfect, other, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    headline = f"No winner: {shared} test images that both runs share are too few for any test"
+    assert headline in " ".join(done.stdout.split())
+    assert "--images FOLDER" in done.stdout and "only first correct" not in done.stdout
+    text = (tmp_path / "out" / "compare.html").read_text()
+    assert headline in text and "Pair by pair" not in text and "accuracies say little" in text
+
+
+def test_a_run_without_its_list_of_images_is_refused(runs: tuple[Path, Path], run_copy: Path) -> None:
+    (run_copy / "splits.csv").unlink()
     with pytest.raises(RunFolderError, match=r"splits\.csv does not list all of the images that it predicts"):
-        tlkit.compare([runs[0], other], tmp_path / "out")
+        tlkit.compare([runs[0], run_copy], run_copy.parent / "out")
+
+
+def test_seeds_of_one_recipe_have_a_spread_and_no_winner(fitted: Path, tmp_path: Path) -> None:
+    seeds = [
+        altered(
+            with_wrong_predictions(fitted, tmp_path / f"wrong-{wrong}", wrong), tmp_path / name, seed=seed
+        )
+        for name, wrong, seed in (("a", 0, 11), ("b", 3, 12), ("c", 6, 13))
+    ]
+    comparison = tlkit.compare(seeds, tmp_path / "out")
+    accuracies = [1.0, 0.75, 0.5]
+    assert [run.test.accuracy for run in comparison.runs] == accuracies
+    for run in comparison.runs:
+        (spread,) = run.spreads
+        assert (spread.mean, spread.deviation) == pytest.approx((0.75, stdev(accuracies)))
+    assert comparison.headline == "One recipe with 3 seeds: accuracy 0.750 ±0.250 over 3 seeds"
+    assert [difference.key for difference in comparison.differences] == ["seed"]
+    assert comparison.page.read_text().count("±0.250 over 3 seeds") == 4
+
+
+def test_images_that_every_run_predicts(
+    runs: tuple[Path, Path], photos: Path, by_class: Path, tmp_path: Path
+) -> None:
+    for kind in ("cat", "dog"):
+        (tmp_path / "new" / kind).mkdir(parents=True)
+        for number in range(41, 46):
+            shutil.copyfile(photos / f"{kind}.{number}.jpg", tmp_path / "new" / kind / f"{number}.jpg")
+    comparison = tlkit.compare(runs, tmp_path / "out", images=tmp_path / "new")
+    assert not comparison.warnings and comparison.pairs[0].n == 10
+    images = sorted((tmp_path / "new").rglob("*.jpg"))
+    scores = tlkit.load(runs[1]).evaluate(images, [image.parent.name for image in images])
+    measured = comparison.runs[1].test
+    assert (measured.correct, measured.confusion) == (scores.correct, scores.confusion)
+    assert measured.log_loss == pytest.approx(scores.log_loss, rel=1e-5)
+    # images that the runs were trained on are compared too, but nobody wins
+    shutil.copyfile(trained_on(runs[0], by_class), tmp_path / "new" / "cat" / "known.jpg")
+    done = command("compare", *runs, "--images", tmp_path / "new", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    printed, page = " ".join(done.stdout.split()), comparison.page.read_text()
+    assert "Compared on 11 images of" in printed
+    for text in ("No winner: not all of the 11 images", "short was trained or validated on 1 of the images"):
+        assert text in printed and text in page
+    (tmp_path / "new" / "dog").rename(tmp_path / "new" / "dogs")
+    with pytest.raises(DataError, match="short: the classifier does not know 'dogs'"):
+        tlkit.compare(runs, tmp_path / "out", images=tmp_path / "new")
+
+
+def trained_on(run: Path, by_class: Path) -> Path:
+    """Returns a photo of a cat that a run was trained on."""
+    rows = [line.split(",") for line in (run / "splits.csv").read_text().splitlines()]
+    return by_class / next(row[1] for row in rows if row[0] == "train" and row[2] == "cat")
 
 
 def test_the_command(runs: tuple[Path, Path], tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from commands import command
 
 import tlkit
 from tlkit.errors import RunFolderError
+from tlkit.evaluation.significance import holm
+from tlkit.utils.formatting import format_p_value
 
 SECTIONS = ["answer", "data", "phases", "results", "examples", "layers", "reproduce"]
 PHASES = ["benchmark", "zero-shot", "bottleneck", "fine-tune"]
@@ -56,8 +58,15 @@ def test_the_page_has_all_parts(embedded: Path) -> None:
     for result in results["phases"]:
         low, high = result["test"]["ci95"]
         assert f"{low:.3f}–{high:.3f}" in page.text
-        for versus in result["versus"]:
-            assert f"points over {versus['phase']} (p " in page.text
+        low, high = result["test"]["ece_ci95"]
+        assert low <= result["test"]["ece"] <= high
+    comparisons = [versus for result in results["phases"] for versus in result["versus"]]
+    for versus, p in zip(comparisons, holm([versus["p"] for versus in comparisons]), strict=True):
+        points = f"{100 * (versus['gained'] - versus['lost']) / 80:+.1f} points"
+        assert f"{points} over {versus['phase']} ({format_p_value(p)})" in page.text
+    assert "(p, Holm-corrected for 5 comparisons)" in page.text
+    assert f"95% bootstrap interval {low:.3f} to {high:.3f}" in page.text
+    for result in results["phases"]:
         balanced, macro = result["test"]["balanced_accuracy"], result["test"]["macro_f1"]
         assert f"{balanced:.3f}{macro:.3f}" in page.text  # two cells of one row
     assert results["baselines"] == {"chance": 0.5, "majority": 0.5, "majority_class": "cat"}
@@ -76,7 +85,17 @@ def test_every_picture_is_on_the_page_and_in_the_folder(embedded: Path) -> None:
         assert (picture["src"] or "").startswith("data:image/")
     names = {path.name for path in (embedded / "pictures").iterdir()}
     assert len(names) == len(page.pictures)
-    charts = {"accuracies", "split", "networks", "seconds", "confusion", "roc", "reliability", "confidence"}
+    charts = {
+        "accuracies",
+        "split",
+        "networks",
+        "seconds",
+        "confusion",
+        "roc",
+        "reliability",
+        "confidence",
+        "reject-curve",
+    }
     assert {f"{name}.svg" for name in (*charts, "unlabelled")} <= names
     assert {f"curves-{name}.svg" for name in PHASES if name != "zero-shot"} <= names
     assert {"sample-1.jpg", "view-fine-tune-8.jpg", "view-benchmark-1.jpg", "unsure-1-heat.jpg"} <= names

@@ -11,6 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from tlkit.errors import ReportError
+from tlkit.evaluation.metrics import reject_curve, rejected
 from tlkit.experiment.plan import ClassImages, DataSummary
 from tlkit.experiment.record import SplitPredictions
 from tlkit.experiment.results import FeatureUse, ParameterCounts, PhaseResult, PhaseSeconds
@@ -19,9 +20,11 @@ from tlkit.reporting.missing import Missing
 from tlkit.reporting.phases_section import describe_savings
 from tlkit.reporting.prediction_charts import (
     GRID,
+    MAX_CURVE_POINTS,
     ConfusedPair,
     confidence,
     confused_pairs,
+    reject,
     reliability,
     roc,
     roc_curve,
@@ -70,7 +73,7 @@ def result(epochs: int, computed: int, cached: bool = True) -> PhaseResult:
         seconds=PhaseSeconds(total=1, features=0, training=1, evaluation=0),
         temperature=1.0,
         val=scores,
-        test={**scores, "auroc": None, "ece": 0.0, "confusion": ((1, 0), (1, 0))},
+        test={**scores, "auroc": None, "ece": 0.0, "ece_ci95": (0.0, 0.5), "confusion": ((1, 0), (1, 0))},
     )
 
 
@@ -80,6 +83,27 @@ def test_examples_are_selected_by_confidence() -> None:
     assert most_confident_mistakes(after) == [1, 2]
     assert least_confident(after) == [0, 2, 1, 3]
     assert changed(before, after) == ([3], [2])
+
+
+def test_the_reject_curve_is_drawn_with_the_stored_threshold_on_it() -> None:
+    generator = np.random.default_rng(1)
+    confidence = 0.5 + 0.5 * generator.random(2000)
+    correct = generator.random(2000) < confidence
+    curve, figure = reject_curve(confidence, correct), Figure()
+    reject(figure, curve, rejected(confidence, correct, 0.8))
+    line, mark = figure.axes[0].lines
+    coverage, accuracy = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+    assert len(coverage) == MAX_CURVE_POINTS and coverage[-1] == 1 and accuracy[-1] == correct.mean()
+    for share, value in zip(coverage, accuracy, strict=True):
+        accepted = np.argsort(-confidence)[: round(share * 2000)]
+        assert value == pytest.approx(correct[accepted].mean())
+    accepted = confidence >= 0.8
+    assert list(mark.get_xdata()) == [accepted.mean()]
+    assert list(mark.get_ydata()) == [correct[accepted].mean()]
+    assert mark.get_label() == "threshold 0.8"
+    without = Figure()
+    reject(without, curve, None)
+    assert len(without.axes[0].lines) == 1
 
 
 def test_predictions_below_the_threshold_are_counted_as_unclassified() -> None:
@@ -127,6 +151,7 @@ def test_predictions_of_a_diverged_network_are_drawn() -> None:
         partial(roc, tests={"phase": diverged}),
         partial(reliability, predictions=diverged),
         partial(confidence, predictions=diverged, threshold=0.5),
+        partial(reject, curve=reject_curve(diverged.confidence, diverged.correct), unclassified=None),
     ]
     for draw in charts:
         figure = Figure(layout="constrained")

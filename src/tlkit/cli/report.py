@@ -30,10 +30,22 @@ def compare(
     out: Annotated[Path, typer.Option(help="The folder to write compare.html and its pictures to.")] = Path(
         "comparison"
     ),
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Compare on these: a folder per class, or a CSV file with path and label. "
+            "Unless given, on the test images that all runs share.",
+        ),
+    ] = None,
+    device: DeviceOption = None,
 ) -> None:
-    """Compare several runs: accuracy, McNemar's test on common test images, epochs, cost."""
+    """Compare several runs on the same images: accuracy, McNemar's test, recipes, epochs, cost."""
+    from tlkit.cli.observer import ConsoleObserver
     from tlkit.reporting.compare import compare as compare_runs
+    from tlkit.runtime.memory import keep_freed_memory
 
-    comparison = compare_runs(runs, out)
+    keep_freed_memory()
+    comparison = compare_runs(runs, out, images=images, device=device, observer=ConsoleObserver())
     print_comparison(comparison)
     say(str(comparison.page))

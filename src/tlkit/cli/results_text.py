@@ -11,14 +11,20 @@ from tlkit.utils.formatting import format_duration, format_p_value, shortlist
 if TYPE_CHECKING:
     from tlkit.evaluation.metrics import Baselines, Scores
     from tlkit.experiment.results import PhaseResult, Results
+<<<<<<< HEAD
     from tlkit.inference.prediction import Evaluation
     from tlkit.reporting.compare import ComparedPair, ComparedRun, Comparison
+=======
+    from tlkit.inference.predictor import Evaluation
+    from tlkit.reporting.compare import ComparedPair, Comparison
+>>>>>>> c9af4b496513dfa5257de1efe8b5f37e20aa2747
 
 #: How many pairs of confused classes an evaluation lists.
 CONFUSIONS_SHOWN = 10
 CLASS_COLUMNS = ("class", "images>", "precision>", "recall>", "f1>")
-RUN_COLUMNS = ("run", "last phase", "images>", "accuracy>", "95% interval", "balanced>", "macro F1>", "time>")
-PAIR_COLUMNS = ("run", "against", "common images>", "only first correct>", "only second correct>", "McNemar")
+PAIR_COLUMNS = ("run", "against", "only first correct>", "only second correct>", "McNemar")
+#: How many keys a comparison lists in which recipes differ; its page has all.
+DIFFERENCES_SHOWN = 20
 
 
 def accuracy_with_interval(scores: Scores) -> str:
@@ -28,7 +34,9 @@ def accuracy_with_interval(scores: Scores) -> str:
 
 def print_results(results: Results) -> None:
     """Prints a run's results: a table of its phases, 80 columns wide, and below it what they mean."""
-    last = results.phases[-1]
+    from tlkit.experiment.results import describe_gains, describe_gains_correction
+
+    last, gains = results.phases[-1], describe_gains(results.phases)
     inequality = last.measured.describe_inequality(results.classes)
     # one that was not taken has the weights, and the scores, of the one before
     taken = [result for result in results.phases if result.is_taken]
@@ -43,7 +51,12 @@ def print_results(results: Results) -> None:
         if result.decision:
             say(f"{result.name} was {result.decision.describe()}", hanging=2)
         elif result.versus:
-            say(f"{result.name}: {result.versus[0].describe(result.measured.n)}")
+            say(f"{result.name}: {gains[result.name][0]}")
+    correction = describe_gains_correction(results.phases)
+    if correction and any(result.versus and not result.decision for result in results.phases):
+        say(f"p-values are {correction} of phases.")
+    if deviations := _describe_folds(taken):
+        say(deviations, hanging=2)
     if last.out_of_fold and (untested := last.out_of_fold.untested):
         say(f"Trained on in every fold, since they cannot be divided, and not tested: {shortlist(untested)}.")
     say(_describe_baselines(results.baselines))
@@ -64,7 +77,9 @@ def print_evaluation(evaluation: Evaluation) -> None:
     say(f"accuracy {accuracy_with_interval(evaluation)}: {correct}")
     say(f"balanced accuracy {evaluation.balanced_accuracy:.3f}, macro F1 {evaluation.macro_f1:.3f}")
     auroc = "" if evaluation.auroc is None else f", area under the ROC curve {evaluation.auroc:.4f}"
-    say(f"log loss {evaluation.log_loss:.4f}, calibration error {evaluation.ece:.4f}{auroc}")
+    say(f"log loss {evaluation.log_loss:.4f}{auroc}")
+    low, high = evaluation.ece_ci95
+    say(f"calibration error {evaluation.ece:.3f} ({low:.3f}–{high:.3f})")
     if (rejected := evaluation.rejected) is not None:
         others = rejected.accuracy_of_others
         rest = "" if others is None else f"; {others:.3f} of the others are correct"
@@ -91,9 +106,50 @@ def print_evaluation(evaluation: Evaluation) -> None:
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """Prints a comparison of runs: each run's accuracy, then each pair's difference."""
-    table("Accuracy on test images or out of fold", RUN_COLUMNS, [_run_row(run) for run in comparison.runs])
-    table("Pair by pair", PAIR_COLUMNS, [_pair_row(pair) for pair in comparison.pairs])
+    """Prints a comparison of runs: accuracies, pairs, how the recipes differ, and which run is best."""
+    if comparison.pairs:
+        say(f"Compared on {comparison.images}.")
+    else:
+        say("Not compared: each run on its own test images, or images out of fold.")
+    _print_compared_runs(comparison)
+    if comparison.pairs:
+        correction = f": p, {comparison.correction}" if comparison.correction else ""
+        table(f"Pair by pair{correction}", PAIR_COLUMNS, [_pair_row(pair) for pair in comparison.pairs])
+    differences = comparison.differences
+    if differences:
+        rows = [
+            (difference.key, *(value or "–" for value in difference.values))
+            for difference in differences[:DIFFERENCES_SHOWN]
+        ]
+        table("How the recipes differ", ("key", *(run.name for run in comparison.runs)), rows)
+        if len(differences) > DIFFERENCES_SHOWN:
+            say(f"and {len(differences) - DIFFERENCES_SHOWN} more keys, which the page lists")
+    else:
+        say("The recipes do not differ.")
+    for warning in comparison.warnings:
+        say(warning)
+    say(f"{comparison.headline}.")
+    if not comparison.pairs:
+        say("Name images that every run shall predict with --images FOLDER.")
+
+
+def _print_compared_runs(comparison: Comparison) -> None:
+    runs = comparison.runs
+    columns: dict[str, list[str]] = {
+        "run": [run.name for run in runs],
+        "last phase": [run.phase for run in runs],
+        "images>": [f"{run.test.n:,}" for run in runs],
+        "accuracy>": [f"{run.test.accuracy:.3f}" for run in runs],
+        "95% interval": [_interval(run.test) for run in runs],
+    }
+    if any(run.spreads for run in runs):
+        columns["spread"] = [run.describe_spread() for run in runs]
+    if comparison.has_own_images:
+        columns["own images>"] = [f"{run.own.accuracy:.3f} of {run.own.n:,}" for run in runs]
+    columns["balanced>"] = [f"{run.test.balanced_accuracy:.3f}" for run in runs]
+    columns["macro F1>"] = [f"{run.test.macro_f1:.3f}" for run in runs]
+    columns["time>"] = [format_duration(run.seconds.total) for run in runs]
+    table("Accuracy", list(columns), zip(*columns.values(), strict=True))
 
 
 def _print_phases(results: Sequence[PhaseResult], *, balanced: bool) -> None:
@@ -112,34 +168,23 @@ def _print_phases(results: Sequence[PhaseResult], *, balanced: bool) -> None:
     table(title, list(columns), zip(*columns.values(), strict=True))
 
 
+def _describe_folds(results: Sequence[PhaseResult]) -> str:
+    """Describes how much the folds of a cross-validation differ; nothing without one."""
+    deviations = [
+        f"{result.name} {result.out_of_fold.fold_deviation:.3f}"
+        for result in results
+        if result.out_of_fold and result.out_of_fold.fold_deviation is not None
+    ]
+    return f"Standard deviation of the folds' accuracies: {', '.join(deviations)}." if deviations else ""
+
+
 def _describe_baselines(baselines: Baselines) -> str:
     majority = f"{baselines.majority:.3f} by always predicting {baselines.majority_class}"
     return f"Baselines: {baselines.chance:.3f} by chance, {majority}."
 
 
-def _run_row(run: ComparedRun) -> tuple[str, ...]:
-    test = run.test
-    return (
-        run.name,
-        run.phase,
-        f"{test.n:,}",
-        f"{test.accuracy:.3f}",
-        _interval(test),
-        f"{test.balanced_accuracy:.3f}",
-        f"{test.macro_f1:.3f}",
-        format_duration(run.seconds.total),
-    )
-
-
 def _pair_row(pair: ComparedPair) -> tuple[str, ...]:
-    return (
-        pair.first,
-        pair.second,
-        f"{pair.n:,}",
-        f"{pair.lost:,}",
-        f"{pair.gained:,}",
-        format_p_value(pair.p) if pair.n else "not comparable",
-    )
+    return (pair.first, pair.second, f"{pair.lost:,}", f"{pair.gained:,}", format_p_value(pair.p_holm))
 
 
 def _interval(scores: Scores) -> str:

@@ -9,13 +9,13 @@
 | `log_loss` | mean of ``-ln p(true class)``; p is clipped to a float32 epsilon from 0 and 1 |
 | `auroc` | `sklearn.metrics.roc_auc_score`: of class 1 for two classes, else the mean over one-vs-rest |
 | `ece` | expected calibration error of the top class, 15 bins of equal width (Guo et al. 2017) |
+| `ece_ci95` | bootstrap interval of it, `tlkit.evaluation.calibration_error` |
 | `confusion` | `sklearn.metrics.confusion_matrix` |
 | `precision`, `recall`, `f1` | `sklearn.metrics.precision_recall_fscore_support` |
 
 Classes without an image in the evaluated set are left out of `balanced_accuracy` and `macro_f1`.
 
-The predicted class is the most probable one, and of equally probable ones the first. Confidence is binned
-here, since scikit-learn's calibration curve has no counts per bin.
+The predicted class is the most probable one, and of equally probable ones the first.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeFloat, model_validator
 
+from tlkit.evaluation.calibration_error import calibration_error, calibration_error_interval
 from tlkit.evaluation.intervals import wilson
 from tlkit.utils.formatting import plural
 from tlkit.utils.json_files import JsonModel, NonNegative, Proportion
 
 EPSILON = float(np.finfo(np.float32).eps)
-BINS = 15
 #: Classes are unequal if the largest has more than this many times the smallest's images.
 UNEQUAL_RATIO = 3
 
@@ -76,6 +76,7 @@ class TestScores(Scores):
     Attributes:
         auroc: area under the ROC curve; None where a class has no image or a probability is not finite.
         ece: expected calibration error.
+        ece_ci95: bootstrap interval of it, see `tlkit.evaluation.calibration_error`.
         confusion: counts, a row per true class and a column per predicted class.
     """
 
@@ -83,6 +84,7 @@ class TestScores(Scores):
 
     auroc: Proportion | None
     ece: Proportion
+    ece_ci95: tuple[Proportion, Proportion]
     confusion: tuple[tuple[NonNegative, ...], ...]
 
     def describe_inequality(self, classes: Sequence[str]) -> str:
@@ -143,18 +145,20 @@ class Rejected(JsonModel):
 
 
 @dataclass(frozen=True)
-class CalibrationBins:
-    """Predictions grouped by confidence.
+class RejectCurve:
+    """Accuracy of the images that are accepted, for every threshold from the strictest to the laxest.
 
     Attributes:
-        counts: number of images per bin, ``(BINS,)``.
-        accuracy: fraction of correct predictions per bin; 0 in empty bins.
-        confidence: mean confidence per bin; 0 in empty bins.
+        thresholds: confidence from which on an image is accepted, ``(M,)``, descending.
+        accepted: number of images that are, ``(M,)``.
+        coverage: their fraction of all images, ``(M,)``; the last is 1.
+        accuracy: fraction of them that is correct, ``(M,)``.
     """
 
-    counts: NDArray[np.int64]
+    thresholds: NDArray[np.float64]
+    accepted: NDArray[np.int64]
+    coverage: NDArray[np.float64]
     accuracy: NDArray[np.float64]
-    confidence: NDArray[np.float64]
 
 
 def evaluate(
@@ -167,10 +171,12 @@ def evaluate(
         labels: true classes, ``(N,)``.
         independent: how many independent predictions they are worth; all of them unless given.
     """
+    confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
     return TestScores(
         **summary(probabilities, labels, independent=independent).model_dump(),
         auroc=_auroc(probabilities, labels),
-        ece=_calibration_error(probabilities, labels),
+        ece=calibration_error(confidence, correct),
+        ece_ci95=calibration_error_interval(confidence, correct, independent=independent),
         confusion=_confusion(probabilities, labels),
     )
 
@@ -245,7 +251,7 @@ def per_class(
 
 
 def rejected(confidence: NDArray[np.floating], correct: NDArray[np.bool_], below: float) -> Rejected:
-    """Counts the images whose confidence is below a threshold; arguments as for `calibration_bins`."""
+    """Counts the images whose confidence is below a threshold; arguments as for `reject_curve`."""
     accepted = confidence >= below
     return Rejected(
         below=below,
@@ -254,21 +260,23 @@ def rejected(confidence: NDArray[np.floating], correct: NDArray[np.bool_], below
     )
 
 
-def calibration_bins(confidence: NDArray[np.floating], correct: NDArray[np.bool_]) -> CalibrationBins:
-    """Groups predictions into `BINS` bins of equal width by confidence.
+def reject_curve(confidence: NDArray[np.floating], correct: NDArray[np.bool_]) -> RejectCurve:
+    """Computes accuracy against coverage for every threshold (El-Yaniv and Wiener, 2010).
 
     Args:
         confidence: probability of the predicted class, ``(N,)``.
         correct: whether the predicted class is the label, ``(N,)``.
     """
-    edges = np.linspace(0, 1, BINS + 1)
-    index = np.clip(np.digitize(confidence, edges) - 1, 0, BINS - 1)
-    counts = np.bincount(index, minlength=BINS)
-    divisor = counts.clip(min=1)
-    return CalibrationBins(
-        counts,
-        np.bincount(index, weights=correct, minlength=BINS) / divisor,
-        np.bincount(index, weights=confidence, minlength=BINS) / divisor,
+    order = np.argsort(-confidence, kind="stable")
+    thresholds = confidence[order]
+    # images of equal confidence are accepted together
+    last = np.flatnonzero(np.append(thresholds[:-1] != thresholds[1:], True))
+    accepted = last + 1
+    return RejectCurve(
+        thresholds=thresholds[last].astype(np.float64),
+        accepted=accepted,
+        coverage=accepted / len(confidence),
+        accuracy=correct[order].cumsum()[last] / accepted,
     )
 
 
@@ -290,11 +298,6 @@ def _auroc(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> flo
     # one class at a time: sklearn's own multiclass form insists that rows sum to exactly 1
     areas = [roc_auc_score(labels == label, probabilities[:, label]) for label in range(classes)]
     return float(np.mean(areas))
-
-
-def _calibration_error(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    bins = calibration_bins(probabilities.max(1), probabilities.argmax(1) == labels)
-    return float((bins.counts * np.abs(bins.accuracy - bins.confidence)).sum() / len(labels))
 
 
 def _confusion(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:

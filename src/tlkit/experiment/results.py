@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from statistics import stdev
 from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from tlkit.evaluation.metrics import Baselines, Scores, TestScores, baselines
+from tlkit.evaluation.significance import describe_correction, holm
 from tlkit.experiment.plan import DataSummary, Plan
 from tlkit.parts.backbone import WeightsOrigin
 from tlkit.recipe.recipe import Recipe
@@ -58,18 +61,13 @@ class Versus(JsonModel):
         phase: the earlier phase.
         gained: number of images that only this phase predicts correctly.
         lost: number of images that only the earlier phase predicts correctly.
-        p: the test's p-value.
+        p: the test's p-value, not corrected for the number of comparisons; see `describe_gains`.
     """
 
     phase: str
     gained: NonNegative
     lost: NonNegative
     p: Proportion
-
-    def describe(self, images: int) -> str:
-        """Describes the gain over the earlier phase on that many test images, and how significant it is."""
-        points = 100 * (self.gained - self.lost) / images
-        return f"{points:+.1f} points over {self.phase} ({format_p_value(self.p)})"
 
 
 class OutOfFoldScores(TestScores):
@@ -89,6 +87,11 @@ class OutOfFoldScores(TestScores):
     repeats: NonNegative
     fold_accuracies: tuple[Proportion, ...]
     untested: tuple[str, ...]
+
+    @property
+    def fold_deviation(self) -> float | None:
+        """The standard deviation of the folds' accuracies; None with a single fold."""
+        return stdev(self.fold_accuracies) if len(self.fold_accuracies) > 1 else None
 
 
 class Decision(JsonModel):
@@ -229,6 +232,30 @@ class PhaseResult(JsonModel):
         if self.best_epoch > self.epochs:
             raise ValueError(f"the best epoch, {self.best_epoch}, is not one of {self.epochs}")
         return self
+
+
+def describe_gains(phases: Sequence[PhaseResult]) -> dict[str, list[str]]:
+    """Describes each phase's gains over earlier ones, such as "+1.2 points over bottleneck (p = 0.03)".
+
+    The p-values are corrected for the number of comparisons among all phases; see `holm`.
+
+    Returns:
+        A phase's descriptions, by its name: over the phase before, and over the first one.
+    """
+    corrected = iter(holm([versus.p for result in phases for versus in result.versus]))
+    return {
+        result.name: [
+            f"{100 * (versus.gained - versus.lost) / result.measured.n:+.1f} points over {versus.phase} "
+            f"({format_p_value(next(corrected))})"
+            for versus in result.versus
+        ]
+        for result in phases
+    }
+
+
+def describe_gains_correction(phases: Sequence[PhaseResult]) -> str:
+    """Describes how the p-values of `describe_gains` were corrected; nothing if there is only one."""
+    return describe_correction(sum(len(result.versus) for result in phases))
 
 
 class Results(JsonModel):

@@ -116,9 +116,31 @@ class Predictor:
         answers = self._answers(self._run_all(images, self._network))
         return Predictions(self._labels(answers), answers.probabilities)
 
-    def predict_proba(self, images: Iterable[ImageLike]) -> NDArray[np.float64]:
-        """Predicts probabilities, ``(N, classes)``; see `predict`."""
-        return self._answers(self._run_all(images, self._network)).probabilities
+    def predict_proba(
+        self, images: Iterable[ImageLike], *, tick: Callable[[int], object] = lambda _: None
+    ) -> NDArray[np.float64]:
+        """Predicts probabilities, ``(N, classes)``; see `predict`.
+
+        Args:
+            images: as for `predict`.
+            tick: called with the number of images done since.
+        """
+        return self._answers(self._run_all(images, self._network, tick)).probabilities
+
+    def label_indices(self, labels: Sequence[str]) -> NDArray[np.int64]:
+        """Returns the position of each label among the classes, ``(N,)``.
+
+        Raises:
+            DataError: a label is not a class of this classifier.
+        """
+        unknown = sorted(set(labels) - set(self.classes))
+        if unknown:
+            hints = [f"{name!r}{close_matches(name, self.classes)}" for name in unknown[:SHOWN]]
+            raise DataError(
+                f"the classifier does not know {', '.join(hints)}; it knows {', '.join(self.classes[:SHOWN])}"
+            )
+        indices = {name: index for index, name in enumerate(self.classes)}
+        return np.array([indices[label] for label in labels], np.int64)
 
     def features(self, images: Iterable[ImageLike]) -> NDArray[np.float32]:
         """Computes the backbone's features, ``(N, C, h, w)``, ``(N, N', C)`` or ``(N, C)``; see `predict`."""
@@ -158,15 +180,9 @@ class Predictor:
         Raises:
             DataError: a label is not a class of this classifier, or images cannot be read.
         """
-        if others := sorted(set(labels) - set(self.classes)):
-            hints = [f"{name!r}{close_matches(name, self.classes)}" for name in others[:SHOWN]]
-            raise DataError(
-                f"the classifier does not know {', '.join(hints)}; it knows {', '.join(self.classes[:SHOWN])}"
-            )
+        truth = self.label_indices(labels)
         if len(images) != len(labels) or not labels:
             raise DataError(f"there are {len(images)} images and {len(labels)} labels")
-        indices = {name: index for index, name in enumerate(self.classes)}
-        truth = np.array([indices[label] for label in labels], np.int64)
         answers = self._answers(self._run_all(images, self._network, tick))
         rows, unknown = answers.probabilities, self._is_unknown(answers)
         unclassified = None

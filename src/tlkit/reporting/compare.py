@@ -11,19 +11,23 @@ from pathlib import Path
 import numpy as np
 
 from tlkit.errors import RunFolderError
-from tlkit.evaluation.metrics import TestScores
-from tlkit.evaluation.significance import mcnemar
-from tlkit.experiment.record import PhaseRecord, RunRecord
-from tlkit.experiment.results import PhaseSeconds
+from tlkit.evaluation.intervals import independent_images
+from tlkit.evaluation.metrics import TestScores, evaluate
+from tlkit.evaluation.significance import McNemar, describe_correction, holm, least_images, mcnemar
+from tlkit.experiment.observer import Observer
+from tlkit.experiment.record import PhaseRecord, RunRecord, SplitPredictions
+from tlkit.experiment.results import PhaseResult, PhaseSeconds
+from tlkit.plugins.loader import load_registry
+from tlkit.plugins.registry import Registry
 from tlkit.reporting import run_charts
+from tlkit.reporting.compared_images import ComparedImages, predict_folder, shared_images
+from tlkit.reporting.compared_recipes import RecipeDifference, Spread, recipe_differences, repetitions
 from tlkit.reporting.pictures import Album, Picture
 from tlkit.reporting.render import render, replaced_when_complete
+from tlkit.utils.formatting import shortlist
 
-#: A difference with a p-value below this counts as significant.
+#: A difference with a corrected p-value below this counts as significant.
 SIGNIFICANCE_LEVEL = 0.05
-
-#: What identifies a test image across runs: the checksum of its file, and its label.
-ImageKey = tuple[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,9 @@ class ComparedRun:
     Attributes:
         name: the end of its folder's path, as long as it takes to tell the runs apart.
         phase: its last finished phase.
-        test: that phase's scores on the test images.
+        test: that phase's scores on the images that all runs are compared on; `own` where these are too few.
+        own: its scores on the run's own test images, or else out of fold.
+        spreads: how much its accuracy varies over the seeds of its recipe, and over folds.
         seconds: durations of all its phases together.
         trainable: number of trainable parameters in that phase.
         train: number of training images.
@@ -43,23 +49,30 @@ class ComparedRun:
     name: str
     phase: str
     test: TestScores
+    own: TestScores
+    spreads: tuple[Spread, ...]
     seconds: PhaseSeconds
     trainable: int
     train: int
     machine: str
 
+    def describe_spread(self) -> str:
+        """Describes the spread, such as "±0.011 over 3 seeds"; a dash without one."""
+        return ", ".join(spread.describe() for spread in self.spreads) or "–"
+
 
 @dataclass(frozen=True)
 class ComparedPair:
-    """Two runs on the test images that both have: McNemar's exact test.
+    """Two runs on the images that all runs are compared on: McNemar's exact test.
 
     Attributes:
         first: name of the first run.
         second: name of the second run.
-        n: number of test images in common.
+        n: number of images.
         gained: number of images that only the second predicts correctly.
         lost: number of images that only the first predicts correctly.
         p: the test's p-value.
+        p_holm: the p-value, corrected for the number of pairs.
     """
 
     first: str
@@ -68,6 +81,7 @@ class ComparedPair:
     gained: int
     lost: int
     p: float
+    p_holm: float
 
 
 @dataclass(frozen=True)
@@ -76,13 +90,28 @@ class Comparison:
 
     Attributes:
         runs: the runs, in the order in which they were named.
-        pairs: every pair of them.
+        images: what they are compared on, such as "360 test images that all 3 runs share".
+        pairs: every pair of them; none if the images are too few for any test.
+        correction: how the p-values were corrected; empty for a single pair.
+        differences: the keys in which their recipes differ.
+        headline: which run is best, or why that cannot be said.
+        warnings: what speaks against the comparison.
         page: the path of the page.
     """
 
     runs: list[ComparedRun]
+    images: str
     pairs: list[ComparedPair]
+    correction: str
+    differences: list[RecipeDifference]
+    headline: str
+    warnings: list[str]
     page: Path
+
+    @property
+    def has_own_images(self) -> bool:
+        """Whether runs have test images, or images out of fold, that others do not share."""
+        return bool(self.pairs) and any(run.own.n != run.test.n for run in self.runs)
 
 
 @dataclass(frozen=True)
@@ -90,33 +119,43 @@ class ComparisonPage:
     """The content of compare.html, from top to bottom.
 
     Attributes:
-        headline: which run is best.
+        comparison: the comparison.
         labels: sentences about the images that every reader should know.
         accuracies: chart of all runs.
-        runs: the runs.
-        pairs: every pair of them.
         curves: validation accuracy per epoch, or None if no run trained.
     """
 
-    headline: str
+    comparison: Comparison
     labels: list[str]
     accuracies: Picture
-    runs: list[ComparedRun]
-    pairs: list[ComparedPair]
     curves: Picture | None
 
 
-def compare(runs: Sequence[Path | str], out: Path | str) -> Comparison:
-    """Compares the last finished phases of runs, and writes a page about it, ``compare.html``.
+def compare(
+    runs: Sequence[Path | str],
+    out: Path | str,
+    *,
+    images: Path | str | None = None,
+    device: str | None = None,
+    observer: Observer | None = None,
+    registry: Registry | None = None,
+) -> Comparison:
+    """Compares the last finished phases of runs on the same images, and writes a page, ``compare.html``.
 
-    Two runs are compared on the test images that both have, by the content of their files.
+    Unless `images` are given, these are the test images (or images out of fold) that all runs share, by the
+    content of their files. If they are too few for any test to be significant, no run is called best.
 
     Args:
         runs: run folders, two or more.
         out: the folder to write; an existing comparison is replaced.
+        images: a folder of class folders, or a CSV file with path and label: every run predicts them.
+        device: such as "cpu" or "cuda:1", for `images`; the best one unless given.
+        observer: watches.
+        registry: the parts to choose from; all that is installed unless given.
 
     Raises:
         RunFolderError: one is not a run folder or has finished no phase, or `out` contains other files.
+        DataError: `images` cannot be predicted by all runs.
         ReportError: the page cannot be written.
     """
     if len(runs) < 2:
@@ -126,26 +165,132 @@ def compare(runs: Sequence[Path | str], out: Path | str) -> Comparison:
     records = [RunRecord(Path(run)) for run in runs]
     names = _distinct_names([record.folder for record in records])
     phases = [_last_phase(record) for record in records]
-    rows = [
-        _compared_run(name, record, phase) for name, record, phase in zip(names, records, phases, strict=True)
-    ]
-    correct = {
-        name: _correct_images(record, phase)
-        for name, record, phase in zip(names, records, phases, strict=True)
-    }
-    pairs = [_compared_pair(first, second, correct) for first, second in combinations(names, 2)]
+    if images is None:
+        compared = shared_images(records, phases)
+    else:
+        compared = predict_folder(
+            records,
+            phases,
+            Path(images),
+            registry=registry or load_registry(),
+            device=device,
+            observer=observer or Observer(),
+        )
+    comparison = _compare(names, records, compared, page, on_own_images=images is None)
     about = [record.data.about for record in records if record.data is not None]
     with replaced_when_complete(page) as unfinished:
         content = ComparisonPage(
-            headline=_headline(rows, pairs),
-            labels=list(dict.fromkeys(f"The images are {text}." for text in about if text)),
-            accuracies=_draw_accuracies(rows, unfinished.album),
-            runs=rows,
-            pairs=pairs,
+            comparison=comparison,
+            labels=[
+                *comparison.warnings,
+                *dict.fromkeys(f"The images are {text}." for text in about if text),
+            ],
+            accuracies=_draw_accuracies(comparison.runs, unfinished.album),
             curves=_draw_curves(dict(zip(names, phases, strict=True)), unfinished.album),
         )
         unfinished.file.write_text(render("compare.html", content), encoding="utf-8")
-    return Comparison(rows, pairs, page)
+    return comparison
+
+
+def _compare(
+    names: Sequence[str],
+    records: Sequence[RunRecord],
+    images: ComparedImages,
+    page: Path,
+    *,
+    on_own_images: bool,
+) -> Comparison:
+    """Compares runs; `on_own_images` says that the predictions are those that the runs were measured by."""
+    comparisons = len(names) * (len(names) - 1) // 2
+    least = least_images(comparisons, SIGNIFICANCE_LEVEL)
+    is_enough = images.count >= least
+    own = [record.phase_results[-1].measured for record in records]
+    scores = own
+    if is_enough:
+        scores = [
+            _evaluate(predictions, record.phase_results[-1] if on_own_images else None)
+            for predictions, record in zip(images.predictions, records, strict=True)
+        ]
+    recipes = [record.recipe for record in records]
+    groups = repetitions(recipes)
+    spreads = _spreads(records, own if on_own_images else scores, groups)
+    runs = [_compared_run(*columns) for columns in zip(names, records, scores, spreads, strict=True)]
+    pairs = _compared_pairs(names, images.predictions) if is_enough else []
+    warnings = [
+        f"{name} was trained or validated on {seen:,} of the images: its accuracy on them is too high."
+        for name, seen in zip(names, images.seen, strict=True)
+        if seen
+    ]
+    if not is_enough:
+        headline = f"No winner: {images.description} are too few for any test, which takes {least} or more"
+    elif warnings:
+        headline = f"No winner: not all of the {images.description} are new to every run"
+    elif groups and len(groups[0]) == len(runs):
+        spread = spreads[0][0]
+        headline = f"One recipe with {spread.count} seeds: accuracy {spread.mean:.3f} {spread.describe()}"
+    else:
+        headline = _headline(runs, pairs)
+    return Comparison(
+        runs=runs,
+        images=images.description,
+        pairs=pairs,
+        correction=describe_correction(len(pairs)),
+        differences=recipe_differences(recipes),
+        headline=headline,
+        warnings=warnings,
+        page=page,
+    )
+
+
+def _headline(runs: Sequence[ComparedRun], pairs: Sequence[ComparedPair]) -> str:
+    """Says which run is best, and whether that is significant."""
+    best = max(runs, key=lambda run: run.test.accuracy)
+    accuracy = f"{100 * best.test.accuracy:.1f}% of {best.test.n:,} images"
+    equal = [run.name for run in runs if run.test.correct == best.test.correct]
+    if len(equal) > 1:
+        return f"No winner: {shortlist(equal)} are equally accurate, {accuracy}"
+    own_pairs = [pair for pair in pairs if best.name in (pair.first, pair.second)]
+    if all(pair.p_holm < SIGNIFICANCE_LEVEL for pair in own_pairs):
+        return f"{best.name} is the most accurate, significantly: {accuracy}"
+    return f"{best.name} is the most accurate, {accuracy}, but not significantly against every other run"
+
+
+def _evaluate(predictions: SplitPredictions, result: PhaseResult | None) -> TestScores:
+    """Scores predictions; those that a run was measured by may be out of fold, which are not independent."""
+    independent = None
+    if result is not None and result.test is None and result.out_of_fold is not None:
+        independent = independent_images(len(predictions.ids), result.out_of_fold.repeats)
+    return evaluate(predictions.probabilities.astype(np.float64), predictions.labels, independent=independent)
+
+
+def _spreads(
+    records: Sequence[RunRecord], scores: Sequence[TestScores], groups: Sequence[Sequence[int]]
+) -> list[tuple[Spread, ...]]:
+    """Returns each run's spreads: over the seeds of its recipe, of these scores, and over its folds."""
+    over_seeds = {
+        position: Spread.of([scores[member].accuracy for member in group], "seeds")
+        for group in groups
+        for position in group
+    }
+    spreads = []
+    for position, record in enumerate(records):
+        out_of_fold = record.phase_results[-1].out_of_fold
+        over_folds = Spread.of(out_of_fold.fold_accuracies, "folds") if out_of_fold else None
+        both = (over_seeds.get(position), over_folds)
+        spreads.append(tuple(spread for spread in both if spread is not None))
+    return spreads
+
+
+def _compared_pairs(names: Sequence[str], predictions: Sequence[SplitPredictions]) -> list[ComparedPair]:
+    correct = {name: rows.correct for name, rows in zip(names, predictions, strict=True)}
+    tests: dict[tuple[str, str], McNemar] = {
+        (first, second): mcnemar(correct[first], correct[second]) for first, second in combinations(names, 2)
+    }
+    corrected = holm([test.p for test in tests.values()])
+    return [
+        ComparedPair(first, second, len(correct[first]), test.gained, test.lost, test.p, p_holm)
+        for ((first, second), test), p_holm in zip(tests.items(), corrected, strict=True)
+    ]
 
 
 def _check_folder(page: Path) -> None:
@@ -154,18 +299,6 @@ def _check_folder(page: Path) -> None:
         raise RunFolderError(
             f"{folder} is not empty and does not contain a comparison: choose another folder with --out"
         )
-
-
-def _headline(runs: Sequence[ComparedRun], pairs: Sequence[ComparedPair]) -> str:
-    """Says which run is best, and whether that is significant."""
-    if any(pair.n == 0 for pair in pairs):
-        return "Not all runs were tested on the same images: their accuracies say little about which is best"
-    best = max(runs, key=lambda run: run.test.accuracy)
-    accuracy = f"{100 * best.test.accuracy:.1f}% of {best.test.n:,} images"
-    own_pairs = [pair for pair in pairs if best.name in (pair.first, pair.second)]
-    if all(pair.p < SIGNIFICANCE_LEVEL for pair in own_pairs):
-        return f"{best.name} is the most accurate, significantly: {accuracy}"
-    return f"{best.name} is the most accurate, {accuracy}, but not significantly against every other run"
 
 
 def _distinct_names(folders: Sequence[Path]) -> list[str]:
@@ -184,47 +317,26 @@ def _last_phase(record: RunRecord) -> PhaseRecord:
     return record.done[-1]
 
 
-def _compared_run(name: str, record: RunRecord, last: PhaseRecord) -> ComparedRun:
-    assert last.result is not None and record.data is not None  # it has ended
+def _compared_run(name: str, record: RunRecord, test: TestScores, spreads: tuple[Spread, ...]) -> ComparedRun:
+    assert record.data is not None  # a phase has ended
+    last, description = record.phase_results[-1], record.description
     seconds = [result.seconds for result in record.phase_results]
-    description = record.description
     return ComparedRun(
         name=name,
         phase=last.name,
-        test=last.result.measured,
+        test=test,
+        own=last.measured,
+        spreads=spreads,
         seconds=PhaseSeconds(
             total=sum(phase.total for phase in seconds),
             features=sum(phase.features for phase in seconds),
             training=sum(phase.training for phase in seconds),
             evaluation=sum(phase.evaluation for phase in seconds),
         ),
-        trainable=last.result.parameters.trainable,
+        trainable=last.parameters.trainable,
         train=record.data.train,
         machine=f"{description.machine}, {description.device}" if description else "",
     )
-
-
-def _correct_images(record: RunRecord, last: PhaseRecord) -> dict[ImageKey, bool]:
-    """Returns for each test image whether the last phase predicts it correctly."""
-    predictions = last.measured
-    if predictions is None:
-        raise RunFolderError(f"{record.folder}: the predictions of phase {last.name} are missing")
-    keys = {row.id: (row.sha256, row.label) for row in record.images}
-    if not keys.keys() >= set(predictions.ids):
-        raise RunFolderError(f"{record.folder}: splits.csv does not list all of the images that it predicts")
-    return {
-        keys[image_id]: bool(correct)
-        for image_id, correct in zip(predictions.ids, predictions.correct, strict=True)
-    }
-
-
-def _compared_pair(first: str, second: str, correct: Mapping[str, Mapping[ImageKey, bool]]) -> ComparedPair:
-    common = sorted(correct[first].keys() & correct[second].keys(), key=str)
-    test = mcnemar(
-        np.array([correct[first][key] for key in common], bool),
-        np.array([correct[second][key] for key in common], bool),
-    )
-    return ComparedPair(first, second, len(common), test.gained, test.lost, test.p)
 
 
 def _draw_accuracies(runs: Sequence[ComparedRun], album: Album) -> Picture:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from tlkit.errors import TlkitError
 from tlkit.evaluation.metrics import Baselines
 from tlkit.experiment.observer import Observer
 from tlkit.experiment.record import PhaseRecord, RunRecord, SplitPredictions
-from tlkit.experiment.results import PhaseResult
+from tlkit.experiment.results import PhaseResult, describe_gains, describe_gains_correction
 from tlkit.inference.predictor import UNCLASSIFIED, Predictor, load
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
@@ -35,6 +35,8 @@ class Report:
     Attributes:
         name: the recipe's.
         phase_results: results of the phases that have ended.
+        gains: descriptions of each phase's gains over earlier ones, by its name.
+        correction: how their p-values were corrected; empty for a single one.
         baselines: accuracies without looking at the images, or None before the first phase has ended.
         goal: accuracy that the last phase must reach on the test images, or None.
         goal_met: whether it does; None while phases are missing.
@@ -52,6 +54,8 @@ class Report:
 
     name: str
     phase_results: Sequence[PhaseResult]
+    gains: Mapping[str, Sequence[str]]
+    correction: str
     baselines: Baselines | None
     goal: float | None
     goal_met: bool | None
@@ -133,6 +137,8 @@ def make_report(
     return Report(
         name=record.recipe.name,
         phase_results=results,
+        gains=describe_gains(results),
+        correction=describe_gains_correction(results),
         baselines=baselines,
         goal=record.recipe.goal,
         goal_met=record.results.goal_met if record.results else None,

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tlkit.evaluation.metrics import BINS, calibration_bins
+from tlkit.evaluation.calibration_error import BINS, calibration_bins
+from tlkit.evaluation.intervals import wilson
+from tlkit.evaluation.metrics import RejectCurve, Rejected
 from tlkit.experiment.record import SplitPredictions
 from tlkit.inference.predictor import UNCLASSIFIED
 from tlkit.reporting.pictures import COLOURS, GREY, INK
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 MAX_NUMBERED_CLASSES = 12
 #: Lines differ by more than colour.
 LINE_STYLES = ("-", "--", "-.", ":")
+#: More points than this of a reject curve are left out.
+MAX_CURVE_POINTS = 300
 #: How many pairs of classes are listed, most often confused first.
 PAIRS_LISTED = 10
 #: False positive rates at which ROC curves are drawn.
@@ -138,6 +142,30 @@ def confidence(figure: Figure, predictions: SplitPredictions, threshold: float |
     axes.set_xlim(float(predictions.confidence[finite].min(initial=1)) - 0.02, 1)
     if threshold is not None:
         axes.axvline(threshold, color=INK, linestyle="--", linewidth=1, label="threshold")
+    figure.legend(loc="outside upper center", ncols=3)
+
+
+def reject(figure: Figure, curve: RejectCurve, unclassified: Rejected | None) -> None:
+    """Draws accuracy over coverage with Wilson's interval, and marks what the stored threshold accepts."""
+    axes = figure.subplots()
+    # a page shows no more points than this
+    shown = np.unique(np.linspace(0, len(curve.accuracy) - 1, MAX_CURVE_POINTS).round().astype(int))
+    coverage, accuracy, accepted = (
+        values[shown] for values in (curve.coverage, curve.accuracy, curve.accepted)
+    )
+    low, high = np.transpose([wilson(*point) for point in zip(accuracy, accepted, strict=True)])
+    axes.fill_between(coverage, low, high, color=COLOURS[0], alpha=0.2, linewidth=0, label="95% interval")
+    axes.plot(coverage, accuracy, color=COLOURS[0], label="accuracy")
+    if unclassified is not None and unclassified.accuracy_of_others is not None:
+        images = int(curve.accepted[-1])
+        point = (images - unclassified.n) / images, unclassified.accuracy_of_others
+        axes.plot(*point, "o", color=COLOURS[1], label=f"threshold {unclassified.below:g}")
+    # intervals of a few images would leave no room for the rest
+    lowest = min(low[-1], accuracy[coverage >= 0.05].min())
+    axes.set_ylim(lowest - 0.05 * (1 - lowest), 1 + 0.05 * (1 - lowest))
+    axes.set_xlim(0, 1.02)
+    axes.set_xlabel("coverage: fraction of the images that are not rejected")
+    axes.set_ylabel("accuracy on them")
     figure.legend(loc="outside upper center", ncols=3)
 
 

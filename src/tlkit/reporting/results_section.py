@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tlkit.evaluation.metrics import ClassScores, Rejected, TestScores, per_class, rejected
+from tlkit.evaluation.metrics import ClassScores, Rejected, TestScores, per_class, reject_curve, rejected
 from tlkit.experiment.record import SplitPredictions
 from tlkit.experiment.results import PhaseResult
 from tlkit.inference.predictor import UNCLASSIFIED
@@ -36,7 +36,7 @@ class ResultsSection:
         test: its scores on the test images, or else out of fold.
         measured_on: "test images" or "images out of fold".
         rejected: test images that stay unclassified, or None without a threshold.
-        charts: confusion, ROC curves, reliability, confidence, and predictions of unlabelled images.
+        charts: confusion, ROC curves, reliability, confidence, reject curve, unlabelled images.
         confused: the pairs of classes confused most often, where the chart has no numbers.
         class_scores: scores by class name; with many classes, of those with the lowest F1.
         class_count: number of classes.
@@ -72,15 +72,16 @@ def make_results_section(
     """
     result = results[-1]
     predictions = tests[result.name]
-    charts = [
-        *_draw_classes(results, tests, classes, album),
-        *_draw_confidence(result, predictions, threshold, album),
-    ]
-    if unlabelled is not None:
-        charts.append(_draw_unlabelled(count_predictions(unlabelled, classes, threshold), album))
     unclassified = None
     if threshold is not None:
         unclassified = rejected(predictions.confidence, predictions.correct, threshold)
+    charts = [
+        *_draw_classes(results, tests, classes, album),
+        *_draw_confidence(result, predictions, threshold, album),
+        _draw_reject_curve(result, predictions, unclassified, album),
+    ]
+    if unlabelled is not None:
+        charts.append(_draw_unlabelled(count_predictions(unlabelled, classes, threshold), album))
     confused = (
         confused_pairs(result.measured.confusion, classes) if len(classes) > MAX_NUMBERED_CLASSES else []
     )
@@ -143,7 +144,9 @@ def _draw_classes(
 def _draw_confidence(
     result: PhaseResult, predictions: SplitPredictions, threshold: float | None, album: Album
 ) -> list[Picture]:
-    reliability = f"Reliability of {result.name}: calibration error {result.measured.ece:.3f}"
+    low, high = result.measured.ece_ci95
+    error = f"{result.measured.ece:.3f} (95% interval {low:.3f} to {high:.3f})"
+    reliability = f"Reliability of {result.name}: calibration error {error}"
     confidence = f"Confidence of {result.name} in correct and in wrong predictions"
     draw_confidence = partial(prediction_charts.confidence, predictions=predictions, threshold=threshold)
     return [
@@ -152,6 +155,25 @@ def _draw_confidence(
         ),
         _chart(album, "confidence", confidence, draw_confidence),
     ]
+
+
+def _draw_reject_curve(
+    result: PhaseResult, predictions: SplitPredictions, unclassified: Rejected | None, album: Album
+) -> Picture:
+    alt = (
+        f"Reject curve of {result.name}: accuracy, with 95% interval, on the share of the "
+        f"{result.measured_on} with the highest confidence"
+    )
+    if unclassified is None:
+        alt += "; no threshold is stored"
+    else:
+        accepted = result.measured.n - unclassified.n
+        alt += f"; the threshold of {unclassified.below:g} accepts {accepted / result.measured.n:.1%}"
+        if unclassified.accuracy_of_others is not None:
+            alt += f", {unclassified.accuracy_of_others:.3f} of them predicted correctly"
+    curve = reject_curve(predictions.confidence, predictions.correct)
+    draw = partial(prediction_charts.reject, curve=curve, unclassified=unclassified)
+    return _chart(album, "reject-curve", alt, draw)
 
 
 def _draw_unlabelled(counts: Mapping[str, int], album: Album) -> Picture:
