@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +47,30 @@ def mcnemar(first_correct: NDArray[np.bool_], second_correct: NDArray[np.bool_])
     lost = int((first_correct & ~second_correct).sum())
     p = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
     return McNemar(gained, lost, p)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Corrects p-values for their number, so that among all of them a false discovery is as rare as in one.
+
+    Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979: the smallest of m is multiplied by
+    m, the next by m - 1, and so on; none becomes smaller than the one before it.
+
+    Args:
+        p_values: one for each comparison, ``(m,)``.
+
+    Returns:
+        The corrected ones, in the same order.
+    """
+    raw = np.array(p_values, np.float64)
+    order = np.argsort(raw, kind="stable")
+    corrected = np.empty_like(raw)
+    corrected[order] = np.maximum.accumulate(raw[order] * np.arange(len(raw), 0, -1)).clip(max=1)
+    return [float(p) for p in corrected]
+
+
+def describe_correction(comparisons: int) -> str:
+    """Describes how p-values of so many comparisons were corrected; nothing for one, which needs none."""
+    return f"Holm-corrected for {comparisons} comparisons" if comparisons > 1 else ""
 
 
 def paired_gain(
