@@ -31,7 +31,7 @@ from tlkit.evaluation.metrics import (
     rejected,
 )
 from tlkit.experiment.run_folder import RunFolder
-from tlkit.model.classifier import Classifier, Mirrored, to_layout
+from tlkit.model.classifier import Classifier, Mirrored, average_positions, to_layout
 from tlkit.model.saving import Calibration, load_model
 from tlkit.parts.preprocess import Preprocess
 from tlkit.plugins.loader import load_registry
@@ -58,6 +58,23 @@ class Predictions(NamedTuple):
 
     labels: list[str]
     probabilities: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Represented:
+    """What a classifier makes of images in one pass.
+
+    Attributes:
+        images: those that could be read: their paths, or their positions for images that are not files.
+        features: their pooled features, ``(N, C)``; the mean over the views that logits are the mean over.
+        probabilities: ``(N, classes)``.
+        unreadable: (image, reason) of each of the others.
+    """
+
+    images: tuple[str, ...]
+    features: NDArray[np.float32]
+    probabilities: NDArray[np.float64]
+    unreadable: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +174,31 @@ class Predictor:
         features: NDArray[np.float32] = self._run_all(images, self.module.features).numpy()
         return features
 
+    def represent(
+        self, images: Iterable[ImageLike], *, tick: Callable[[int], object] = lambda _: None
+    ) -> Represented:
+        """Computes pooled features and probabilities in one pass.
+
+        Args:
+            images: as for `predict`; those that cannot be read are listed.
+            tick: called with the number of images done since.
+        """
+        names: list[tuple[str, str | None]] = []
+        outputs: list[Tensor] = []
+        for batch in self._batches(images, self._features_and_logits):
+            names += zip(batch.names, batch.errors, strict=True)
+            if len(batch.output):
+                outputs.append(batch.output)
+            tick(len(batch.names))
+        columns = len(self.classes)
+        joined = torch.cat(outputs) if outputs else torch.empty(0, columns)
+        return Represented(
+            tuple(name for name, error in names if error is None),
+            joined[:, : joined.shape[1] - columns].numpy(),
+            self._probabilities(joined[:, joined.shape[1] - columns :]),
+            tuple((name, error) for name, error in names if error is not None),
+        )
+
     def stream(self, images: Iterable[ImageLike], *, top: int = 1) -> Iterator[Prediction]:
         """Yields predictions one by one, in order; memory does not grow with the number of images.
 
@@ -218,6 +260,14 @@ class Predictor:
 
     def _probabilities(self, logits: Tensor) -> NDArray[np.float64]:
         return probabilities(logits.double().numpy(), self.temperature)
+
+    def _features_and_logits(self, pixels: Tensor) -> Tensor:
+        """Returns pooled features and logits side by side, ``(B, C + classes)``, the mean over the views."""
+        views = []
+        for view in (pixels, pixels.flip(3)) if self.mirror else (pixels,):
+            features = self.module.features(view)
+            views.append(torch.cat([average_positions(features), self.module.head(features)], 1))
+        return torch.stack(views).mean(0)
 
     def _label(self, row: NDArray[np.float64]) -> str:
         best = int(row.argmax())

@@ -70,6 +70,12 @@ class Mirrored(nn.Module):
         return logits
 
 
+def average_positions(features: Tensor) -> Tensor:
+    """Maps features ``(B, C, h, w)``, ``(B, N, C)`` or ``(B, C)`` to pooled ones ``(B, C)``."""
+    # maps have their channels first, tokens last
+    return features.mean(((), (1,), (2, 3))[features.ndim - 2]) if features.ndim > 2 else features
+
+
 def is_convolutional(module: nn.Module) -> bool:
     """Returns whether channels-last is the faster layout: most weights are in 2-d convolutions."""
     convolutions = sum(layer.weight.numel() for layer in module.modules() if isinstance(layer, nn.Conv2d))
