@@ -140,7 +140,7 @@ def choose(
     """Compares backbones by probes on their features of labelled images, and chooses one.
 
     The features that each backbone computes of the images are cached, and a run with one of them reads them.
-    The probes are those of `tlkit.fit`, cross-validated on the same folds.
+    The probes are the linear ones of `tlkit.fit`, cross-validated on the same folds.
 
     Args:
         target: a folder per class, a CSV file, a recipe or a run folder.
@@ -212,7 +212,9 @@ def _measure(
     features = compute_features(labelled, backbone=name, device=device, observer=observer, registry=registry)
     folds = min(FOLDS, int(np.bincount(features.labels).max()))
     with observer.progress(f"probe on {name}", folds, "folds") as tick:
-        probabilities = features.probes.out_of_fold(features.mean, features.labels, folds=folds, tick=tick)
+        probabilities = features.probes.out_of_fold(
+            features.mean, features.labels, folds=folds, kernel=False, tick=tick
+        )
     network = features.probes.backbone
     return _Measured(
         name,

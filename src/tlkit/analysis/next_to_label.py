@@ -161,8 +161,8 @@ def _read_unlabelled(
             paths.setdefault(image.sha256, image.sample.path)
     if not paths:
         raise DataError(
-            f"{folder} holds no image to label: {labelled:,} have labels already, {len(rejected):,} cannot be "
-            "read"
+            f"{folder} holds no image to label: {labelled:,} have labels already, "
+            f"{len(rejected):,} cannot be read"
         )
     return list(paths.values()), labelled, rejected
 
