@@ -73,6 +73,27 @@ def test_the_commands_of_the_report_page(
     assert len(list((here / "visualized").iterdir())) == 4
 
 
+def test_the_commands_of_the_pages_about_choosing_a_backbone_and_labelling_next(
+    here: Path, fitted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(fitted, here / "runs" / "pets")
+    shutil.copytree(here / "photos" / "cat", here / "unlabelled")
+    pages = ("choosing-a-backbone.md", "labelling-next.md")
+    lines = [line for page in pages for block in blocks(page, "console") for line in block.splitlines()]
+    commands = [shlex.split(line.removeprefix("$ ")) for line in lines if line.startswith("$ tlkit")]
+    assert [command[1] for command in commands] == ["choose", "next", "next"]
+    for command in commands:
+        with mock.patch.object(sys, "argv", command), pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 0, command
+        assert capsys.readouterr().out
+    assert (here / "backbones.svg").is_file() and (here / "next.csv").is_file()
+    for page in pages:
+        (code,) = blocks(page, "python")
+        exec(compile(code, page, "exec"), {})
+        assert capsys.readouterr().out
+
+
 def test_the_code_of_the_python_page(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = "\n".join(blocks("python.md", "python"))
     names: dict[str, object] = {}

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 from commands import command
+from huggingface_hub import constants
 from tlkit_catsdogs.drawn.kinds import STUDIO
 from tlkit_catsdogs.drawn.world import draw
 
 import tlkit
+from tlkit.analysis import choose as analysis
 from tlkit.errors import RecipeError
 from tlkit.fitting.fit import why_not_worth_trying
 from tlkit.fitting.recipe import FitOptions, FolderCounts, choose_recipe
@@ -117,6 +119,36 @@ def test_fine_tuning_is_tried_where_there_are_errors(ended: tlkit.Run) -> None:
     assert after(600, 500) is None
     assert after(600, 590) == "10 errors on 600 images leave too little to gain"
     assert after(120, 60) == "120 images are too few to train the whole network, which takes 300"
+
+
+def test_auto_takes_the_backbone_that_choose_chooses_and_reuses_its_features(
+    animals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Notes(tlkit.Observer):
+        texts: list[str] = []  # noqa: RUF012
+
+        def note(self, text: str) -> None:
+            self.texts.append(text)
+
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody answers there
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(analysis, "CANDIDATES", ("vgg16-quarter",))
+    run = tlkit.fit(
+        animals,
+        backbone="auto",
+        quality="fast",
+        folds=2,
+        out=tmp_path / "out",
+        observer=Notes(),
+        time_limit=600,
+    )
+    (probe,) = run.results.phases
+    assert run.recipe.phases[0].backbone.name == "vgg16-quarter"
+    assert probe.features.computed == 0 and probe.features.reused == 2 * 34
+    missing, described, why = Notes.texts[:3]
+    assert missing.endswith("is not compared: its weights cannot be had here")
+    assert described.startswith("vgg16-quarter: accuracy ") and "ms an image" in described
+    assert why == "vgg16-quarter has the highest balanced accuracy."
 
 
 def test_without_folds_validation_decides() -> None:

@@ -22,6 +22,7 @@ from tlkit.experiment.observer import Observer
 from tlkit.experiment.phase_feeds import features_of
 from tlkit.experiment.planning import make_source, prepare_phases
 from tlkit.features.store import FeatureStore
+from tlkit.model.classifier import average_positions
 from tlkit.parts.backbone import WeightsOrigin
 from tlkit.parts.source import SPLITS, SplitName
 from tlkit.plugins.loader import load_registry
@@ -192,7 +193,7 @@ def compute_features(
         frozen_pass.run([prepared])
         with prepared.on_device():
             views = [features.cpu() for features in features_of(prepared, labelled.images, frozen_pass)]
-    plain, mirrored = (_pool(features).numpy() for features in views)
+    plain, mirrored = (average_positions(features).numpy() for features in views)
     return DatasetFeatures(
         labelled=labelled,
         labels=np.array([image.sample.label for image in labelled.images], np.int64),
@@ -228,9 +229,3 @@ def _phase(
         cache_features=True,
         training=TrainingSpec(mirror=True),
     )
-
-
-def _pool(features: torch.Tensor) -> torch.Tensor:
-    """Averages ``(N, C, h, w)`` or ``(N, T, C)`` over positions; ``(N, C)`` stays."""
-    positions = {2: (), 3: (1,), 4: (2, 3)}[features.ndim]
-    return features.mean(positions) if positions else features

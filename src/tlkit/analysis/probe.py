@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -28,11 +28,15 @@ class FittedProbe:
 
 
 class ProbeFactory:
-    """Fits probes to pooled features of one backbone's."""
+    """Fits probes to pooled features of one backbone's.
+
+    Attributes:
+        backbone: the backbone.
+    """
 
     def __init__(self, registry: Registry, backbone: Backbone, classes: Sequence[str]) -> None:
+        self.backbone = backbone
         self._registry = registry
-        self._backbone = backbone
         self._classes = tuple(classes)
 
     def fit(
@@ -46,8 +50,8 @@ class ProbeFactory:
             kernel: whether the kernel form is tried beside the linear one; without it, it takes a fraction
                 of the time.
         """
-        head = self._registry.make("head", "probe", {"kernel": kernel}, self._backbone, self._classes)
-        dimensions = len(self._backbone.feature_shape)
+        head = self._registry.make("head", "probe", {"kernel": kernel}, self.backbone, self._classes)
+        dimensions = len(self.backbone.feature_shape)
         head.fit_features(
             as_head_input(features, dimensions),
             torch.from_numpy(labels),
@@ -63,15 +67,17 @@ class ProbeFactory:
         folds: int = 5,
         seed: int = 0,
         kernel: bool = True,
+        tick: Callable[[int], object] = lambda _: None,
     ) -> NDArray[np.float64]:
         """Predicts each image's probabilities ``(N, classes)`` by a probe that was not fitted to it.
 
-        A class with fewer images than folds is in fewer of them.
+        A class with fewer images than folds is in fewer of them. `tick` is called with 1 after each fold.
         """
         rows = np.full((len(labels), len(self._classes)), np.nan)
         for trained_on, held_out in split_stratified(labels, folds, seed):
             probe = self.fit(features[trained_on], labels[trained_on], kernel=kernel)
             rows[held_out] = probe.predict_proba(features[held_out])
+            tick(1)
         return rows
 
 

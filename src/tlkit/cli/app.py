@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from tlkit.cli import cache, plugins
+from tlkit.cli.choose import choose
 from tlkit.cli.console import say, say_interrupted
 from tlkit.cli.evaluate import evaluate
 from tlkit.cli.explain import explain, visualize
@@ -18,6 +19,7 @@ from tlkit.cli.export import export
 from tlkit.cli.fetch import fetch
 from tlkit.cli.fit import fit
 from tlkit.cli.interrupts import INTERRUPTED, Interrupted, interrupt_once
+from tlkit.cli.next_to_label import next_to_label
 from tlkit.cli.predict import predict
 from tlkit.cli.report import compare, report
 from tlkit.cli.run import run
@@ -34,8 +36,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, fit, predict, evaluate, report, compare, explain, visualize, export, fetch):
+for command in (run, fit, choose, predict, evaluate, report, compare, explain, visualize, export, fetch):
     app.command()(command)
+app.command("next")(next_to_label)
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(cache.app, name="cache")
 

@@ -8,6 +8,9 @@ from typing import Annotated
 import typer
 
 RecipeArgument = Annotated[Path, typer.Argument(help="A recipe, or a folder that holds recipe.toml.")]
+TargetArgument = Annotated[
+    Path, typer.Argument(help="A folder per class, a CSV file, a recipe or a run folder.")
+]
 ModelArgument = Annotated[Path, typer.Argument(help="A model folder, or a run folder.")]
 SetOption = Annotated[
     list[str] | None,

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
+from tlkit.analysis.choose import choose
 from tlkit.data.folds import TooManyFoldsError
 from tlkit.errors import RecipeError
-from tlkit.experiment.backbones import choose_backbone
+from tlkit.experiment.backbones import BACKBONE, choose_backbone
 from tlkit.experiment.observer import Observer, Run
 from tlkit.experiment.planning import make_source
 from tlkit.experiment.results import Results
 from tlkit.experiment.runner import run
-from tlkit.fitting.backbones import AUTO, choose_by_probe
 from tlkit.fitting.recipe import FitOptions, FolderCounts, Quality, choose_recipe
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
@@ -21,6 +21,8 @@ from tlkit.recipe.recipe import Phase
 from tlkit.recipe.schema import DataSpec, PartSpec
 from tlkit.utils.formatting import plural
 
+#: The name that lets `choose` decide.
+AUTO = "auto"
 #: Fine-tuning is tried where there are this many images, and this share of them is not predicted correctly:
 #: by judgement. Training the last block alone gained little: see "Fine-tuning" in benchmarks/RESULTS.md.
 ENOUGH_IMAGES, ENOUGH_ERRORS = 300, 0.05
@@ -51,8 +53,8 @@ def fit(
 
     Args:
         folder: a folder per class, with or without train, val and test above them.
-        backbone: any backbone's name, ``local-dir:…`` and ``hf-hub:…`` included, or "auto": the one whose
-            probe is most accurate, of those at hand; see `choose_backbone` unless given.
+        backbone: any backbone's name, ``local-dir:…`` and ``hf-hub:…`` included, or "auto": the one that
+            `tlkit.choose` chooses of those at hand; see `choose_backbone` unless given.
         weights: "pretrained", "none", or a .safetensors file; the backbone's default unless given.
         quality: "best", or "fast" for the probe alone.
         folds: number of folds of the cross-validation. Unless it or `test` is given, there are folds for up
@@ -73,6 +75,7 @@ def fit(
         TlkitError: something in the images or the machine must be corrected first.
     """
     options = FitOptions(Path(folder), weights, quality, folds, test, epochs, seed)
+    began = time.monotonic()
     options.check()
     if backbone == AUTO and weights is not None:
         raise RecipeError(["weights belong to a backbone: name it instead of auto"], recipe="fit")
@@ -80,12 +83,19 @@ def fit(
     data = DataSpec(source=PartSpec(name="folder"), root=Path(folder).absolute())
     counts = FolderCounts.of(make_source(data, registry))
 
+    if backbone == AUTO:
+        # a recipe says which images are held out for testing
+        choice = choose(
+            choose_recipe(options, counts, BACKBONE), device=device, observer=observer, registry=registry
+        )
+        for candidate in choice.candidates:
+            observer.note(candidate.describe())
+        observer.note(choice.describe())
+        chosen = choice.best.backbone
+    else:
+        chosen = choose_backbone(backbone, weights, registry=registry, observer=observer)
+
     def run_with(options: FitOptions) -> Run:
-        if backbone == AUTO:
-            probe = partial(choose_recipe, replace(options, quality="fast"), counts)
-            chosen = choose_by_probe(probe, device=device, registry=registry, observer=observer)
-        else:
-            chosen = choose_backbone(backbone, weights, registry=registry, observer=observer)
         return run(
             choose_recipe(options, counts, chosen),
             out=out,
@@ -93,7 +103,7 @@ def fit(
             observer=observer,
             registry=registry,
             skip=why_not_worth_trying,
-            time_limit=time_limit,
+            time_limit=None if time_limit is None else max(0.0, began + time_limit - time.monotonic()),
         )
 
     try:

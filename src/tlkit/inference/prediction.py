@@ -18,6 +18,23 @@ class Predictions(NamedTuple):
     probabilities: NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Represented:
+    """What a classifier makes of images in one pass.
+
+    Attributes:
+        images: those that could be read: their paths, or their positions for images that are not files.
+        features: their pooled features, ``(N, C)``; the mean over the views that logits are the mean over.
+        probabilities: ``(N, classes)``.
+        unreadable: (image, reason) of each of the others.
+    """
+
+    images: tuple[str, ...]
+    features: NDArray[np.float32]
+    probabilities: NDArray[np.float64]
+    unreadable: tuple[tuple[str, str], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """The prediction for one image.

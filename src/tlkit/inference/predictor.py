@@ -22,8 +22,8 @@ from tlkit.errors import DataError, RunFolderError, close_matches
 from tlkit.evaluation.calibration import probabilities
 from tlkit.evaluation.metrics import baselines, evaluate, per_class, rejected
 from tlkit.experiment.run_folder import RunFolder
-from tlkit.inference.prediction import Evaluation, Prediction, Predictions
-from tlkit.model.classifier import Classifier, PredictionNetwork, to_layout
+from tlkit.inference.prediction import Evaluation, Prediction, Predictions, Represented
+from tlkit.model.classifier import Classifier, PredictionNetwork, average_positions, to_layout
 from tlkit.model.saving import Calibration, load_model
 from tlkit.model.unknown import UnknownDetector
 from tlkit.parts.preprocess import Preprocess
@@ -148,6 +148,31 @@ class Predictor:
         values: NDArray[np.float32] = features.numpy()
         return values
 
+    def represent(
+        self, images: Iterable[ImageLike], *, tick: Callable[[int], object] = lambda _: None
+    ) -> Represented:
+        """Computes pooled features and probabilities in one pass.
+
+        Args:
+            images: as for `predict`; those that cannot be read are listed.
+            tick: called with the number of images done since.
+        """
+        names: list[tuple[str, str | None]] = []
+        features: list[Tensor] = [torch.empty(0)]
+        logits: list[Tensor] = [torch.empty(0, len(self.classes))]
+        for batch in self._batches(images, self._features_and_logits):
+            names += zip(batch.names, batch.errors, strict=True)
+            if batch.outputs:
+                features.append(batch.outputs[0])
+                logits.append(batch.outputs[1])
+            tick(len(batch.names))
+        return Represented(
+            tuple(name for name, error in names if error is None),
+            torch.cat(features).numpy(),
+            probabilities(torch.cat(logits).double().numpy(), self.temperature),
+            tuple((name, error) for name, error in names if error is not None),
+        )
+
     def stream(self, images: Iterable[ImageLike], *, top: int = 1) -> Iterator[Prediction]:
         """Yields predictions one by one, in order; memory does not grow with the number of images.
 
@@ -203,6 +228,14 @@ class Predictor:
         return _Answers(
             probabilities(logits.double().numpy(), self.temperature), novelty[0].numpy() if novelty else None
         )
+
+    def _features_and_logits(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns pooled features ``(B, C)`` and logits ``(B, classes)``, the means over the views."""
+        views = (pixels, pixels.flip(3)) if self.mirror else (pixels,)
+        features = [self.module.features(view) for view in views]
+        pooled = [average_positions(of_view) for of_view in features]
+        logits = [self.module.head(of_view) for of_view in features]
+        return torch.stack(pooled).mean(0), torch.stack(logits).mean(0)
 
     def _is_unknown(self, answers: _Answers) -> NDArray[np.bool_]:
         """Returns which images belong to none of the classes, ``(N,)``."""

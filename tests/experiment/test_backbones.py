@@ -14,10 +14,9 @@ from commands import command
 from huggingface_hub import constants
 
 from tlkit import Observer, Registry, UnreachableWeightsError, load_registry
+from tlkit.experiment.backbones import BACKBONE, choose_backbone
 from tlkit.experiment.runner import run
-from tlkit.fitting import backbones
-from tlkit.fitting.backbones import BACKBONE, choose_backbone, choose_by_probe
-from tlkit.recipe.recipe import Recipe, make_recipe
+from tlkit.recipe.recipe import make_recipe
 
 REGISTRY = load_registry()
 
@@ -146,32 +145,3 @@ def test_fit_without_a_network(by_class: Path, tmp_path: Path) -> None:
     assert failed.returncode == 2
     assert "--backbone efficientnet-lite0" in failed.stderr and "--set" not in failed.stderr
     assert not (tmp_path / "other").exists()
-
-
-@pytest.mark.usefixtures("closed")
-def test_probes_choose_among_the_backbones_at_hand(
-    by_class: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(backbones, "CANDIDATES", (BACKBONE, "vgg16-quarter", "tiny-missing"))
-    recipes: list[str] = []
-
-    def choose_recipe(name: str) -> Recipe:
-        recipes.append(name)
-        return make_recipe(
-            {
-                "name": "probe",
-                "data": {"source": "folder", "root": str(by_class), "folds": 2},
-                "backbone": name,
-                "head": {"name": "probe", "kernel": False},
-                "phase": [{"name": "probe"}],
-            }
-        )
-
-    notes = Notes()
-    chosen = choose_by_probe(choose_recipe, device=None, registry=REGISTRY, observer=notes)
-    assert (chosen, recipes) == ("vgg16-quarter", ["vgg16-quarter"])
-    assert notes.texts[0] == f"{BACKBONE} is not compared: its weights cannot be had here"
-    assert notes.texts[1].startswith("vgg16-quarter: accuracy ")
-    monkeypatch.setattr(backbones, "CANDIDATES", (BACKBONE,))
-    with pytest.raises(UnreachableWeightsError, match=BACKBONE):
-        choose_by_probe(choose_recipe, device=None, registry=REGISTRY, observer=notes)

@@ -1,0 +1,120 @@
+"""Measures how many labels `tlkit next` saves.
+
+uv run python -m benchmarks.active_learning ../shared/datasets/waste local-dir:PATH
+
+The images of the training split count as unlabelled. Twenty at a time are selected and get their labels, a
+linear probe is fitted to all that have one, and its accuracy on the test images is measured. Random choice
+goes on for longer, until it is as accurate. The first twenty are `select_typical`'s, except at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from tlkit.analysis.features import DatasetFeatures, compute_features, read_labelled, recipe_for
+from tlkit.analysis.selection import select_typical, select_uncertain
+from tlkit.cli.observer import ConsoleObserver
+from tlkit.plugins.loader import load_registry
+
+STEP = 20
+LABELS = 200
+#: Labels of random choice.
+RANDOM_LABELS = 500
+ACCURACIES = (0.61, 0.64, 0.67, 0.70, 0.72, 0.745)
+
+#: Features and probabilities of the unlabelled images, a count and a seed, to positions of the selected ones.
+Select = Callable[[NDArray[np.float32], NDArray[np.float64], int, int], Sequence[int]]
+
+
+def _next(
+    features: NDArray[np.float32], probabilities: NDArray[np.float64], count: int, seed: int
+) -> list[int]:
+    return [image.index for image in select_uncertain(features, probabilities, count, seed=seed)]
+
+
+def _typical(
+    features: NDArray[np.float32], _probabilities: NDArray[np.float64], count: int, seed: int
+) -> list[int]:
+    return [image.index for image in select_typical(features, count, seed=seed)]
+
+
+def _margin(
+    _features: NDArray[np.float32], probabilities: NDArray[np.float64], count: int, _seed: int
+) -> Sequence[int]:
+    highest = np.sort(probabilities, 1)
+    positions: list[int] = np.argsort(highest[:, -1] - highest[:, -2])[:count].tolist()
+    return positions
+
+
+def _random(
+    features: NDArray[np.float32], _probabilities: NDArray[np.float64], count: int, seed: int
+) -> Sequence[int]:
+    positions: list[int] = np.random.default_rng(seed).permutation(len(features))[:count].tolist()
+    return positions
+
+
+WAYS: dict[str, Select] = {"random": _random, "tlkit next": _next, "margin": _margin}
+
+
+def curve(features: DatasetFeatures, select: Select, labels: int, seed: int) -> list[float]:
+    """Returns the accuracy on the test images after each step."""
+    splits = np.array(features.labelled.splits)
+    pool, test = np.flatnonzero(splits != "test"), np.flatnonzero(splits == "test")
+    labelled = np.array([], np.int64)
+    probabilities = np.empty((0, 0))
+    accuracies = []
+    for step in range(labels // STEP):
+        unlabelled = np.setdiff1d(pool, labelled)
+        first = _random if select is _random else _typical
+        positions = (select if step else first)(
+            features.mean[unlabelled], probabilities, STEP, 1000 * seed + step
+        )
+        labelled = np.concatenate([labelled, unlabelled[positions]])
+        probe = features.probes.fit(features.mean[labelled], features.labels[labelled], kernel=False)
+        probabilities = probe.predict_proba(features.mean[np.setdiff1d(pool, labelled)])
+        predicted = probe.predict_proba(features.mean[test]).argmax(1)
+        accuracies.append(float((predicted == features.labels[test]).mean()))
+    return accuracies
+
+
+def labels_needed(accuracies: NDArray[np.float64], goal: float) -> float:
+    """Returns the number of labels at which a mean curve first reaches an accuracy; NaN if it does not."""
+    highest = np.maximum.accumulate(accuracies)
+    labels = STEP * np.arange(1, len(highest) + 1)
+    return float(np.interp(goal, highest, labels, left=np.nan, right=np.nan))
+
+
+def main(
+    folder: Path,
+    backbone: str,
+    seeds: Annotated[int, typer.Option(help="Number of repetitions.")] = 10,
+) -> None:
+    """Print a table of the labels needed for each accuracy, and each way's share of random choice's."""
+    registry, observer = load_registry(), ConsoleObserver()
+    labelled = read_labelled(recipe_for(folder), registry, observer)
+    features = compute_features(labelled, backbone=backbone, observer=observer, registry=registry)
+    means = {}
+    for name, select in WAYS.items():
+        labels = RANDOM_LABELS if select is _random else LABELS
+        with observer.progress(name, seeds, "repetitions") as tick:
+            curves = []
+            for seed in range(seeds):
+                curves.append(curve(features, select, labels, seed))
+                tick(1)
+        means[name] = np.mean(curves, 0)
+        typer.echo(f"{name}: {' '.join(f'{accuracy:.3f}' for accuracy in means[name])}")
+    typer.echo(f"| accuracy | {' | '.join(WAYS)} |\n| ---: |{' ---: |' * len(WAYS)}")
+    for goal in ACCURACIES:
+        needed = [labels_needed(means[name], goal) for name in WAYS]
+        cells = [f"{needed[0]:.0f}", *(f"{count:.0f} ({count / needed[0]:.2f})" for count in needed[1:])]
+        typer.echo(f"| {goal} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,119 @@
+"""Selects which unlabelled images to label next, from their features and predicted probabilities."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: How typical an image is, is measured by its distances to this many nearest others of its cluster.
+NEIGHBOURS = 20
+#: Images of a cluster that typical ones are sought among: distances between all pairs are computed.
+MAX_COMPARED = 2000
+
+#: Of an image that a classifier is certain about: k-means needs weights that do not vanish.
+LEAST_WEIGHT = 1e-6
+
+
+@dataclass(frozen=True)
+class Selected:
+    """An image that is worth a label.
+
+    Attributes:
+        index: its position.
+        score: how much its label is worth, higher being more; comparable within one selection.
+        similar: number of images in its cluster, itself included: those that it stands for.
+    """
+
+    index: int
+    score: float
+    similar: int
+
+
+def select_uncertain(
+    features: NDArray[np.float32], probabilities: NDArray[np.float64], count: int, *, seed: int = 0
+) -> list[Selected]:
+    """Selects images that a classifier is uncertain about and that differ from one another.
+
+    The images are divided into `count` clusters by k-means, in which an image weighs as much as the
+    classifier is uncertain: 1 minus the difference of its two highest probabilities (Zhdanov, "Diverse
+    mini-batch active learning", 2019). The image nearest to each cluster's centre is selected. A cluster's
+    score is the sum of its images' weights.
+
+    Args:
+        features: pooled features of the unlabelled images, ``(N, C)``.
+        probabilities: the classifier's, ``(N, classes)``.
+        count: how many to select; fewer are, if fewer of the images differ.
+        seed: of the clusters' first centres.
+
+    Returns:
+        The selected images, the highest score first.
+    """
+    highest = np.sort(probabilities, 1)
+    weights = np.maximum(1 - (highest[:, -1] - highest[:, -2]), LEAST_WEIGHT)
+    directions = _directions(features)
+    selected = []
+    for members, centre in _clusters(directions, count, seed, weights):
+        distances = ((directions[members] - centre) ** 2).sum(1)
+        score = float(weights[members].sum())
+        selected.append(Selected(int(members[distances.argmin()]), score, len(members)))
+    return sorted(selected, key=lambda image: -image.score)
+
+
+def select_typical(features: NDArray[np.float32], count: int, *, seed: int = 0) -> list[Selected]:
+    """Selects images that are typical of as many groups of similar ones, while nothing is labelled yet.
+
+    The images are divided into `count` clusters by k-means. In each, the image with the shortest mean
+    distance to its nearest neighbours is selected: TypiClust (Hacohen, Dekel and Weinshall, "Active Learning
+    on a Budget: Opposite Strategies Suit High and Low Budgets", ICML 2022). A cluster's score is its number
+    of images.
+
+    Args:
+        features: pooled features of the images, ``(N, C)``.
+        count: how many to select; fewer are, if fewer of the images differ.
+        seed: of the clusters' first centres.
+
+    Returns:
+        The selected images, the highest score first.
+    """
+    directions = _directions(features)
+    selected = [
+        Selected(int(members[_most_typical(directions[members])]), float(len(members)), len(members))
+        for members, _ in _clusters(directions, count, seed)
+    ]
+    return sorted(selected, key=lambda image: -image.score)
+
+
+def _directions(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns features scaled to length 1, so that distances between them are those of cosines."""
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    directions: NDArray[np.float32] = features / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return directions
+
+
+def _clusters(
+    directions: NDArray[np.float32], count: int, seed: int, weights: NDArray[np.float64] | None = None
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Yields the positions of each cluster's images, and its centre; none is empty."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    means = KMeans(min(count, len(directions)), n_init=1, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer images differ: there are fewer clusters
+        clusters = means.fit_predict(directions, sample_weight=weights)
+    for cluster in np.unique(clusters):
+        yield np.flatnonzero(clusters == cluster), means.cluster_centers_[cluster]
+
+
+def _most_typical(directions: NDArray[np.float32]) -> int:
+    """Returns the position of the image with the shortest mean distance to its nearest neighbours."""
+    compared = directions[:MAX_COMPARED]
+    squared = np.maximum(2 - 2 * compared @ compared.T, 0)
+    neighbours = min(NEIGHBOURS, len(compared) - 1)
+    # the nearest is the image itself
+    nearest = np.sqrt(np.partition(squared, neighbours, 1)[:, : neighbours + 1])
+    return int(nearest.mean(1).argmin())

@@ -1,0 +1,102 @@
+"""`tlkit next`: which unlabelled images to label next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tlkit.cli.console import json_line, say, table
+from tlkit.cli.options import DeviceOption, PhaseOption
+from tlkit.utils.csv_cells import write_rows
+from tlkit.utils.formatting import plural, printable
+
+if TYPE_CHECKING:
+    from tlkit.analysis.next_to_label import ImageToLabel, NextToLabel
+
+
+def next_to_label(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="[MODEL] FOLDER",
+            help="A run or model folder, unless nothing is labelled yet; then the folder of images.",
+        ),
+    ],
+    count: Annotated[int, typer.Option(min=1, help="How many images to select.")] = 20,
+    csv_: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the list as CSV.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
+    backbone: Annotated[
+        str | None, typer.Option(help="Whose features are compared where there is no MODEL.")
+    ] = None,
+    phase: PhaseOption = None,
+    seed: Annotated[int, typer.Option(help="Seed of the clusters that the images are chosen from.")] = 0,
+    device: DeviceOption = None,
+) -> None:
+    """Say which unlabelled images to label next: those that a classifier would learn most from."""
+    if len(paths) > 2:
+        raise typer.BadParameter("give a model and a folder of images, or the folder alone")
+    from tlkit.analysis.next_to_label import next_to_label as select
+    from tlkit.cli.observer import ConsoleObserver
+    from tlkit.runtime.memory import keep_freed_memory
+
+    keep_freed_memory()
+    selection = select(
+        paths[0] if len(paths) == 2 else None,
+        paths[-1],
+        count,
+        backbone=backbone,
+        phase=phase,
+        seed=seed,
+        device=device,
+        observer=ConsoleObserver(),
+    )
+    if csv_ is not None:
+        _write_csv(selection, csv_)
+    if json_:
+        for image in selection.images:
+            json_line(_json_object(image))
+    else:
+        rows = [
+            (f"{image.score:.1f}", f"{image.similar:,}", _top(image), printable(image.image))
+            for image in selection.images
+        ]
+        table(None, ("score>", "similar>", "classes", "image"), rows)
+    for path, reason in selection.unreadable:
+        say(f"{printable(path)} cannot be read: {reason}", stderr=True)
+    labelled = f"; {selection.labelled:,} have labels already" if selection.labelled else ""
+    say(
+        f"{len(selection.images):,} of {plural(selection.candidates, 'image')}{labelled}",
+        stderr=True,
+    )
+
+
+def _top(image: ImageToLabel) -> str:
+    return ", ".join(f"{name} {probability:.0%}" for name, probability in image.top)
+
+
+def _json_object(image: ImageToLabel) -> dict[str, object]:
+    return {
+        "path": image.image,
+        "score": image.score,
+        "similar": image.similar,
+        "top": [{"class": name, "probability": probability} for name, probability in image.top],
+    }
+
+
+def _write_csv(selection: NextToLabel, path: Path) -> None:
+    """Writes a row per selected image, for a spreadsheet or a labelling tool."""
+    from tlkit.utils.atomic_write import atomic_write
+
+    ranks = range(1, max(len(image.top) for image in selection.images) + 1)
+    columns = [f"{name}_{rank}" for rank in ranks for name in ("class", "probability")]
+    rows = [
+        [image.image, image.score, image.similar, *(cell for pair in image.top for cell in pair)]
+        for image in selection.images
+    ]
+    try:
+        with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            write_rows(file, [["path", "score", "similar", *columns], *rows])
+    except OSError as error:
+        raise typer.BadParameter(f"{path} cannot be written: {error.strerror or error}") from error

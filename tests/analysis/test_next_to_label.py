@@ -1,0 +1,106 @@
+"""Which images of a folder to label next, with a trained classifier and without."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from commands import command
+
+import tlkit
+from tlkit.analysis.next_to_label import next_to_label
+from tlkit.errors import DataError
+
+SHARED = Path(__file__).parents[3] / "shared"
+REAL = f"local-dir:{SHARED / 'weights' / 'mobilenetv2_100'}"
+
+
+def copy(photos, folder):
+    folder.mkdir(parents=True)
+    for photo in photos:
+        (folder / photo.name).write_bytes(photo.read_bytes())
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return {name: sorted((SHARED / "datasets/flowers/train" / name).iterdir()) for name in ("daisy", "rose")}
+
+
+@pytest.fixture(scope="module")
+def model(photos, tmp_path_factory):
+    """A classifier that knows four photos of each of two flowers."""
+    root = tmp_path_factory.mktemp("labelled")
+    for name, files in photos.items():
+        copy(files[:4], root / "photos" / name)
+    return tlkit.fit(
+        root / "photos", backbone=REAL, quality="fast", folds=2, out=root / "run", registry=None
+    ).folder
+
+
+@pytest.fixture(scope="module")
+def unlabelled(photos, tmp_path_factory):
+    """Six new photos of each flower in a folder below, two that are labelled, a copy, and no image."""
+    root = tmp_path_factory.mktemp("unlabelled")
+    copy([*photos["daisy"][4:10], *photos["rose"][4:10]], root / "new")
+    copy([photos["daisy"][0], photos["rose"][0]], root / "old")
+    (root / "copy.jpg").write_bytes(photos["rose"][5].read_bytes())
+    (root / "broken.jpg").write_bytes(b"no image")
+    return root
+
+
+def test_with_a_classifier(model, unlabelled):
+    selection = next_to_label(model, unlabelled, 4)
+    assert (selection.candidates, selection.labelled) == (12, 2)
+    assert [Path(path).name for path, _ in selection.unreadable] == ["broken.jpg"]
+    assert len({image.image for image in selection.images}) == 4
+    assert not any("old" in image.image for image in selection.images)
+    assert sum(image.similar for image in selection.images) == 12
+    predictor = tlkit.load(model)
+    first = selection.images[0]
+    (row,) = predictor.predict_proba([first.image])
+    assert first.top[0] == (predictor.classes[row.argmax()], pytest.approx(row.max(), abs=1e-5))
+
+
+def test_features_and_probabilities_of_one_pass_are_those_of_two(model, photos):
+    import numpy as np
+
+    predictor = tlkit.load(model)
+    images = photos["rose"][4:7]
+    represented = predictor.represent([*images, Path("missing.jpg")])
+    assert represented.images == tuple(map(str, images))
+    assert [image for image, _ in represented.unreadable] == ["missing.jpg"]
+    np.testing.assert_allclose(represented.probabilities, predictor.predict_proba(images), atol=1e-5)
+    predictor.mirror = False
+    plain = predictor.represent(images).features
+    np.testing.assert_allclose(plain, predictor.features(images), rtol=1e-3, atol=1e-4)
+    assert not np.allclose(plain, represented.features)
+
+
+def test_on_the_command_line_with_and_without_a_model(model, unlabelled, tmp_path):
+    ended = command("next", model, unlabelled, "--count", 3, "--csv", tmp_path / "next.csv", "--json")
+    assert ended.returncode == 0, ended.stderr
+    assert "broken.jpg cannot be read" in ended.stderr and "3 of 12 images; 2 have labels" in ended.stderr
+    lines = [json.loads(line) for line in ended.stdout.splitlines()]
+    with (tmp_path / "next.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == [line["path"] for line in lines]
+    assert rows[0]["class_1"] == lines[0]["top"][0]["class"]
+
+    ended = command("next", unlabelled, "--backbone", REAL, "--count", 3, "--json")
+    assert ended.returncode == 0, ended.stderr
+    lines = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert len(lines) == 3 and all(line["top"] == [] for line in lines)
+    assert sum(line["similar"] for line in lines) == 14
+
+
+def test_mistakes(model, unlabelled, tmp_path):
+    with pytest.raises(DataError, match="is not a folder"):
+        next_to_label(model, tmp_path / "nowhere")
+    with pytest.raises(DataError, match="holds no image to label: 2 have labels already"):
+        next_to_label(model, unlabelled / "old")
+    with pytest.raises(DataError, match="a model has its own backbone"):
+        next_to_label(model, unlabelled, backbone=REAL)
+    with pytest.raises(DataError, match="count must be at least 1"):
+        next_to_label(None, unlabelled, 0)
