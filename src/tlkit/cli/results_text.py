@@ -11,13 +11,8 @@ from tlkit.utils.formatting import format_duration, format_p_value, shortlist
 if TYPE_CHECKING:
     from tlkit.evaluation.metrics import Baselines, Scores
     from tlkit.experiment.results import PhaseResult, Results
-<<<<<<< HEAD
     from tlkit.inference.prediction import Evaluation
-    from tlkit.reporting.compare import ComparedPair, ComparedRun, Comparison
-=======
-    from tlkit.inference.predictor import Evaluation
     from tlkit.reporting.compare import ComparedPair, Comparison
->>>>>>> c9af4b496513dfa5257de1efe8b5f37e20aa2747
 
 #: How many pairs of confused classes an evaluation lists.
 CONFUSIONS_SHOWN = 10
