@@ -186,7 +186,7 @@ class Audit(JsonModel):
         weights: where its weights come from.
         classes: number of images of each class that can be read.
         small_classes: names of classes that are too small.
-        accuracy: balanced, of the out-of-fold probe.
+        accuracy: balanced, of the out-of-fold probe; None: no image could be predicted.
         images: every image that is named below, by id.
         rejected: images that cannot be read.
         pairs: copies, pair by pair.
@@ -206,7 +206,7 @@ class Audit(JsonModel):
     weights: WeightsOrigin | None
     classes: dict[str, NonNegative]
     small_classes: tuple[str, ...]
-    accuracy: Proportion
+    accuracy: Proportion | None
     images: dict[str, AuditedImage]
     rejected: tuple[Rejected, ...]
     pairs: tuple[CopyPair, ...]

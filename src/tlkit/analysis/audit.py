@@ -1,0 +1,194 @@
+"""Audits labelled images: everything that their features say is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tlkit.analysis.audit_file import Audit, AuditedImage, LabelErrors, Neighbour, Rejected, Series, Unlike
+from tlkit.analysis.confusions import find_confusions, small_classes
+from tlkit.analysis.duplicates import Copies, find_copies
+from tlkit.analysis.features import (
+    DatasetFeatures,
+    LabelledImages,
+    compute_features,
+    read_labelled,
+    recipe_for,
+)
+from tlkit.analysis.label_errors import VOTERS, find_label_errors
+from tlkit.analysis.neighbours import Neighbours, nearest
+from tlkit.analysis.out_of_fold import OutOfFold
+from tlkit.analysis.outliers import find_unlike
+from tlkit.analysis.series import find_series
+from tlkit.analysis.shortcuts import find_shortcuts
+from tlkit.errors import DataError, ReportError
+from tlkit.evaluation.metrics import balanced_accuracy
+from tlkit.experiment.observer import Observer
+from tlkit.plugins.loader import load_registry
+from tlkit.plugins.registry import Registry
+from tlkit.utils.json_files import write_json
+
+#: Similar images that are named beside each image that something is said about.
+NEIGHBOURS_NAMED = 5
+
+
+@dataclass(frozen=True)
+class AuditedImages:
+    """What an audit has found, and in which images.
+
+    Attributes:
+        audit: what it has found.
+        labelled: the images.
+        copies: those that are the same photo.
+    """
+
+    audit: Audit
+    labelled: LabelledImages
+    copies: Copies
+
+
+def audit(
+    target: Path | str,
+    *,
+    backbone: str | None = None,
+    weights: str | None = None,
+    device: str | None = None,
+    observer: Observer | None = None,
+    registry: Registry | None = None,
+) -> Audit:
+    """Finds copies, label errors and other flaws of labelled images; changes nothing.
+
+    Args:
+        target: a folder per class, a CSV file with columns `path` and `label`, a recipe, or a run folder.
+        backbone: what computes the features; the recipe's, or `tlkit.fit`'s, unless given.
+        weights: "pretrained", "none", or a .safetensors file; the backbone's default unless given.
+        device: such as "cpu" or "cuda:1"; the best one unless given.
+        observer: is shown the progress.
+        registry: the parts to choose from; all that is installed unless given.
+
+    Raises:
+        TlkitError: the images, the recipe or the backbone must be corrected first.
+    """
+    return audit_images(
+        target, backbone=backbone, weights=weights, device=device, observer=observer, registry=registry
+    ).audit
+
+
+def audit_images(
+    target: Path | str,
+    *,
+    backbone: str | None = None,
+    weights: str | None = None,
+    device: str | None = None,
+    observer: Observer | None = None,
+    registry: Registry | None = None,
+) -> AuditedImages:
+    """Audits images as `audit` does, and returns them, too."""
+    registry, observer = registry or load_registry(), observer or Observer()
+    labelled = read_labelled(recipe_for(target), registry, observer)
+    if len(labelled.images) < 2:
+        raise DataError(f"{target} holds one image that can be read: an audit compares images with others")
+    features = compute_features(
+        labelled, backbone=backbone, weights=weights, device=device, observer=observer, registry=registry
+    )
+    mean, labels, classes = features.mean, features.labels, labelled.classes
+    copies = find_copies(features, observer)
+    neighbours = nearest(mean, VOTERS)
+    out_of_fold = OutOfFold.of(mean, labels, len(classes))
+    label_errors = find_label_errors(features, neighbours, out_of_fold, observer)
+    series = find_series(features, neighbours, [pair.images for pair in copies.pairs])
+    unlike = find_unlike(features, neighbours)
+    predicted = out_of_fold.predicted
+    known = predicted >= 0
+    counts = np.bincount(labels, minlength=len(classes))
+    per_class = {name: int(count) for name, count in zip(classes, counts, strict=True)}
+    found = Audit(
+        name=labelled.name,
+        target=str(target),
+        root=None if labelled.data.root is None else str(labelled.data.root),
+        backbone=features.backbone,
+        weights=features.weights,
+        classes=per_class,
+        small_classes=small_classes(per_class),
+        accuracy=balanced_accuracy(predicted[known], labels[known]) if known.any() else None,
+        images=_describe_images(features, neighbours, _named(copies, label_errors, series, unlike)),
+        rejected=tuple(Rejected(image=image, reason=reason) for image, reason in labelled.rejected),
+        pairs=copies.pairs,
+        groups=copies.groups,
+        series=series,
+        labels=label_errors,
+        unlike=unlike,
+        confusions=find_confusions(labels, predicted, classes),
+        shortcuts=find_shortcuts(labelled.images, labels, observer),
+    )
+    return AuditedImages(found, labelled, copies)
+
+
+def write_audit(audit: Audit, folder: Path) -> Path:
+    """Writes ``audit.json`` into a folder, and returns its path.
+
+    Raises:
+        ReportError: it cannot be written.
+    """
+    file = folder / "audit.json"
+    try:
+        write_json(file, audit)
+    except OSError as error:
+        raise ReportError(f"{file} cannot be written: {error.strerror or error}") from error
+    return file
+
+
+def _named(
+    copies: Copies, label_errors: LabelErrors, series: Iterable[Series], unlike: Iterable[Unlike]
+) -> set[str]:
+    """Returns the ids of the images that something is said about."""
+    named = {image for group in copies.groups for image in group.images}
+    named |= {image for pair in series for image in pair.images}
+    named |= {suspect.image for suspect in label_errors.suspects}
+    return named | {item.image for item in unlike}
+
+
+def _describe_images(
+    features: DatasetFeatures, neighbours: Neighbours, named: set[str]
+) -> dict[str, AuditedImage]:
+    images, splits = features.labelled.images, features.labelled.splits
+    described = {}
+    for index, image in enumerate(images):
+        if image.sample.id not in named:
+            continue
+        closest = zip(
+            neighbours.indices[index, :NEIGHBOURS_NAMED].tolist(),
+            neighbours.similarities[index, :NEIGHBOURS_NAMED].tolist(),
+            strict=True,
+        )
+        described[image.sample.id] = AuditedImage(
+            image=image.sample.id,
+            path=_path(features.labelled, index),
+            sha256=image.sha256,
+            label=_label(features, index),
+            split=splits[index],
+            neighbours=tuple(
+                Neighbour(
+                    image=images[other].sample.id,
+                    path=_path(features.labelled, other),
+                    sha256=images[other].sha256,
+                    label=_label(features, other),
+                    similarity=similarity,
+                )
+                for other, similarity in closest
+            ),
+        )
+    return described
+
+
+def _label(features: DatasetFeatures, index: int) -> str:
+    return features.labelled.classes[int(features.labels[index])]
+
+
+def _path(labelled: LabelledImages, index: int) -> str:
+    """Returns an image's path: relative to the root where it is in it, otherwise absolute."""
+    path, root = labelled.images[index].sample.path.absolute(), labelled.data.root
+    return str(path.relative_to(root) if root is not None and path.is_relative_to(root) else path)

@@ -1,0 +1,77 @@
+"""`tlkit audit`: what is wrong with labelled images."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tlkit.cli.console import say, table
+from tlkit.cli.options import DeviceOption
+from tlkit.utils.formatting import plural
+
+if TYPE_CHECKING:
+    from tlkit.analysis.audit_file import Audit
+
+#: How many suspects the console lists.
+SUSPECTS_SHOWN = 10
+
+TargetArgument = Annotated[
+    Path, typer.Argument(help="A folder per class, a CSV file, a recipe, or a run folder.")
+]
+BackboneOption = Annotated[
+    str | None, typer.Option(help="Computes the features; the recipe's, or that of tlkit fit, unless given.")
+]
+WeightsOption = Annotated[str | None, typer.Option(help="pretrained, none, or a .safetensors file.")]
+
+
+def audit(
+    target: TargetArgument,
+    backbone: BackboneOption = None,
+    weights: WeightsOption = None,
+    fix: Annotated[
+        Path | None,
+        typer.Option(help="Write splits that keep copies together to this CSV file, for data.splits."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of those splits.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder of audit.json and audit.html; audits/NAME unless given.")
+    ] = None,
+    device: DeviceOption = None,
+) -> None:
+    """Find copies, wrong labels and other flaws of labelled images; nothing is changed."""
+    from tlkit.analysis.audit import audit_images, write_audit
+    from tlkit.analysis.audit_text import describe_audit
+    from tlkit.analysis.fixed_splits import write_fixed_splits
+    from tlkit.cli.observer import ConsoleObserver
+    from tlkit.reporting.audit_page import write_audit_page
+    from tlkit.runtime.memory import keep_freed_memory
+
+    keep_freed_memory()
+    observer = ConsoleObserver()
+    audited = audit_images(target, backbone=backbone, weights=weights, device=device, observer=observer)
+    folder = out or Path("audits") / audited.audit.name
+    file = write_audit(audited.audit, folder)
+    for sentence in describe_audit(audited.audit):
+        say(sentence, hanging=2)
+    _print_suspects(audited.audit)
+    if fix is not None:
+        fixed = write_fixed_splits(fix, audited.labelled, audited.copies, seed)
+        counts = ", ".join(f"{count:,} {split}" for split, count in fixed.counts.items())
+        say(
+            f"{fix}: splits for data.splits, with all copies of a photo in one: {counts}; "
+            f"{plural(len(fixed.moved), 'image')} moved",
+            hanging=2,
+        )
+    page = write_audit_page(audited.audit, folder)
+    say(f"{page}: every finding with its photos; {file}: the same for programs", hanging=2)
+    say(f"tlkit review {shlex.quote(str(folder))} goes through them one by one", hanging=2)
+
+
+def _print_suspects(found: Audit) -> None:
+    suspects = found.labels.suspects[:SUSPECTS_SHOWN]
+    if suspects:
+        rows = [(suspect.image, suspect.label, suspect.suggested) for suspect in suspects]
+        table("Labels most probably wrong", ("image", "label", "suggested"), rows)
