@@ -1,5 +1,7 @@
 """The public names of tlkit, and the modules that define them."""
 
+from .analysis.curve import LearningCurve as LearningCurve
+from .analysis.curve import curve as curve
 from .errors import DataError as DataError
 from .errors import PluginError as PluginError
 from .errors import TlkitError as TlkitError

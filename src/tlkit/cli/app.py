@@ -12,6 +12,7 @@ import typer
 
 from tlkit.cli import cache, plugins
 from tlkit.cli.console import say, say_interrupted
+from tlkit.cli.curve import curve
 from tlkit.cli.evaluate import evaluate
 from tlkit.cli.explain import explain, visualize
 from tlkit.cli.export import export
@@ -34,7 +35,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, fit, predict, evaluate, report, compare, explain, visualize, export, fetch):
+for command in (run, fit, predict, evaluate, report, compare, curve, explain, visualize, export, fetch):
     app.command()(command)
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(cache.app, name="cache")
