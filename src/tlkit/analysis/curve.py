@@ -11,7 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from tlkit.analysis.features import DatasetFeatures, compute_features, read_labelled, recipe_for
+from tlkit.analysis.features import (
+    DatasetFeatures,
+    LabelledImages,
+    compute_features,
+    read_labelled,
+    recipe_for,
+)
 from tlkit.analysis.learning import Learner, Measurement
 from tlkit.analysis.power_law import COVERAGE, PowerLaw, fit_power_law
 from tlkit.errors import DataError, ReportError
@@ -81,7 +87,8 @@ class ClassGain(JsonModel):
         name: the class.
         images: its number of training images.
         lost: by how much the accuracy falls without half of them.
-        p: probability of losing so much by chance, corrected for the number of classes that were tried.
+        p: probability that each image's costing so much more than those of the other classes is chance,
+            corrected for the number of classes that were tried.
     """
 
     name: str
@@ -127,8 +134,8 @@ class LearningCurve(JsonModel):
 
     @property
     def helps_most(self) -> ClassGain | None:
-        """The class whose images contribute most, each; None: no class's contribution is significant."""
-        return next((gain for gain in self.gains if gain.p < SIGNIFICANT), None)
+        """The class whose images contribute most, each; None: not significantly more than the others'."""
+        return self.gains[0] if self.gains and self.gains[0].p < SIGNIFICANT else None
 
     def sentences(self) -> list[str]:
         """Says in words what more images will bring."""
@@ -145,10 +152,12 @@ class LearningCurve(JsonModel):
         if gain := self.helps_most:
             sentences.append(
                 f"More images of `{gain.name}` help most: without half of its {gain.images:,}, the accuracy "
-                f"is lower by {100 * gain.lost:.1f} points."
+                f"falls by {100 * gain.lost:.1f} points."
             )
         elif self.gains:
-            sentences.append("There is no class whose images help significantly more than nothing.")
+            sentences.append(
+                "No class stands out whose images would help significantly more than those of the others."
+            )
         return sentences
 
     def _describe_goal(self, goal: Goal) -> str:
@@ -224,8 +233,9 @@ def measure_curve(
         DataError: there are too few images.
     """
     observer = observer or Observer()
-    used, is_test = _images_used(features)
-    labels, names = features.labels[used], features.labelled.classes
+    rows = distinct_images(features.labelled)
+    is_test = np.array([features.labelled.splits[row] == "test" for row in rows])
+    labels, names = features.labels[rows], features.labelled.classes
     counts = np.bincount(labels[~is_test], minlength=len(names))
     images, has_test = int(counts.sum()), bool(is_test.any())
     if (populated := np.count_nonzero(counts)) < 2 or images < FEWEST * populated:
@@ -233,7 +243,7 @@ def measure_curve(
             f"{plural(images, 'training image')} in {populated} classes: a learning curve needs two classes, "
             f"and {FEWEST} images of each on average"
         )
-    learner = Learner(features.mean[used], labels, is_test if has_test else None)
+    learner = Learner(features.mean[rows], labels, is_test if has_test else None)
     with observer.progress("measuring subsets", learner.steps, "fits") as tick:
         measurement = learner.measure(tick)
     law = fit_power_law(measurement.images, measurement.errors, measurement.covariance)
@@ -255,19 +265,19 @@ def measure_curve(
     )
 
 
-def _images_used(features: DatasetFeatures) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Returns the rows of the images that the source uses, one of those with equal bytes, and which are test.
+def distinct_images(labelled: LabelledImages) -> NDArray[np.int64]:
+    """Returns the rows of the images that the source uses, one of those with equal bytes.
 
-    Of a recipe, images that its run leaves out are left out; of a folder without splits, none is.
+    A test image comes before its copies in other splits, so that no training image is tested on. Of a recipe,
+    images that its run leaves out are left out; of a folder without splits, none is.
     """
-    labelled = features.labelled
-    splits = np.array([split or "" for split in labelled.splits])
-    # the test image of a pair of copies stays, so that training images are not tested on
-    by_split = np.argsort(splits != "test", kind="stable")
-    hashes = np.array([image.sha256 for image in labelled.images])
-    distinct = by_split[np.unique(hashes[by_split], return_index=True)[1]]
-    used = np.sort(distinct[splits[distinct] != ""] if (splits != "").any() else distinct)
-    return used, splits[used] == "test"
+    splits = labelled.splits
+    rows = [row for row, split in enumerate(splits) if split is not None or not any(splits)]
+    rows.sort(key=lambda row: splits[row] != "test")
+    first: dict[str, int] = {}
+    for row in rows:
+        first.setdefault(labelled.images[row].sha256, row)
+    return np.array(sorted(first.values()))
 
 
 def _measured_points(measurement: Measurement) -> tuple[CurvePoint, ...]:
@@ -318,7 +328,7 @@ def _class_gains(
 ) -> tuple[ClassGain, ...]:
     """Leaves out half of the images of each class in turn, beginning with the class of the lowest recall.
 
-    Losses are compared image by image. p is that of a mean of 0, one-sided, times the number of classes.
+    What each image left out costs is compared with its mean over the other classes, on the same tested images.
     """
     of_tested = learner.labels[measurement.tested]
     recalls = {
@@ -327,19 +337,31 @@ def _class_gains(
         if counts[learner.classes[label]]
     }
     tried = sorted(recalls, key=lambda label: (recalls[label], label))[:CLASSES_TRIED]
-    gains = []
+    if len(tried) < 2:
+        return ()
     with observer.progress("leaving out half of each class", len(tried), "classes") as tick:
+        losses = []
         for label in tried:
-            lost = learner.lost_without_half(label)[measurement.tested]
-            error = lost.std(ddof=1) / np.sqrt(len(lost))
-            p = NormalDist().cdf(-lost.mean() / error) if error else 1.0
-            images = int(counts[learner.classes[label]])
-            name = names[learner.classes[label]]
-            gains.append(
-                ClassGain(name=name, images=images, lost=float(lost.mean()), p=min(1.0, len(tried) * p))
-            )
+            losses.append(learner.lost_without_half(label)[measurement.tested])
             tick(1)
-    return tuple(sorted(gains, key=lambda gain: -gain.lost / gain.images))
+    lost, left_out = np.stack(losses), counts[learner.classes[tried]] / 2
+    per_image = lost / left_out[:, None]
+    # a class's excess over the mean of the others
+    excess = (per_image - per_image.mean(0)) * len(tried) / (len(tried) - 1)
+    errors = excess.std(1, ddof=1) / np.sqrt(excess.shape[1])
+    gains = []
+    for index in np.argsort(-per_image.mean(1), kind="stable"):
+        score = excess[index].mean() / errors[index] if errors[index] else 0.0
+        label = learner.classes[tried[index]]
+        gains.append(
+            ClassGain(
+                name=names[label],
+                images=int(counts[label]),
+                lost=float(lost[index].mean()),
+                p=min(1.0, len(tried) * NormalDist().cdf(-score)),
+            )
+        )
+    return tuple(gains)
 
 
 def _rounded(count: int) -> int:

@@ -67,7 +67,7 @@ class Measurement:
         count = len(self.tested)
         covariance: Floats = np.cov(1 - self.correct.mean(1)) / count
         error = (self.errors[0] * count + 1) / (count + 2)
-        return covariance + max(0.0, error * (1 - error) / count - covariance[0, 0])
+        return covariance + max(0.0, float(error * (1 - error) / count - covariance[0, 0]))
 
 
 @dataclass(frozen=True)
@@ -209,12 +209,8 @@ class Learner:
             masks = masks[:1]
         batch = max(1, MAX_LOGITS // self._targets.numel())
         penalties = torch.full((len(masks),), 1 / strength)
-        solutions = torch.cat(
-            [
-                solve(self._rotation, self._targets, part, penalties[: len(part)])
-                for part in masks.split(batch)
-            ]
-        )
+        parts = zip(torch.split(masks, batch), torch.split(penalties, batch), strict=True)
+        solutions = torch.cat([solve(self._rotation, self._targets, *part) for part in parts])
         for index, rows in enumerate(fits.tests):
             yield index, values[torch.from_numpy(rows)] @ solutions[min(index, len(solutions) - 1)]
 
