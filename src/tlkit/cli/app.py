@@ -11,8 +11,10 @@ from typing import Annotated
 import typer
 
 from tlkit.cli import cache, plugins
+from tlkit.cli.audit import audit
 from tlkit.cli.choose import choose
 from tlkit.cli.console import say, say_interrupted
+from tlkit.cli.curve import curve
 from tlkit.cli.evaluate import evaluate
 from tlkit.cli.explain import explain, visualize
 from tlkit.cli.export import export
@@ -36,7 +38,22 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, fit, choose, predict, evaluate, report, compare, explain, visualize, export, fetch):
+COMMANDS = (
+    run,
+    fit,
+    predict,
+    evaluate,
+    report,
+    compare,
+    audit,
+    choose,
+    curve,
+    explain,
+    visualize,
+    export,
+    fetch,
+)
+for command in COMMANDS:
     app.command()(command)
 app.command("next")(next_to_label)
 app.add_typer(plugins.app, name="plugins")

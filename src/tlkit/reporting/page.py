@@ -16,6 +16,7 @@ from tlkit.inference.predictor import UNCLASSIFIED, Predictor, load
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.reporting import run_charts
+from tlkit.reporting.curve_section import CurveSection, make_curve_section
 from tlkit.reporting.data_section import DataSection, make_data_section, sample_photos
 from tlkit.reporting.examples_section import MAX_EXAMPLES, ExampleGroup, make_examples_section
 from tlkit.reporting.layers_section import MAX_LAYER_PICTURES, LayerSection, make_layers
@@ -46,6 +47,7 @@ class Report:
         data: the images.
         phases: the phases.
         results: the last phase's predictions, or None without them.
+        curve: the learning curve, or None if `tlkit curve` has not measured it.
         examples: test images with predictions.
         layers: what layers respond to.
         provenance: what it takes to reproduce the run.
@@ -65,6 +67,7 @@ class Report:
     data: DataSection
     phases: PhasesSection
     results: ResultsSection | None
+    curve: CurveSection | None
     examples: list[ExampleGroup]
     layers: list[LayerSection]
     provenance: ProvenanceSection
@@ -150,6 +153,7 @@ def make_report(
         data=make_data_section(record.images, record.classes, rejected, samples, album),
         phases=make_phases_section(record, views, album),
         results=results_section,
+        curve=missing.attempt("the learning curve", partial(make_curve_section, record.folder, album)),
         examples=examples,
         layers=layers,
         provenance=make_provenance_section(record, registry),
