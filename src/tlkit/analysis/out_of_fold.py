@@ -63,7 +63,10 @@ class OutOfFold:
     def with_labels(self, labels: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.float32]:
         """Returns the log probabilities of probes that are fitted to other labels, with folds drawn anew."""
         classes = self.log_probabilities.shape[1]
-        return _predict(self.rotation, labels, classes, [self.strength], generator)[0]
+        predicted: NDArray[np.float32] = _predict(self.rotation, labels, classes, [self.strength], generator)[
+            0
+        ]
+        return predicted
 
     @property
     def predicted(self) -> NDArray[np.int64]:
