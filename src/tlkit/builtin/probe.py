@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tlkit.builtin.head_modules import Average
+from tlkit.utils.kernel import Kernel, hellinger, kernel_values
 from tlkit.utils.logistic import Rotation, draw_folds, solve
 
 #: Inverse penalties that are tried, of features whose mean length is 1, and of a kernel.
@@ -26,8 +27,6 @@ PREDICTIONS = 200
 MAX_REPEATS = 5
 #: The solver's tolerance for the probe itself.
 PRECISE = 1e-5
-#: Images that the kernel compares with: all, or of more a random sample (Nyström's method).
-MAX_SUPPORT = 1000
 #: Images that forms and strengths are compared on: all, or of more a random sample.
 MAX_COMPARED = 4000
 #: Logits that are held at a time.
@@ -85,7 +84,7 @@ class Probe(nn.Module):
         if self.support is None or self.coefficients is None or self.precision is None:
             logits: Tensor = self.fc(pooled)
             return logits
-        values = _kernel(_transform(pooled), self.support, self.precision)
+        values = kernel_values(hellinger(pooled), self.support, self.precision)
         return nn.functional.linear(values, self.coefficients, self.offset)
 
     @torch.no_grad()
@@ -108,7 +107,7 @@ class Probe(nn.Module):
         self.fc.bias.copy_(forms[0].bias)
         self.use_linear_form()
         if self.tries_kernel:
-            self._fit_kernel(_transform(pooled), task, forms)
+            self._fit_kernel(hellinger(pooled), task, forms)
         chosen = min(forms, key=lambda form: form.loss)
         losses = ", ".join(f"{form.name} {form.loss:.4f} at C = {form.strength:g}" for form in forms)
         return f"{chosen.name}, by log loss out of fold: {losses}"
@@ -122,20 +121,11 @@ class Probe(nn.Module):
 
     def _fit_kernel(self, transformed: Tensor, task: _Task, forms: list[_Form]) -> None:
         """Fits the kernel form, adds it to `forms`, and keeps it if it is better than the linear one."""
-        generator = torch.Generator().manual_seed(0)
-        chosen = torch.randperm(len(transformed), generator=generator)[:MAX_SUPPORT].sort().values
-        support = transformed[chosen.to(transformed.device)]
-        distances = _squared_distances(support, support)
-        upper = torch.triu_indices(len(support), len(support), 1)
-        precision = 1 / distances[upper[0], upper[1]].median().clamp(min=1e-6)
-        # from values of the kernel to coordinates in the space that it spans
-        lengths, vectors = torch.linalg.eigh((-precision * distances).exp().double())
-        kept = lengths > 1e-6 * lengths[-1]
-        coordinates = (vectors[:, kept] / lengths[kept].sqrt()).float()
-        form = task.best("kernel", _kernel(transformed, support, precision) @ coordinates, KERNEL_STRENGTHS)
+        kernel = Kernel.of(transformed)
+        form = task.best("kernel", kernel.coordinates(transformed), KERNEL_STRENGTHS)
         if form.loss < forms[0].loss:
-            self.support, self.precision = support, precision
-            self.coefficients, self.offset = form.weight @ coordinates.T, form.bias
+            self.support, self.precision = kernel.support, kernel.precision
+            self.coefficients, self.offset = form.weight @ kernel.basis.T, form.bias
         forms.append(form)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -201,17 +191,3 @@ def _held_out(labels: NDArray[np.int64], generator: np.random.Generator) -> Iter
             if held_out.any() and predictions < PREDICTIONS:
                 predictions += int(held_out.sum())
                 yield held_out
-
-
-def _transform(pooled: Tensor) -> Tensor:
-    """Returns the signed square roots of features, scaled to length 1, ``(N, C)``: Hellinger's kernel."""
-    return nn.functional.normalize(pooled.sign() * pooled.abs().sqrt(), dim=1)
-
-
-def _squared_distances(features: Tensor, others: Tensor) -> Tensor:
-    """Returns the squared distances of features of length 1, ``(N, M)``."""
-    return 2 - 2 * features @ others.T
-
-
-def _kernel(features: Tensor, support: Tensor, precision: Tensor) -> Tensor:
-    return (-precision * _squared_distances(features, support)).exp()

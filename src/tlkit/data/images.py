@@ -128,6 +128,19 @@ def read_image(path: Path, sha256: str | None = None) -> PillowImage.Image:
     return decode(content)
 
 
+def read_thumbnail(path: Path, size: int) -> PillowImage.Image:
+    """Reads an image file as an upright RGB square of `size` pixels; of a JPEG it decodes little more.
+
+    Raises:
+        UnreadableImage: as `decode`.
+    """
+    content = _read_bytes(path)
+    with refuse_unreadable():
+        image = _open(content)
+        image.draft("RGB", (2 * size, 2 * size))
+        return upright(image).resize((size, size), PillowImage.Resampling.BOX)
+
+
 def inspect_images(
     samples: Sequence[Sample], *, threads: int, tick: Callable[[int], object] = lambda _: None
 ) -> tuple[list[Image], list[tuple[str, str]]]:

@@ -18,6 +18,8 @@ from torch import Tensor
 
 #: Directions whose variance is below this fraction of the largest one's are left out.
 NEGLIGIBLE = 1e-6
+#: Images that are held in float64 at a time.
+ROTATED = 4096
 #: Iterations between two looks at which problems are solved.
 CHECK_EVERY = 10
 #: Iterations after which a problem counts as solved: without noise, weak penalties take very many.
@@ -47,20 +49,32 @@ class Rotation:
     def of(features: Tensor) -> Rotation:
         """Rotates features, float32 ``(N, D)``."""
         count, mean = len(features), features.mean(0)
-        centred = (features - mean).double()
+        centred = features - mean
         if count < centred.shape[1]:
-            lengths, vectors = _eigenvectors(centred @ centred.T)
-            directions = centred.T @ (vectors / lengths.sqrt())
+            lengths, vectors = _eigenvectors(centred.double() @ centred.T.double())
+            directions = centred.T.double() @ (vectors / lengths.sqrt())
         else:
-            lengths, directions = _eigenvectors(centred.T @ centred)
-        rotated = torch.cat([torch.ones_like(centred[:, :1]), centred @ directions], 1)
+            lengths, directions = _eigenvectors(_gram(centred))
+        rotated = features.new_ones(count, len(lengths) + 1)
+        for start in range(0, count, ROTATED):
+            rows = slice(start, start + ROTATED)
+            rotated[rows, 1:] = (centred[rows].double() @ directions).float()
         lengths = torch.cat([lengths.new_full((1,), count), lengths])
-        return Rotation(rotated.float(), lengths.float(), mean, directions.float())
+        return Rotation(rotated, lengths.float(), mean, directions.float())
 
     def unrotated(self, solution: Tensor) -> tuple[Tensor, Tensor]:
         """Returns weights ``(K, D)`` and bias ``(K,)`` for the original features, of a solution."""
         weight = (self.directions @ solution[1:]).T
         return weight, solution[0] - weight @ self.mean
+
+
+def _gram(centred: Tensor) -> Tensor:
+    """Returns the products of all columns, ``(D, D)``, in float64."""
+    gram = centred.new_zeros(centred.shape[1], centred.shape[1], dtype=torch.float64)
+    for start in range(0, len(centred), ROTATED):
+        rows = centred[start : start + ROTATED].double()
+        gram += rows.T @ rows
+    return gram
 
 
 def _eigenvectors(gram: Tensor) -> tuple[Tensor, Tensor]:
