@@ -218,14 +218,14 @@ class Review:
 def _check(audit: Audit) -> None:
     """Raises unless an audit describes every image that it names, and knows every class."""
     pairs = [name for pair in audit.pairs for name in pair.images]
-    singles = [found.image for found in (*audit.labels.suspects, *audit.unlike)]
-    for name in (*singles, *pairs):
+    labels = [found.image for found in audit.labels.suspects]
+    for name in (*labels, *pairs, *(found.image for found in audit.unlike)):
         if name not in audit.images:
             raise AuditFileError(f"audit.json cannot be used: images does not describe {name!r}")
     if wrong := [name for name, image in audit.images.items() if name != image.image]:
         raise AuditFileError(f"audit.json cannot be used: images.{wrong[0]} describes another image")
-    labels = [image.label for image in audit.images.values()]
-    for label in (*labels, *(found.suggested for found in audit.labels.suspects)):
+    given = [image.label for image in audit.images.values()]
+    for label in (*given, *(found.suggested for found in audit.labels.suspects)):
         if label not in audit.classes:
             raise AuditFileError(f"audit.json cannot be used: {label!r} is none of its classes")
 
