@@ -55,6 +55,7 @@ from .recipe.recipe import Recipe as Recipe
 from .recipe.recipe import read_recipe as read_recipe
 from .reporting.compare import compare as compare
 from .reporting.page import report as report
+from .serving.review import review as review
 from .training.history import EpochMetrics as EpochMetrics
 from .utils.connectivity import hub_url as hub_url
 from .utils.connectivity import why_unreachable as why_unreachable

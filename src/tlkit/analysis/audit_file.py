@@ -18,11 +18,15 @@ class Neighbour(JsonModel):
 
     Attributes:
         image: its id.
+        path: relative to the audit's root, or absolute.
+        sha256: hash of the file's bytes.
         label: its class.
         similarity: cosine of the features.
     """
 
     image: str
+    path: str
+    sha256: str
     label: str
     similarity: float
 

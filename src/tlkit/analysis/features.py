@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from tlkit.analysis.probe import ProbeFactory
+from tlkit.data.corrections import apply_corrections
+from tlkit.data.corrections_file import read_corrections
 from tlkit.data.dataset import Dataset
 from tlkit.data.generate import missing_images
 from tlkit.data.images import Image, inspect_images
@@ -118,7 +120,7 @@ def recipe_for(target: Path | str) -> Recipe:
 
 
 def read_labelled(recipe: Recipe, registry: Registry, observer: Observer) -> LabelledImages:
-    """Reads every labelled image of a recipe's source once.
+    """Reads every labelled image of a recipe's source once, with the recipe's corrections.
 
     Images that cannot be read are left out and listed, whatever the recipe says: nothing is trained here.
     """
@@ -130,12 +132,15 @@ def read_labelled(recipe: Recipe, registry: Registry, observer: Observer) -> Lab
     samples = [sample for sample in source.samples if sample.label is not None]
     if not samples:
         raise DataError(f"{recipe.data.root or recipe.data.source.name} holds no labelled images")
+    corrections = read_corrections(recipe.data.corrections) if recipe.data.corrections else None
     with observer.progress("reading images", len(samples), "images") as tick:
-        images, rejected = inspect_images(samples, threads=reader_threads(), tick=tick)
+        readable, unreadable = inspect_images(samples, threads=reader_threads(), tick=tick)
+    corrected = apply_corrections(corrections, readable, unreadable, source.classes)
+    images, rejected = corrected.images, (*corrected.rejected, *corrected.left_out)
     if not images:
         raise DataError(f"no image of {recipe.data.root or recipe.data.source.name} can be read")
     splits = _splits(recipe, recipe.data, images, source.classes)
-    return LabelledImages(recipe, recipe.data, source.classes, tuple(images), splits, tuple(rejected))
+    return LabelledImages(recipe, recipe.data, source.classes, images, splits, rejected)
 
 
 def _splits(

@@ -24,6 +24,7 @@ from tlkit.cli.interrupts import INTERRUPTED, Interrupted, interrupt_once
 from tlkit.cli.next_to_label import next_to_label
 from tlkit.cli.predict import predict
 from tlkit.cli.report import compare, report
+from tlkit.cli.review import review
 from tlkit.cli.run import run
 from tlkit.errors import PluginError, TlkitError
 from tlkit.plugins.disabled import is_disabled
@@ -46,6 +47,7 @@ COMMANDS = (
     report,
     compare,
     audit,
+    review,
     choose,
     curve,
     explain,

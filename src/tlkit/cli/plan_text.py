@@ -27,6 +27,8 @@ def print_plan(plan: Plan) -> None:
     say(f"{plan.recipe}: {classes}; images: {counts}{folds}; on {plan.device}", hanging=2)
     if plan.data.about:
         say(f"the images are {plan.data.about}", hanging=2)
+    if plan.data.corrections:
+        say(plan.data.corrections, hanging=2)
     if plan.data.rejected:
         rejected = plural(len(plan.data.rejected), "image")
         say(f"left out: {rejected} (listed in results.json under data.rejected)", hanging=2)

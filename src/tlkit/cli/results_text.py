@@ -61,6 +61,8 @@ def print_results(results: Results) -> None:
         say(f"Look at balanced accuracy, which counts them equally: {scores}.")
     if results.data.about:
         say(f"The images are {results.data.about}.")
+    if results.data.corrections:
+        say(f"{results.data.corrections}.", hanging=2)
     if results.goal is not None and results.goal_met is not None:
         met = "met" if results.goal_met else "missed"
         say(f"The goal of {results.goal:.2f} is {met}: {last.measured.accuracy:.3f} after {last.name}.")

@@ -8,6 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
+from tlkit.data.corrections import LabelChange, apply_corrections
+from tlkit.data.corrections_file import read_corrections
 from tlkit.data.folds import Folds, draw_folds
 from tlkit.data.images import Image, inspect_images
 from tlkit.data.splits import Splits, draw_splits
@@ -31,6 +33,8 @@ class Dataset:
         unlabelled: the images without a label.
         rejected: (id, reason) of each image that is left out.
         about: a sentence about the images that every reader of the results should know, or nothing.
+        corrections: a sentence about what corrected the labels, or nothing.
+        corrected: the labels that were changed.
         folds: of the training images, for cross-validation; None: there are validation images instead.
     """
 
@@ -39,6 +43,8 @@ class Dataset:
     unlabelled: tuple[Image, ...]
     rejected: tuple[tuple[str, str], ...]
     about: str
+    corrections: str = ""
+    corrected: tuple[LabelChange, ...] = ()
     folds: Folds | None = None
 
     @cached_property
@@ -53,21 +59,24 @@ class Dataset:
 
 
 def read_dataset(source: Source, data: DataSpec, seed: int, tick: Callable[[int], object]) -> Dataset:
-    """Reads every image once, and draws the splits from those that can be used.
+    """Reads every image once, corrects labels, and draws the splits from those that can be used.
 
     Raises:
+        AuditFileError: the recipe's corrections cannot be read, or are not of these images.
         DataError: an image cannot be used and the recipe says to stop, a class has a name that files cannot
             hold, or there are too few images.
     """
     if unusable := [printable(name) for name in source.classes if printable(name) != name]:
         head = "names of classes must be UTF-8, without control characters: rename"
         raise DataError(bulleted(head, unusable))
+    corrections = read_corrections(data.corrections) if data.corrections else None
     samples = [*source.samples, *source.unlabelled]
     images, rejected = inspect_images(samples, threads=reader_threads(), tick=tick)
+    corrected = apply_corrections(corrections, images, rejected, source.classes)
     if data.on_unreadable == "stop":
-        _raise_for_rejected(data, rejected)
+        _raise_for_rejected(data, corrected.rejected)
     splits = draw_splits(
-        [image for image in images if image.sample.label is not None],
+        [image for image in corrected.images if image.sample.label is not None],
         source.classes,
         seed=seed,
         per_class=data.per_class.model_dump() if data.per_class else None,
@@ -87,8 +96,16 @@ def read_dataset(source: Source, data: DataSpec, seed: int, tick: Callable[[int]
             repeats=data.repeats,
             group=data.group,
         )
-    left_out = (*rejected, *splits.rejected)
-    return Dataset(source.classes, splits, unlabelled, left_out, source.about, folds)
+    return Dataset(
+        source.classes,
+        splits,
+        unlabelled,
+        (*corrected.rejected, *corrected.left_out, *splits.rejected),
+        source.about,
+        corrected.summary,
+        corrected.changes,
+        folds,
+    )
 
 
 def _raise_for_rejected(data: DataSpec, rejected: Sequence[tuple[str, str]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from tlkit.data.corrections import LabelChange
 from tlkit.utils.formatting import bulleted, plural
 from tlkit.utils.json_files import JsonModel, NonNegative
 
@@ -30,6 +31,8 @@ class DataSummary(JsonModel):
         unlabelled: number of images without a label.
         rejected: (id, reason) of each image that is left out.
         about: a sentence about the images that every reader of the results should know, or nothing.
+        corrections: a sentence about what corrected the labels, or nothing.
+        corrected: the labels that were changed.
         folds: number of folds of the training images; 0: there are validation images instead.
         repeats: how many times the folds were drawn.
     """
@@ -41,6 +44,8 @@ class DataSummary(JsonModel):
     unlabelled: NonNegative
     rejected: tuple[tuple[str, str], ...]
     about: str
+    corrections: str = ""
+    corrected: tuple[LabelChange, ...] = ()
     folds: NonNegative = 0
     repeats: NonNegative = 0
 

@@ -206,6 +206,8 @@ def describe_plan(
         unlabelled=len(dataset.unlabelled),
         rejected=dataset.rejected,
         about=dataset.about,
+        corrections=dataset.corrections,
+        corrected=dataset.corrected,
         folds=dataset.folds.count if dataset.folds else 0,
         repeats=dataset.folds.repeats if dataset.folds else 0,
     )

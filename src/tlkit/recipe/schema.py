@@ -126,6 +126,8 @@ class DataSpec(Spec):
             in the same fold.
         unlabelled: a folder of images without labels.
         on_unreadable: "stop" the run, or "skip" and list images that cannot be used.
+        corrections: a file of decisions, as `tlkit review` writes it, that changes labels and leaves out
+            images.
     """
 
     source: PartTable
@@ -137,6 +139,7 @@ class DataSpec(Spec):
     group: Annotated[str, BeforeValidator(_pattern)] | None = None
     unlabelled: Location | None = None
     on_unreadable: Literal["stop", "skip"] = "stop"
+    corrections: Location | None = None
 
     @model_validator(mode="after")
     def _has_one_division(self) -> Self:

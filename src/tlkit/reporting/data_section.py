@@ -10,7 +10,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from tlkit.data.corrections import LabelChange
 from tlkit.data.images import read_image
+from tlkit.experiment.plan import DataSummary
 from tlkit.experiment.record import ImageRow
 from tlkit.reporting import run_charts
 from tlkit.reporting.pictures import Album, Picture
@@ -18,8 +20,8 @@ from tlkit.reporting.run_images import RunImages
 
 Item = TypeVar("Item")
 
-#: How many rejected images are listed.
-REJECTED_LISTED = 20
+#: How many rejected images, and how many corrected labels, are listed.
+LISTED = 20
 #: How many training images are shown, and of how many classes at most.
 SAMPLES = 12
 CLASSES = 24
@@ -35,6 +37,9 @@ class DataSection:
         sizes: describes the images' sizes; empty without images.
         rejected: (id, reason) of the first images that were left out.
         rejected_count: number of images that were left out.
+        corrections: a sentence about what corrected the labels; empty if nothing did.
+        corrected: the first labels that were changed.
+        corrected_count: number of labels that were changed.
         charts: of splits and sizes.
         samples: training images.
     """
@@ -44,6 +49,9 @@ class DataSection:
     sizes: str
     rejected: Sequence[tuple[str, str]]
     rejected_count: int
+    corrections: str
+    corrected: Sequence[LabelChange]
+    corrected_count: int
     charts: list[Picture]
     samples: list[Picture]
 
@@ -51,11 +59,11 @@ class DataSection:
 def make_data_section(
     images: Sequence[ImageRow],
     classes: Sequence[str],
-    rejected: Sequence[tuple[str, str]],
+    summary: DataSummary | None,
     samples: list[Picture],
     album: Album,
 ) -> DataSection:
-    """Makes the section from the rows of splits.csv and the rejected images."""
+    """Makes the section from the rows of splits.csv and the summary in results.json."""
     counts = Counter(image.split for image in images)
     sizes = _describe_sizes(images)
     charts = []
@@ -67,7 +75,20 @@ def make_data_section(
         alt = f"Sizes of the images: {sizes}"
         draw = partial(run_charts.sizes, images=images)
         charts.append(album.chart("sizes", alt, draw, height=2.4, caption=alt))
-    return DataSection(counts, classes, sizes, rejected[:REJECTED_LISTED], len(rejected), charts, samples)
+    rejected = summary.rejected if summary else ()
+    corrected = summary.corrected if summary else ()
+    return DataSection(
+        counts,
+        classes,
+        sizes,
+        rejected[:LISTED],
+        len(rejected),
+        summary.corrections if summary else "",
+        corrected[:LISTED],
+        len(corrected),
+        charts,
+        samples,
+    )
 
 
 def sample_photos(rows: Sequence[ImageRow], images: RunImages, album: Album) -> list[Picture]:

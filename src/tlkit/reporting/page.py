@@ -136,7 +136,6 @@ def make_report(
     if last and last.name in tests:
         unlabelled, threshold = last.predictions.get("unlabelled"), record.recipe.reject_below
         results_section = make_results_section(results, tests, unlabelled, record.classes, threshold, album)
-    rejected = data.rejected if data else ()
     return Report(
         name=record.recipe.name,
         phase_results=results,
@@ -150,7 +149,7 @@ def make_report(
         accuracies=(
             _draw_accuracies(results, record.recipe.goal, baselines.majority, album) if baselines else None
         ),
-        data=make_data_section(record.images, record.classes, rejected, samples, album),
+        data=make_data_section(record.images, record.classes, data, samples, album),
         phases=make_phases_section(record, views, album),
         results=results_section,
         curve=missing.attempt("the learning curve", partial(make_curve_section, record.folder, album)),

@@ -1,0 +1,276 @@
+"use strict";
+// The page of `tlkit review`. Text from the audit is only ever set as text, never as HTML.
+
+const $ = id => document.getElementById(id);
+const DONE = {keep: "kept", relabel: "relabelled", remove: "removed", "same-photo": "the same photo", unsure: "not sure"};
+const KEYS = {k: "keep", r: "relabel", x: "remove", s: "same-photo", n: "unsure"};
+
+let shown;            // what the server answers under /suspects
+let index = 0;        // the suspect on the page; shown.suspects.length is the end
+let subject = 0;      // which image of a pair a decision is about
+let busy = false;     // until a decision is on the disk
+
+function element(tag, text, className) {
+  const made = document.createElement(tag);
+  if (text !== undefined) made.textContent = text;
+  if (className) made.className = className;
+  return made;
+}
+
+async function ask(address, body) {
+  const options = body ? {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(body)} : {};
+  let answer;
+  try {
+    answer = await fetch(address, options);
+  } catch {
+    throw new Error("The server does not answer. Start tlkit review again, and open the address that it prints: the decisions so far are kept.");
+  }
+  if (!answer.ok) {
+    const text = await answer.text();
+    let reason = text;
+    try { reason = JSON.parse(text).error ?? text; } catch { /* plain text */ }
+    throw new Error(reason);
+  }
+  return answer.json();
+}
+
+function fail(error) {
+  $("problem").textContent = error.message;
+  $("problem").hidden = false;
+}
+
+const suspect = () => shown.suspects[index];
+const verdicts = () => shown.state.verdicts;
+const label = image => shown.state.labels[image.image] ?? image.label;
+
+function photo(image, size, alt) {
+  const made = element("img");
+  made.alt = alt;
+  made.src = `photo?image=${encodeURIComponent(image.image)}&size=${size}`;
+  made.addEventListener("error", async () => {
+    const answer = await fetch(made.src).catch(() => null);
+    const reason = answer ? (await answer.json().catch(() => ({}))).error : null;
+    made.replaceWith(element("p", reason ?? "this photo cannot be shown", "broken"));
+  });
+  return made;
+}
+
+function figure(image, place) {
+  const made = element("figure");
+  const caption = element("figcaption");
+  caption.append(element("span", label(image), "label"), ` – ${image.image}${image.split ? ` (${image.split})` : ""}`);
+  made.append(photo(image, "large", `Labelled ${label(image)}: ${image.image}`), caption);
+  if (suspect().images.length > 1) {
+    made.addEventListener("click", () => choose(place));
+    if (place === subject) {
+      made.classList.add("subject");
+      made.setAttribute("aria-current", "true");
+    }
+  }
+  return made;
+}
+
+// What is asked about a suspect; the words between ** are emphasised.
+function question({kind, images, suggested, probability, similarity}) {
+  const [image, other] = images;
+  const number = value => value === null ? "" : value.toFixed(2);
+  if (kind === "label")
+    return `Labelled **${label(image)}**, probably **${suggested}** (probability of ${image.label}: ${number(probability)})`;
+  if (kind === "unlike") return `Labelled **${label(image)}**, and unlike all other images (largest similarity ${number(similarity)})`;
+  const same = `The same photo? (correlation ${number(similarity)})`;
+  if (label(image) !== label(other)) return `${same} Labelled **${label(image)}** and **${label(other)}**`;
+  return `${same} Both labelled **${label(image)}**, in **${image.split}** and **${other.split}**`;
+}
+
+function emphasised(text) {
+  return text.split("**").map((part, place) => place % 2 ? element("em", part) : part);
+}
+
+function describe(verdict) {
+  if (verdict.decision === null) return `Nothing to decide: ${verdict.image} is left out already`;
+  const name = suspect().images.length > 1 ? `${verdict.image}: ` : "";
+  return `Decided – ${name}${DONE[verdict.decision]}${verdict.new_label ? ` to ${verdict.new_label}` : ""}`;
+}
+
+function render() {
+  const total = shown.suspects.length, decided = verdicts().filter(verdict => verdict !== null).length;
+  const ended = index >= total;
+  $("title").textContent = `Review of ${shown.name}`;
+  $("decided").textContent = `${decided} of ${total} decided`;
+  $("position").textContent = ended ? "end" : `${index + 1} / ${total}`;
+  $("bar").max = Math.max(1, total);
+  $("bar").value = decided;
+  $("previous").disabled = index === 0;
+  $("next").disabled = ended;
+  $("suspect").hidden = ended;
+  $("end").hidden = !ended;
+  $("actions").hidden = total === 0;
+  for (const button of document.querySelectorAll("[data-decision]")) button.disabled = ended;
+  $("swap").hidden = ended || suspect().images.length < 2;
+  document.querySelector("[data-decision='same-photo']").hidden = !ended && suspect().images.length < 2;
+  if (ended) {
+    const left = total - decided;
+    $("end-title").textContent = total === 0 ? "The audit has no suspects" : left ? `${left} of ${total} are left: ← leads back` : `All ${total} are decided`;
+    $("file").textContent = shown.file;
+    return;
+  }
+  const {images} = suspect(), verdict = verdicts()[index];
+  $("hint").hidden = images.length < 2;
+  $("question").replaceChildren(...emphasised(question(suspect())));
+  $("verdict").hidden = verdict === null;
+  if (verdict !== null) $("verdict").textContent = describe(verdict);
+  $("photos").className = images.length > 1 ? "pair" : "";
+  $("photos").replaceChildren(...images.map(figure));
+  const neighbours = images[subject].neighbours.filter(({image}) => !images.some(other => other.image === image));
+  $("similar").hidden = neighbours.length === 0;
+  $("neighbours").replaceChildren(...neighbours.map(neighbour => {
+    const item = element("li"), made = element("figure");
+    const caption = element("figcaption");
+    caption.append(element("strong", label(neighbour)), ` ${neighbour.similarity.toFixed(2)}`);
+    made.title = neighbour.image;
+    made.append(photo(neighbour, "small", `Labelled ${label(neighbour)}: ${neighbour.image}`), caption);
+    item.append(made);
+    return item;
+  }));
+}
+
+function choose(place) {
+  subject = place;
+  render();
+  $("status").textContent = `Decide about ${suspect().images[subject].image}`;
+}
+
+function go(to) {
+  index = Math.max(0, Math.min(shown.suspects.length, to));
+  subject = 0;
+  render();
+  $(index < shown.suspects.length ? "suspect" : "end").focus({preventScroll: true});
+  window.scrollTo(0, 0);
+}
+
+// The first undecided suspect from a place on, then from the beginning; the end if there is none.
+function nextUndecided(from) {
+  const order = [...verdicts().keys()].map(step => (from + step) % verdicts().length);
+  return order.find(place => verdicts()[place] === null) ?? verdicts().length;
+}
+
+async function send(address, body, then) {
+  if (busy) return;
+  busy = true;
+  document.body.setAttribute("aria-busy", "true");
+  try {
+    shown.state = await ask(address, body);
+  } catch (error) {
+    return fail(error);
+  } finally {
+    busy = false;
+    document.body.removeAttribute("aria-busy");
+  }
+  $("problem").hidden = true;
+  then(shown.state.changed);
+}
+
+function decide(decision, newLabel = "") {
+  if (index >= shown.suspects.length) return;
+  const {image} = suspect().images[subject];
+  if (decision === "same-photo" && suspect().images.length < 2) return;
+  send("decisions", {suspect: index, image, decision, new_label: newLabel}, changed => {
+    const saved = describe(verdicts()[changed]);
+    go(nextUndecided(changed + 1));
+    $("status").textContent = `${saved}. Saved.`;
+  });
+}
+
+function undo() {
+  send("undo", {}, changed => {
+    if (changed !== null) go(changed);
+    $("status").textContent = changed === null ? "There is no decision to undo" : "Undone";
+  });
+}
+
+// The dialog that chooses a class: the suggested one first, then the others in their order.
+
+let offered = [], selected = 0;
+
+function openClasses() {
+  if (busy || index >= shown.suspects.length) return;
+  $("filter").value = "";
+  offer();
+  $("relabel").showModal();
+  $("filter").focus();
+}
+
+function offer() {
+  const current = label(suspect().images[subject]), text = $("filter").value.trim().toLowerCase();
+  const other = suspect().images[1 - subject];
+  const suggested = other ? label(other) : suspect().suggested;
+  const first = suggested !== null && suggested !== current ? [suggested] : [];
+  const rest = shown.classes.filter(name => name !== current && !first.includes(name));
+  offered = [...first, ...rest].filter(name => name.toLowerCase().includes(text));
+  selected = 0;
+  renderClasses();
+}
+
+function renderClasses() {
+  $("classes").replaceChildren(...offered.map((name, place) => {
+    const item = element("li");
+    item.id = `class-${place}`;
+    item.setAttribute("role", "option");
+    item.setAttribute("aria-selected", String(place === selected));
+    if (place < 9) item.append(element("kbd", String(place + 1)), " ");
+    item.append(name);
+    item.addEventListener("click", () => relabel(place));
+    return item;
+  }));
+  $("filter").setAttribute("aria-activedescendant", offered.length ? `class-${selected}` : "");
+  $("classes").children[selected]?.scrollIntoView({block: "nearest"});
+}
+
+function relabel(place) {
+  if (place >= offered.length) return;
+  $("relabel").close();
+  decide("relabel", offered[place]);
+}
+
+$("filter").addEventListener("input", offer);
+$("filter").addEventListener("keydown", event => {
+  const step = {ArrowDown: 1, ArrowUp: -1}[event.key];
+  if (step && offered.length) {
+    selected = (selected + step + offered.length) % offered.length;
+    renderClasses();
+  } else if (event.key === "Enter") {
+    relabel(selected);
+  } else if (/^[1-9]$/.test(event.key)) {
+    relabel(Number(event.key) - 1);
+  } else {
+    return;
+  }
+  event.preventDefault();
+});
+
+document.addEventListener("keydown", event => {
+  if (!shown || $("relabel").open || event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
+  const key = event.key.toLowerCase();
+  if (key === "r") openClasses();
+  else if (key in KEYS) decide(KEYS[key]);
+  else if (key === "u") undo();
+  else if (key === "o" && !$("swap").hidden) choose(1 - subject);
+  else if (key === "arrowleft") go(index - 1);
+  else if (key === "arrowright") go(index + 1);
+  else return;
+  event.preventDefault();
+});
+for (const button of document.querySelectorAll("[data-decision]")) {
+  const {decision} = button.dataset;
+  button.addEventListener("click", () => decision === "relabel" ? openClasses() : decide(decision));
+}
+$("undo").addEventListener("click", undo);
+$("swap").addEventListener("click", () => choose(1 - subject));
+$("previous").addEventListener("click", () => go(index - 1));
+$("next").addEventListener("click", () => go(index + 1));
+
+ask("suspects").then(answer => {
+  shown = answer;
+  document.title = `Review of ${shown.name}`;
+  go(nextUndecided(0));
+}, fail);

@@ -1,0 +1,308 @@
+"""The review of an audit: in a real browser, and by requests that the page would not send."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+from audits import write_audit
+from commands import command
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tlkit.analysis.audit_file import Unlike
+from tlkit.data.corrections_file import read_corrections
+from tlkit.errors import AuditFileError
+from tlkit.serving.review import Review, Verdict
+from tlkit.utils.hashing import file_sha256
+from tlkit.utils.json_files import write_json
+
+
+@dataclass
+class Server:
+    """`tlkit review` in a process of its own."""
+
+    process: subprocess.Popen[str]
+    address: str
+
+    @classmethod
+    def start(cls, audit: Path) -> Server:
+        line = [sys.executable, "-m", "tlkit", "review", str(audit)]
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment)
+        assert process.stdout is not None
+        for printed in process.stdout:
+            if printed.startswith("Open "):
+                return cls(process, printed.split()[1])
+        raise AssertionError(f"it ended with {process.wait()}")
+
+    def end(self, number: signal.Signals) -> str:
+        self.process.send_signal(number)
+        rest, _ = self.process.communicate(timeout=20)
+        return rest
+
+
+@pytest.fixture(scope="module")
+def audit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("review")
+    return write_audit(folder / "audit", folder / "photos")
+
+
+@pytest.fixture(scope="module")
+def server(audit: Path) -> Iterator[Server]:
+    started = Server.start(audit)
+    yield started
+    started.process.kill()
+    started.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium: what CHROMIUM names, or Debian's package."""
+    program = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if program is None:
+        pytest.skip("no Chromium: install Debian's package chromium, or name one in CHROMIUM")
+    with sync_playwright() as playwright:
+        # as root, as in containers, Chromium's own sandbox does not start
+        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def copied(audit: Path, tmp_path: Path) -> Path:
+    """The audit, with no decision yet."""
+    shutil.copyfile(audit / "audit.json", tmp_path / "audit.json")
+    return tmp_path
+
+
+def rows(audit: Path) -> list[dict[str, str]]:
+    with (audit / "corrections.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def press(page: Page, key: str, decided: int) -> None:
+    """Presses a key, and waits until so many suspects are decided."""
+    page.keyboard.press(key)
+    expect(page.locator("#decided")).to_have_text(f"{decided} of 20 decided")
+
+
+def test_twenty_decisions_by_keyboard_with_a_kill_in_the_middle(browser: Browser, copied: Path) -> None:
+    messages: list[str] = []
+    requested: list[str] = []
+    page = browser.new_page(viewport={"width": 375, "height": 740}, color_scheme="dark")
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("request", lambda request: requested.append(request.url))
+    server = Server.start(copied)
+    try:
+        page.goto(server.address)
+        page.wait_for_selector("#suspect:not([hidden])")
+        assert (
+            page.inner_text("#question") == "Labelled daisy, probably dandelion (probability of daisy: 0.03)"
+        )
+        for count, key in enumerate("kxnkx", 1):
+            press(page, key, count)
+        # the suggested class, the third of the others, and one that is typed
+        page.keyboard.press("r")
+        press(page, "Enter", 6)
+        page.keyboard.press("r")
+        press(page, "3", 7)
+        page.keyboard.press("r")
+        page.keyboard.type("tul")
+        press(page, "Enter", 8)
+        press(page, "u", 7)
+        assert page.inner_text("#position") == "8 / 20"
+        press(page, "k", 8)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 375
+        assert messages == []
+        assert all(url.startswith(server.address) or url == "data:," for url in requested)
+        server.end(signal.SIGKILL)
+        page.keyboard.press("k")
+        page.wait_for_selector("#problem:not([hidden])")
+        assert page.inner_text("#problem").startswith("The server does not answer. Start tlkit review again")
+
+        server = Server.start(copied)
+        page.goto(server.address)
+        page.wait_for_selector("#suspect:not([hidden])")
+        assert page.inner_text("#decided") == "8 of 20 decided"
+        assert page.inner_text("#position") == "9 / 20"
+        for count, key in enumerate("kkkkkk", 9):
+            press(page, key, count)
+        assert page.inner_text("#question").startswith("The same photo? (correlation 0.97)")
+        press(page, "s", 15)
+        page.keyboard.press("o")
+        for count, key in enumerate("sskkx", 16):
+            press(page, key, count)
+        assert page.inner_text("#end-title") == "All 20 are decided"
+        assert str(copied / "corrections.csv") == page.inner_text("#file")
+        ended = server.end(signal.SIGINT)
+    finally:
+        server.process.kill()
+        page.close()
+    assert server.process.returncode == 0
+    assert ended.splitlines() == [
+        "20 of 20 suspects are decided.",
+        f"To train with these decisions: tlkit run RECIPE --set data.corrections={copied}/corrections.csv",
+    ]
+    written = rows(copied)
+    assert len(written) == 22 and written[8]["decision"] == "undo"  # of the eighth, which was decided again
+    decided = read_corrections(copied / "corrections.csv").decisions
+    assert len(decided) == len({row.images for row in decided}) == 20
+    suspects = Review(copied).suspects
+    assert [row.images for row in decided] == [suspect.images for suspect in suspects]
+    assert [row.new_label for row in decided[5:8]] == ["dandelion", "sunflower", ""]
+    assert decided[14].image == suspects[14].image and decided[15].image == suspects[15].other
+
+
+def test_the_page_at_1200_pixels(browser: Browser, server: Server) -> None:
+    page = browser.new_page(viewport={"width": 1200, "height": 850})
+    page.goto(server.address)
+    page.wait_for_selector("#suspect:not([hidden])")
+    for _ in range(14):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_load_state("networkidle")
+    assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth)")
+    assert page.evaluate("document.images.length") == 5
+    unnamed = "[...document.querySelectorAll('img')].filter(image => !image.alt).length"
+    assert page.evaluate(unnamed) == 0
+    page.keyboard.press("Tab")
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.close()
+
+
+def test_only_the_printed_address_answers(server: Server) -> None:
+    base, token = server.address.rstrip("/").rsplit("/", 1)
+    port = base.rsplit(":", 1)[1]
+    assert base.startswith("http://127.0.0.1:") and len(token) >= 32
+    for path in (
+        "",
+        "/",
+        "/suspects",
+        f"/{token[:-1]}/suspects",
+        f"/x{token}/",
+        "/favicon.ico",
+        "/docs",
+        "/é",
+    ):
+        assert requests.get(base + path, timeout=5).status_code == 403, path
+    for path in ("docs", "openapi.json", "../audit.json", "review.py"):
+        assert requests.get(server.address + path, timeout=5).status_code in (403, 404), path
+    for headers in (
+        {"Host": f"attacker.example:{port}"},
+        {"Host": "127.0.0.1"},
+        {"Origin": "http://attacker.example"},
+        {"Origin": "null"},
+    ):
+        assert requests.post(server.address + "undo", json={}, headers=headers, timeout=5).status_code == 403
+    allowed = requests.get(server.address, headers={"Origin": base}, timeout=5)
+    assert allowed.status_code == 200
+    assert "default-src 'none'" in allowed.headers["Content-Security-Policy"]
+    assert allowed.headers["Referrer-Policy"] == "no-referrer"
+    assert "Access-Control-Allow-Origin" not in allowed.headers
+
+
+@pytest.mark.parametrize("name", ["../audit.json", "/etc/passwd", "train/daisy/999.jpg", "audit.json", ""])
+def test_only_images_that_the_audit_names_are_served(server: Server, name: str) -> None:
+    answer = requests.get(server.address + "photo", params={"image": name, "size": "large"}, timeout=5)
+    assert answer.status_code == 404
+
+
+def test_decisions_that_are_not_possible_are_refused(server: Server, audit: Path) -> None:
+    valid = {"suspect": 0, "image": "train/daisy/0.jpg", "decision": "keep", "new_label": ""}
+    for change, status in (
+        ({"suspect": 20}, 409),
+        ({"suspect": -1}, 409),
+        ({"image": "train/rose/2.jpg"}, 409),
+        ({"decision": "relabel", "new_label": "oak"}, 409),
+        ({"decision": "relabel"}, 409),
+        ({"new_label": "rose"}, 409),
+        ({"decision": "same-photo"}, 409),
+        ({"decision": "undo"}, 409),
+        ({"decision": "delete"}, 422),
+        ({"path": "x"}, 422),
+    ):
+        answer = requests.post(server.address + "decisions", json={**valid, **change}, timeout=5)
+        assert answer.status_code == status, change
+    assert requests.post(server.address + "undo", json={}, timeout=5).json()["changed"] is None
+    assert not (audit / "corrections.csv").exists()
+
+
+def test_a_photo_that_has_changed_is_said_and_cannot_be_decided_about(audit: Path, server: Server) -> None:
+    photo = audit.parent / "photos" / "train" / "daisy" / "5.jpg"
+    content = photo.read_bytes()
+    photo.write_bytes(content + b" ")
+    try:
+        address = server.address + "photo"
+        shown = requests.get(address, params={"image": "train/daisy/5.jpg", "size": "large"}, timeout=5)
+        assert (shown.status_code, shown.json()) == (409, {"error": "the file has changed since it was read"})
+        decision = {"suspect": 5, "image": "train/daisy/5.jpg", "decision": "keep"}
+        refused = requests.post(server.address + "decisions", json=decision, timeout=5)
+        assert refused.status_code == 409 and "has changed since the audit" in refused.json()["error"]
+    finally:
+        photo.write_bytes(content)
+
+
+def test_previews_are_small_and_upright(audit: Path, copied: Path) -> None:
+    name, photo = "train/daisy/0.jpg", copied / "turned.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    Image.new("RGB", (3000, 1500)).save(photo, exif=exif)
+    read = Review(audit).audit
+    turned = read.images[name].model_copy(update={"path": str(photo), "sha256": file_sha256(photo)})
+    write_json(copied / "audit.json", read.model_copy(update={"images": {**read.images, name: turned}}))
+    content = Review(copied).preview(name, "large")
+    assert content is not None
+    with Image.open(io.BytesIO(content)) as preview:
+        assert preview.size == (320, 640) and not preview.getexif()
+
+
+def test_suspects_whose_image_is_left_out_already_are_not_asked_about(copied: Path) -> None:
+    review = Review(copied)
+    pair = review.suspects[14]
+    review.decide(14, pair.image, "remove", "")
+    unlike = Unlike(image=pair.image, label="rose", similarity=0.1)
+    write_json(copied / "audit.json", review.audit.model_copy(update={"unlike": (unlike,)}))
+    verdicts = Review(copied).verdicts()
+    assert verdicts[14] == Verdict("remove", pair.image, "")
+    assert verdicts[-1] == Verdict(None, pair.image, "")
+    assert verdicts.count(None) == 17
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('"path": "train/daisy/0.jpg"', '"path": "../../secret.jpg"', r"leads out of the images' folder"),
+        ('"path": "train/daisy/0.jpg"', '"path": "C:/secret.jpg"', r"leads out of the images' folder"),
+        ('"suggested": "dandelion"', '"suggested": "oak"', r"'oak' is none of its classes"),
+        ('"schema": 1', '"schema": 2', "schema: must be 1"),
+        ('"schema": 1', "schema", "Invalid JSON"),
+    ],
+)
+def test_a_malformed_audit_is_a_clear_error(copied: Path, old: str, new: str, problem: str) -> None:
+    file = copied / "audit.json"
+    text = json.dumps(json.loads(file.read_text()))
+    assert old in text
+    file.write_text(text.replace(old, new))
+    with pytest.raises(AuditFileError, match=problem):
+        Review(copied)
+
+
+def test_mistakes_on_the_command_line(tmp_path: Path, copied: Path, server: Server) -> None:
+    missing = command("review", tmp_path / "nowhere")
+    assert missing.returncode == 2 and "nowhere cannot be read: No such file" in missing.stderr
+    port = server.address.rsplit(":", 1)[1].partition("/")[0]
+    taken = command("review", copied, "--port", port)
+    assert taken.returncode == 2
+    assert f"port {port} cannot be used (Address already in use): leave --port out" in taken.stderr
