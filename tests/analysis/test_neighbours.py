@@ -1,0 +1,53 @@
+"""Nearest neighbours, block by block."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tlkit.analysis import neighbours
+from tlkit.analysis.neighbours import nearest
+
+
+@pytest.fixture(scope="module")
+def features():
+    generator = np.random.default_rng(0)
+    centres = generator.normal(size=(40, 32))
+    return (3 + centres.repeat(10, 0) + generator.normal(size=(400, 32))).astype(np.float32)
+
+
+def by_definition(features, queries, k):
+    centred, others = features - features.mean(0), queries - features.mean(0)
+    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+    others /= np.linalg.norm(others, axis=1, keepdims=True)
+    similarities = others @ centred.T
+    np.fill_diagonal(similarities, -np.inf)
+    order = np.argsort(-similarities, axis=1)[:, :k]
+    return order, np.take_along_axis(similarities, order, 1)
+
+
+@pytest.mark.parametrize("limit", [neighbours.MAX_SIMILARITIES, 400 * 7, 1])
+def test_neighbours_are_the_most_similar_others_whatever_the_blocks(features, limit, monkeypatch):
+    monkeypatch.setattr(neighbours, "MAX_SIMILARITIES", limit)
+    queries = features + np.float32(0.1)
+    for given, among in ((None, features), (queries, queries)):
+        found = nearest(features, 5, queries=given)
+        indices, similarities = by_definition(features, among, 5)
+        np.testing.assert_array_equal(found.indices, indices)
+        np.testing.assert_allclose(found.similarities, similarities, atol=1e-5)
+
+
+def test_of_many_images_candidates_are_compared_exactly(features, monkeypatch):
+    exact = nearest(features, 5)
+    monkeypatch.setattr(neighbours, "MAX_EXACT", 100)
+    monkeypatch.setattr(neighbours, "COMPONENTS", 16)
+    found = nearest(features, 5)
+    # the similarities are those of all components: a candidate that is found has its exact one
+    same = found.indices == exact.indices
+    assert same.mean() > 0.95
+    np.testing.assert_allclose(found.similarities[same], exact.similarities[same], atol=1e-5)
+
+
+def test_there_are_no_more_neighbours_than_other_images(features):
+    assert nearest(features[:3], 15).indices.shape == (3, 2)
+    assert nearest(features[:1], 15).indices.shape == (1, 0)
