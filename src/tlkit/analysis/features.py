@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from tlkit.analysis.probe import ProbeFactory
-from tlkit.data.dataset import Dataset
+from tlkit.data.dataset import Dataset, divide_images, read_assignment
 from tlkit.data.generate import missing_images
 from tlkit.data.images import Image, inspect_images
-from tlkit.data.splits import Splits, draw_splits
+from tlkit.data.splits import Splits
 from tlkit.errors import DataError, RecipeError
 from tlkit.experiment.backbones import choose_backbone
+from tlkit.experiment.cached_features import pool
 from tlkit.experiment.frozen_pass import FrozenPass
 from tlkit.experiment.observer import Observer
 from tlkit.experiment.phase_feeds import features_of
@@ -129,28 +130,26 @@ def read_labelled(recipe: Recipe, registry: Registry, observer: Observer) -> Lab
     samples = [sample for sample in source.samples if sample.label is not None]
     if not samples:
         raise DataError(f"{recipe.data.root or recipe.data.source.name} holds no labelled images")
+    assignment = read_assignment(source, recipe.data)
     with observer.progress("reading images", len(samples), "images") as tick:
         images, rejected = inspect_images(samples, threads=reader_threads(), tick=tick)
     if not images:
         raise DataError(f"no image of {recipe.data.root or recipe.data.source.name} can be read")
-    splits = _splits(recipe, recipe.data, images, source.classes)
+    splits = _splits(recipe, recipe.data, images, source.classes, assignment)
     return LabelledImages(recipe, recipe.data, source.classes, tuple(images), splits, tuple(rejected))
 
 
 def _splits(
-    recipe: Recipe, data: DataSpec, images: Sequence[Image], classes: Sequence[str]
+    recipe: Recipe,
+    data: DataSpec,
+    images: Sequence[Image],
+    classes: Sequence[str],
+    assignment: Mapping[str, SplitName] | None,
 ) -> tuple[SplitName | None, ...]:
     """Returns the split of each image: the source's own or, in a recipe that trains, as its run draws it."""
     if not recipe.phases:
         return tuple(image.sample.split for image in images)
-    drawn = draw_splits(
-        images,
-        classes,
-        seed=recipe.seed,
-        per_class=data.per_class.model_dump() if data.per_class else None,
-        fractions=data.fractions.model_dump(),
-        cross_validated=data.folds is not None,
-    )
+    drawn = divide_images(images, classes, data, recipe.seed, assignment)
     by_id: dict[str, SplitName] = {
         image.sample.id: split for split in SPLITS for image in getattr(drawn, split)
     }
@@ -192,7 +191,7 @@ def compute_features(
         frozen_pass.run([prepared])
         with prepared.on_device():
             views = [features.cpu() for features in features_of(prepared, labelled.images, frozen_pass)]
-    plain, mirrored = (_pool(features).numpy() for features in views)
+    plain, mirrored = (pool(features).numpy() for features in views)
     return DatasetFeatures(
         labelled=labelled,
         labels=np.array([image.sample.label for image in labelled.images], np.int64),
@@ -228,9 +227,3 @@ def _phase(
         cache_features=True,
         training=TrainingSpec(mirror=True),
     )
-
-
-def _pool(features: torch.Tensor) -> torch.Tensor:
-    """Averages ``(N, C, h, w)`` or ``(N, T, C)`` over positions; ``(N, C)`` stays."""
-    positions = {2: (), 3: (1,), 4: (2, 3)}[features.ndim]
-    return features.mean(positions) if positions else features

@@ -128,6 +128,20 @@ def read_image(path: Path, sha256: str | None = None) -> PillowImage.Image:
     return decode(content)
 
 
+def read_thumbnail(path: Path, side: int) -> PillowImage.Image:
+    """Reads an image file as a grey image of `side` by `side` pixels, whatever its proportions.
+
+    Large JPEGs are decoded at a fraction of their size.
+
+    Raises:
+        UnreadableImage: as `decode`.
+    """
+    with refuse_unreadable():
+        image = _open(_read_bytes(path))
+        image.draft("RGB", (side, side))
+        return upright(image).convert("L").resize((side, side), PillowImage.Resampling.BOX)
+
+
 def inspect_images(
     samples: Sequence[Sample], *, threads: int, tick: Callable[[int], object] = lambda _: None
 ) -> tuple[list[Image], list[tuple[str, str]]]:
