@@ -104,9 +104,7 @@ def _sample(images: Tensor, sides: Tensor, size: int) -> Tensor:
     """Returns what lies in boxes (centre and half of the height, then of the width), in `size` pixels."""
     offsets = _centres(size)
     rows, columns = sides[:, 0:1] + sides[:, 1:2] * offsets, sides[:, 2:3] + sides[:, 3:4] * offsets
-    grid = torch.stack(
-        [columns[:, None].expand(-1, size, -1), rows[:, :, None].expand(-1, -1, size)], 3
-    )
+    grid = torch.stack([columns[:, None].expand(-1, size, -1), rows[:, :, None].expand(-1, -1, size)], 3)
     return functional.grid_sample(images[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
 
 

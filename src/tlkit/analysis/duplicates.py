@@ -49,7 +49,7 @@ class Copies:
 
 
 @dataclass(frozen=True)
-class _Candidates:
+class Candidates:
     """Pairs of images to compare: positions ``(N,)``, and whether one is the mirror image of the other.
 
     The part may be a crop of the whole.
@@ -74,7 +74,10 @@ def find_copies(features: DatasetFeatures, observer: Observer) -> Copies:
     """
     images = features.labelled.images
     equal, distinct = _group_equal(images)
-    near = _near_copies([images[index] for index in distinct], features, distinct, observer)
+    near: list[CopyPair] = []
+    if len(distinct) > 1:
+        candidates = _find_candidates(features.plain[distinct], features.mirrored[distinct])
+        near = confirm_copies([images[index] for index in distinct], candidates, observer)
     pairs = (*equal, *near)
     return Copies(pairs, group_copies(pairs, features.labelled))
 
@@ -112,13 +115,12 @@ def _group_equal(images: Sequence[Image]) -> tuple[list[CopyPair], NDArray[np.in
     return pairs, np.array([*first.values()], np.int64)
 
 
-def _near_copies(
-    images: Sequence[Image], features: DatasetFeatures, rows: NDArray[np.int64], observer: Observer
-) -> list[CopyPair]:
-    """Returns the pairs of distinct images that are copies; `rows` are their rows of the features."""
-    if len(images) < 2:
-        return []
-    candidates = _candidates(features.plain[rows], features.mirrored[rows])
+def confirm_copies(images: Sequence[Image], candidates: Candidates, observer: Observer) -> list[CopyPair]:
+    """Returns those of the candidates that are copies by their pixels, by falling correlation.
+
+    Raises:
+        DataError: an image cannot be read any more.
+    """
     involved = np.union1d(candidates.whole, candidates.part)
     with observer.progress("reading thumbnails", len(involved), "images") as tick:
         thumbnails = _read_thumbnails(images, involved, tick)
@@ -142,7 +144,7 @@ def _near_copies(
     return sorted(pairs, key=lambda pair: (-pair.correlation, pair.images))
 
 
-def _candidates(plain: NDArray[np.float32], mirrored: NDArray[np.float32]) -> _Candidates:
+def _find_candidates(plain: NDArray[np.float32], mirrored: NDArray[np.float32]) -> Candidates:
     """Returns the pairs of neighbours, each once, with the first image as the whole."""
     found = []
     for is_mirrored, queries in ((False, None), (True, mirrored)):
@@ -153,7 +155,7 @@ def _candidates(plain: NDArray[np.float32], mirrored: NDArray[np.float32]) -> _C
         pairs = np.unique(pairs, axis=0)
         found.append(np.column_stack([pairs, np.full(len(pairs), is_mirrored)]))
     whole, part, is_flipped = np.concatenate(found).T
-    return _Candidates(whole, part, is_flipped.astype(bool))
+    return Candidates(whole, part, is_flipped.astype(bool))
 
 
 def _read_thumbnails(images: Sequence[Image], chosen: NDArray[np.int64], tick: Tick) -> Tensor:
@@ -174,7 +176,7 @@ def _read_thumbnails(images: Sequence[Image], chosen: NDArray[np.int64], tick: T
     return thumbnails
 
 
-def _search_boxes(candidates: _Candidates, thumbnails: Tensor) -> tuple[_Candidates, Tensor]:
+def _search_boxes(candidates: Candidates, thumbnails: Tensor) -> tuple[Candidates, Tensor]:
     """Returns the pairs that are similar in a few pixels, the larger image as the whole, and the boxes."""
     templates = torch.cat([coarse_templates(_as_grey(part)) for part in thumbnails.split(BLOCK)])
     count = len(candidates.whole)
@@ -186,18 +188,16 @@ def _search_boxes(candidates: _Candidates, thumbnails: Tensor) -> tuple[_Candida
     order = np.argsort(whole, kind="stable")
     starts = np.flatnonzero(np.diff(whole[order], prepend=-1))
     for rows in np.split(order, starts[1:]) if count else ():
-        others = templates[part[rows], mirrored[rows].astype(int)]
+        others = templates[torch.from_numpy(part[rows]), torch.from_numpy(mirrored[rows]).long()]
         correlations[rows], boxes[rows] = search(_as_grey(thumbnails[whole[rows[0]]]), others)
     # of the two images of a pair, the one that holds the other has the higher correlation
     highest, direction = correlations.view(2, count).max(0)
     rows = (direction * count + torch.arange(count))[highest >= COARSE_COPY]
     index = rows.numpy()
-    return _Candidates(whole[index], part[index], mirrored[index]), boxes[rows]
+    return Candidates(whole[index], part[index], mirrored[index]), boxes[rows]
 
 
-def _correlate(
-    candidates: _Candidates, boxes: Tensor, thumbnails: Tensor, tick: Tick
-) -> NDArray[np.float64]:
+def _correlate(candidates: Candidates, boxes: Tensor, thumbnails: Tensor, tick: Tick) -> NDArray[np.float64]:
     """Returns the correlations of the details of candidates."""
     correlations = np.zeros(len(boxes))
     for rows in torch.arange(len(boxes)).split(BLOCK):

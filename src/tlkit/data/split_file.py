@@ -47,7 +47,9 @@ def read_split_file(path: Path, known: Collection[str]) -> dict[str, SplitName]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read (data.splits): {error}") from error
     if unknown := [image for image in assignment if image not in known]:
-        lines = [f"{image!r}{close_matches(image, known) if len(known) < 10_000 else ''}" for image in unknown]
+        lines = [
+            f"{image!r}{close_matches(image, known) if len(known) < 10_000 else ''}" for image in unknown
+        ]
         head = f"{path}: {plural(len(unknown), 'image')} that the source does not have"
         raise DataError(f"{bulleted(head, lines, 5)}\nRemove these rows, or correct data.root")
     return assignment
