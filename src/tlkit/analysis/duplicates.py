@@ -50,14 +50,14 @@ class Copies:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Pairs of images to compare: positions ``(N,)``, and whether one is the mirror image of the other.
+    """Pairs of images to compare: positions, int64 ``(N,)``, and whether one is the mirror image of the other.
 
     The part may be a crop of the whole.
     """
 
-    whole: NDArray[np.int64]
-    part: NDArray[np.int64]
-    mirrored: NDArray[np.bool_]
+    whole: Tensor
+    part: Tensor
+    mirrored: Tensor
 
 
 def find_copies(features: DatasetFeatures, observer: Observer) -> Copies:
@@ -121,7 +121,7 @@ def confirm_copies(images: Sequence[Image], candidates: Candidates, observer: Ob
     Raises:
         DataError: an image cannot be read any more.
     """
-    involved = np.union1d(candidates.whole, candidates.part)
+    involved = torch.cat([candidates.whole, candidates.part]).unique()
     with observer.progress("reading thumbnails", len(involved), "images") as tick:
         thumbnails = _read_thumbnails(images, involved, tick)
     similar, boxes = _search_boxes(candidates, thumbnails)
@@ -154,11 +154,11 @@ def _find_candidates(plain: NDArray[np.float32], mirrored: NDArray[np.float32]) 
         pairs = np.stack([np.minimum(row, other), np.maximum(row, other)], 1)
         pairs = np.unique(pairs, axis=0)
         found.append(np.column_stack([pairs, np.full(len(pairs), is_mirrored)]))
-    whole, part, is_flipped = np.concatenate(found).T
-    return Candidates(whole, part, is_flipped.astype(bool))
+    whole, part, flipped = torch.from_numpy(np.concatenate(found)).unbind(1)
+    return Candidates(whole, part, flipped.bool())
 
 
-def _read_thumbnails(images: Sequence[Image], chosen: NDArray[np.int64], tick: Tick) -> Tensor:
+def _read_thumbnails(images: Sequence[Image], chosen: Tensor, tick: Tick) -> Tensor:
     """Returns thumbnails uint8 ``(N, THUMBNAIL, THUMBNAIL)``; those of images that are not chosen are 0."""
     thumbnails = torch.zeros(len(images), THUMBNAIL, THUMBNAIL, dtype=torch.uint8)
 
@@ -180,33 +180,30 @@ def _search_boxes(candidates: Candidates, thumbnails: Tensor) -> tuple[Candidate
     """Returns the pairs that are similar in a few pixels, the larger image as the whole, and the boxes."""
     templates = torch.cat([coarse_templates(_as_grey(part)) for part in thumbnails.split(BLOCK)])
     count = len(candidates.whole)
-    whole = np.concatenate([candidates.whole, candidates.part])
-    part = np.concatenate([candidates.part, candidates.whole])
-    mirrored = np.tile(candidates.mirrored, 2)
+    whole = torch.cat([candidates.whole, candidates.part])
+    part = torch.cat([candidates.part, candidates.whole])
+    mirrored = candidates.mirrored.repeat(2)
     search = BoxSearch()
     correlations, boxes = torch.empty(2 * count), torch.empty(2 * count, 4)
-    order = np.argsort(whole, kind="stable")
-    starts = np.flatnonzero(np.diff(whole[order], prepend=-1))
-    for rows in np.split(order, starts[1:]) if count else ():
-        others = templates[torch.from_numpy(part[rows]), torch.from_numpy(mirrored[rows]).long()]
+    order = whole.argsort(stable=True)
+    for rows in order.split(whole.unique(return_counts=True)[1].tolist()):
+        others = templates[part[rows], mirrored[rows].long()]
         correlations[rows], boxes[rows] = search(_as_grey(thumbnails[whole[rows[0]]]), others)
     # of the two images of a pair, the one that holds the other has the higher correlation
     highest, direction = correlations.view(2, count).max(0)
     rows = (direction * count + torch.arange(count))[highest >= COARSE_COPY]
-    index = rows.numpy()
-    return Candidates(whole[index], part[index], mirrored[index]), boxes[rows]
+    return Candidates(whole[rows], part[rows], mirrored[rows]), boxes[rows]
 
 
 def _correlate(candidates: Candidates, boxes: Tensor, thumbnails: Tensor, tick: Tick) -> NDArray[np.float64]:
     """Returns the correlations of the details of candidates."""
     correlations = np.zeros(len(boxes))
     for rows in torch.arange(len(boxes)).split(BLOCK):
-        index = rows.numpy()
-        parts = _as_grey(thumbnails[candidates.part[index]])
-        flipped = torch.from_numpy(candidates.mirrored[index])[:, None, None]
+        parts = _as_grey(thumbnails[candidates.part[rows]])
+        flipped = candidates.mirrored[rows, None, None]
         parts = torch.where(flipped, parts.flip(2), parts)
-        wholes = _as_grey(thumbnails[candidates.whole[index]])
-        correlations[index] = correlate(wholes, parts, boxes[rows], ALIGNED_COPY)
+        wholes = _as_grey(thumbnails[candidates.whole[rows]])
+        correlations[rows.numpy()] = correlate(wholes, parts, boxes[rows], ALIGNED_COPY)
         tick(len(rows))
     return correlations
 
