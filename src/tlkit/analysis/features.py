@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from tlkit.analysis.probe import ProbeFactory
 from tlkit.data.corrections import apply_corrections
 from tlkit.data.corrections_file import read_corrections
-from tlkit.data.dataset import Dataset
+from tlkit.data.dataset import Dataset, divide_images, read_assignment
 from tlkit.data.generate import missing_images
 from tlkit.data.images import Image, inspect_images
-from tlkit.data.splits import Splits, draw_splits
+from tlkit.data.splits import Splits
 from tlkit.errors import DataError, RecipeError
 from tlkit.experiment.backbones import choose_backbone
 from tlkit.experiment.frozen_pass import FrozenPass
@@ -133,30 +133,28 @@ def read_labelled(recipe: Recipe, registry: Registry, observer: Observer) -> Lab
     if not samples:
         raise DataError(f"{recipe.data.root or recipe.data.source.name} holds no labelled images")
     corrections = read_corrections(recipe.data.corrections) if recipe.data.corrections else None
+    assignment = read_assignment(source, recipe.data)
     with observer.progress("reading images", len(samples), "images") as tick:
         readable, unreadable = inspect_images(samples, threads=reader_threads(), tick=tick)
     corrected = apply_corrections(corrections, readable, unreadable, source.classes)
     images, rejected = corrected.images, (*corrected.rejected, *corrected.left_out)
     if not images:
         raise DataError(f"no image of {recipe.data.root or recipe.data.source.name} can be read")
-    splits = _splits(recipe, recipe.data, images, source.classes)
+    splits = _splits(recipe, recipe.data, images, source.classes, assignment)
     return LabelledImages(recipe, recipe.data, source.classes, images, splits, rejected)
 
 
 def _splits(
-    recipe: Recipe, data: DataSpec, images: Sequence[Image], classes: Sequence[str]
+    recipe: Recipe,
+    data: DataSpec,
+    images: Sequence[Image],
+    classes: Sequence[str],
+    assignment: Mapping[str, SplitName] | None,
 ) -> tuple[SplitName | None, ...]:
     """Returns the split of each image: the source's own or, in a recipe that trains, as its run draws it."""
     if not recipe.phases:
         return tuple(image.sample.split for image in images)
-    drawn = draw_splits(
-        images,
-        classes,
-        seed=recipe.seed,
-        per_class=data.per_class.model_dump() if data.per_class else None,
-        fractions=data.fractions.model_dump(),
-        cross_validated=data.folds is not None,
-    )
+    drawn = divide_images(images, classes, data, recipe.seed, assignment)
     by_id: dict[str, SplitName] = {
         image.sample.id: split for split in SPLITS for image in getattr(drawn, split)
     }

@@ -12,7 +12,7 @@ import typer
 from tlkit.cli.console import say
 from tlkit.cli.options import DeviceOption, OutOption, ReportOption
 from tlkit.cli.results_text import print_results
-from tlkit.cli.run import make_report
+from tlkit.cli.run import make_report, warn_of_copies
 
 if TYPE_CHECKING:
     from tlkit.experiment.results import Results
@@ -96,6 +96,7 @@ def fit(
         say()
         for sentence in summarise(run.results):
             say(sentence, hanging=2)
+        warn_of_copies(run, observer)
         say(
             f"{run.folder}: the classifier, for tlkit predict; its recipe.toml is the recipe that was run",
             hanging=2,

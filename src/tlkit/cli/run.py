@@ -12,7 +12,7 @@ from tlkit.cli.options import DeviceOption, OutOption, RecipeArgument, ReportOpt
 from tlkit.cli.results_text import print_results
 
 if TYPE_CHECKING:
-    from tlkit.experiment.observer import Observer
+    from tlkit.experiment.observer import Observer, Run
 
 
 def run(
@@ -50,9 +50,18 @@ def run(
             return
         say()
         print_results(finished.results)
+        warn_of_copies(finished, observer)
         say(str(finished.folder))
         if report:
             make_report(finished.folder, observer, device)
+
+
+def warn_of_copies(finished: Run, observer: Observer) -> None:
+    """Warns of copies in different splits or folds, of those that are found at little cost."""
+    from tlkit.analysis.leaks import describe_leaks, find_leaks
+
+    if finished.features is not None and (leaks := find_leaks(finished.features)):
+        observer.note(describe_leaks(leaks, finished))
 
 
 def make_report(folder: Path, observer: Observer, device: str | None) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -12,9 +12,10 @@ from tlkit.data.corrections import LabelChange, apply_corrections
 from tlkit.data.corrections_file import read_corrections
 from tlkit.data.folds import Folds, draw_folds
 from tlkit.data.images import Image, inspect_images
+from tlkit.data.split_file import assign_splits, read_split_file
 from tlkit.data.splits import Splits, draw_splits
 from tlkit.errors import DataError
-from tlkit.parts.source import Source
+from tlkit.parts.source import Source, SplitName
 from tlkit.recipe.schema import DataSpec
 from tlkit.runtime.devices import reader_threads
 from tlkit.utils.formatting import bulleted, plural, printable
@@ -70,19 +71,14 @@ def read_dataset(source: Source, data: DataSpec, seed: int, tick: Callable[[int]
         head = "names of classes must be UTF-8, without control characters: rename"
         raise DataError(bulleted(head, unusable))
     corrections = read_corrections(data.corrections) if data.corrections else None
+    assignment = read_assignment(source, data)
     samples = [*source.samples, *source.unlabelled]
     images, rejected = inspect_images(samples, threads=reader_threads(), tick=tick)
     corrected = apply_corrections(corrections, images, rejected, source.classes)
     if data.on_unreadable == "stop":
         _raise_for_rejected(data, corrected.rejected)
-    splits = draw_splits(
-        [image for image in corrected.images if image.sample.label is not None],
-        source.classes,
-        seed=seed,
-        per_class=data.per_class.model_dump() if data.per_class else None,
-        fractions=data.fractions.model_dump(),
-        cross_validated=data.folds is not None,
-    )
+    labelled = [image for image in corrected.images if image.sample.label is not None]
+    splits = divide_images(labelled, source.classes, data, seed, assignment)
     if data.on_unreadable == "stop":
         _raise_for_rejected(data, splits.rejected)
     unlabelled = tuple(image for image in images if image.sample.label is None)
@@ -106,6 +102,50 @@ def read_dataset(source: Source, data: DataSpec, seed: int, tick: Callable[[int]
         corrected.changes,
         folds,
     )
+
+
+def read_assignment(source: Source, data: DataSpec) -> dict[str, SplitName] | None:
+    """Returns the splits of the recipe's file, by image; None if it names none.
+
+    Raises:
+        DataError: the file cannot be read, or names images that do not exist.
+    """
+    if data.splits is None:
+        return None
+    return read_split_file(data.splits, {sample.id for sample in source.samples})
+
+
+def divide_images(
+    images: Sequence[Image],
+    classes: Sequence[str],
+    data: DataSpec,
+    seed: int,
+    assignment: Mapping[str, SplitName] | None,
+) -> Splits:
+    """Divides labelled images as the recipe says: by its file of splits, or as `draw_splits` does.
+
+    Raises:
+        DataError: no such splits can be had from these images.
+    """
+    unlisted: list[tuple[str, str]] = []
+    if assignment is not None:
+        assert data.splits is not None  # the assignment is from there
+        images, unlisted = assign_splits(images, assignment, data.splits)
+        present = {image.sample.split for image in images}
+        if data.folds is None and (missing := [name for name in ("train", "test") if name not in present]):
+            raise DataError(
+                f"{data.splits}: no image has the split {' or '.join(missing)}: without data.folds, there "
+                "must be images to train on and to test on"
+            )
+    splits = draw_splits(
+        images,
+        classes,
+        seed=seed,
+        per_class=data.per_class.model_dump() if data.per_class else None,
+        fractions=data.fractions.model_dump(),
+        cross_validated=data.folds is not None,
+    )
+    return replace(splits, rejected=tuple(sorted([*splits.rejected, *unlisted])))
 
 
 def _raise_for_rejected(data: DataSpec, rejected: Sequence[tuple[str, str]]) -> None:

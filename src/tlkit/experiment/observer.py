@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tlkit.experiment.cached_features import CachedFeatures
 from tlkit.experiment.estimate import Estimate
 from tlkit.experiment.plan import Plan
 from tlkit.experiment.results import Results
@@ -30,6 +31,8 @@ class Run:
         estimates: measures how long the phases will train, in about a second each; see `Estimate`. Empty
             once the run has ended.
         stopping: why the current phase is to end early, if something asked for it.
+        features: those that the run has cached of all its labelled images, where there are such, once it has
+            ended.
     """
 
     recipe: Recipe
@@ -38,6 +41,7 @@ class Run:
     plan: Plan | None = None
     estimates: Callable[[], Mapping[str, Estimate]] = dict
     stopping: str | None = None
+    features: CachedFeatures | None = None
 
     def stop_phase(self, reason: str) -> None:
         """Ends the current phase after this epoch; the best weights so far are kept.

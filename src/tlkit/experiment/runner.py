@@ -17,6 +17,7 @@ from tlkit.data.dataset import Dataset, read_dataset
 from tlkit.data.generate import generate, missing_images
 from tlkit.errors import RecipeError, RunFolderError, TlkitError
 from tlkit.evaluation.significance import mcnemar
+from tlkit.experiment.cached_features import read_cached_features
 from tlkit.experiment.estimate import Estimate, estimate_phase
 from tlkit.experiment.fold_files import remove_folds
 from tlkit.experiment.frozen_pass import FrozenPass
@@ -112,6 +113,8 @@ def run(
             )
             _execute(experiment, todo, context)
             _finish(experiment, context)
+            if process_state().is_main_process:
+                started.features = read_cached_features(experiment.phases, dataset, store)
             started.estimates = dict  # the networks need not stay in memory with the run
     return started
 

@@ -33,7 +33,7 @@ LONG_KEY = re.compile(
 #: Tables that describe a part: one with a name replaces the inherited one, one without merges into it.
 PARTS = frozenset({"source", "backbone", "head", "freeze", "augmentation", "optimizer", "schedule"})
 #: Keys whose value is a path, besides any string that ends in .safetensors.
-PATHS = frozenset({("data", "root"), ("data", "unlabelled"), ("data", "corrections")})
+PATHS = frozenset({("data", name) for name in ("root", "splits", "unlabelled", "corrections")})
 
 
 class _Refused(ValueError):

@@ -118,6 +118,8 @@ class DataSpec(Spec):
         root: their folder; a source that generates its images needs none.
         per_class: numbers of images per class in each split; None: by `fractions`, or the source's splits.
         fractions: used where neither `per_class` nor the source determines the splits.
+        splits: a CSV file with columns ``image`` and ``split`` (train, val or test), in place of drawn splits
+            and of the source's; a run folder's splits.csv is one.
         folds: number of folds of a cross-validation, in place of validation images; the source's test images
             stay test images.
         repeats: how many times the folds are drawn for phases that train no part of a backbone; the others
@@ -134,6 +136,7 @@ class DataSpec(Spec):
     root: Location | None = None
     per_class: PerClass | None = None
     fractions: Fractions = Fractions()
+    splits: Location | None = None
     folds: Annotated[int, Field(ge=2, le=100)] | None = None
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
     group: Annotated[str, BeforeValidator(_pattern)] | None = None
@@ -146,6 +149,8 @@ class DataSpec(Spec):
         drawn = {"per_class", "fractions"} & self.model_fields_set
         if self.folds is not None and drawn:
             raise ValueError(f"folds and {min(drawn)} exclude each other: with folds, no split is drawn")
+        if self.splits is not None and drawn:
+            raise ValueError(f"splits and {min(drawn)} exclude each other: the file says what is in a split")
         if self.folds is None and (alone := {"repeats", "group"} & self.model_fields_set):
             raise ValueError(f"{min(alone)} belongs to a cross-validation: set folds, too")
         return self
