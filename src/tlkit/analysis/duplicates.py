@@ -168,7 +168,7 @@ def _read_thumbnails(images: Sequence[Image], chosen: Tensor, tick: Tick) -> Ten
             thumbnail = read_thumbnail(sample.path, THUMBNAIL)
         except UnreadableImage as error:
             raise DataError(f"{sample.path} cannot be read any more: {error}") from error
-        thumbnails[index] = torch.from_numpy(np.array(thumbnail))
+        thumbnails[index] = torch.from_numpy(np.array(thumbnail.convert("L")))
 
     with ThreadPoolExecutor(reader_threads()) as pool:
         for _ in pool.map(read, chosen.tolist()):
