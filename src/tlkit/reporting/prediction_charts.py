@@ -145,15 +145,26 @@ def confidence(figure: Figure, predictions: SplitPredictions, threshold: float |
     figure.legend(loc="outside upper center", ncols=3)
 
 
-def reject(figure: Figure, curve: RejectCurve, unclassified: Rejected | None) -> None:
-    """Draws accuracy over coverage with Wilson's interval, and marks what the stored threshold accepts."""
+def reject(
+    figure: Figure, curve: RejectCurve, unclassified: Rejected | None, *, independence: float = 1.0
+) -> None:
+    """Draws accuracy over coverage with Wilson's interval, and marks what the stored threshold accepts.
+
+    Args:
+        figure: where to draw.
+        curve: the reject curve.
+        unclassified: what the stored threshold rejects; None without one.
+        independence: how many independent predictions one is worth, less than 1 out of fold.
+    """
     axes = figure.subplots()
     # a page shows no more points than this
     shown = np.unique(np.linspace(0, len(curve.accuracy) - 1, MAX_CURVE_POINTS).round().astype(int))
     coverage, accuracy, accepted = (
         values[shown] for values in (curve.coverage, curve.accuracy, curve.accepted)
     )
-    low, high = np.transpose([wilson(*point) for point in zip(accuracy, accepted, strict=True)])
+    low, high = np.transpose(
+        [wilson(*point) for point in zip(accuracy, accepted * independence, strict=True)]
+    )
     axes.fill_between(coverage, low, high, color=COLOURS[0], alpha=0.2, linewidth=0, label="95% interval")
     axes.plot(coverage, accuracy, color=COLOURS[0], label="accuracy")
     if unclassified is not None and unclassified.accuracy_of_others is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tlkit.evaluation.intervals import independent_images
 from tlkit.evaluation.metrics import ClassScores, Rejected, TestScores, per_class, reject_curve, rejected
 from tlkit.experiment.record import SplitPredictions
 from tlkit.experiment.results import PhaseResult
@@ -172,7 +173,12 @@ def _draw_reject_curve(
         if unclassified.accuracy_of_others is not None:
             alt += f", {unclassified.accuracy_of_others:.3f} of them predicted correctly"
     curve = reject_curve(predictions.confidence, predictions.correct)
-    draw = partial(prediction_charts.reject, curve=curve, unclassified=unclassified)
+    independence = 1.0
+    if result.test is None and result.out_of_fold is not None:
+        independence = independent_images(1, result.out_of_fold.repeats)
+    draw = partial(
+        prediction_charts.reject, curve=curve, unclassified=unclassified, independence=independence
+    )
     return _chart(album, "reject-curve", alt, draw)
 
 
