@@ -13,9 +13,16 @@ from tlkit.data.corrections_file import Correction, append_correction
 from tlkit.errors import RunFolderError
 from tlkit.utils.hashing import file_sha256
 
-#: With an image to spare in each class.
+#: With an image to spare in each class, and timm's smallest network.
 PER_CLASS = "per_class = {{ train = 8, val = 2, test = 3 }}"
-FEW = RECIPE.replace("per_class = {{ train = 8, val = 3, test = 4 }}", PER_CLASS)
+FEW = (
+    RECIPE.partition("[[phase]]")[0]
+    .replace("per_class = {{ train = 8, val = 3, test = 4 }}", PER_CLASS)
+    .replace("{backbone}", 'name = "test_resnet"\nweights = "none"')
+    .replace("size = 64", "size = 32")
+    .replace("epochs = 3", "epochs = 1")
+    + '[[phase]]\nname = "first"\n[[phase]]\nname = "second"\n'
+)
 
 
 @pytest.fixture
@@ -31,10 +38,10 @@ def corrections(few_photos: Path, tmp_path: Path) -> Path:
 def test_a_run_lists_what_was_corrected_and_computes_no_feature_again(
     run: Runner, corrections: Path, tmp_path: Path
 ) -> None:
-    text = FEW.partition("[[phase]]")[0] + '[[phase]]\nname = "only"\nepochs = 1\n'
-    text = text.replace(PER_CLASS, "folds = 3").replace("size = 64", "size = 32")
-    run(text=text)
-    ended = run(text=text, out=tmp_path / "out", overrides={"data.corrections": str(corrections)})
+    text = FEW.replace(PER_CLASS, "folds = 3")
+    run(text=text, phases=["first"])
+    overrides = {"data.corrections": str(corrections)}
+    ended = run(text=text, out=tmp_path / "out", phases=["first"], overrides=overrides)
     data = json.loads((tmp_path / "out" / "results.json").read_text())["data"]
     assert data["corrected"] == [{"image": "cat.3.jpg", "from": "cat", "to": "dog"}]
     assert data["corrections"] == "corrections.csv: 1 label changed, 1 image left out"
@@ -49,7 +56,7 @@ def test_other_corrections_are_not_mixed_into_a_run_that_began_without_them(
     run: Runner, corrections: Path, tmp_path: Path, few_photos: Path
 ) -> None:
     options = {"out": tmp_path / "out", "overrides": {"data.corrections": str(corrections)}}
-    run(text=FEW, phases=["bottleneck"], **options)
+    run(text=FEW, phases=["first"], **options)
     append_correction(
         corrections, Correction("cat.4.jpg", file_sha256(few_photos / "cat.4.jpg"), "relabel", "cat", "dog")
     )

@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from tlkit.data.corrections import LabelChange
 from tlkit.errors import ReportError
 from tlkit.evaluation.metrics import reject_curve, rejected
 from tlkit.experiment.plan import ClassImages, DataSummary
 from tlkit.experiment.record import SplitPredictions
 from tlkit.experiment.results import FeatureUse, ParameterCounts, PhaseResult, PhaseSeconds
+from tlkit.reporting.data_section import LISTED, make_data_section
 from tlkit.reporting.examples_section import changed, least_confident, most_confident_mistakes
 from tlkit.reporting.missing import Missing
 from tlkit.reporting.phases_section import describe_savings
+from tlkit.reporting.pictures import Album
 from tlkit.reporting.prediction_charts import (
     GRID,
     MAX_CURVE_POINTS,
@@ -195,3 +198,12 @@ def test_a_page_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
         unfinished.file.write_text("new")
     assert page.read_text() == "new"
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["page.html", "pictures"]
+
+
+def test_the_data_section_lists_the_first_corrected_labels(tmp_path: Path) -> None:
+    changes = tuple(LabelChange(image=f"{number}.jpg", given="cat", corrected="dog") for number in range(30))
+    summary = "corrections.csv: 30 labels changed, 0 images left out"
+    data = DATA.model_copy(update={"corrections": summary, "corrected": changes})
+    section = make_data_section([], ["cat", "dog"], data, [], Album(tmp_path))
+    assert (section.corrections, section.corrected_count) == (summary, 30)
+    assert section.corrected == changes[:LISTED]

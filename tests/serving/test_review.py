@@ -306,3 +306,12 @@ def test_mistakes_on_the_command_line(tmp_path: Path, copied: Path, server: Serv
     taken = command("review", copied, "--port", port)
     assert taken.returncode == 2
     assert f"port {port} cannot be used (Address already in use): leave --port out" in taken.stderr
+
+
+def test_a_missing_package_is_said_with_what_installs_it(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tlkit.serving.review.find_spec", lambda _name: None)
+    done = command("review", copied)
+    assert done.returncode == 2
+    assert done.stderr == "Error: fastapi, uvicorn missing: pip install 'tlkit[review]'\n"
