@@ -30,8 +30,8 @@ freeze = "{freeze}"
 @pytest.mark.parametrize(
     ("freeze", "data", "chosen_on"),
     [
-        ("backbone", "folds = 2", "80 training images, each left out in turn"),
-        ("nothing", "folds = 2", "80 images out of fold"),
+        ("backbone", "folds = 4", "80 training images, each left out in turn"),
+        ("nothing", "folds = 4", "80 images out of fold"),
         ("nothing", "fractions = { val = 0.4, test = 0.1 }", "32 validation images"),
         ("nothing", "fractions = { val = 0.1, test = 0.1 }", None),
     ],
