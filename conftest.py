@@ -60,6 +60,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets reports maximise for two steps only, since that takes long."""
+    monkeypatch.setattr("tlkit.reporting.layers_section.MAXIMIZATION_STEPS", 2)
+
+
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Photos of cats and dogs in Kaggle's flat layout: real ones, or drawn images in their place."""

@@ -6,23 +6,23 @@ Not a test: `tests/attack` uses it to see that a stranger's file does nothing bu
 from __future__ import annotations
 
 import json
-import os
-import subprocess
+import resource
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
-#: An audit hook (PEP 578) sees what Python code and its libraries ask the system for.
-HOOK = """
-import json, os, sys
-touched = []
-def hook(event, args):
-    if event in ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.exec",
-                 "os.posix_spawn", "pickle.find_class"):
-        touched.append(f"{event} {args}"[:200])
-    elif event == "open" and isinstance(args[0], str) and any(name in args[0] for name in CANARIES):
-        touched.append(f"open {args[0]}")
-"""
+from huggingface_hub import constants
+from processes import Started
+
+import tlkit
+import tlkit.inference.predictor
+import tlkit.reporting.page
+from tlkit.plugins.loader import load_registry
+
+#: What an audit hook (PEP 578) reports, of all that Python code and its libraries ask the system for.
+EVENTS = (
+    *("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.exec"),
+    *("os.posix_spawn", "pickle.find_class"),
+)
 
 
 @dataclass(frozen=True)
@@ -44,30 +44,30 @@ def run_guarded(*codes: str, canaries: tuple[str, ...] = (), timeout: float = 60
         canaries: parts of paths that must not be opened.
         timeout: seconds for all of them.
     """
-    program = (
-        "import tlkit, tlkit.inference.predictor, tlkit.reporting.page, timm, torch, resource\n"
-        "from tlkit.plugins.loader import load_registry\n"
-        "load_registry().known('backbone')\n"
-        f"CANARIES = {canaries!r}\n{HOOK}\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "sys.addaudithook(hook)\n"
-        f"for code in {codes!r}:\n"
-        "    error = ''\n"
-        "    touched.clear()\n"
-        "    try:\n        exec(code)\n"
-        "    except tlkit.TlkitError as problem:\n        error = str(problem)\n"
-        "    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before\n"
-        "    print(json.dumps([error, touched, grown * 1024]))\n"
-    )
-    environment = {**os.environ, "HF_HUB_OFFLINE": "0"}
-    completed = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-        env=environment,
-        cwd=Path.cwd(),
-    )
+    completed = Started(_guard, codes, canaries).wait(timeout)
     assert completed.returncode == 0, completed.stderr[-3000:]
     return [Outcome(*json.loads(line)) for line in completed.stdout.splitlines()[-len(codes) :]]
+
+
+def _guard(codes: tuple[str, ...], canaries: tuple[str, ...]) -> None:
+    touched: list[str] = []
+
+    def hook(event: str, args: tuple[object, ...]) -> None:
+        if event in EVENTS:
+            touched.append(f"{event} {args}"[:200])
+        elif event == "open" and isinstance(args[0], str) and any(name in args[0] for name in canaries):
+            touched.append(f"open {args[0]}")
+
+    constants.HF_HUB_OFFLINE = False  # wherever the tests run, what would use the network is to be seen
+    load_registry().known("backbone")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    sys.addaudithook(hook)
+    for code in codes:
+        error = ""
+        touched.clear()
+        try:
+            exec(code, {"tlkit": tlkit})
+        except tlkit.TlkitError as problem:
+            error = str(problem)
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        print(json.dumps([error, touched, grown * 1024]))  # noqa: T201

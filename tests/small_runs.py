@@ -49,8 +49,8 @@ freeze = {{ name = "all-but-last-blocks", blocks = 1 }}
 
 #: The recipe's backbones: one plain, one with batch norm and residuals, one transformer.
 BACKBONES = {
-    "plain": 'name = "vgg11"\nfeatures = "map"\nweights = "none"',
-    "residual": 'name = "resnet18"\nweights = "none"',
+    "plain": 'name = "vgg16-quarter"\nfeatures = "map"\nweights = "none"',
+    "residual": 'name = "test_resnet"\nweights = "none"',
     "transformer": (
         'name = "vit_tiny_patch16_224"\nweights = "none"\n'
         "model_args = { img_size = 64, depth = 3, drop_path_rate = 0.2 }"

@@ -64,9 +64,8 @@ def formula_run(by_class: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
         for number in range(1, 11):
             shutil.copyfile(by_class / kind / f"{number}.jpg", photos / name / f"-{number}.jpg")
     run = folder / "run"
-    done = command(
-        "fit", photos, "--backbone", "vgg16-quarter", "--quality", "fast", "--folds", 2, "--out", run
-    )
+    options = ("--backbone", "vgg16-quarter", "--quality", "fast", "--folds", 2, "--no-report")
+    done = command("fit", photos, *options, "--out", run)
     assert done.returncode == 0, done.stderr
     return photos, run
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import ctypes
 import io
 import json
 import os
@@ -16,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 from commands import command
 from PIL import Image as PillowImage
+from processes import Started
 
 import tlkit
 from tlkit.data.images import UnreadableImage, decode, inspect_images, upright
@@ -30,15 +33,8 @@ from tlkit.parts.preprocess import Preprocess
 from tlkit.parts.source import Sample
 
 #: Options of a `tlkit fit` that takes seconds.
-QUICKLY = ("--backbone", "vgg16-quarter", "--quality", "fast", "--folds", 2)
+QUICKLY = ("--backbone", "vgg16-quarter", "--quality", "fast", "--folds", 2, "--no-report")
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs devices and permissions of Linux")
-#: Runs a command without root's privilege to read everything; the tests may be run by root.
-UNPRIVILEGED = (
-    "import ctypes, os, sys\n"
-    "for capability in (1, 2):\n"  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, out of the bounding set
-    "    ctypes.CDLL(None).prctl(24, capability)\n"
-    "os.execv(sys.executable, [sys.executable, '-m', 'tlkit', *sys.argv[1:]])\n"
-)
 JPEGS: dict[str, dict[str, Any]] = {
     "baseline": {},
     "optimised": {"optimize": True},
@@ -234,9 +230,14 @@ def left_out(run: Path) -> set[tuple[str, str]]:
     return {(name, reason) for name, reason in plan["data"]["rejected"]}
 
 
-def unprivileged(*arguments: object) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-c", UNPRIVILEGED, *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=100)
+def run_unprivileged(*arguments: object) -> None:
+    """Runs a command without root's privilege to read everything; the tests may be run by root."""
+    libc = ctypes.CDLL(None)
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()  # version 3, this process
+    assert libc.capget(header, sets) == 0
+    sets[0] &= ~0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, out of the effective set
+    assert libc.capset(header, sets) == 0
+    processes.tlkit(*arguments)
 
 
 @pytest.fixture
@@ -253,7 +254,7 @@ def forbidden(by_class: Path, tmp_path: Path) -> Iterator[Path]:
 
 @linux_only
 def test_a_folder_that_may_not_be_read_is_reported(fitted: Path, forbidden: Path) -> None:
-    done = unprivileged("predict", fitted, forbidden, "--json")
+    done = Started(run_unprivileged, "predict", fitted, forbidden, "--json").wait()
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(row["path"], row["error"]) for row in rows if row["error"]] == [
         (str(forbidden / "dog" / "private"), "Permission denied")
@@ -269,7 +270,7 @@ def test_labelled_folders_that_may_not_be_read(
     folder = {"class": forbidden / "dog", "below": forbidden / "dog" / "private"}[level]
     mode = folder.stat().st_mode
     folder.chmod(0)
-    evaluated = unprivileged("evaluate", fitted, forbidden)
+    evaluated = Started(run_unprivileged, "evaluate", fitted, forbidden).wait()
     folder.chmod(mode)
     assert evaluated.returncode == 2, evaluated.stderr
     assert f"{folder} cannot be read: Permission denied" in evaluated.stderr
@@ -301,10 +302,10 @@ def oddly_named(by_class: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("output", ["table", "json", "csv"])
 def test_odd_names_are_printed(output: str, fitted: Path, oddly_named: Path) -> None:
     options = [] if output == "table" else [f"--{output}"]
-    line = [sys.executable, "-m", "tlkit", "predict", str(fitted), str(oddly_named / "cat"), *options]
-    done = subprocess.run(line, capture_output=True, check=False, timeout=100)
+    started = Started(processes.tlkit, "predict", fitted, oddly_named / "cat", *options)
+    done = started.wait()
     assert done.returncode == 0, done.stderr
-    printed = done.stdout.decode()
+    printed = started.stdout.read_bytes().decode()
     expected = {os.fsdecode(name) for name in NAMES}
     if output == "table":
         assert "\x1b" not in printed

@@ -11,8 +11,10 @@ import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import processes
 import pytest
 from commands import command
+from processes import Started, execute
 from small_runs import Runner, predictions, without, write_recipe
 
 import tlkit
@@ -35,7 +37,7 @@ def before(event, args):
             remaining -= 1
             if remaining == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
-import tlkit, tlkit.experiment.runner
+import tlkit
 sys.addaudithook(before)
 tlkit.run({recipe!r}, out={out!r}, overrides={overrides!r})
 """
@@ -60,9 +62,7 @@ def assert_complete(folder: Path, expected: Results) -> None:
 def kill_before(operation: int, recipe: Path, out: Path) -> bool:
     """Runs the recipe in a process that is killed before its n-th file operation; False if it ended first."""
     program = KILLER.format(recipe=str(recipe), out=str(out), overrides=OVERRIDES)
-    completed = subprocess.run(
-        [sys.executable, "-c", program, str(operation)], capture_output=True, text=True, check=False
-    )
+    completed = Started(execute, program, operation).wait()
     assert completed.returncode in (0, -signal.SIGKILL), completed.stderr
     return completed.returncode != 0
 
@@ -99,46 +99,35 @@ def test_killed_at_random_moments(recipe: Path, tmp_path: Path) -> None:
     program = f"import sys, tlkit; tlkit.run({str(recipe)!r}, out=sys.argv[1], overrides={OVERRIDES!r})"
     for number in range(100):
         out = tmp_path / f"killed-{number}"
-        process = subprocess.Popen([sys.executable, "-c", program, str(out)], stderr=subprocess.PIPE)
-        try:
-            process.wait(chance.uniform(3, 9))
-        except subprocess.TimeoutExpired:
-            process.kill()
-        process.communicate()
+        started = Started(execute, program, out)
+        started.process.join(chance.uniform(0.5, 3))
+        started.process.kill()
+        started.wait()
         tlkit.run(recipe, out=out, overrides=OVERRIDES)
         assert_complete(out, expected)
 
 
-def start(recipe: Path, *arguments: str, cwd: Path) -> subprocess.Popen[str]:
+def start(recipe: Path, *arguments: str, cwd: Path) -> Started:
     overrides = [part for override in OVERRIDES for part in ("--set", override)]
-    return subprocess.Popen(
-        [sys.executable, "-m", "tlkit", "run", str(recipe), "--no-report", *overrides, *arguments],
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return Started(processes.tlkit, "run", recipe, "--no-report", *overrides, *arguments, folder=cwd)
 
 
 def test_the_same_command_twice(recipe: Path, tmp_path: Path) -> None:
     """It once ended with exit 0 and a wrong results.json in 8 of 16 rounds."""
-    processes = [start(recipe, "--out", "same", cwd=tmp_path) for _ in range(2)]
-    outputs = [process.communicate() for process in processes]
-    codes = sorted(process.returncode for process in processes)
-    assert codes in ([0, 2], [0, 0]), outputs
-    if codes == [0, 2]:
-        refused = outputs[0] if processes[0].returncode else outputs[1]
-        assert "in use by another tlkit" in refused[1]
+    both = [start(recipe, "--out", "same", cwd=tmp_path) for _ in range(2)]
+    ended = sorted((started.wait() for started in both), key=lambda completed: completed.returncode)
+    assert [completed.returncode for completed in ended] in ([0, 2], [0, 0]), ended
+    if ended[1].returncode:
+        assert "in use by another tlkit" in ended[1].stderr
     expected = tlkit.run(recipe, out=tmp_path / "undisturbed", overrides=OVERRIDES).results
     assert_complete(tmp_path / "same", expected)
 
 
 def test_unnamed_folders_are_not_shared(recipe: Path, tmp_path: Path) -> None:
     """Three processes once shared runs/small/1."""
-    processes = [start(recipe, cwd=tmp_path) for _ in range(3)]
-    for process in processes:
-        _, error = process.communicate()
-        assert process.returncode == 0, error
+    for started in [start(recipe, cwd=tmp_path) for _ in range(3)]:
+        ended = started.wait()
+        assert ended.returncode == 0, ended.stderr
     folders = sorted((tmp_path / "runs" / "few").iterdir())
     assert len(folders) == 3
     expected = Results.model_validate_json((folders[0] / "results.json").read_text())
@@ -218,7 +207,13 @@ def test_fit_without_epochs(by_class: Path, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_says_how_to_go_on(recipe: Path, tmp_path: Path) -> None:
-    process = start(recipe, "--out", "out", "--set", "training.epochs=2000", cwd=tmp_path)
+    command = [sys.executable, "-m", "tlkit", "run", str(recipe), "--no-report", "--out", "out"]
+    process = subprocess.Popen(
+        [*command, "--set", "training.epochs=2000", "--set", "preprocess.size=32"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     deadline = time.monotonic() + 120
     log = tmp_path / "out" / "log.jsonl"
     while not (log.is_file() and '"epoch"' in log.read_text()) and time.monotonic() < deadline:
@@ -232,16 +227,16 @@ def test_ctrl_c_says_how_to_go_on(recipe: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_six_processes_beside_clear_and_prune(recipe: Path, tmp_path: Path) -> None:
     """On one empty store: none fails, all agree, and each feature is computed once."""
-    processes = [start(recipe, "--out", f"run-{number}", cwd=tmp_path) for number in range(6)]
+    six = [start(recipe, "--out", f"run-{number}", cwd=tmp_path) for number in range(6)]
     removals = 0
-    while any(process.poll() is None for process in processes):
+    while any(started.process.is_alive() for started in six):
         for arguments in (("cache", "clear"), ("cache", "prune", "--limit", "1kB")):
             removed = command(*arguments)
             assert removed.returncode == 0, removed.stderr
             removals += 1
-    for process in processes:
-        _, error = process.communicate()
-        assert process.returncode == 0, error
+    for started in six:
+        ended = started.wait()
+        assert ended.returncode == 0, ended.stderr
     runs = [
         Results.model_validate_json((tmp_path / f"run-{n}" / "results.json").read_text()) for n in range(6)
     ]

@@ -6,8 +6,6 @@ import hashlib
 import os
 import random
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from commands import command
+from processes import Started, execute
 from torch import Tensor
 
 from tlkit.features.store import Column, FeatureStore, Writer
@@ -156,15 +155,16 @@ def test_the_lease_of_a_killed_process_ends(store: FeatureStore) -> None:
     store.close()
     program = (
         f"from tlkit.features.store import FeatureStore; store = FeatureStore(); store.column({KEY!r}); "
-        "print('leased', flush=True); input()"
+        "import time; print('leased', flush=True); time.sleep(60)"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None and process.stdout.readline() == "leased\n"
+    started = Started(execute, program)
+    deadline = time.monotonic() + 60
+    while started.stdout.read_text() != "leased\n" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert started.stdout.read_text() == "leased\n"
     assert FeatureStore().prune(0) == 0
-    process.kill()
-    process.communicate()
+    started.process.kill()
+    started.wait()
     assert FeatureStore().prune(0) > 0
 
 
@@ -187,10 +187,8 @@ with store.computing([{KEY!r}], lambda: waited.append(1)):
         writer.flush()
 print(len(missing), len(waited))
 """
-    processes = [
-        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(3)
-    ]
-    computed = [int(process.communicate()[0].split()[0]) for process in processes]
+    processes = [Started(execute, program) for _ in range(3)]
+    computed = [int(process.wait().stdout.split()[0]) for process in processes]
     assert sorted(computed) == [0, 0, 8]
 
 
@@ -208,9 +206,7 @@ def test_a_store_that_may_only_be_read(store: FeatureStore) -> None:
         "import os; from tlkit.features.store import FeatureStore; os.setuid(65534); "
         f"column = FeatureStore().column({KEY!r}); print(len(column.missing({NAMES!r})))"
     )
-    completed = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
-    )
+    completed = Started(execute, program).wait()
     assert completed.stdout.strip() == "0", completed.stderr
 
 

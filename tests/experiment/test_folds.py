@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import csv
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 import torch
+from processes import Started
 from small_runs import BACKBONES
 
 import tlkit
@@ -225,14 +223,13 @@ def test_a_run_that_is_killed_goes_on_with_the_next_fold(dozen: Path, tmp_path: 
     recipe = write(tmp_path, dozen, RECIPE + FINE_TUNE)
     whole = tlkit.run(recipe, out=tmp_path / "whole")
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "tlkit", "run", str(recipe), "--out", str(out), "--no-report"]
-    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    process = Started(processes.tlkit, "run", recipe, "--out", out, "--no-report").process
     second_fold = out / "phases" / "fine-tune" / "folds" / "1.safetensors"
     deadline = time.monotonic() + 120
-    while not second_fold.exists() and process.poll() is None and time.monotonic() < deadline:
+    while not second_fold.exists() and process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     written = second_fold.stat().st_mtime_ns if second_fold.exists() else 0
     assert written, "the run ended before it could be killed"
     resumed = tlkit.run(recipe, out=out)

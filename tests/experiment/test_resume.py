@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from processes import Started, execute
 from small_runs import Runner, predictions, train_losses, write_recipe
 
 import tlkit
@@ -124,14 +121,12 @@ def test_killed_while_extracting_only_the_missing_are_computed(
         "store.SHARD_SECONDS = 0.0; executor.BATCH = 2; "
         "import tlkit; tlkit.run(sys.argv[1], out=sys.argv[2])"
     )
-    command = [sys.executable, "-c", code, str(recipe), str(tmp_path / "out")]
-    environment = {**os.environ, "TLKIT_CACHE": str(cache)}
-    process = subprocess.Popen(command, env=environment)
+    process = Started(execute, code, recipe, tmp_path / "out").process
     deadline = time.monotonic() + 120
     while len(list(cache.rglob("*.safetensors"))) < 4 and time.monotonic() < deadline:
         time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     if (tmp_path / "out" / "results.json").exists():
         pytest.fail("the process had ended before it was killed")
     monkeypatch.setattr("tlkit.features.executor.BATCH", 2)

@@ -28,12 +28,6 @@ ODD_CLASSES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Maximises for two steps only, since that takes long."""
-    monkeypatch.setattr("tlkit.reporting.layers_section.MAXIMIZATION_STEPS", 2)
-
-
 @pytest.fixture(scope="session")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small run of the embedded experiment with its report: all four phases, on few drawn images."""

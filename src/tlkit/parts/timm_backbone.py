@@ -120,9 +120,10 @@ def _remove_classifier(model: Any, features: Features, preprocess: Preprocess) -
         model.prune_intermediate_layers(indices=1, prune_norm=False, prune_head=True)
     else:
         model.reset_classifier(0, "")
-    maps = len(Backbone(model, preprocess, method="forward_features").feature_shape) == 3
-    if maps and getattr(model, "output_fmt", "NCHW") == "NHWC":
-        return ChannelsFirst(model), "forward"
+    if getattr(model, "output_fmt", "NCHW") == "NHWC":
+        # tokens stay as they are
+        if len(Backbone(model, preprocess, method="forward_features").feature_shape) == 3:
+            return ChannelsFirst(model), "forward"
     return model, "forward_features"
 
 
