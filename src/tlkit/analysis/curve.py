@@ -328,7 +328,7 @@ def _class_gains(
 ) -> tuple[ClassGain, ...]:
     """Leaves out half of the images of each class in turn, beginning with the class of the lowest recall.
 
-    What each image left out costs is compared with its mean over the other classes, on the same tested images.
+    What each image left out costs is compared with the mean of the other classes, on the same images.
     """
     of_tested = learner.labels[measurement.tested]
     recalls = {
