@@ -79,7 +79,8 @@ def select_typical(features: NDArray[np.float32], count: int, *, seed: int = 0) 
     Returns:
         The selected images, the highest score first.
     """
-    directions = _directions(features)
+    # square roots: the probe's kernel compares them too, and the first labels are worth more
+    directions = _directions(np.sign(features) * np.sqrt(np.abs(features)))
     selected = [
         Selected(int(members[_most_typical(directions[members])]), float(len(members)), len(members))
         for members, _ in _clusters(directions, count, seed)
