@@ -50,7 +50,7 @@ class Copies:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Pairs of images to compare: positions, int64 ``(N,)``, and whether one is the mirror image of the other.
+    """Pairs of images to compare: positions ``(N,)``, and whether one is the mirror image of the other.
 
     The part may be a crop of the whole.
     """
