@@ -171,3 +171,20 @@ def test_cutmix_is_refused_where_features_are_trained_on(few_photos: Path) -> No
     assert not prepare(freeze="nothing").network.boundaries
     assert prepare(freeze="backbone", cutmix=0.0).phase.training.mixup == 0.2
     assert not prepare(freeze="backbone", epochs=0).trains
+
+
+def test_two_folds_leave_nothing_to_train_on_where_one_chooses_the_epoch(few_photos: Path) -> None:
+    def prepare(folds: int, keep: str) -> int:
+        tables = {
+            "name": "folds",
+            "data": {"source": "folder", "root": str(few_photos), "folds": folds},
+            "backbone": {"name": "test_resnet", "weights": "none"},
+            "preprocess": {"size": 64},
+            "phase": [{"name": "only", "keep": keep}],
+        }
+        recipe = make_recipe(tables)
+        return len(prepare_phases(recipe, recipe.phases, ("cat", "dog"), REGISTRY, torch.device("cpu")))
+
+    with pytest.raises(RecipeError, match=r"phase\.only\.keep: one of two folds would choose the best epoch"):
+        prepare(2, "best")
+    assert prepare(3, "best") == prepare(2, "last") == 1

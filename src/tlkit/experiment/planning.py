@@ -69,6 +69,8 @@ def prepare_phases(
             prepared.append(_prepare_phase(recipe, phase, backbone, head, registry, device))
             key = "cutmix"
             _check_cutmix(prepared[-1])
+            key = "keep"
+            _check_folds(prepared[-1], recipe)
         except TlkitError as error:
             problem = describe_backbone_error(error, phase.backbone.name, registry)
             problems.append(f"phase.{phase.name}.{key}: {problem}")
@@ -137,6 +139,16 @@ def _check_cutmix(prepared: PreparedPhase) -> None:
         raise TrainingError(
             f"cuts pieces out of images, but this phase trains on features ({_describe_frontier(prepared)}): "
             "set cutmix = 0 in it, and mixup, which mixes features too, or make the whole network trainable"
+        )
+
+
+def _check_folds(prepared: PreparedPhase, recipe: Recipe) -> None:
+    """Checks that folds are left to train on, beside the one that is predicted and the one that chooses."""
+    two = recipe.data is not None and recipe.data.folds == 2
+    if two and prepared.trains and prepared.phase.training.keep == "best":
+        raise TrainingError(
+            "one of two folds would choose the best epoch and the other one be predicted, which leaves none "
+            'to train on: set data.folds to 3 or more, or keep = "last"'
         )
 
 
