@@ -15,9 +15,9 @@ from .experiment.results import PhaseResult as PhaseResult
 from .experiment.results import Results as Results
 from .experiment.runner import run as run
 from .fitting.fit import fit as fit
-from .inference.predictor import Evaluation as Evaluation
-from .inference.predictor import Prediction as Prediction
-from .inference.predictor import Predictions as Predictions
+from .inference.prediction import Evaluation as Evaluation
+from .inference.prediction import Prediction as Prediction
+from .inference.prediction import Predictions as Predictions
 from .inference.predictor import Predictor as Predictor
 from .inference.predictor import load as load
 from .interpret.attribution import explain as explain

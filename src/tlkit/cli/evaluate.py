@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tlkit.cli.console import json_line, progress
-from tlkit.cli.options import DeviceOption, ModelArgument, PhaseOption, RejectOption
+from tlkit.cli.options import DeviceOption, ModelArgument, PhaseOption, RejectOption, UnknownOption
 from tlkit.cli.results_text import print_evaluation
 
 
@@ -19,6 +19,7 @@ def evaluate(
         bool, typer.Option("--json", help="One JSON object, as under test in results.json.")
     ] = False,
     reject_below: RejectOption = None,
+    unknown: UnknownOption = True,
     phase: PhaseOption = None,
     device: DeviceOption = None,
 ) -> None:
@@ -28,12 +29,12 @@ def evaluate(
     from tlkit.runtime.memory import keep_freed_memory
 
     keep_freed_memory()
-    predictor = load(model, phase=phase, reject_below=reject_below, device=device)
+    predictor = load(model, phase=phase, reject_below=reject_below, unknown=unknown, device=device)
     paths, labels = labelled_images(images)
     with progress("evaluating", len(paths), "images") as tick:
         evaluation = predictor.evaluate(paths, labels, tick=tick)
     if json_:
-        without = {"rejected"} if evaluation.rejected is None else None
+        without = {key for key in ("rejected", "unknown") if getattr(evaluation, key) is None}
         json_line(evaluation.model_dump(mode="json", by_alias=True, exclude=without))
     else:
         print_evaluation(evaluation)

@@ -26,4 +26,8 @@ RejectOption = Annotated[
         help="Label images below this confidence 'unclassified'; the model's own threshold unless given.",
     ),
 ]
+UnknownOption = Annotated[
+    bool,
+    typer.Option("--unknown/--no-unknown", help="Label images that belong to no class 'unknown'."),
+]
 ReportOption = Annotated[bool, typer.Option("--report/--no-report", help="Make report.html at the end.")]

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlkit.cli.console import counting, json_line, say
-from tlkit.cli.options import DeviceOption, ModelArgument, PhaseOption, RejectOption
+from tlkit.cli.options import DeviceOption, ModelArgument, PhaseOption, RejectOption, UnknownOption
 from tlkit.utils.csv_cells import write_rows
 from tlkit.utils.formatting import printable
 
 if TYPE_CHECKING:
-    from tlkit.inference.predictor import Prediction
+    from tlkit.inference.prediction import Prediction
 
 
 class Format(Enum):
@@ -37,19 +37,20 @@ def predict(
     json_: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
     csv_: Annotated[bool, typer.Option("--csv", help="Comma-separated values with a header.")] = False,
     reject_below: RejectOption = None,
+    unknown: UnknownOption = True,
     phase: PhaseOption = None,
     device: DeviceOption = None,
 ) -> None:
     """Label images; exit with code 1 if some cannot be read, after labelling the others."""
     from tlkit.data.image_paths import image_paths
-    from tlkit.inference.predictor import UNCLASSIFIED, load
+    from tlkit.inference.predictor import UNCLASSIFIED, UNKNOWN, load
     from tlkit.runtime.memory import keep_freed_memory
 
     keep_freed_memory()
-    predictor = load(model, phase=phase, reject_below=reject_below, device=device)
+    predictor = load(model, phase=phase, reject_below=reject_below, unknown=unknown, device=device)
     images = image_paths(paths, sys.stdin)
     output = Format.json if json_ else Format.csv if csv_ else Format.table
-    label_width = max(map(len, (*predictor.classes, UNCLASSIFIED)))
+    label_width = max(map(len, (*predictor.classes, UNCLASSIFIED, UNKNOWN)))
     write = _writer(output, min(top, len(predictor.classes)), label_width)
     began, count, failed = time.monotonic(), 0, 0
     with counting("predicting", "images") as tick:
@@ -83,6 +84,7 @@ def _json_object(prediction: Prediction) -> dict[str, object]:
         "confidence": prediction.confidence,
         "top": [{"class": name, "probability": probability} for name, probability in prediction.top],
         "error": prediction.error,
+        "novelty": prediction.novelty,
     }
 
 

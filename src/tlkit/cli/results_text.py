@@ -11,7 +11,7 @@ from tlkit.utils.formatting import format_duration, format_p_value, shortlist
 if TYPE_CHECKING:
     from tlkit.evaluation.metrics import Baselines, Scores
     from tlkit.experiment.results import PhaseResult, Results
-    from tlkit.inference.predictor import Evaluation
+    from tlkit.inference.prediction import Evaluation
     from tlkit.reporting.compare import ComparedPair, ComparedRun, Comparison
 
 #: How many pairs of confused classes an evaluation lists.
@@ -69,6 +69,8 @@ def print_evaluation(evaluation: Evaluation) -> None:
         others = rejected.accuracy_of_others
         rest = "" if others is None else f"; {others:.3f} of the others are correct"
         say(f"unclassified below {rejected.below:g}: {rejected.n:,}{rest}")
+    if evaluation.unknown is not None:
+        say(f"called unknown: {evaluation.unknown:,}; the scores count them by their most probable class")
     names = list(evaluation.per_class)
     say(_describe_baselines(evaluation.baselines))
     if inequality := evaluation.describe_inequality(names):

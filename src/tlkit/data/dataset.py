@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
 
 from tlkit.data.folds import Folds, draw_folds
 from tlkit.data.images import Image, inspect_images
@@ -13,6 +16,9 @@ from tlkit.parts.source import Source
 from tlkit.recipe.schema import DataSpec
 from tlkit.runtime.devices import reader_threads
 from tlkit.utils.formatting import bulleted, plural, printable
+
+#: Features of this many training images are stored with a model, to tell which images are unknown.
+MAX_REPRESENTATIVES = 2000
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,16 @@ class Dataset:
     rejected: tuple[tuple[str, str], ...]
     about: str
     folds: Folds | None = None
+
+    @cached_property
+    def representatives(self) -> tuple[Image, ...]:
+        """Training images with different bytes: all, or `MAX_REPRESENTATIVES` at random."""
+        train = self.splits.train
+        different = tuple({image.sha256: image for image in train}.values())
+        if len(different) > MAX_REPRESENTATIVES:
+            order = np.random.default_rng(0).permutation(len(different))
+            return tuple(different[index] for index in sorted(order[:MAX_REPRESENTATIVES]))
+        return train if len(different) == len(train) else different
 
 
 def read_dataset(source: Source, data: DataSpec, seed: int, tick: Callable[[int], object]) -> Dataset:

@@ -28,7 +28,9 @@ from tlkit.experiment.phase_training import fit_head, load_start, prepare_traini
 from tlkit.experiment.prepared_phase import PreparedPhase
 from tlkit.experiment.results import Decision, OutOfFoldScores, PhaseResult, PhaseSeconds
 from tlkit.experiment.run_folder import SplitProbabilities
+from tlkit.experiment.unknown import describe_unknown, fit_unknown
 from tlkit.model.saving import Calibration, save_model
+from tlkit.model.unknown import UnknownDetector
 from tlkit.runtime.distributed import broadcast_from_main, process_state
 from tlkit.training.history import History
 from tlkit.utils.atomic_write import atomic_write
@@ -87,11 +89,14 @@ class PhaseOutcome:
         result: its entry in results.json.
         history: its epochs.
         evaluation: its classifier's scores and probabilities.
+        unknown: tells which images belong to none of the classes; None: nothing does, or the model of the
+            phase that it starts from is taken.
     """
 
     result: PhaseResult
     history: History
     evaluation: PhaseEvaluation
+    unknown: UnknownDetector | None
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,8 @@ def run_phase(prepared: PreparedPhase, context: PhaseContext) -> PhaseOutcome:
         trained = _train(prepared, context)
         ended_training = time.perf_counter()
         evaluation = _kept_evaluation(prepared, trained, context) or _evaluate(prepared, trained, context)
+        taken = trained.decision is None or trained.decision.taken
+        unknown = fit_unknown(prepared, context) if taken else None
     ended = time.perf_counter()
     own_pass = frozen_pass.seconds.get(name, 0.0) - shared_pass
     result = PhaseResult(
@@ -138,8 +145,9 @@ def run_phase(prepared: PreparedPhase, context: PhaseContext) -> PhaseOutcome:
         out_of_fold=evaluation.out_of_fold,
         decision=trained.decision,
         fitted=trained.fitted,
+        unknown=describe_unknown(unknown) if taken else _earlier(prepared, context).unknown,
     )
-    return PhaseOutcome(result, trained.history, evaluation)
+    return PhaseOutcome(result, trained.history, evaluation, unknown)
 
 
 def write_phase(prepared: PreparedPhase, outcome: PhaseOutcome, context: PhaseContext) -> None:
@@ -170,6 +178,7 @@ def write_phase(prepared: PreparedPhase, outcome: PhaseOutcome, context: PhaseCo
                 reject_below=context.run.recipe.reject_below,
                 mirror=phase.training.mirror,
             ),
+            unknown=outcome.unknown,
         )
     if predictions is None:
         assert phase.start_from is not None
@@ -242,9 +251,16 @@ def _kept_evaluation(
     as_before &= before.training.mirror == prepared.phase.training.mirror
     if trained.decision is None and not as_before:
         return None
-    earlier = context.run.results.phase(start)
-    assert earlier is not None  # its weights were loaded
+    earlier = _earlier(prepared, context)
     return PhaseEvaluation(earlier.temperature, earlier.val, earlier.test, earlier.out_of_fold, None)
+
+
+def _earlier(prepared: PreparedPhase, context: PhaseContext) -> PhaseResult:
+    """Returns the result of the phase that this one starts from."""
+    start = prepared.phase.start_from
+    earlier = context.run.results.phase(start) if start else None
+    assert earlier is not None  # its weights were loaded
+    return earlier
 
 
 def _evaluate(prepared: PreparedPhase, trained: _Trained, context: PhaseContext) -> PhaseEvaluation:

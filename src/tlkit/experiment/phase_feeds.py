@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from tlkit.experiment.prepared_phase import PreparedPhase
 from tlkit.features.extraction import column_key
 from tlkit.features.feeds import CachedFeed, ImageFeed
 from tlkit.features.store import Rows
+from tlkit.model.classifier import average_positions
 from tlkit.runtime.devices import ComputeConfig
 from tlkit.training.loop import predict
 from tlkit.utils.hashing import seed
@@ -103,18 +104,39 @@ def features_of(prepared: PreparedPhase, images: Images, frozen_pass: FrozenPass
 
     Nothing of the backbone is trainable, so the frontier is at its output.
     """
-    network, compute = prepared.network, prepared.evaluation
-    views = []
-    for view in prepared.evaluated_views:
-        cached = prepared.caches_features
-        feed = _feed(prepared, view, images, frozen_pass, compute, cached=cached)
-        batches = []
+    cached = prepared.caches_features
+    return [
+        torch.cat(list(_features(prepared, view, images, frozen_pass, cached=cached)))
+        for view in prepared.evaluated_views
+    ]
+
+
+def pooled_features_of(prepared: PreparedPhase, images: Images, frozen_pass: FrozenPass) -> Tensor:
+    """Returns the pooled features of these images, ``(N, C)``: the mean over the views of prediction."""
+    cached = prepared.caches_features if prepared.fits_head else prepared.caches_small(images)
+    views = [
+        torch.cat(
+            [
+                average_positions(features)
+                for features in _features(prepared, view, images, frozen_pass, cached=cached)
+            ]
+        )
+        for view in prepared.evaluated_views
+    ]
+    return torch.stack(views).mean(0)
+
+
+def _features(
+    prepared: PreparedPhase, view: View, images: Images, frozen_pass: FrozenPass, *, cached: bool
+) -> Iterator[Tensor]:
+    """Yields the features of one view in batches, float32 on the device."""
+    network = prepared.network
+    network.eval()
+    feed = _feed(prepared, view, images, frozen_pass, prepared.evaluation, cached=cached)
+    for _, crossing in feed.batches(np.arange(len(images)), BATCH, 0):
         with torch.no_grad():
-            network.eval()
-            for _, crossing in feed.batches(np.arange(len(images)), BATCH, 0):
-                batches.append(network.features(*crossing))
-        views.append(torch.cat(batches).float())
-    return views
+            features = network.features(*crossing)
+        yield features.float()
 
 
 def _feed(

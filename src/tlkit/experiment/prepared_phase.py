@@ -155,6 +155,8 @@ class PreparedPhase:
             ]
             if dataset.folds and not self.fits_head:
                 small.append((splits.train, "train" if same else "evaluation"))
+            if not self.fits_head:
+                small.append((dataset.representatives, "train" if same else "evaluation"))
             needed += [
                 (view, images, part)
                 for images, part in small

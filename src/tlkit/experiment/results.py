@@ -127,6 +127,22 @@ class Decision(JsonModel):
         return f"{verdict}: {evidence}" + (f"; {self.reason}" if self.reason else "")
 
 
+class UnknownThreshold(JsonModel):
+    """When a classifier calls an image unknown, as belonging to none of its classes.
+
+    Attributes:
+        features: number of training images whose features are stored with the model.
+        threshold: the novelty above which an image is unknown; None: there is none.
+        wrong_alarms: the part of images of the known classes that the threshold was chosen to call unknown.
+        why_not: why there is no threshold, or None.
+    """
+
+    features: NonNegative
+    threshold: float | None
+    wrong_alarms: Proportion
+    why_not: str | None
+
+
 class PhaseResult(JsonModel):
     """The results of one phase.
 
@@ -151,6 +167,7 @@ class PhaseResult(JsonModel):
             to them; None without one.
         decision: whether the weights were taken, in a cross-validation; None: there was nothing to decide.
         fitted: what a head that fits itself chose, or None.
+        unknown: when it calls an image unknown.
         versus: comparisons with the phase before and with the first one.
     """
 
@@ -170,6 +187,7 @@ class PhaseResult(JsonModel):
     out_of_fold: OutOfFoldScores | None = None
     decision: Decision | None = None
     fitted: str | None = None
+    unknown: UnknownThreshold
     versus: tuple[Versus, ...] = ()
 
     @property

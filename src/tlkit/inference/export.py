@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from tlkit.data.images import UnreadableImage
 from tlkit.data.loader import normalize
@@ -18,8 +20,9 @@ from tlkit.data.views import Pixels
 from tlkit.errors import ExportError
 from tlkit.experiment.record import RunRecord, find_image_files
 from tlkit.inference.predictor import read_pixels
-from tlkit.model.classifier import Mirrored
-from tlkit.model.saving import SavedModel, load_model, save_again, timm_layer
+from tlkit.model.classifier import PredictionNetwork
+from tlkit.model.saving import SavedModel, load_model, save_again
+from tlkit.model.timm_names import timm_layer
 from tlkit.parts.head import HasLinearForm
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
@@ -53,8 +56,8 @@ def export_timm(
 ) -> ExportCheck:
     """Writes a folder that ``timm.create_model("local-dir:…", pretrained=True)`` loads.
 
-    A probe with a kernel is exported in its linear form, and the mean over an image and its mirror image is
-    left out; the result says what that costs.
+    A probe with a kernel is exported in its linear form, and the mean over an image and its mirror image and
+    the detector of unknown images are left out; the result says what that costs.
 
     Args:
         model: a model folder.
@@ -72,7 +75,11 @@ def export_timm(
 
     saved = load_model(model, registry or load_registry())
     pixels, head = _read_pixels(saved, images), saved.classifier.head
-    labels, left_out = _logits(saved, pixels).argmax(1), []
+    logits, unknown = _predict(saved, pixels)
+    expected, left_out = np.where(unknown, -1, logits.argmax(1)), []
+    if saved.unknown is not None:
+        saved = replace(saved, unknown=None)
+        left_out.append("the label 'unknown'")
     if saved.calibration.mirror:
         saved = _with_calibration(saved, mirror=False)
         left_out.append("the mean over an image and its mirror image")
@@ -91,10 +98,10 @@ def export_timm(
             network = timm.create_model(f"local-dir:{temporary}", pretrained=True).eval()
             with torch.inference_mode():
                 logits = network(normalize(pixels, saved.backbone.preprocess)).numpy()
-            _check_logits(saved, pixels, logits)
+            _check(saved, pixels, [logits])
     except OSError as error:
         raise ExportError(f"{out} cannot be written: {error.strerror or error}") from error
-    changed = int((logits.argmax(1) != labels).sum())
+    changed = int((logits.argmax(1) != expected).sum())
     return ExportCheck(len(pixels), changed, tuple(left_out))
 
 
@@ -103,7 +110,9 @@ def export_onnx(
 ) -> ExportCheck:
     """Writes an ONNX file: normalised images ``(B, 3, size, size)`` to logits ``(B, classes)``, for any B.
 
-    Its metadata has the class names, the preprocessing and the temperature, as JSON under ``tlkit``.
+    A second output, ``unknown`` ``(B,)``, says which images belong to none of the classes, where the model
+    can tell. The metadata has the class names, the preprocessing and the calibration, as JSON under
+    ``tlkit``.
 
     Args:
         model: a model folder.
@@ -139,8 +148,8 @@ def export_onnx(
             session = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
             inputs = normalize(pixels, saved.backbone.preprocess).contiguous().numpy()
             # alone and together: the batch size must not matter
-            _check_logits(saved, pixels[:1], session.run(None, {"images": inputs[:1]})[0])
-            _check_logits(saved, pixels, session.run(None, {"images": inputs})[0])
+            _check(saved, pixels[:1], session.run(None, {"images": inputs[:1]}))
+            _check(saved, pixels, session.run(None, {"images": inputs}))
     except OSError as error:
         raise ExportError(f"{out} cannot be written: {error.strerror or error}") from error
     return ExportCheck(len(pixels))
@@ -161,18 +170,31 @@ def validation_images(model: Path, registry: Registry | None = None) -> list[Pat
     return [path for path in paths if path.is_file()]
 
 
+class _Labelling(nn.Module):
+    """Images to logits ``(B, classes)`` and, with a detector, which are unknown ``(B,)``."""
+
+    def __init__(self, saved: SavedModel) -> None:
+        super().__init__()
+        self.network = PredictionNetwork(saved.classifier, saved.unknown, mirror=saved.calibration.mirror)
+        self.threshold = saved.unknown.threshold if saved.unknown else None
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        logits, *novelty = self.network(images)
+        return (logits, *(value > self.threshold for value in novelty))
+
+
 def _convert(saved: SavedModel, file: Path) -> None:
     size = saved.backbone.preprocess.size
     try:
         torch.onnx.export(
-            Mirrored(saved.classifier).eval() if saved.calibration.mirror else saved.classifier,
+            _Labelling(saved).eval(),
             (torch.zeros(2, 3, size, size),),
             str(file),
             dynamo=True,
             external_data=False,
             verbose=False,
             input_names=["images"],
-            output_names=["logits"],
+            output_names=["logits", "unknown"] if saved.unknown else ["logits"],
             dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
         )
     except Exception as error:  # torch's exporter raises many types of exceptions
@@ -192,22 +214,23 @@ def _read_pixels(saved: SavedModel, images: Sequence[Path]) -> Pixels:
     return np.stack(pixels)
 
 
-def _check_logits(saved: SavedModel, pixels: Pixels, logits: NDArray[np.float32]) -> None:
-    """Raises ExportError if an export's logits differ from the classifier's."""
-    expected = _logits(saved, pixels)
-    difference = float(np.abs(expected - logits).max())
-    if not difference <= TOLERANCE or (expected.argmax(1) != logits.argmax(1)).any():
+def _check(saved: SavedModel, pixels: Pixels, outputs: Sequence[NDArray[Any]]) -> None:
+    """Raises ExportError if an export's logits, or the images that it calls unknown, are others."""
+    expected, unknown = _predict(saved, pixels)
+    difference = float(np.abs(expected - outputs[0]).max())
+    if not difference <= TOLERANCE or (expected.argmax(1) != outputs[0].argmax(1)).any():
         raise ExportError(
             f"the export was deleted: its logits differ from the classifier's by up to {difference:.2g}"
         )
+    if len(outputs) > 1 and (outputs[1] != unknown).any():
+        raise ExportError("the export was deleted: it calls other images unknown than the classifier")
 
 
-def _logits(saved: SavedModel, pixels: Pixels) -> NDArray[np.float32]:
-    """Returns the logits that `tlkit.load` predicts with, ``(N, classes)``."""
-    network = Mirrored(saved.classifier) if saved.calibration.mirror else saved.classifier
+def _predict(saved: SavedModel, pixels: Pixels) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Returns the logits that `tlkit.load` predicts with, ``(N, classes)``, and which images are unknown."""
     with torch.inference_mode():
-        logits: NDArray[np.float32] = network(normalize(pixels, saved.backbone.preprocess)).numpy()
-    return logits
+        logits, *unknown = _Labelling(saved).eval()(normalize(pixels, saved.backbone.preprocess))
+    return logits.numpy(), unknown[0].numpy() if unknown else np.zeros(len(logits), np.bool_)
 
 
 def _with_calibration(saved: SavedModel, **changes: bool) -> SavedModel:

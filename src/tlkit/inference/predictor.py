@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,19 +20,12 @@ from tlkit.data.loader import normalize, prefetch
 from tlkit.data.views import Pixels
 from tlkit.errors import DataError, RunFolderError, close_matches
 from tlkit.evaluation.calibration import probabilities
-from tlkit.evaluation.metrics import (
-    Baselines,
-    ClassScores,
-    Rejected,
-    TestScores,
-    baselines,
-    evaluate,
-    per_class,
-    rejected,
-)
+from tlkit.evaluation.metrics import baselines, evaluate, per_class, rejected
 from tlkit.experiment.run_folder import RunFolder
-from tlkit.model.classifier import Classifier, Mirrored, to_layout
+from tlkit.inference.prediction import Evaluation, Prediction, Predictions
+from tlkit.model.classifier import Classifier, PredictionNetwork, to_layout
 from tlkit.model.saving import Calibration, load_model
+from tlkit.model.unknown import UnknownDetector
 from tlkit.parts.preprocess import Preprocess
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
@@ -43,7 +36,11 @@ from tlkit.utils.formatting import bulleted
 ImageLike = Path | str | PillowImage.Image | NDArray[np.uint8]
 
 Item = TypeVar("Item")
+#: Normalised images ``(B, 3, H, W)`` to tensors with a row per image.
+Network = Callable[[Tensor], tuple[Tensor, ...]]
 
+#: The label of an image that belongs to none of the classes.
+UNKNOWN = "unknown"
 #: The label of an image whose confidence is below `Predictor.reject_below`.
 UNCLASSIFIED = "unclassified"
 BATCH = 32
@@ -53,53 +50,21 @@ PREFETCHED = 2
 SHOWN = 20
 
 
-class Predictions(NamedTuple):
-    """Labels, and probabilities ``(N, classes)`` in the order of the predictor's classes."""
-
-    labels: list[str]
-    probabilities: NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """The prediction for one image.
-
-    Attributes:
-        image: its path, or its position for an image that is not a file.
-        label: the class, or "unclassified"; None if the image could not be read.
-        confidence: the probability of the most probable class; None if it could not be read.
-        top: the most probable classes with their probabilities, most probable first.
-        error: why it could not be read, or None.
-    """
-
-    image: str
-    label: str | None
-    confidence: float | None
-    top: tuple[tuple[str, float], ...]
-    error: str | None = None
-
-
-class Evaluation(TestScores):
-    """Scores on labelled images.
-
-    Attributes:
-        per_class: scores of each class, by name.
-        baselines: accuracies without looking at the images; the majority class is the largest among them.
-        rejected: images that stay unclassified; None without a threshold.
-    """
-
-    per_class: dict[str, ClassScores]
-    baselines: Baselines
-    rejected: Rejected | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Images' names, why each could not be read, and the network's output for the others."""
+    """Images' names, why each could not be read, and the network's outputs for the others."""
 
     names: list[str]
     errors: list[str | None]
-    output: Tensor
+    outputs: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """Probabilities ``(N, classes)``, and novelty ``(N,)`` where it is computed."""
+
+    probabilities: NDArray[np.float64]
+    novelty: NDArray[np.float32] | None
 
 
 class Predictor:
@@ -114,6 +79,7 @@ class Predictor:
         temperature: logits are divided by it before the softmax.
         reject_below: the confidence below which an image stays unclassified, or None.
         mirror: whether logits are the mean over an image and its mirror image.
+        unknown: tells which images belong to none of the classes; None: nothing is called unknown.
     """
 
     def __init__(
@@ -125,6 +91,7 @@ class Predictor:
         temperature: float = 1.0,
         reject_below: float | None = None,
         mirror: bool = False,
+        unknown: UnknownDetector | None = None,
         device: str | None = None,
     ) -> None:
         self._device = choose_device(device)
@@ -134,7 +101,8 @@ class Predictor:
         self.temperature = temperature
         self.reject_below = reject_below
         self.mirror = mirror
-        self._logits = Mirrored(self.module) if mirror else self.module
+        self.unknown = unknown
+        self._network = PredictionNetwork(self.module, unknown, mirror=mirror).to(self._device)
 
     def predict(self, images: Iterable[ImageLike]) -> Predictions:
         """Predicts labels and probabilities.
@@ -145,17 +113,18 @@ class Predictor:
         Raises:
             DataError: some cannot be read; all of these are listed.
         """
-        rows = self.predict_proba(images)
-        return Predictions([self._label(row) for row in rows], rows)
+        answers = self._answers(self._run_all(images, self._network))
+        return Predictions(self._labels(answers), answers.probabilities)
 
     def predict_proba(self, images: Iterable[ImageLike]) -> NDArray[np.float64]:
         """Predicts probabilities, ``(N, classes)``; see `predict`."""
-        return self._probabilities(self._run_all(images, self._logits))
+        return self._answers(self._run_all(images, self._network)).probabilities
 
     def features(self, images: Iterable[ImageLike]) -> NDArray[np.float32]:
         """Computes the backbone's features, ``(N, C, h, w)``, ``(N, N', C)`` or ``(N, C)``; see `predict`."""
-        features: NDArray[np.float32] = self._run_all(images, self.module.features).numpy()
-        return features
+        (features,) = self._run_all(images, lambda pixels: (self.module.features(pixels),))
+        values: NDArray[np.float32] = features.numpy()
+        return values
 
     def stream(self, images: Iterable[ImageLike], *, top: int = 1) -> Iterator[Prediction]:
         """Yields predictions one by one, in order; memory does not grow with the number of images.
@@ -164,17 +133,13 @@ class Predictor:
             images: as for `predict`; an image that cannot be read is reported in its prediction.
             top: how many classes each prediction lists.
         """
-        for batch in self._batches(images, self._logits):
-            rows: Iterator[NDArray[np.float64]]
-            rows = iter(self._probabilities(batch.output) if len(batch.output) else ())
+        for batch in self._batches(images, self._network):
+            answered: Iterator[Prediction] = iter(())
+            if batch.outputs:
+                names = [name for name, error in zip(batch.names, batch.errors, strict=True) if error is None]
+                answered = self._predictions(names, self._answers(batch.outputs), top)
             for name, error in zip(batch.names, batch.errors, strict=True):
-                if error is not None:
-                    yield Prediction(name, None, None, (), error)
-                    continue
-                row = next(rows)
-                order = np.argsort(-row, kind="stable")[:top]
-                best = tuple((self.classes[index], float(row[index])) for index in order)
-                yield Prediction(name, self._label(row), float(row.max()), best)
+                yield next(answered) if error is None else Prediction(name, None, None, (), error)
 
     def evaluate(
         self,
@@ -193,9 +158,8 @@ class Predictor:
         Raises:
             DataError: a label is not a class of this classifier, or images cannot be read.
         """
-        unknown = sorted(set(labels) - set(self.classes))
-        if unknown:
-            hints = [f"{name!r}{close_matches(name, self.classes)}" for name in unknown[:SHOWN]]
+        if others := sorted(set(labels) - set(self.classes)):
+            hints = [f"{name!r}{close_matches(name, self.classes)}" for name in others[:SHOWN]]
             raise DataError(
                 f"the classifier does not know {', '.join(hints)}; it knows {', '.join(self.classes[:SHOWN])}"
             )
@@ -203,7 +167,8 @@ class Predictor:
             raise DataError(f"there are {len(images)} images and {len(labels)} labels")
         indices = {name: index for index, name in enumerate(self.classes)}
         truth = np.array([indices[label] for label in labels], np.int64)
-        rows = self._probabilities(self._run_all(images, self._logits, tick))
+        answers = self._answers(self._run_all(images, self._network, tick))
+        rows, unknown = answers.probabilities, self._is_unknown(answers)
         unclassified = None
         if self.reject_below is not None:
             unclassified = rejected(rows.max(1), rows.argmax(1) == truth, self.reject_below)
@@ -214,38 +179,64 @@ class Predictor:
             per_class=class_scores,
             baselines=baselines(counts, max(counts, key=counts.__getitem__)),
             rejected=unclassified,
+            unknown=None if self.unknown is None else int(unknown.sum()),
         )
 
-    def _probabilities(self, logits: Tensor) -> NDArray[np.float64]:
-        return probabilities(logits.double().numpy(), self.temperature)
+    def _answers(self, outputs: tuple[Tensor, ...]) -> _Answers:
+        logits, *novelty = outputs
+        return _Answers(
+            probabilities(logits.double().numpy(), self.temperature), novelty[0].numpy() if novelty else None
+        )
 
-    def _label(self, row: NDArray[np.float64]) -> str:
+    def _is_unknown(self, answers: _Answers) -> NDArray[np.bool_]:
+        """Returns which images belong to none of the classes, ``(N,)``."""
+        if self.unknown is None or answers.novelty is None:
+            return np.zeros(len(answers.probabilities), np.bool_)
+        return answers.novelty > self.unknown.threshold
+
+    def _labels(self, answers: _Answers) -> list[str]:
+        return [
+            UNKNOWN if unknown else self._class_of(row)
+            for row, unknown in zip(answers.probabilities, self._is_unknown(answers), strict=True)
+        ]
+
+    def _class_of(self, row: NDArray[np.float64]) -> str:
         best = int(row.argmax())
         rejected = self.reject_below is not None and row[best] < self.reject_below
         return UNCLASSIFIED if rejected else self.classes[best]
 
+    def _predictions(self, names: Sequence[str], answers: _Answers, top: int) -> Iterator[Prediction]:
+        """Yields the predictions for images that could be read."""
+        labels, novelty = self._labels(answers), answers.novelty
+        for index, (name, label, row) in enumerate(zip(names, labels, answers.probabilities, strict=True)):
+            order = np.argsort(-row, kind="stable")[:top]
+            best = tuple((self.classes[column], float(row[column])) for column in order)
+            how_new = None if novelty is None else float(novelty[index])
+            yield Prediction(name, label, float(row.max()), best, novelty=how_new)
+
     def _run_all(
         self,
         images: Iterable[ImageLike],
-        network: Callable[[Tensor], Tensor],
+        network: Network,
         tick: Callable[[int], object] = lambda _: None,
-    ) -> Tensor:
-        """Returns a network's output for all images; raises DataError if any cannot be read."""
+    ) -> tuple[Tensor, ...]:
+        """Returns a network's outputs for all images; raises DataError if any cannot be read."""
         failures: list[str] = []
-        outputs: list[Tensor] = []
+        outputs: list[tuple[Tensor, ...]] = []
         for batch in self._batches(images, network):
             failures += [
                 f"{name}: {error}" for name, error in zip(batch.names, batch.errors, strict=True) if error
             ]
-            outputs.append(batch.output)
+            if batch.outputs:
+                outputs.append(batch.outputs)
             tick(len(batch.names))
         if failures:
             raise DataError(bulleted("images cannot be read", failures, SHOWN))
         if not outputs:
             raise DataError("there are no images")
-        return torch.cat(outputs)
+        return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
 
-    def _batches(self, images: Iterable[ImageLike], network: Callable[[Tensor], Tensor]) -> Iterator[_Batch]:
+    def _batches(self, images: Iterable[ImageLike], network: Network) -> Iterator[_Batch]:
         """Reads images ahead in threads, and runs the network on those that can be read."""
         tasks = (
             (
@@ -265,14 +256,14 @@ class Predictor:
                     errors.append(str(error))
             yield _Batch(names, errors, self._run(network, pixels))
 
-    def _run(self, network: Callable[[Tensor], Tensor], pixels: list[Pixels]) -> Tensor:
+    def _run(self, network: Network, pixels: list[Pixels]) -> tuple[Tensor, ...]:
         if not pixels:
-            return torch.empty(0)
+            return ()
         with torch.inference_mode():
-            output = network(normalize(np.stack(pixels), self.preprocess).to(self._device))
-        if not output.isfinite().all():
+            outputs = network(normalize(np.stack(pixels), self.preprocess).to(self._device))
+        if not all(output.isfinite().all() for output in outputs):
             raise DataError("the classifier's outputs are not finite numbers: it has to be trained again")
-        return output.float().cpu()
+        return tuple(output.float().cpu() for output in outputs)
 
 
 def load(
@@ -280,6 +271,7 @@ def load(
     *,
     phase: str | None = None,
     reject_below: float | None = None,
+    unknown: bool = True,
     device: str | None = None,
     registry: Registry | None = None,
 ) -> Predictor:
@@ -289,6 +281,8 @@ def load(
         path: a model folder, or a run folder.
         phase: the phase of a run; its last unless given.
         reject_below: in place of the threshold that is stored with the model.
+        unknown: whether images that belong to none of the classes are labelled "unknown", where the model can
+            tell.
         device: such as "cpu" or "cuda:1"; the best one unless given.
         registry: the parts to choose from; all that is installed unless given.
 
@@ -304,6 +298,7 @@ def load(
         temperature=calibration.temperature,
         reject_below=calibration.reject_below if reject_below is None else reject_below,
         mirror=calibration.mirror,
+        unknown=saved.unknown if unknown else None,
         device=device,
     )
 

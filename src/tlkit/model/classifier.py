@@ -57,17 +57,37 @@ class Classifier(nn.Module):
         return sum(value.numel() for name, value in self.named_parameters() if name in names)
 
 
-class Mirrored(nn.Module):
-    """A classifier whose logits are the mean over an image and its mirror image."""
+class PredictionNetwork(nn.Module):
+    """What is computed of images in prediction: logits, and how new they are, in one pass."""
 
-    def __init__(self, classifier: nn.Module) -> None:
+    def __init__(self, classifier: Classifier, detector: nn.Module | None, *, mirror: bool) -> None:
+        """Takes the network's parts.
+
+        Args:
+            classifier: the classifier.
+            detector: maps pooled features ``(B, C)`` to novelty ``(B,)``; None: it is not computed.
+            mirror: whether logits and features are the mean over an image and its mirror image.
+        """
         super().__init__()
         self.classifier = classifier
+        self.detector = detector
+        self.mirror = mirror
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Maps images ``(B, 3, H, W)`` to logits ``(B, classes)``."""
-        logits: Tensor = (self.classifier(images) + self.classifier(images.flip(3))) / 2
-        return logits
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Maps images ``(B, 3, H, W)`` to logits ``(B, classes)`` and, with a detector, novelty ``(B,)``."""
+        views = [self.classifier.features(images)]
+        if self.mirror:
+            views.append(self.classifier.features(images.flip(3)))
+        logits = torch.stack([self.classifier.head(features) for features in views]).mean(0)
+        if self.detector is None:
+            return (logits,)
+        return logits, self.detector(torch.stack([average_positions(view) for view in views]).mean(0))
+
+
+def average_positions(features: Tensor) -> Tensor:
+    """Maps features ``(B, C, h, w)``, ``(B, N, C)`` or ``(B, C)`` to pooled ones ``(B, C)``."""
+    # maps have their channels first, tokens last
+    return features.mean(((), (1,), (2, 3))[features.ndim - 2]) if features.ndim > 2 else features
 
 
 def is_convolutional(module: nn.Module) -> bool:

@@ -1,7 +1,8 @@
 """Saves a trained classifier, with all that prediction needs, as a model folder, and loads it.
 
-A model folder has ``model.safetensors``, and ``config.json`` in timm's own form with one more table,
-``tlkit``. A linear head on pooled features is saved under timm's own names, so plain timm loads it too.
+A model folder has ``model.safetensors``, ``unknown.safetensors`` (see `tlkit.model.unknown`), and
+``config.json`` in timm's own form with one more table, ``tlkit``. A linear head on pooled features is saved
+under timm's own names, so plain timm loads it too.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import torch
 from pydantic import AfterValidator, BaseModel, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from tlkit.errors import RunFolderError, TlkitError
 from tlkit.model.classifier import Classifier
 from tlkit.model.limits import built_within, check_options
+from tlkit.model.timm_names import own_name, timm_layer, timm_name
+from tlkit.model.unknown import UnknownDescription, UnknownDetector, load_detector, save_detector
 from tlkit.parts.backbone import Backbone, WeightsOrigin
 from tlkit.parts.preprocess import TIMM_CROP_MODES, Interpolation, Preprocess, Resize
 from tlkit.recipe.schema import CropFraction, Fraction, ImageSize, Mean, PartSpec, PartTable, Std
@@ -93,6 +96,7 @@ class ModelDescription(JsonModel):
         classes: class names in the order of the logits.
         classifier_layer: timm's name of the last layer, where timm can load the folder; else None.
         calibration: how logits become answers.
+        unknown: when an image belongs to none of the classes; None: that is not told.
         weights: where the pretrained weights come from that training started with; None: it started with
             random ones, or that is unknown.
         versions: of the libraries that it was trained with.
@@ -107,6 +111,7 @@ class ModelDescription(JsonModel):
     classes: Annotated[tuple[ClassName, ...], Field(min_length=1), AfterValidator(_distinct)]
     classifier_layer: str | None = None
     calibration: Calibration
+    unknown: UnknownDescription | None = None
     weights: WeightsOrigin | None = None
     versions: dict[str, str]
     sha256: str
@@ -141,11 +146,13 @@ class SavedModel:
         classifier: the network, in evaluation mode on the CPU.
         backbone: the backbone as it was made, with the preprocessing that images need.
         config: the content of config.json.
+        unknown: tells which images belong to none of the classes; None: it has no such threshold.
     """
 
     classifier: Classifier
     backbone: Backbone
     config: ModelConfig
+    unknown: UnknownDetector | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -167,6 +174,7 @@ def save_model(
     head_table: Mapping[str, Any],
     classes: Sequence[str],
     calibration: Calibration,
+    unknown: UnknownDetector | None = None,
 ) -> None:
     """Writes a model folder; a reader sees the whole folder or none.
 
@@ -178,13 +186,14 @@ def save_model(
         head_table: the recipe's table of the head.
         classes: names in the order of the logits.
         calibration: how logits become answers.
+        unknown: tells which images belong to none of the classes, or None.
 
     Raises:
         RunFolderError: it cannot be written.
     """
     layer = timm_layer(classifier, backbone)
     state = {
-        _timm_name(name, layer) if layer else name: value.detach().cpu().contiguous().clone()
+        timm_name(name, layer) if layer else name: value.detach().cpu().contiguous().clone()
         for name, value in classifier.state_dict().items()
     }
     try:
@@ -200,6 +209,7 @@ def save_model(
                 classes=tuple(classes),
                 classifier_layer=layer,
                 calibration=calibration,
+                unknown=save_detector(temporary, unknown),
                 weights=backbone.weights_origin,
                 versions={name: version(name) for name in LIBRARIES},
                 sha256=file_sha256(weights),
@@ -221,6 +231,7 @@ def save_again(folder: Path, saved: SavedModel) -> None:
         head_table=description.head.table(),
         classes=saved.classes,
         calibration=saved.calibration,
+        unknown=saved.unknown,
     )
 
 
@@ -246,7 +257,7 @@ def load_model(folder: Path, registry: PartMaker) -> SavedModel:
         raise RunFolderError(f"{folder} cannot be loaded: {error}") from error
     load_state(classifier, state, folder)
     classifier.eval()
-    return SavedModel(classifier, backbone, config)
+    return SavedModel(classifier, backbone, config, load_detector(folder, description.unknown, backbone))
 
 
 def make_backbone(registry: PartMaker, part: PartSpec, preprocess: Mapping[str, Any]) -> Backbone:
@@ -332,7 +343,7 @@ def _read(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
             raise RunFolderError(f"{weights} has weights that are not finite numbers: {name}")
     layer = config.tlkit.classifier_layer
     if layer:
-        state = {_own_name(name, layer): value for name, value in state.items()}
+        state = {own_name(name, layer): value for name, value in state.items()}
     return config, state
 
 
@@ -371,22 +382,3 @@ def _signed(config: ModelConfig) -> ModelConfig:
     text = config.model_dump_json(by_alias=True, exclude_none=True, fallback=str)
     description = config.tlkit.model_copy(update={"config_sha256": content_sha256(text, *CHECKSUM_KEY)})
     return config.model_copy(update={"tlkit": description})
-
-
-def timm_layer(classifier: Classifier, backbone: Backbone) -> str | None:
-    """Returns timm's name of its last layer, where this classifier is exactly that network; else None."""
-    config = backbone.timm_config
-    linear = classifier.head.state_dict().keys() == {"fc.weight", "fc.bias"}
-    if config is None or not linear or len(backbone.feature_shape) != 1 or classifier.method != "forward":
-        return None
-    layer = config["pretrained_cfg"].get("classifier")
-    return layer if isinstance(layer, str) and isinstance(backbone.classifier, nn.Linear) else None
-
-
-def _timm_name(name: str, layer: str) -> str:
-    return name.replace("head.fc", layer, 1) if name.startswith("head.") else name.removeprefix("backbone.")
-
-
-def _own_name(name: str, layer: str) -> str:
-    head = name.startswith(f"{layer}.")
-    return name.replace(layer, "head.fc", 1) if head else f"backbone.{name}"

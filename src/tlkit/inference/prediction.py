@@ -1,0 +1,57 @@
+"""What a predictor returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlkit.evaluation.metrics import Baselines, ClassScores, Rejected, TestScores
+
+
+class Predictions(NamedTuple):
+    """Labels, and probabilities ``(N, classes)`` in the order of the predictor's classes."""
+
+    labels: list[str]
+    probabilities: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The prediction for one image.
+
+    Attributes:
+        image: its path, or its position for an image that is not a file.
+        label: the class, "unknown" or "unclassified"; None if the image could not be read.
+        confidence: the probability of the most probable class; None if it could not be read.
+        top: the most probable classes with their probabilities, most probable first.
+        error: why it could not be read, or None.
+        novelty: how far it is from the training images, "unknown" above the threshold; None if it could not
+            be read, or nothing is called unknown.
+    """
+
+    image: str
+    label: str | None
+    confidence: float | None
+    top: tuple[tuple[str, float], ...]
+    error: str | None = None
+    novelty: float | None = None
+
+
+class Evaluation(TestScores):
+    """Scores on labelled images.
+
+    Attributes:
+        per_class: scores of each class, by name.
+        baselines: accuracies without looking at the images; the majority class is the largest among them.
+        rejected: images that stay unclassified; None without a threshold.
+        unknown: number of images that are called unknown; the other scores count them by their most probable
+            class. None: nothing is called unknown.
+    """
+
+    per_class: dict[str, ClassScores]
+    baselines: Baselines
+    rejected: Rejected | None = None
+    unknown: int | None = None
