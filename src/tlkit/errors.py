@@ -11,6 +11,7 @@
     ├── StoreError          the feature store cannot be read or written
     ├── TrainingError       training that is impossible, or whose loss is not finite
     ├── ExportError         a classifier that cannot be exported
+    ├── ServingError        a service that cannot be started
     ├── ReportError         a page or picture that cannot be written
     └── RunFolderError      a run folder or model folder that cannot be used as requested
 
@@ -77,6 +78,10 @@ class TrainingError(TlkitError):
 
 class ExportError(TlkitError):
     """A classifier that cannot be exported as requested, or whose export gives other logits."""
+
+
+class ServingError(TlkitError):
+    """A service that cannot be started."""
 
 
 class ReportError(TlkitError):

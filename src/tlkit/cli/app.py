@@ -21,6 +21,7 @@ from tlkit.cli.interrupts import INTERRUPTED, Interrupted, interrupt_once
 from tlkit.cli.predict import predict
 from tlkit.cli.report import compare, report
 from tlkit.cli.run import run
+from tlkit.cli.serve import serve
 from tlkit.errors import PluginError, TlkitError
 from tlkit.plugins.disabled import is_disabled
 
@@ -34,7 +35,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, fit, predict, evaluate, report, compare, explain, visualize, export, fetch):
+for command in (run, fit, predict, evaluate, report, compare, explain, visualize, export, serve, fetch):
     app.command()(command)
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(cache.app, name="cache")
