@@ -26,6 +26,7 @@ from tlkit.cli.predict import predict
 from tlkit.cli.report import compare, report
 from tlkit.cli.review import review
 from tlkit.cli.run import run
+from tlkit.cli.serve import serve
 from tlkit.errors import PluginError, TlkitError
 from tlkit.plugins.disabled import is_disabled
 
@@ -53,6 +54,7 @@ COMMANDS = (
     explain,
     visualize,
     export,
+    serve,
     fetch,
 )
 for command in COMMANDS:

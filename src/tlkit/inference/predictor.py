@@ -188,6 +188,18 @@ class Predictor:
             for name, error in zip(batch.names, batch.errors, strict=True):
                 yield next(answered) if error is None else Prediction(name, None, None, (), error)
 
+    def predict_pixels(self, pixels: Sequence[Pixels], *, top: int = 1) -> list[Prediction]:
+        """Predicts images that `preprocess` has been applied to; they are named by their position.
+
+        Args:
+            pixels: uint8 RGB ``(size, size, 3)`` each, no more than memory holds at once.
+            top: how many classes each prediction lists.
+        """
+        if not pixels:
+            return []
+        answers = self._answers(self._run(self._network, list(pixels)))
+        return list(self._predictions([str(index) for index in range(len(pixels))], answers, top))
+
     def evaluate(
         self,
         images: Sequence[ImageLike],

@@ -1,13 +1,21 @@
-"""Writes pictures to files."""
+"""Encodes pictures, and writes them to files."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from PIL import Image
 
 from tlkit.data.views import Pixels
 from tlkit.errors import ReportError
+
+
+def png_bytes(pixels: Pixels) -> bytes:
+    """Encodes uint8 RGB ``(H, W, 3)`` as PNG."""
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    return content.getvalue()
 
 
 def write_png(path: Path, pixels: Pixels) -> Path:
