@@ -142,7 +142,9 @@ def find_cut(
     above = (len(others) - np.searchsorted(others, thresholds) + 1) / (len(others) + 1)
     recall = (len(found) - np.searchsorted(found, thresholds) + 1) / (len(found) + 1)
     usable = recall >= min(MIN_RECALL, recall[0])
-    errors = min(1.0, float((above[usable] / recall[usable]).min()))
+    # one standard error more: the smallest of many noisy fractions is too small
+    at_most = above + np.sqrt(above * (1 - above) / count)
+    errors = min(1.0, float((at_most[usable] / recall[usable]).min()))
     f1 = 2 * errors * recall / (above + errors)
     best = int(f1.argmax())
     return Cut(
