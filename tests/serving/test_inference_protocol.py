@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 import tlkit
 
-triton = pytest.importorskip("tritonclient.http", reason="tritonclient is in the group dev")
+import tritonclient.http as triton
 
 
 @pytest.mark.parametrize("binary", [True, False])
