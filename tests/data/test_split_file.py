@@ -91,7 +91,10 @@ def test_a_file_that_is_missing_is_a_clear_error(root, tmp_path):
 
 def test_the_path_is_relative_to_the_recipe_and_excludes_drawn_splits(tmp_path):
     recipe = tmp_path / "recipe.toml"
-    text = 'name = "x"\nbackbone = "resnet18"\nphase = [{ name = "p" }]\n[data]\nsource = "folder"\nsplits = "s.csv"\n'
+    text = (
+        'name = "x"\nbackbone = "resnet18"\nphase = [{ name = "p" }]\n'
+        '[data]\nsource = "folder"\nsplits = "s.csv"\n'
+    )
     recipe.write_text(text)
     data = read_recipe(recipe).data
     assert data is not None and data.splits == tmp_path.resolve() / "s.csv"
