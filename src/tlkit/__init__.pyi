@@ -5,11 +5,11 @@ from .analysis.audit_file import Audit as Audit
 from .analysis.choose import Candidate as Candidate
 from .analysis.choose import Choice as Choice
 from .analysis.choose import choose as choose
+from .analysis.curve import LearningCurve as LearningCurve
+from .analysis.curve import curve as curve
 from .analysis.next_to_label import ImageToLabel as ImageToLabel
 from .analysis.next_to_label import NextToLabel as NextToLabel
 from .analysis.next_to_label import next_to_label as next_to_label
-from .analysis.curve import LearningCurve as LearningCurve
-from .analysis.curve import curve as curve
 from .errors import DataError as DataError
 from .errors import PluginError as PluginError
 from .errors import TlkitError as TlkitError

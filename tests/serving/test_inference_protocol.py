@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tritonclient.http as triton
 from PIL import Image
 from starlette.testclient import TestClient
 
 import tlkit
-
-import tritonclient.http as triton
 
 
 @pytest.mark.parametrize("binary", [True, False])

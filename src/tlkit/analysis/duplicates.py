@@ -121,7 +121,7 @@ def confirm_copies(images: Sequence[Image], candidates: Candidates, observer: Ob
     Raises:
         DataError: an image cannot be read any more.
     """
-    involved = torch.cat([candidates.whole, candidates.part]).unique()
+    involved = torch.from_numpy(np.union1d(candidates.whole.numpy(), candidates.part.numpy()))
     with observer.progress("reading thumbnails", len(involved), "images") as tick:
         thumbnails = _read_thumbnails(images, involved, tick)
     similar, boxes = _search_boxes(candidates, thumbnails)
@@ -178,7 +178,7 @@ def _read_thumbnails(images: Sequence[Image], chosen: Tensor, tick: Tick) -> Ten
 
 def _search_boxes(candidates: Candidates, thumbnails: Tensor) -> tuple[Candidates, Tensor]:
     """Returns the pairs that are similar in a few pixels, the larger image as the whole, and the boxes."""
-    templates = torch.cat([coarse_templates(_as_grey(part)) for part in thumbnails.split(BLOCK)])
+    templates = torch.cat([coarse_templates(_as_grey(part)) for part in torch.split(thumbnails, BLOCK)])
     count = len(candidates.whole)
     whole = torch.cat([candidates.whole, candidates.part])
     part = torch.cat([candidates.part, candidates.whole])
@@ -186,7 +186,8 @@ def _search_boxes(candidates: Candidates, thumbnails: Tensor) -> tuple[Candidate
     search = BoxSearch()
     correlations, boxes = torch.empty(2 * count), torch.empty(2 * count, 4)
     order = whole.argsort(stable=True)
-    for rows in order.split(whole.unique(return_counts=True)[1].tolist()):
+    _, sizes = np.unique(whole.numpy(), return_counts=True)
+    for rows in torch.split(order, sizes.tolist()):
         others = templates[part[rows], mirrored[rows].long()]
         correlations[rows], boxes[rows] = search(_as_grey(thumbnails[whole[rows[0]]]), others)
     # of the two images of a pair, the one that holds the other has the higher correlation
@@ -198,7 +199,7 @@ def _search_boxes(candidates: Candidates, thumbnails: Tensor) -> tuple[Candidate
 def _correlate(candidates: Candidates, boxes: Tensor, thumbnails: Tensor, tick: Tick) -> NDArray[np.float64]:
     """Returns the correlations of the details of candidates."""
     correlations = np.zeros(len(boxes))
-    for rows in torch.arange(len(boxes)).split(BLOCK):
+    for rows in torch.split(torch.arange(len(boxes)), BLOCK):
         parts = _as_grey(thumbnails[candidates.part[rows]])
         flipped = candidates.mirrored[rows, None, None]
         parts = torch.where(flipped, parts.flip(2), parts)

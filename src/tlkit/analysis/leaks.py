@@ -46,8 +46,11 @@ def find_leaks(features: CachedFeatures) -> list[CopyPair]:
     _, position = np.unique(pairs, axis=0, return_index=True)
     whole, part = pairs[np.sort(position)[:MAX_PAIRS]].T
     involved = np.union1d(whole, part)
-    positions = (torch.from_numpy(np.searchsorted(involved, side)) for side in (whole, part))
-    candidates = Candidates(*positions, torch.zeros(len(whole), dtype=torch.bool))
+    candidates = Candidates(
+        torch.from_numpy(np.searchsorted(involved, whole)),
+        torch.from_numpy(np.searchsorted(involved, part)),
+        torch.zeros(len(whole), dtype=torch.bool),
+    )
     try:
         return confirm_copies([images[index] for index in involved], candidates, Observer())
     except DataError:  # a file was removed since: there is nothing to warn of
