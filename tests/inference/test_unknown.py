@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -108,14 +109,16 @@ def test_commands(model: tlkit.Run, known: list[Path], waste: list[Path], tmp_pa
     assert [json.loads(line)["label"] for line in lines] == expected
     off = command("predict", model.folder, *paths, "--csv", "--no-unknown").stdout
     assert {row["label"] for row in csv.DictReader(io.StringIO(off))} <= {"cat", "dog"}
-    table = tmp_path / "table.csv"
-    table.write_text("path,label\n" + "".join(f"{path},cat\n" for path in paths))
-    assert f"called unknown: {expected.count('unknown')}; " in command("evaluate", model.folder, table).stdout
-    scores = json.loads(command("evaluate", model.folder, table, "--json").stdout)
-    assert (scores["n"], scores["unknown"]) == (9, expected.count("unknown"))
-    assert "unknown" not in json.loads(
-        command("evaluate", model.folder, table, "--json", "--no-unknown").stdout
-    )
+    labelled = tmp_path / "labelled"
+    (labelled / "cat").mkdir(parents=True)
+    for number, path in enumerate(paths):
+        shutil.copyfile(path, labelled / "cat" / f"{number}.jpg")
+    count = expected.count("unknown")
+    assert f"called unknown: {count}; " in command("evaluate", model.folder, labelled).stdout
+    scores = json.loads(command("evaluate", model.folder, labelled, "--json").stdout)
+    assert (scores["n"], scores["unknown"]) == (len(paths), count)
+    off = command("evaluate", model.folder, labelled, "--json", "--no-unknown").stdout
+    assert "unknown" not in json.loads(off)
 
 
 def test_exports(model: tlkit.Run, known: list[Path], waste: list[Path], tmp_path: Path) -> None:
