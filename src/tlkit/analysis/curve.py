@@ -165,7 +165,8 @@ class LearningCurve(JsonModel):
         if goal.likely_at is None:
             return (
                 f"{accuracy} is not likely with {REACH} times the images ({largest:,}): its probability is "
-                f"{goal.probability:.2f}. Better images, labels or another backbone may reach it."
+                f"{'below 0.01' if goal.probability < 0.01 else format(goal.probability, '.2f')}. Better images, "
+                "labels or another backbone may reach it."
             )
         if goal.likely_at <= self.images:
             likely = f"{accuracy} is likely with the images at hand"
