@@ -163,9 +163,10 @@ class LearningCurve(JsonModel):
     def _describe_goal(self, goal: Goal) -> str:
         accuracy, largest = f"{goal.accuracy:g}", self.expected[-1].images
         if goal.likely_at is None:
+            probability = "below 0.01" if goal.probability < 0.01 else f"{goal.probability:.2f}"
             return (
                 f"{accuracy} is not likely with {REACH} times the images ({largest:,}): its probability is "
-                f"{goal.probability:.2f}. Better images, labels or another backbone may reach it."
+                f"{probability}. Better images, labels or another backbone may reach it."
             )
         if goal.likely_at <= self.images:
             likely = f"{accuracy} is likely with the images at hand"
