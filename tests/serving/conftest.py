@@ -17,7 +17,7 @@ from tlkit.serving.models import LoadOptions, Models
 from tlkit.serving.service import Service, ServiceLimits
 
 #: Requests of the tests are small.
-MAX_BYTES = 200_000
+MAX_BYTES = 1_000_000
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ def test_a_photo_is_labelled_and_explained(
     article.locator(".explain").click()
     heat = article.locator(".heat")
     heat.wait_for()
-    assert heat.evaluate("image => image.decode().then(() => image.naturalWidth)") == 224
+    assert heat.evaluate("image => image.decode().then(() => image.naturalWidth)") == 128
     text = tmp_path / "notes.jpg"
     text.write_text("not a photo")
     page.set_input_files("#files", text)
