@@ -84,7 +84,9 @@ def test_the_page_shows_it(audit: Audit, folder: Path) -> None:
     assert "not shown" not in page
 
 
-def test_fixed_splits_keep_copies_together_and_a_recipe_takes_them(completed: Completed, folder: Path) -> None:
+def test_fixed_splits_keep_copies_together_and_a_recipe_takes_them(
+    completed: Completed, folder: Path
+) -> None:
     with (folder.parent / "splits.csv").open(newline="") as file:
         split_of = {row["image"]: row["split"] for row in csv.DictReader(file)}
     assert split_of["train/dog/5.jpg"] == split_of["test/dog/small.jpg"] == "test"
