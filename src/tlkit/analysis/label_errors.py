@@ -22,6 +22,7 @@ from tlkit.analysis.features import DatasetFeatures
 from tlkit.analysis.neighbours import Neighbours
 from tlkit.analysis.out_of_fold import OutOfFold
 from tlkit.experiment.observer import Observer
+from tlkit.utils.hashing import seed as derive_seed
 
 #: Neighbours that vote, and how much their similarity has to differ for votes to differ by a factor of e.
 VOTERS = 15
@@ -121,7 +122,8 @@ def find_cut(
     labels: NDArray[np.int64], neighbours: Neighbours, out_of_fold: OutOfFold, observer: Observer
 ) -> Cut:
     """Finds the score with the highest estimated F1 among planted errors."""
-    generator = np.random.default_rng(0)
+    # not a seed that somebody would draw errors with, to see whether they are found
+    generator = np.random.default_rng(derive_seed("planted label errors"))
     count, classes = out_of_fold.log_probabilities.shape
     planted = ceil(PLANTED * count)
     rounds = min(MAX_ROUNDS, ceil(ENOUGH_PLANTED / planted))
@@ -138,13 +140,11 @@ def find_cut(
     found, others = np.sort(np.concatenate(of_planted)), np.sort(np.concatenate(of_others))
     # a label that is more probable than all others is not listed
     thresholds = np.unique(np.clip(others, 0, None))
-    # one more each, so that neither is 0
-    above = (len(others) - np.searchsorted(others, thresholds) + 1) / (len(others) + 1)
+    # one image more in each round: among few images, the smallest of many fractions would be too small
+    above = (len(others) - np.searchsorted(others, thresholds) + rounds) / (len(others) + rounds)
     recall = (len(found) - np.searchsorted(found, thresholds) + 1) / (len(found) + 1)
     usable = recall >= min(MIN_RECALL, recall[0])
-    # one standard error more: the smallest of many noisy fractions is too small
-    at_most = above + np.sqrt(above * (1 - above) / count)
-    errors = min(1.0, float((at_most[usable] / recall[usable]).min()))
+    errors = min(1.0, float((above[usable] / recall[usable]).min()))
     f1 = 2 * errors * recall / (above + errors)
     best = int(f1.argmax())
     return Cut(
