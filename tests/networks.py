@@ -13,10 +13,10 @@ from tlkit.parts.backbone import Backbone
 from tlkit.parts.preprocess import Preprocess
 from tlkit.plugins.loader import load_registry
 
-#: name, options: networks that are small or made small
+#: name, options: timm networks that are small or made small
 KINDS = {
-    "plain": ("vgg16-quarter", {"features": "map"}),
-    "residual": ("test_resnet", {}),
+    "plain": ("vgg11", {"features": "map"}),
+    "residual": ("resnet18", {}),
     "transformer": (
         "vit_tiny_patch16_224",
         {"model_args": {"img_size": 64, "depth": 4, "drop_path_rate": 0.2}},

@@ -1,16 +1,18 @@
 """Starts real processes that have loaded torch already: forks of a server, which imports it once.
 
-A new interpreter needs four seconds of processor time for its imports alone. What is specific to a new
-interpreter, such as how a command is installed or how its output is encoded, needs `subprocess`.
+A new interpreter needs four seconds of processor time for its imports alone. What is specific to one, such
+as how a command is installed or what it reads from standard input, needs `subprocess`.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -31,34 +33,24 @@ class Started:
         stderr: the file of its standard error.
     """
 
-    def __init__(
-        self,
-        target: Callable[..., object],
-        *arguments: object,
-        folder: Path | None = None,
-        environment: Mapping[str, str] | None = None,
-        stdin: bytes = b"",
-    ) -> None:
+    def __init__(self, target: Callable[..., object], *arguments: object, folder: Path | None = None) -> None:
         """Starts a process that calls a module's function.
 
         Args:
             target: the function.
             arguments: its arguments.
             folder: the process's current folder; None: that of this process.
-            environment: variables besides those of this process.
-            stdin: its standard input.
         """
-        self._files = tempfile.TemporaryDirectory()
-        streams = [Path(self._files.name) / name for name in ("stdin", "stdout", "stderr")]
-        streams[0].write_bytes(stdin)
-        _, self.stdout, self.stderr = streams
-        variables = {**os.environ, **(environment or {})}
-        self.process: BaseProcess = CONTEXT.Process(
-            target=_call, args=(target, arguments, folder or Path.cwd(), variables, streams), daemon=True
-        )
+        outputs = Path(tempfile.mkdtemp())
+        self.stdout, self.stderr = outputs / "stdout", outputs / "stderr"
+        for path in (self.stdout, self.stderr):
+            path.touch()
+        call = (target, arguments, folder or Path.cwd(), dict(os.environ), (self.stdout, self.stderr))
+        self.process: BaseProcess = CONTEXT.Process(target=_call, args=call, daemon=True)
+        weakref.finalize(self.process, shutil.rmtree, outputs)
         self.process.start()
 
-    def wait(self, seconds: float = 120) -> Completed:
+    def wait(self, seconds: float = 600) -> Completed:
         """Waits until it ends; its exit code is negative where a signal ended it."""
         self.process.join(seconds)
         code = self.process.exitcode
@@ -84,15 +76,12 @@ def _call(
     target: Callable[..., object],
     arguments: tuple[object, ...],
     folder: Path,
-    variables: dict[str, str],
-    streams: list[Path],
+    environment: dict[str, str],
+    outputs: tuple[Path, Path],
 ) -> None:
     os.environ.clear()
-    os.environ.update(variables)
+    os.environ.update(environment)
     os.chdir(folder)
-    for descriptor, (path, flags) in enumerate(
-        zip(streams, (os.O_RDONLY, os.O_WRONLY | os.O_CREAT, os.O_WRONLY | os.O_CREAT), strict=True)
-    ):
-        os.dup2(os.open(path, flags), descriptor)
-    sys.stdin = open(0, closefd=False)  # multiprocessing has closed it
+    for descriptor, path in enumerate(outputs, start=1):
+        os.dup2(os.open(path, os.O_WRONLY), descriptor)
     target(*arguments)

@@ -76,4 +76,4 @@ def test_features_are_computed_again_where_an_earlier_phase_changed_the_network(
     text = RECIPE + '\n[[phase]]\nname = "head-again"\nstart_from = "fine-tune"\n'
     phases = run(text=text).results.phases
     assert phases[2].features.computed == 22
-    assert phases[2].parameters.trainable == 512 * 2 + 2
+    assert phases[2].parameters.trainable == 96 * 2 + 2

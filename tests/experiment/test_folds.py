@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import processes
 import pytest
 import torch
-from processes import Started
+from processes import Started, execute
 from small_runs import BACKBONES
 
 import tlkit
@@ -219,11 +218,25 @@ def test_reports_evaluations_and_comparisons(folded: tlkit.Run, dozen: Path, tmp
     assert comparison.pairs[0].n == 24
 
 
+#: Runs a recipe, and waits behind the second fold of fine-tuning, to be killed there.
+STALLING = """
+import sys, time, tlkit
+from tlkit.experiment import folds
+write_fold = folds.write_fold
+def write_and_wait(context, phase, fold, outcome):
+    write_fold(context, phase, fold, outcome)
+    if (phase, fold) == ("fine-tune", 1):
+        time.sleep(600)
+folds.write_fold = write_and_wait
+tlkit.run(sys.argv[1], out=sys.argv[2])
+"""
+
+
 def test_a_run_that_is_killed_goes_on_with_the_next_fold(dozen: Path, tmp_path: Path) -> None:
     recipe = write(tmp_path, dozen, RECIPE + FINE_TUNE)
     whole = tlkit.run(recipe, out=tmp_path / "whole")
     out = tmp_path / "killed"
-    process = Started(processes.tlkit, "run", recipe, "--out", out, "--no-report").process
+    process = Started(execute, STALLING, recipe, out).process
     second_fold = out / "phases" / "fine-tune" / "folds" / "1.safetensors"
     deadline = time.monotonic() + 120
     while not second_fold.exists() and process.is_alive() and time.monotonic() < deadline:

@@ -39,12 +39,12 @@ def test_results_follow_the_schema(run: Runner) -> None:
     assert bottleneck["name"] == "bottleneck"
     assert bottleneck["epochs"] == 3
     assert 1 <= bottleneck["best_epoch"] <= 3
-    assert bottleneck["parameters"] == {"trainable": 512 * 2 + 2, "frozen": 11_176_512}
+    assert bottleneck["parameters"] == {"trainable": 96 * 2 + 2, "frozen": 372_688}
     assert bottleneck["features"] == {
         "cached": True,
         "computed": 22,
         "reused": 0,
-        "bytes": 22 * 512 * 4,
+        "bytes": 22 * 96 * 4,
         "why_not": None,
     }
     assert bottleneck["versus"] == []
