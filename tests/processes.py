@@ -42,12 +42,12 @@ class Started:
             folder: the process's current folder; None: that of this process.
         """
         outputs = Path(tempfile.mkdtemp())
-        weakref.finalize(self, shutil.rmtree, outputs)
         self.stdout, self.stderr = outputs / "stdout", outputs / "stderr"
         for path in (self.stdout, self.stderr):
             path.touch()
         call = (target, arguments, folder or Path.cwd(), dict(os.environ), (self.stdout, self.stderr))
         self.process: BaseProcess = CONTEXT.Process(target=_call, args=call, daemon=True)
+        weakref.finalize(self.process, shutil.rmtree, outputs)
         self.process.start()
 
     def wait(self, seconds: float = 600) -> Completed:
