@@ -8,18 +8,16 @@ different photos of one object have the same shapes, but not the same details.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-#: Sides of thumbnails, of boxes when one is searched, when it is refined, and when details are compared.
-THUMBNAIL, COARSE, FINE, DETAILED = 96, 10, 24, 48
+#: Sides of thumbnails, and of boxes when one is searched.
+THUMBNAIL, COARSE = 96, 10
 #: A box holds from 0.7 to all of each side, in these steps.
 STEPS = (0.0, 0.1, 0.2, 0.3)
 INTERVALS = torch.tensor([(start, 1 - cut) for start in STEPS for cut in STEPS if start + cut < 0.35])
-#: Gauss-Newton steps; the fifth hardly moves the box any more.
+#: Gauss-Newton steps; the last ones hardly move the box any more.
 ITERATIONS = 6
 #: Surroundings of a pixel, to each side; contrasts below the noise count as the noise.
 AROUND, NOISE = 4, 0.02
@@ -41,55 +39,47 @@ class BoxSearch:
         overlap = (torch.minimum(right, column + 1) - torch.maximum(left, column)).clamp(min=0)
         #: Averages of columns, ``(intervals · COARSE, THUMBNAIL)``.
         self._averages = (overlap / overlap.sum(2, keepdim=True)).flatten(0, 1)
+        first, last = INTERVALS.unbind(1)
+        self._sides = torch.stack([first + last - 1, last - first], 1)
 
     def __call__(self, thumbnail: Tensor, templates: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the highest correlation with each of the templates ``(n, COARSE²)``, and the boxes.
+        """Returns the highest correlation with each of the templates ``(n, COARSE²)``, and the box of each.
 
-        A box is top, bottom, left, right as fractions of the image's sides, ``(n, 4)``.
+        A box is the centre and half of its height, then of its width, from -1 to 1.
         """
         count = len(INTERVALS)
         crops = (self._averages @ thumbnail @ self._averages.T).view(count, COARSE, count, COARSE)
         boxes = _unit(crops.permute(0, 2, 1, 3).reshape(count * count, -1))
         correlations, best = (templates @ boxes.T).max(1)
-        return correlations, torch.cat([INTERVALS[best // count], INTERVALS[best % count]], 1)
+        return correlations, torch.cat([self._sides[best // count], self._sides[best % count]], 1)
 
 
-def correlate(wholes: Tensor, parts: Tensor, boxes: Tensor, least: float) -> NDArray[np.float64]:
-    """Returns the correlations of the details of images and of what lies in a box of others, ``(N,)``.
+def align(wholes: Tensor, parts: Tensor, sides: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Moves boxes to where the correlation of what lies in them with other images is highest.
 
     Args:
-        wholes: thumbnails, ``(N, THUMBNAIL, THUMBNAIL)``, that the boxes belong to.
+        wholes: thumbnails ``(N, S, S)`` that the boxes belong to.
         parts: thumbnails of the images that may lie in them.
-        boxes: where they may lie, approximately, ``(N, 4)``.
-        least: plain correlation in the refined box, below which images are different: they have 0.
+        sides: the boxes, ``(N, 4)``: centre and half of the height, then of the width, from -1 to 1.
+        size: how many pixels of each side are compared.
+
+    Returns:
+        The correlations, ``(N,)``, and the boxes.
     """
-    correlations = np.zeros(len(wholes))
-    plain, refined = _refine(wholes, parts, boxes)
-    similar = (plain >= least).nonzero()[:, 0]
-    if len(similar):
-        inside = _details(_sample(wholes[similar], refined[similar], THUMBNAIL))
-        correlations[similar.numpy()] = (inside * _details(parts[similar])).sum(1).double().numpy()
-    return correlations
-
-
-def _refine(wholes: Tensor, parts: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Moves the sides of boxes to where the correlation is highest; returns it, and (centre, half) pairs."""
-    wholes, parts = (functional.adaptive_avg_pool2d(images, DETAILED) for images in (wholes, parts))
-    targets = functional.adaptive_avg_pool2d(parts, FINE).flatten(1)
-    tops, bottoms, lefts, rights = boxes.unbind(1)
-    sides = torch.stack([tops + bottoms - 1, bottoms - tops, lefts + rights - 1, rights - lefts], 1)
-    vertical, horizontal = torch.gradient(wholes, spacing=2 / DETAILED, dim=(1, 2))
-    offsets = _centres(FINE)
-    down, right = offsets.repeat_interleave(FINE), offsets.repeat(FINE)
+    wholes = functional.adaptive_avg_pool2d(wholes, 2 * size)
+    targets = functional.adaptive_avg_pool2d(parts, size).flatten(1)
+    vertical, horizontal = torch.gradient(wholes, spacing=1 / size, dim=(1, 2))
+    offsets = _centres(size)
+    down, right = offsets.repeat_interleave(size), offsets.repeat(size)
     highest, best = torch.full((len(wholes),), -1.0), sides
     for _ in range(ITERATIONS):
-        inside = _sample(wholes, sides, FINE).flatten(1)
+        inside = _sample(wholes, sides, size).flatten(1)
         correlations = (_unit(inside) * _unit(targets)).sum(1)
         better = correlations > highest
         highest = torch.where(better, correlations, highest)
         best = torch.where(better[:, None], sides, best)
-        slope_down = _sample(vertical, sides, FINE).flatten(1)
-        slope_right = _sample(horizontal, sides, FINE).flatten(1)
+        slope_down = _sample(vertical, sides, size).flatten(1)
+        slope_right = _sample(horizontal, sides, size).flatten(1)
         # target = contrast * inside + brightness + contrast * slopes * change of the sides
         columns = [slope_down, slope_down * down, slope_right, slope_right * right, inside]
         jacobian = torch.stack([*columns, torch.ones_like(inside)], 2)
@@ -98,6 +88,17 @@ def _refine(wholes: Tensor, parts: Tensor, boxes: Tensor) -> tuple[Tensor, Tenso
         solution = torch.linalg.solve(hessian, jacobian.mT @ targets[:, :, None])[:, :, 0]
         sides = sides + (solution[:, :4] / solution[:, 4:5].clamp(min=0.2)).clamp(-0.1, 0.1)
     return highest, best
+
+
+def correlate_details(wholes: Tensor, parts: Tensor, sides: Tensor, size: int) -> Tensor:
+    """Returns the correlations of the details of images and of what lies in boxes of others; see `align`."""
+    inside = _sample(wholes, sides, wholes.shape[1])
+    return (_details(inside, size) * _details(parts, size)).sum(1)
+
+
+def protrusion(sides: Tensor) -> Tensor:
+    """Returns how far boxes reach beyond the images that they belong to, in halves of their sides."""
+    return torch.maximum(sides[:, 0].abs() + sides[:, 1], sides[:, 2].abs() + sides[:, 3]) - 1
 
 
 def _sample(images: Tensor, sides: Tensor, size: int) -> Tensor:
@@ -113,9 +114,9 @@ def _centres(size: int) -> Tensor:
     return (torch.arange(size) + 0.5) / size * 2 - 1
 
 
-def _details(images: Tensor) -> Tensor:
+def _details(images: Tensor, size: int) -> Tensor:
     """Returns each pixel's deviation from its surroundings in units of their contrast, of length 1."""
-    small = functional.adaptive_avg_pool2d(images[:, None], DETAILED)
+    small = functional.adaptive_avg_pool2d(images[:, None], size)
     deviations = small - _surroundings(small)
     contrast = _surroundings(deviations**2).sqrt()
     return _unit((deviations / (contrast + NOISE)).flatten(1))

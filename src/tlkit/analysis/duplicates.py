@@ -14,23 +14,32 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tlkit.analysis.alignment import THUMBNAIL, BoxSearch, coarse_templates, correlate
+from tlkit.analysis.alignment import (
+    THUMBNAIL,
+    BoxSearch,
+    align,
+    coarse_templates,
+    correlate_details,
+    protrusion,
+)
 from tlkit.analysis.audit_file import CopyGroup, CopyPair
 from tlkit.analysis.features import DatasetFeatures, LabelledImages
 from tlkit.analysis.neighbours import nearest
 from tlkit.data.images import Image, UnreadableImage, read_thumbnail
 from tlkit.errors import DataError
-from tlkit.experiment.observer import Observer, Tick
+from tlkit.experiment.observer import Observer
 from tlkit.runtime.devices import reader_threads
 
 #: Neighbours whose pixels are compared: they hold 99.8% of all copies.
 NEIGHBOURS = 8
 #: Cosine of centred features below which there are no copies, but for one in a hundred.
 LEAST_SIMILARITY = 0.4
-#: Correlations that copies have at least: in a few pixels, in the refined box, and of details. The last one
-#: divides copies from photos of one object; see "Copies" in benchmarks/RESULTS.md.
-COARSE_COPY, ALIGNED_COPY, COPY = 0.78, 0.9, 0.9
-#: Thumbnails that are converted at a time.
+#: Correlations below which thumbnails are no copies: in a few pixels, in the aligned box, and of details.
+ALIKE_COARSE, ALIKE_ALIGNED, ALIKE = 0.78, 0.88, 0.7
+#: What divides copies from other photos of one object: the correlation of details in 96 by 96 pixels, and
+#: how far one image reaches beyond the other, in halves of its side. See "Copies" in benchmarks/RESULTS.md.
+COPY, MAX_PROTRUSION = 0.8, 0.025
+#: Images or pairs that are worked on at a time.
 BLOCK = 256
 
 
@@ -58,6 +67,10 @@ class Candidates:
     whole: Tensor
     part: Tensor
     mirrored: Tensor
+
+    def take(self, rows: Tensor) -> Candidates:
+        """Returns these rows."""
+        return Candidates(self.whole[rows], self.part[rows], self.mirrored[rows])
 
 
 def find_copies(features: DatasetFeatures, observer: Observer) -> Copies:
@@ -121,12 +134,8 @@ def confirm_copies(images: Sequence[Image], candidates: Candidates, observer: Ob
     Raises:
         DataError: an image cannot be read any more.
     """
-    involved = torch.from_numpy(np.union1d(candidates.whole.numpy(), candidates.part.numpy()))
-    with observer.progress("reading thumbnails", len(involved), "images") as tick:
-        thumbnails = _read_thumbnails(images, involved, tick)
-    similar, boxes = _search_boxes(candidates, thumbnails)
-    with observer.progress("comparing images", len(boxes), "pairs") as tick:
-        correlations = _correlate(similar, boxes, thumbnails, tick)
+    similar, boxes = _compare_thumbnails(images, candidates, observer)
+    correlations = _compare_closely(images, similar, boxes, observer)
     best: dict[tuple[int, int], tuple[float, bool]] = {}
     for row in np.flatnonzero(correlations >= COPY).tolist():
         pair = int(similar.whole[row]), int(similar.part[row])
@@ -158,55 +167,92 @@ def _find_candidates(plain: NDArray[np.float32], mirrored: NDArray[np.float32]) 
     return Candidates(whole, part, flipped.bool())
 
 
-def _read_thumbnails(images: Sequence[Image], chosen: Tensor, tick: Tick) -> Tensor:
-    """Returns thumbnails uint8 ``(N, THUMBNAIL, THUMBNAIL)``; those of images that are not chosen are 0."""
+def _compare_thumbnails(
+    images: Sequence[Image], candidates: Candidates, observer: Observer
+) -> tuple[Candidates, Tensor]:
+    """Returns the pairs that look alike in 48 by 48 pixels, and where the part lies in the whole."""
+    involved = torch.from_numpy(np.union1d(candidates.whole.numpy(), candidates.part.numpy()))
     thumbnails = torch.zeros(len(images), THUMBNAIL, THUMBNAIL, dtype=torch.uint8)
-
-    def read(index: int) -> None:
-        sample = images[index].sample
-        try:
-            thumbnail = read_thumbnail(sample.path, THUMBNAIL)
-        except UnreadableImage as error:
-            raise DataError(f"{sample.path} cannot be read any more: {error}") from error
-        thumbnails[index] = torch.from_numpy(np.array(thumbnail.convert("L")))
-
-    with ThreadPoolExecutor(reader_threads()) as pool:
-        for _ in pool.map(read, chosen.tolist()):
-            tick(1)
-    return thumbnails
+    with observer.progress("reading thumbnails", len(involved), "images") as tick:
+        for rows in torch.split(involved, BLOCK):
+            thumbnails[rows] = _read_thumbnails(images, rows, THUMBNAIL)
+            tick(len(rows))
+    found, boxes = _search_boxes(candidates, thumbnails)
+    alike = torch.zeros(len(boxes), dtype=torch.bool)
+    with observer.progress("comparing thumbnails", len(boxes), "pairs") as tick:
+        for rows in torch.split(torch.arange(len(boxes)), BLOCK):
+            wholes, parts = _pixels(found.take(rows), thumbnails)
+            plain, boxes[rows] = align(wholes, parts, boxes[rows], 24)
+            details = correlate_details(wholes, parts, boxes[rows], 48)
+            alike[rows] = (plain >= ALIKE_ALIGNED) & (details >= ALIKE)
+            tick(len(rows))
+    chosen = alike.nonzero()[:, 0]
+    return found.take(chosen), boxes[chosen]
 
 
 def _search_boxes(candidates: Candidates, thumbnails: Tensor) -> tuple[Candidates, Tensor]:
     """Returns the pairs that are similar in a few pixels, the larger image as the whole, and the boxes."""
     templates = torch.cat([coarse_templates(_as_grey(part)) for part in torch.split(thumbnails, BLOCK)])
     count = len(candidates.whole)
-    whole = torch.cat([candidates.whole, candidates.part])
-    part = torch.cat([candidates.part, candidates.whole])
-    mirrored = candidates.mirrored.repeat(2)
+    both = Candidates(
+        torch.cat([candidates.whole, candidates.part]),
+        torch.cat([candidates.part, candidates.whole]),
+        candidates.mirrored.repeat(2),
+    )
     search = BoxSearch()
     correlations, boxes = torch.empty(2 * count), torch.empty(2 * count, 4)
-    order = whole.argsort(stable=True)
-    _, sizes = np.unique(whole.numpy(), return_counts=True)
+    order = both.whole.argsort(stable=True)
+    _, sizes = np.unique(both.whole.numpy(), return_counts=True)
     for rows in torch.split(order, sizes.tolist()):
-        others = templates[part[rows], mirrored[rows].long()]
-        correlations[rows], boxes[rows] = search(_as_grey(thumbnails[whole[rows[0]]]), others)
+        others = templates[both.part[rows], both.mirrored[rows].long()]
+        correlations[rows], boxes[rows] = search(_as_grey(thumbnails[both.whole[rows[0]]]), others)
     # of the two images of a pair, the one that holds the other has the higher correlation
     highest, direction = correlations.view(2, count).max(0)
-    rows = (direction * count + torch.arange(count))[highest >= COARSE_COPY]
-    return Candidates(whole[rows], part[rows], mirrored[rows]), boxes[rows]
+    rows = (direction * count + torch.arange(count))[highest >= ALIKE_COARSE]
+    return both.take(rows), boxes[rows]
 
 
-def _correlate(candidates: Candidates, boxes: Tensor, thumbnails: Tensor, tick: Tick) -> NDArray[np.float64]:
-    """Returns the correlations of the details of candidates."""
+def _compare_closely(
+    images: Sequence[Image], candidates: Candidates, boxes: Tensor, observer: Observer
+) -> NDArray[np.float64]:
+    """Returns the correlations of details in 96 by 96 pixels; 0 where no image lies within the other."""
     correlations = np.zeros(len(boxes))
-    for rows in torch.split(torch.arange(len(boxes)), BLOCK):
-        parts = _as_grey(thumbnails[candidates.part[rows]])
-        flipped = candidates.mirrored[rows, None, None]
-        parts = torch.where(flipped, parts.flip(2), parts)
-        wholes = _as_grey(thumbnails[candidates.whole[rows]])
-        correlations[rows.numpy()] = correlate(wholes, parts, boxes[rows], ALIGNED_COPY)
-        tick(len(rows))
+    with observer.progress("comparing images", len(boxes), "pairs") as tick:
+        for rows in torch.split(torch.arange(len(boxes)), BLOCK // 4):
+            pairs = candidates.take(rows)
+            involved, positions = np.unique(np.stack([pairs.whole, pairs.part]), return_inverse=True)
+            whole, part = torch.from_numpy(positions.reshape(2, -1))
+            pixels = _read_thumbnails(images, torch.from_numpy(involved), 2 * THUMBNAIL)
+            wholes, parts = _pixels(Candidates(whole, part, pairs.mirrored), pixels)
+            sides = boxes[rows]
+            for size in (48, 96):
+                _, sides = align(wholes, parts, sides, size)
+            details = correlate_details(wholes, parts, sides, 96)
+            details[protrusion(sides) > MAX_PROTRUSION] = 0
+            correlations[rows.numpy()] = details.double().numpy()
+            tick(len(rows))
     return correlations
+
+
+def _read_thumbnails(images: Sequence[Image], chosen: Tensor, side: int) -> Tensor:
+    """Returns thumbnails of the chosen images, uint8 ``(n, side, side)``."""
+
+    def read(index: int) -> NDArray[np.uint8]:
+        sample = images[index].sample
+        try:
+            return np.array(read_thumbnail(sample.path, side).convert("L"))
+        except UnreadableImage as error:
+            raise DataError(f"{sample.path} cannot be read any more: {error}") from error
+
+    with ThreadPoolExecutor(reader_threads()) as pool:
+        return torch.from_numpy(np.stack(list(pool.map(read, chosen.tolist()))))
+
+
+def _pixels(candidates: Candidates, thumbnails: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the greys of wholes and of parts, mirrored where the candidates say so."""
+    parts = _as_grey(thumbnails[candidates.part])
+    parts = torch.where(candidates.mirrored[:, None, None], parts.flip(2), parts)
+    return _as_grey(thumbnails[candidates.whole]), parts
 
 
 def _as_grey(thumbnails: Tensor) -> Tensor:
