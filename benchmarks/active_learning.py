@@ -3,19 +3,24 @@
 uv run python -m benchmarks.active_learning ../shared/datasets/waste local-dir:PATH
 
 The images of the training split count as unlabelled. Twenty at a time are selected and get their labels, a
-linear probe is fitted to all that have one, and its accuracy on the test images is measured. Random choice
-goes on for longer, until it is as accurate. The first twenty are `select_typical`'s, except at random.
+logistic regression is fitted to all that have one, and its accuracy on the test images is measured. Random
+choice goes on for longer, until it is as accurate. The first twenty are `select_typical`'s, except at random.
+It is fitted to the principal components of the features, scaled to length 1, since that takes a tenth of the
+time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
 
 from tlkit.analysis.features import DatasetFeatures, compute_features, read_labelled, recipe_for
 from tlkit.analysis.selection import select_typical, select_uncertain
@@ -28,8 +33,20 @@ LABELS = 200
 RANDOM_LABELS = 500
 ACCURACIES = (0.61, 0.64, 0.67, 0.70, 0.72, 0.745)
 
+#: Principal components that the classifier sees, and its inverse penalty.
+COMPONENTS, STRENGTH = 128, 30.0
+
 #: Features and probabilities of the unlabelled images, a count and a seed, to positions of the selected ones.
 Select = Callable[[NDArray[np.float32], NDArray[np.float64], int, int], Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images with their features ``(N, C)``, what the classifier sees of them, and their labels."""
+
+    features: NDArray[np.float32]
+    components: NDArray[np.float32]
+    labels: NDArray[np.int64]
 
 
 def _next(
@@ -62,25 +79,36 @@ def _random(
 WAYS: dict[str, Select] = {"random": _random, "tlkit next": _next, "margin": _margin}
 
 
-def curve(features: DatasetFeatures, select: Select, labels: int, seed: int) -> list[float]:
+def curve(pool: Labelled, test: Labelled, select: Select, labels: int, seed: int) -> list[float]:
     """Returns the accuracy on the test images after each step."""
-    splits = np.array(features.labelled.splits)
-    pool, test = np.flatnonzero(splits != "test"), np.flatnonzero(splits == "test")
     labelled = np.array([], np.int64)
     probabilities = np.empty((0, 0))
     accuracies = []
     for step in range(labels // STEP):
-        unlabelled = np.setdiff1d(pool, labelled)
+        unlabelled = np.setdiff1d(np.arange(len(pool.labels)), labelled)
         first = _random if select is _random else _typical
         positions = (select if step else first)(
-            features.mean[unlabelled], probabilities, STEP, 1000 * seed + step
+            pool.features[unlabelled], probabilities, STEP, 1000 * seed + step
         )
         labelled = np.concatenate([labelled, unlabelled[positions]])
-        probe = features.probes.fit(features.mean[labelled], features.labels[labelled], kernel=False)
-        probabilities = probe.predict_proba(features.mean[np.setdiff1d(pool, labelled)])
-        predicted = probe.predict_proba(features.mean[test]).argmax(1)
-        accuracies.append(float((predicted == features.labels[test]).mean()))
+        classifier = LogisticRegression(C=STRENGTH, tol=1e-3)
+        classifier.fit(pool.components[labelled], pool.labels[labelled])
+        rest = np.setdiff1d(unlabelled, labelled)
+        probabilities = classifier.predict_proba(pool.components[rest])
+        accuracies.append(float(classifier.score(test.components, test.labels)))
     return accuracies
+
+
+def divide(features: DatasetFeatures) -> tuple[Labelled, Labelled]:
+    """Returns the images that count as unlabelled, and the test images."""
+    is_test = np.array([split == "test" for split in features.labelled.splits])
+    scaled = features.mean / np.linalg.norm(features.mean, axis=1, keepdims=True)
+    components = PCA(COMPONENTS, random_state=0).fit(scaled[~is_test]).transform(scaled)
+    pool, test = (
+        Labelled(features.mean[chosen], components[chosen], features.labels[chosen])
+        for chosen in (~is_test, is_test)
+    )
+    return pool, test
 
 
 def labels_needed(accuracies: NDArray[np.float64], goal: float) -> float:
@@ -99,20 +127,22 @@ def main(
     registry, observer = load_registry(), ConsoleObserver()
     labelled = read_labelled(recipe_for(folder), registry, observer)
     features = compute_features(labelled, backbone=backbone, observer=observer, registry=registry)
+    pool, test = divide(features)
     means = {}
     for name, select in WAYS.items():
         labels = RANDOM_LABELS if select is _random else LABELS
         with observer.progress(name, seeds, "repetitions") as tick:
             curves = []
             for seed in range(seeds):
-                curves.append(curve(features, select, labels, seed))
+                curves.append(curve(pool, test, select, labels, seed))
                 tick(1)
         means[name] = np.mean(curves, 0)
         typer.echo(f"{name}: {' '.join(f'{accuracy:.3f}' for accuracy in means[name])}")
     typer.echo(f"| accuracy | {' | '.join(WAYS)} |\n| ---: |{' ---: |' * len(WAYS)}")
     for goal in ACCURACIES:
         needed = [labels_needed(means[name], goal) for name in WAYS]
-        cells = [f"{needed[0]:.0f}", *(f"{count:.0f} ({count / needed[0]:.2f})" for count in needed[1:])]
+        shares = [f"{count:.0f} ({count / needed[0]:.2f})" for count in needed]
+        cells = ["–" if np.isnan(count) else share for count, share in zip(needed, shares, strict=True)]
         typer.echo(f"| {goal} | {' | '.join(cells)} |")
 
 

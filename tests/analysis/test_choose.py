@@ -109,10 +109,11 @@ def test_mistakes_are_found_before_anything_is_computed(folder, tmp_path):
     with pytest.raises(RecipeError, match=r"did you mean .*'vgg16-quarter'") as caught:
         choose(folder, [REAL, "vgg16-quater", "no-such"])
     assert len(caught.value.problems) == 2
-    (tmp_path / "photos/rose").mkdir(parents=True)
-    photo = next((folder / "train/rose").iterdir())
-    (tmp_path / "photos/rose/1.jpg").write_bytes(photo.read_bytes())
-    with pytest.raises(DataError, match=r"too few images to compare backbones on \(rose 1\)"):
+    for name in ("rose", "daisy"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        photo = next((folder / "train" / name).glob("*[0-9]*"))
+        (tmp_path / "photos" / name / "1.jpg").write_bytes(photo.read_bytes())
+    with pytest.raises(DataError, match=r"too few images to compare backbones on \(daisy 1, rose 1\)"):
         choose(tmp_path / "photos", [REAL])
 
 

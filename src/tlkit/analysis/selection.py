@@ -79,8 +79,7 @@ def select_typical(features: NDArray[np.float32], count: int, *, seed: int = 0) 
     Returns:
         The selected images, the highest score first.
     """
-    # square roots: the probe's kernel compares them too, and the first labels are worth more
-    directions = _directions(np.sign(features) * np.sqrt(np.abs(features)))
+    directions = _directions(features)
     selected = [
         Selected(int(members[_most_typical(directions[members])]), float(len(members)), len(members))
         for members, _ in _clusters(directions, count, seed)
@@ -89,9 +88,14 @@ def select_typical(features: NDArray[np.float32], count: int, *, seed: int = 0) 
 
 
 def _directions(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Returns features scaled to length 1, so that distances between them are those of cosines."""
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    directions: NDArray[np.float32] = features / np.maximum(lengths, np.finfo(np.float32).tiny)
+    """Returns the signed square roots of features, scaled to length 1, as the probe's kernel compares them.
+
+    Without the roots, the first labels are worth less: see "Labels that tlkit next saves" in
+    benchmarks/RESULTS.md.
+    """
+    roots = np.sign(features) * np.sqrt(np.abs(features))
+    lengths = np.linalg.norm(roots, axis=1, keepdims=True)
+    directions: NDArray[np.float32] = roots / np.maximum(lengths, np.finfo(np.float32).tiny)
     return directions
 
 
