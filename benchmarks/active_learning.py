@@ -141,7 +141,8 @@ def main(
     typer.echo(f"| accuracy | {' | '.join(WAYS)} |\n| ---: |{' ---: |' * len(WAYS)}")
     for goal in ACCURACIES:
         needed = [labels_needed(means[name], goal) for name in WAYS]
-        cells = [f"{needed[0]:.0f}", *(f"{count:.0f} ({count / needed[0]:.2f})" for count in needed[1:])]
+        shares = [f"{count:.0f} ({count / needed[0]:.2f})" for count in needed]
+        cells = ["–" if np.isnan(count) else share for count, share in zip(needed, shares, strict=True)]
         typer.echo(f"| {goal} | {' | '.join(cells)} |")
 
 
