@@ -110,9 +110,10 @@ def test_commands(model: tlkit.Run, known: list[Path], waste: list[Path], tmp_pa
     off = command("predict", model.folder, *paths, "--csv", "--no-unknown").stdout
     assert {row["label"] for row in csv.DictReader(io.StringIO(off))} <= {"cat", "dog"}
     labelled = tmp_path / "labelled"
-    (labelled / "cat").mkdir(parents=True)
     for number, path in enumerate(paths):
-        shutil.copyfile(path, labelled / "cat" / f"{number}.jpg")
+        copy = labelled / ("cat", "dog")[number % 2] / f"{number}.jpg"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
     count = expected.count("unknown")
     assert f"called unknown: {count}; " in command("evaluate", model.folder, labelled).stdout
     scores = json.loads(command("evaluate", model.folder, labelled, "--json").stdout)

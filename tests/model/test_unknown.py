@@ -1,4 +1,4 @@
-"""The detector of unknown images: its rate of wrong alarms, degenerate features, its file."""
+"""The detector of unknown images: wrong alarms, degenerate features, its file in a model folder."""
 
 from __future__ import annotations
 
