@@ -96,6 +96,12 @@ def correlate_details(wholes: Tensor, parts: Tensor, sides: Tensor, size: int) -
     return (_details(inside, size) * _details(parts, size)).sum(1)
 
 
+def invert(sides: Tensor) -> Tensor:
+    """Returns where wholes lie in parts, of boxes that say where parts lie in wholes."""
+    centres, halves = sides[:, 0::2], sides[:, 1::2]
+    return torch.stack([-centres / halves, 1 / halves], 2).flatten(1)
+
+
 def protrusion(sides: Tensor) -> Tensor:
     """Returns how far boxes reach beyond the images that they belong to, in halves of their sides."""
     return torch.maximum(sides[:, 0].abs() + sides[:, 1], sides[:, 2].abs() + sides[:, 3]) - 1

@@ -20,6 +20,7 @@ from tlkit.analysis.alignment import (
     align,
     coarse_templates,
     correlate_details,
+    invert,
     protrusion,
 )
 from tlkit.analysis.audit_file import CopyGroup, CopyPair
@@ -183,11 +184,27 @@ def _compare_thumbnails(
         for rows in torch.split(torch.arange(len(boxes)), BLOCK):
             wholes, parts = _pixels(found.take(rows), thumbnails)
             plain, boxes[rows] = align(wholes, parts, boxes[rows], 24)
-            details = correlate_details(wholes, parts, boxes[rows], 48)
-            alike[rows] = (plain >= ALIKE_ALIGNED) & (details >= ALIKE)
+            aligned = (plain >= ALIKE_ALIGNED).nonzero()[:, 0]
+            chosen = rows[aligned]
+            details = correlate_details(wholes[aligned], parts[aligned], boxes[chosen], 48)
+            alike[chosen] = details >= ALIKE
             tick(len(rows))
     chosen = alike.nonzero()[:, 0]
-    return found.take(chosen), boxes[chosen]
+    return _larger_first(found.take(chosen), boxes[chosen])
+
+
+def _larger_first(candidates: Candidates, boxes: Tensor) -> tuple[Candidates, Tensor]:
+    """Exchanges whole and part where the box is larger than the whole."""
+    exchanged = boxes[:, 1] * boxes[:, 3] > 1
+    inverse = invert(boxes)
+    # the other image is the mirrored one now
+    inverse[:, 2] = torch.where(candidates.mirrored, -inverse[:, 2], inverse[:, 2])
+    whole = torch.where(exchanged, candidates.part, candidates.whole)
+    part = torch.where(exchanged, candidates.whole, candidates.part)
+    return (
+        Candidates(whole, part, candidates.mirrored),
+        torch.where(exchanged[:, None], inverse, boxes),
+    )
 
 
 def _search_boxes(candidates: Candidates, thumbnails: Tensor) -> tuple[Candidates, Tensor]:
