@@ -64,8 +64,8 @@ def folder(tmp_path_factory):
     for photo, target in {
         "train/plastic/plastic152.jpg": "train/rose/plastic152.jpg",
         "train/glass/glass176.jpg": "train/daisy/glass176.jpg",
-        "train/paper/paper136.jpg": "train/daisy/paper136.jpg",
-        "test/paper/paper148.jpg": "test/daisy/paper148.jpg",
+        "train/metal/metal11.jpg": "train/daisy/metal11.jpg",
+        "test/metal/metal221.jpg": "test/daisy/metal221.jpg",
     }.items():
         (root / target).write_bytes((waste / photo).read_bytes())
     return root

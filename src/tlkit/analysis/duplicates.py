@@ -136,6 +136,8 @@ def confirm_copies(images: Sequence[Image], candidates: Candidates, observer: Ob
         DataError: an image cannot be read any more.
     """
     similar, boxes = _compare_thumbnails(images, candidates, observer)
+    if not len(boxes):
+        return []
     correlations = _compare_closely(images, similar, boxes, observer)
     best: dict[tuple[int, int], tuple[float, bool]] = {}
     for row in np.flatnonzero(correlations >= COPY).tolist():
@@ -172,6 +174,8 @@ def _compare_thumbnails(
     images: Sequence[Image], candidates: Candidates, observer: Observer
 ) -> tuple[Candidates, Tensor]:
     """Returns the pairs that look alike in 48 by 48 pixels, and where the part lies in the whole."""
+    if not len(candidates.whole):
+        return candidates, torch.empty(0, 4)
     involved = torch.from_numpy(np.union1d(candidates.whole.numpy(), candidates.part.numpy()))
     thumbnails = torch.zeros(len(images), THUMBNAIL, THUMBNAIL, dtype=torch.uint8)
     with observer.progress("reading thumbnails", len(involved), "images") as tick:

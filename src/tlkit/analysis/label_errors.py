@@ -140,6 +140,9 @@ def find_cut(
     found, others = np.sort(np.concatenate(of_planted)), np.sort(np.concatenate(of_others))
     # a label that is more probable than all others is not listed
     thresholds = np.unique(np.clip(others, 0, None))
+    # the most suspect one is, if it is suspect at all
+    highest = score_labels(labels, out_of_fold.log_probabilities, neighbours)[0].max()
+    thresholds = thresholds[thresholds <= max(highest, thresholds[0])]
     # one image more in each round: among few images, the smallest of many fractions would be too small
     above = (len(others) - np.searchsorted(others, thresholds) + rounds) / (len(others) + rounds)
     recall = (len(found) - np.searchsorted(found, thresholds) + 1) / (len(found) + 1)

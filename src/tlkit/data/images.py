@@ -128,17 +128,18 @@ def read_image(path: Path, sha256: str | None = None) -> PillowImage.Image:
     return decode(content)
 
 
-def read_thumbnail(path: Path, size: int) -> PillowImage.Image:
-    """Reads an image file as an upright RGB square of `size` pixels; of a JPEG it decodes little more.
+def read_thumbnail(path: Path, side: int) -> PillowImage.Image:
+    """Reads an image file as an upright RGB image of `side` by `side` pixels, whatever its proportions.
+
+    Large JPEGs are decoded at a fraction of their size.
 
     Raises:
         UnreadableImage: as `decode`.
     """
-    content = _read_bytes(path)
     with refuse_unreadable():
-        image = _open(content)
-        image.draft("RGB", (2 * size, 2 * size))
-        return upright(image).resize((size, size), PillowImage.Resampling.BOX)
+        image = _open(_read_bytes(path))
+        image.draft("RGB", (side, side))
+        return upright(image).resize((side, side), PillowImage.Resampling.BOX)
 
 
 def inspect_images(
