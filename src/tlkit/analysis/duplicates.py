@@ -33,8 +33,8 @@ from tlkit.runtime.devices import reader_threads
 
 #: Neighbours whose pixels are compared: they hold 99.8% of all copies.
 NEIGHBOURS = 8
-#: Cosine of centred features below which there are no copies, but for one in a hundred.
-LEAST_SIMILARITY = 0.4
+#: Cosine of centred features below which there are hardly any copies.
+LEAST_SIMILARITY = 0.35
 #: Correlations below which thumbnails are no copies: in a few pixels, in the aligned box, and of details.
 ALIKE_COARSE, ALIKE_ALIGNED, ALIKE = 0.78, 0.88, 0.7
 #: What divides copies from other photos of one object: the correlation of details in 96 by 96 pixels, and
