@@ -64,8 +64,8 @@ def folder(tmp_path_factory):
     for photo, target in {
         "train/plastic/plastic152.jpg": "train/rose/plastic152.jpg",
         "train/glass/glass176.jpg": "train/daisy/glass176.jpg",
-        "train/paper/paper136.jpg": "train/daisy/paper136.jpg",
-        "test/paper/paper148.jpg": "test/daisy/paper148.jpg",
+        "train/metal/metal11.jpg": "train/daisy/metal11.jpg",
+        "test/metal/metal221.jpg": "test/daisy/metal221.jpg",
     }.items():
         (root / target).write_bytes((waste / photo).read_bytes())
     return root
@@ -130,7 +130,10 @@ def test_a_recipe_uses_the_fixed_splits(folder, features, copies, tmp_path):
     )
     labelled = read_labelled(recipe_for(recipe), load_registry(), Observer())
     written = dict(line.split(",") for line in (tmp_path / "splits.csv").read_text().splitlines()[1:])
-    assert {image.sample.id: s for image, s in zip(labelled.images, labelled.splits, strict=True)} == written
+    used = {image.sample.id: s for image, s in zip(labelled.images, labelled.splits, strict=True)}
+    # of equal bytes with two labels, a run uses none
+    contradictory = {"train/rose/plastic152.jpg", "train/daisy/glass176.jpg"}
+    assert used == written | dict.fromkeys(contradictory)
 
 
 def test_leaks_are_copies_in_different_parts(features):
