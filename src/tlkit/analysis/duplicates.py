@@ -1,6 +1,7 @@
 """Finds images that are the same photo: equal files, and copies that were changed on the way.
 
-Copies are among the nearest neighbours by features, of the image or of its mirror image; their pixels decide.
+Copies are among the nearest neighbours of an image or its mirror image, by their features (a crop) or in some
+pixels (a small or heavily compressed copy, whose features differ); their pixels decide.
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ from tlkit.errors import DataError
 from tlkit.experiment.observer import Observer
 from tlkit.runtime.devices import reader_threads
 
-#: Neighbours whose pixels are compared: they hold 99.8% of all copies.
-NEIGHBOURS = 8
-#: Cosine of centred features below which there are hardly any copies.
-LEAST_SIMILARITY = 0.35
+#: Neighbours by features, and by 10 by 10 pixels, that are compared: they hold 99% of all copies; and the
+#: cosines below which neighbours are no copies.
+NEIGHBOURS, LEAST_SIMILARITY = 20, 0.2
+PIXEL_NEIGHBOURS, LEAST_PIXEL_SIMILARITY = 4, 0.9
 #: Correlations below which thumbnails are no copies: in a few pixels, in the aligned box, and of details.
 ALIKE_COARSE, ALIKE_ALIGNED, ALIKE = 0.78, 0.88, 0.7
-#: What divides copies from other photos of one object: the correlation of details in 96 by 96 pixels, and
+#: What divides copies from other photos of one object: the correlation of details in 48 by 48 pixels, and
 #: how far one image reaches beyond the other, in halves of its side. See "Copies" in benchmarks/RESULTS.md.
-COPY, MAX_PROTRUSION = 0.8, 0.025
+COPY, MAX_PROTRUSION = 0.91, 0.025
 #: Images or pairs that are worked on at a time.
 BLOCK = 256
 
@@ -90,8 +91,10 @@ def find_copies(features: DatasetFeatures, observer: Observer) -> Copies:
     equal, distinct = _group_equal(images)
     near: list[CopyPair] = []
     if len(distinct) > 1:
-        candidates = _find_candidates(features.plain[distinct], features.mirrored[distinct])
-        near = confirm_copies([images[index] for index in distinct], candidates, observer)
+        chosen = [images[index] for index in distinct]
+        thumbnails = read_thumbnails(chosen, observer)
+        candidates = _find_candidates(features.plain[distinct], features.mirrored[distinct], thumbnails)
+        near = confirm_copies(chosen, thumbnails, candidates, observer)
     pairs = (*equal, *near)
     return Copies(pairs, group_copies(pairs, features.labelled))
 
@@ -129,13 +132,29 @@ def _group_equal(images: Sequence[Image]) -> tuple[list[CopyPair], NDArray[np.in
     return pairs, np.array([*first.values()], np.int64)
 
 
-def confirm_copies(images: Sequence[Image], candidates: Candidates, observer: Observer) -> list[CopyPair]:
+def read_thumbnails(images: Sequence[Image], observer: Observer) -> Tensor:
+    """Reads small grey images, uint8 ``(N, THUMBNAIL, THUMBNAIL)``.
+
+    Raises:
+        DataError: an image cannot be read any more.
+    """
+    thumbnails = torch.empty(len(images), THUMBNAIL, THUMBNAIL, dtype=torch.uint8)
+    with observer.progress("reading thumbnails", len(images), "images") as tick:
+        for rows in torch.split(torch.arange(len(images)), BLOCK):
+            thumbnails[rows] = _read_pixels(images, rows, THUMBNAIL)
+            tick(len(rows))
+    return thumbnails
+
+
+def confirm_copies(
+    images: Sequence[Image], thumbnails: Tensor, candidates: Candidates, observer: Observer
+) -> list[CopyPair]:
     """Returns those of the candidates that are copies by their pixels, by falling correlation.
 
     Raises:
         DataError: an image cannot be read any more.
     """
-    similar, boxes = _compare_thumbnails(images, candidates, observer)
+    similar, boxes = _compare_thumbnails(thumbnails, candidates, observer)
     if not len(boxes):
         return []
     correlations = _compare_closely(images, similar, boxes, observer)
@@ -156,32 +175,36 @@ def confirm_copies(images: Sequence[Image], candidates: Candidates, observer: Ob
     return sorted(pairs, key=lambda pair: (-pair.correlation, pair.images))
 
 
-def _find_candidates(plain: NDArray[np.float32], mirrored: NDArray[np.float32]) -> Candidates:
+def _find_candidates(
+    plain: NDArray[np.float32], mirrored: NDArray[np.float32], thumbnails: Tensor
+) -> Candidates:
     """Returns the pairs of neighbours, each once, with the first image as the whole."""
+    upright, flipped = _templates(thumbnails).numpy().swapaxes(0, 1)
     found = []
-    for is_mirrored, queries in ((False, None), (True, mirrored)):
-        neighbours = nearest(plain, NEIGHBOURS, queries=queries)
-        row, column = np.nonzero(neighbours.similarities >= LEAST_SIMILARITY)
-        other = neighbours.indices[row, column]
-        pairs = np.stack([np.minimum(row, other), np.maximum(row, other)], 1)
-        pairs = np.unique(pairs, axis=0)
-        found.append(np.column_stack([pairs, np.full(len(pairs), is_mirrored)]))
-    whole, part, flipped = torch.from_numpy(np.concatenate(found)).unbind(1)
-    return Candidates(whole, part, flipped.bool())
+    for count, least, images, mirror_images in (
+        (NEIGHBOURS, LEAST_SIMILARITY, plain, mirrored),
+        (PIXEL_NEIGHBOURS, LEAST_PIXEL_SIMILARITY, upright, flipped),
+    ):
+        for is_mirrored, queries in ((0, None), (1, mirror_images)):
+            neighbours = nearest(images, count, queries=queries)
+            row, column = np.nonzero(neighbours.similarities >= least)
+            other = neighbours.indices[row, column]
+            sides = np.minimum(row, other), np.maximum(row, other), np.full(len(row), is_mirrored)
+            found.append(np.stack(sides, 1))
+    whole, part, is_flipped = torch.from_numpy(np.unique(np.concatenate(found), axis=0)).unbind(1)
+    return Candidates(whole, part, is_flipped.bool())
+
+
+def _templates(thumbnails: Tensor) -> Tensor:
+    return torch.cat([coarse_templates(_as_grey(part)) for part in torch.split(thumbnails, BLOCK)])
 
 
 def _compare_thumbnails(
-    images: Sequence[Image], candidates: Candidates, observer: Observer
+    thumbnails: Tensor, candidates: Candidates, observer: Observer
 ) -> tuple[Candidates, Tensor]:
     """Returns the pairs that look alike in 48 by 48 pixels, and where the part lies in the whole."""
     if not len(candidates.whole):
         return candidates, torch.empty(0, 4)
-    involved = torch.from_numpy(np.union1d(candidates.whole.numpy(), candidates.part.numpy()))
-    thumbnails = torch.zeros(len(images), THUMBNAIL, THUMBNAIL, dtype=torch.uint8)
-    with observer.progress("reading thumbnails", len(involved), "images") as tick:
-        for rows in torch.split(involved, BLOCK):
-            thumbnails[rows] = _read_thumbnails(images, rows, THUMBNAIL)
-            tick(len(rows))
     found, boxes = _search_boxes(candidates, thumbnails)
     alike = torch.zeros(len(boxes), dtype=torch.bool)
     with observer.progress("comparing thumbnails", len(boxes), "pairs") as tick:
@@ -213,7 +236,7 @@ def _larger_first(candidates: Candidates, boxes: Tensor) -> tuple[Candidates, Te
 
 def _search_boxes(candidates: Candidates, thumbnails: Tensor) -> tuple[Candidates, Tensor]:
     """Returns the pairs that are similar in a few pixels, the larger image as the whole, and the boxes."""
-    templates = torch.cat([coarse_templates(_as_grey(part)) for part in torch.split(thumbnails, BLOCK)])
+    templates = _templates(thumbnails)
     count = len(candidates.whole)
     both = Candidates(
         torch.cat([candidates.whole, candidates.part]),
@@ -236,26 +259,26 @@ def _search_boxes(candidates: Candidates, thumbnails: Tensor) -> tuple[Candidate
 def _compare_closely(
     images: Sequence[Image], candidates: Candidates, boxes: Tensor, observer: Observer
 ) -> NDArray[np.float64]:
-    """Returns the correlations of details in 96 by 96 pixels; 0 where no image lies within the other."""
+    """Returns the correlations of details, after close alignment; 0 where no image lies within the other."""
     correlations = np.zeros(len(boxes))
     with observer.progress("comparing images", len(boxes), "pairs") as tick:
         for rows in torch.split(torch.arange(len(boxes)), BLOCK // 4):
             pairs = candidates.take(rows)
             involved, positions = np.unique(np.stack([pairs.whole, pairs.part]), return_inverse=True)
             whole, part = torch.from_numpy(positions.reshape(2, -1))
-            pixels = _read_thumbnails(images, torch.from_numpy(involved), 2 * THUMBNAIL)
+            pixels = _read_pixels(images, involved, 2 * THUMBNAIL)
             wholes, parts = _pixels(Candidates(whole, part, pairs.mirrored), pixels)
             sides = boxes[rows]
             for size in (48, 96):
                 _, sides = align(wholes, parts, sides, size)
-            details = correlate_details(wholes, parts, sides, 96)
+            details = correlate_details(wholes, parts, sides, 48)
             details[protrusion(sides) > MAX_PROTRUSION] = 0
             correlations[rows.numpy()] = details.double().numpy()
             tick(len(rows))
     return correlations
 
 
-def _read_thumbnails(images: Sequence[Image], chosen: Tensor, side: int) -> Tensor:
+def _read_pixels(images: Sequence[Image], chosen: Tensor, side: int) -> Tensor:
     """Returns thumbnails of the chosen images, uint8 ``(n, side, side)``."""
 
     def read(index: int) -> NDArray[np.uint8]:

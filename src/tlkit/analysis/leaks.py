@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from tlkit.analysis.audit_file import CopyPair
-from tlkit.analysis.duplicates import Candidates, confirm_copies
+from tlkit.analysis.duplicates import Candidates, confirm_copies, read_thumbnails
 from tlkit.analysis.neighbours import nearest
 from tlkit.errors import DataError
 from tlkit.experiment.cached_features import CachedFeatures
@@ -42,6 +42,8 @@ def find_leaks(features: CachedFeatures) -> list[CopyPair]:
     order = np.argsort(-similarities, kind="stable")
     first, second = first[order], second[order]
     apart = parts[first] != parts[second]
+    if not apart.any():
+        return []
     pairs = np.sort(np.stack([first[apart], second[apart]], 1), axis=1)
     _, position = np.unique(pairs, axis=0, return_index=True)
     whole, part = pairs[np.sort(position)[:MAX_PAIRS]].T
@@ -52,7 +54,8 @@ def find_leaks(features: CachedFeatures) -> list[CopyPair]:
         torch.zeros(len(whole), dtype=torch.bool),
     )
     try:
-        return confirm_copies([images[index] for index in involved], candidates, Observer())
+        compared = [images[index] for index in involved]
+        return confirm_copies(compared, read_thumbnails(compared, Observer()), candidates, Observer())
     except DataError:  # a file was removed since: there is nothing to warn of
         return []
 
