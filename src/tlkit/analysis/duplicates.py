@@ -266,7 +266,7 @@ def _compare_closely(
             pairs = candidates.take(rows)
             involved, positions = np.unique(np.stack([pairs.whole, pairs.part]), return_inverse=True)
             whole, part = torch.from_numpy(positions.reshape(2, -1))
-            pixels = _read_pixels(images, involved, 2 * THUMBNAIL)
+            pixels = _read_pixels(images, torch.from_numpy(involved), 2 * THUMBNAIL)
             wholes, parts = _pixels(Candidates(whole, part, pairs.mirrored), pixels)
             sides = boxes[rows]
             for size in (48, 96):
