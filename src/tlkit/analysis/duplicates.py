@@ -6,7 +6,7 @@ pixels (a small or heavily compressed copy, whose features differ); their pixels
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -32,7 +32,7 @@ from tlkit.errors import DataError
 from tlkit.experiment.observer import Observer
 from tlkit.runtime.devices import reader_threads
 
-#: Neighbours by features, and by 10 by 10 pixels, that are compared: they hold 99% of all copies; and the
+#: Neighbours by features, and by 10 by 10 pixels, that are compared: they hold 98% of all copies; and the
 #: cosines below which neighbours are no copies.
 NEIGHBOURS, LEAST_SIMILARITY = 20, 0.2
 PIXEL_NEIGHBOURS, LEAST_PIXEL_SIMILARITY = 4, 0.9
@@ -140,7 +140,7 @@ def read_thumbnails(images: Sequence[Image], observer: Observer) -> Tensor:
     """
     thumbnails = torch.empty(len(images), THUMBNAIL, THUMBNAIL, dtype=torch.uint8)
     with observer.progress("reading thumbnails", len(images), "images") as tick:
-        for rows in torch.arange(len(images)).split(BLOCK):
+        for rows in _blocks(len(images), BLOCK):
             thumbnails[rows] = _read_pixels(images, rows, THUMBNAIL)
             tick(len(rows))
     return thumbnails
@@ -196,7 +196,9 @@ def _find_candidates(
 
 
 def _templates(thumbnails: Tensor) -> Tensor:
-    return torch.cat([coarse_templates(_as_grey(part)) for part in thumbnails.split(BLOCK)])
+    return torch.cat(
+        [coarse_templates(_as_grey(thumbnails[rows])) for rows in _blocks(len(thumbnails), BLOCK)]
+    )
 
 
 def _compare_thumbnails(
@@ -208,7 +210,7 @@ def _compare_thumbnails(
     found, boxes = _search_boxes(candidates, thumbnails)
     alike = torch.zeros(len(boxes), dtype=torch.bool)
     with observer.progress("comparing thumbnails", len(boxes), "pairs") as tick:
-        for rows in torch.arange(len(boxes)).split(BLOCK):
+        for rows in _blocks(len(boxes), BLOCK):
             wholes, parts = _pixels(found.take(rows), thumbnails)
             plain, boxes[rows] = align(wholes, parts, boxes[rows], 24)
             aligned = (plain >= ALIKE_ALIGNED).nonzero()[:, 0]
@@ -246,7 +248,7 @@ def _search_boxes(candidates: Candidates, thumbnails: Tensor) -> tuple[Candidate
     search = BoxSearch()
     correlations, boxes = torch.empty(2 * count), torch.empty(2 * count, 4)
     order = both.whole.argsort(stable=True)
-    for rows in order.split(both.whole.unique(return_counts=True)[1].tolist()):
+    for rows in torch.split(order, torch.unique(both.whole, return_counts=True)[1].tolist()):
         others = templates[both.part[rows], both.mirrored[rows].long()]
         correlations[rows], boxes[rows] = search(_as_grey(thumbnails[both.whole[rows[0]]]), others)
     # of the two images of a pair, the one that holds the other has the higher correlation
@@ -261,9 +263,9 @@ def _compare_closely(
     """Returns the correlations of details, after close alignment; 0 where no image lies within the other."""
     correlations = np.zeros(len(boxes))
     with observer.progress("comparing images", len(boxes), "pairs") as tick:
-        for rows in torch.arange(len(boxes)).split(BLOCK // 4):
+        for rows in _blocks(len(boxes), BLOCK // 4):
             pairs = candidates.take(rows)
-            involved, positions = torch.cat([pairs.whole, pairs.part]).unique(return_inverse=True)
+            involved, positions = torch.unique(torch.cat([pairs.whole, pairs.part]), return_inverse=True)
             whole, part = positions.view(2, -1)
             pixels = _read_pixels(images, involved, 2 * THUMBNAIL)
             wholes, parts = _pixels(Candidates(whole, part, pairs.mirrored), pixels)
@@ -296,6 +298,12 @@ def _pixels(candidates: Candidates, thumbnails: Tensor) -> tuple[Tensor, Tensor]
     parts = _as_grey(thumbnails[candidates.part])
     parts = torch.where(candidates.mirrored[:, None, None], parts.flip(2), parts)
     return _as_grey(thumbnails[candidates.whole]), parts
+
+
+def _blocks(count: int, size: int) -> Iterator[Tensor]:
+    """Yields the positions below `count`, `size` at a time."""
+    for start in range(0, count, size):
+        yield torch.arange(start, min(start + size, count))
 
 
 def _as_grey(thumbnails: Tensor) -> Tensor:

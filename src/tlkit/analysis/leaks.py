@@ -48,8 +48,9 @@ def find_leaks(features: CachedFeatures) -> list[CopyPair]:
     _, position = np.unique(pairs, axis=0, return_index=True)
     whole, part = pairs[np.sort(position)[:MAX_PAIRS]].T
     involved = np.union1d(whole, part)
-    positions = (torch.from_numpy(np.searchsorted(involved, side)) for side in (whole, part))
-    candidates = Candidates(*positions, torch.zeros(len(whole), dtype=torch.bool))
+    first_position, second_position = torch.from_numpy(np.searchsorted(involved, np.stack([whole, part])))
+    plain = torch.zeros(len(whole), dtype=torch.bool)
+    candidates = Candidates(first_position, second_position, plain)
     try:
         compared = [images[index] for index in involved]
         return confirm_copies(compared, read_thumbnails(compared, Observer()), candidates, Observer())

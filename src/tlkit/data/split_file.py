@@ -6,7 +6,7 @@ import csv
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from tlkit.errors import DataError, close_matches
 from tlkit.parts.source import SPLITS, SplitName
@@ -68,7 +68,7 @@ def _take_row(
         return
     if value not in SPLITS:
         raise DataError(f"{path}: line {line}: the split must be {', '.join(SPLITS)}, and is {value!r}")
-    if assignment.setdefault(name, cast(SplitName, value)) != value:
+    if assignment.setdefault(name, value) != value:
         raise DataError(f"{path}: line {line}: {name} is in the split {assignment[name]!r} above, too")
 
 
