@@ -223,15 +223,15 @@ def test_an_event_that_raises_is_reported_and_stops_nothing(
 
 def test_the_example_of_a_command(install: Install, recipe: Path, few_photos: Path, tmp_path: Path) -> None:
     run = tlkit.run(recipe, out=tmp_path / "out")
-    site = install("tlkit_review", code("commands-of-plugins.md"), group="tlkit.commands", name="review")
+    site = install("tlkit_inspect", code("commands-of-plugins.md"), group="tlkit.commands", name="inspect")
     named = code("commands-of-plugins.md", "toml")
-    assert 'review = "tlkit_review:app"' in named
+    assert 'inspect = "tlkit_inspect:app"' in named
     assert site.is_dir()
-    all_of_them = command("review", "unsure", run.folder, few_photos, "--below", "1.1")
+    all_of_them = command("inspect", "unsure", run.folder, few_photos, "--below", "1.1")
     assert all_of_them.returncode == 0, all_of_them.stderr
     photos = sorted(few_photos.rglob("*.jpg"))
     assert [Path(line.split("\t")[0]) for line in all_of_them.stdout.splitlines()] == photos
-    assert command("review", "unsure", run.folder, few_photos, "--below", "0").stdout == ""
+    assert command("inspect", "unsure", run.folder, few_photos, "--below", "0").stdout == ""
     shown = command("--help").stdout
     assert "Commands of plugins" in shown
 

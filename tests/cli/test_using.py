@@ -155,10 +155,14 @@ def test_api_command_line_and_exports_give_the_same_predictions(
     paths = [by_class / kind / f"{number}.jpg" for kind in ("cat", "dog") for number in range(1, 21)]
     predictor = tlkit.load(timm_fitted)
     labels, probabilities = predictor.predict(paths)
-    for file_format, name in (("timm", "timm"), ("onnx", "model.onnx")):
+    most_probable = tlkit.load(timm_fitted, unknown=False).predict(paths).labels
+    for file_format, name, told in (
+        ("timm", "timm", "timm has no place for the label 'unknown'"),
+        ("onnx", "model.onnx", "same predictions as"),
+    ):
         done = command("export", timm_fitted, "--format", file_format, "--out", tmp_path / name)
         assert done.returncode == 0, done.stderr
-        assert "same predictions as" in done.stdout
+        assert told in done.stdout
     lines = command("predict", timm_fitted, *paths, "--json").stdout.splitlines()
     assert [json.loads(line)["label"] for line in lines] == labels
 
@@ -170,7 +174,7 @@ def test_api_command_line_and_exports_give_the_same_predictions(
         logits = network(torch.stack([transform(read_image(path)) for path in paths]))
     by_timm = (logits / predictor.temperature).softmax(1).numpy()
     assert np.abs(by_timm - probabilities).max() < 1e-3
-    assert [network.pretrained_cfg["label_names"][index] for index in by_timm.argmax(1)] == labels
+    assert [network.pretrained_cfg["label_names"][index] for index in by_timm.argmax(1)] == most_probable
 
     content = onnx.load(tmp_path / "model.onnx")
     metadata = json.loads({pair.key: pair.value for pair in content.metadata_props}["tlkit"])
@@ -180,9 +184,10 @@ def test_api_command_line_and_exports_give_the_same_predictions(
     pixels = np.stack([predictor.preprocess(read_image(path)) for path in paths])
     inputs = normalize(pixels, predictor.preprocess).contiguous().numpy()
     for batch in (1, 7, len(paths)):
-        (logits,) = session.run(None, {"images": inputs[:batch]})
+        logits, unknown = session.run(None, {"images": inputs[:batch]})
         by_onnx = torch.from_numpy(logits / metadata["temperature"]).softmax(1).numpy()
         assert np.abs(by_onnx - probabilities[:batch]).max() < 1e-3
+        assert unknown.tolist() == [label == "unknown" for label in labels[:batch]]
 
 
 def test_an_export_with_other_predictions_is_deleted(

@@ -33,6 +33,8 @@ def test_results_follow_the_schema(run: Runner) -> None:
         "about": "",
         "folds": 0,
         "repeats": 0,
+        "corrections": "",
+        "corrected": [],
     }
     assert results["baselines"] == {"chance": 0.5, "majority": 0.5, "majority_class": "cat"}
     bottleneck, fine_tune = results["phases"]

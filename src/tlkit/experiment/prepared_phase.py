@@ -156,7 +156,9 @@ class PreparedPhase:
             if dataset.folds and not self.fits_head:
                 small.append((splits.train, "train" if same else "evaluation"))
             if not self.fits_head:
-                small.append((dataset.representatives, "train" if same else "evaluation"))
+                # training that does not read them does not use them
+                reads = same and not self.trains
+                small.append((dataset.representatives, "train" if reads else "evaluation"))
             needed += [
                 (view, images, part)
                 for images, part in small
