@@ -28,9 +28,9 @@ from tlkit.cli.observer import ConsoleObserver
 from tlkit.plugins.loader import load_registry
 
 STEP = 20
-LABELS = 200
+LABELS = 300
 #: Labels of random choice.
-RANDOM_LABELS = 500
+RANDOM_LABELS = 600
 ACCURACIES = (0.61, 0.64, 0.67, 0.70, 0.72, 0.745)
 
 #: Principal components that the classifier sees, and its inverse penalty.
@@ -121,7 +121,7 @@ def labels_needed(accuracies: NDArray[np.float64], goal: float) -> float:
 def main(
     folder: Path,
     backbone: str,
-    seeds: Annotated[int, typer.Option(help="Number of repetitions.")] = 10,
+    seeds: Annotated[int, typer.Option(help="Number of repetitions.")] = 30,
 ) -> None:
     """Print a table of the labels needed for each accuracy, and each way's share of random choice's."""
     registry, observer = load_registry(), ConsoleObserver()

@@ -14,6 +14,8 @@ NEIGHBOURS = 20
 #: Images of a cluster that typical ones are sought among: distances between all pairs are computed.
 MAX_COMPARED = 2000
 
+#: Number of singular directions of the features that images are clustered by.
+COMPONENTS = 128
 #: Of an image that a classifier is certain about: k-means needs weights that do not vanish.
 LEAST_WEIGHT = 1e-6
 
@@ -54,10 +56,10 @@ def select_uncertain(
     """
     highest = np.sort(probabilities, 1)
     weights = np.maximum(1 - (highest[:, -1] - highest[:, -2]), LEAST_WEIGHT)
-    directions = _directions(features)
+    positions = _positions(features)
     selected = []
-    for members, centre in _clusters(directions, count, seed, weights):
-        distances = ((directions[members] - centre) ** 2).sum(1)
+    for members, centre in _clusters(positions, count, seed, weights):
+        distances = ((positions[members] - centre) ** 2).sum(1)
         score = float(weights[members].sum())
         selected.append(Selected(int(members[distances.argmin()]), score, len(members)))
     return sorted(selected, key=lambda image: -image.score)
@@ -79,46 +81,51 @@ def select_typical(features: NDArray[np.float32], count: int, *, seed: int = 0) 
     Returns:
         The selected images, the highest score first.
     """
-    directions = _directions(features)
+    positions = _positions(features)
     selected = [
-        Selected(int(members[_most_typical(directions[members])]), float(len(members)), len(members))
-        for members, _ in _clusters(directions, count, seed)
+        Selected(int(members[_most_typical(positions[members])]), float(len(members)), len(members))
+        for members, _ in _clusters(positions, count, seed)
     ]
     return sorted(selected, key=lambda image: -image.score)
 
 
-def _directions(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Returns the signed square roots of features, scaled to length 1, as the probe's kernel compares them.
+def _positions(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns where the images lie for clustering, ``(N, D)``.
 
-    Without the roots, the first labels are worth less: see "Labels that tlkit next saves" in
-    benchmarks/RESULTS.md.
+    Signed square roots of features, scaled to length 1, as the probe's kernel compares them, and of these the
+    first singular directions: with all features, the first hundred labels are worth less (see "Labels that
+    tlkit next saves" in benchmarks/RESULTS.md), and k-means takes longer.
     """
+    from sklearn.utils.extmath import randomized_svd
+
     roots = np.sign(features) * np.sqrt(np.abs(features))
-    lengths = np.linalg.norm(roots, axis=1, keepdims=True)
-    directions: NDArray[np.float32] = roots / np.maximum(lengths, np.finfo(np.float32).tiny)
-    return directions
+    roots /= np.maximum(np.linalg.norm(roots, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    _, _, components = randomized_svd(roots, min(COMPONENTS, *roots.shape), random_state=0)
+    positions: NDArray[np.float32] = roots @ components.T
+    return positions
 
 
 def _clusters(
-    directions: NDArray[np.float32], count: int, seed: int, weights: NDArray[np.float64] | None = None
+    positions: NDArray[np.float32], count: int, seed: int, weights: NDArray[np.float64] | None = None
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Yields the positions of each cluster's images, and its centre; none is empty."""
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
-    means = KMeans(min(count, len(directions)), n_init=1, random_state=seed)
+    means = KMeans(min(count, len(positions)), n_init=1, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer images differ: there are fewer clusters
-        clusters = means.fit_predict(directions, sample_weight=weights)
+        clusters = means.fit_predict(positions, sample_weight=weights)
     for cluster in np.unique(clusters):
         yield np.flatnonzero(clusters == cluster), means.cluster_centers_[cluster]
 
 
-def _most_typical(directions: NDArray[np.float32]) -> int:
+def _most_typical(positions: NDArray[np.float32]) -> int:
     """Returns the position of the image with the shortest mean distance to its nearest neighbours."""
-    compared = directions[:MAX_COMPARED]
-    squared = np.maximum(2 - 2 * compared @ compared.T, 0)
+    from sklearn.metrics import pairwise_distances
+
+    compared = positions[:MAX_COMPARED]
     neighbours = min(NEIGHBOURS, len(compared) - 1)
     # the nearest is the image itself
-    nearest = np.sqrt(np.partition(squared, neighbours, 1)[:, : neighbours + 1])
+    nearest = np.partition(pairwise_distances(compared), neighbours, 1)[:, : neighbours + 1]
     return int(nearest.mean(1).argmin())
