@@ -156,8 +156,8 @@ class PreparedPhase:
             if dataset.folds and not self.fits_head:
                 small.append((splits.train, "train" if same else "evaluation"))
             if not self.fits_head:
-                # training that does not read them does not use them
-                reads = same and not self.trains
+                # of training with fresh views, they are no features that it reads
+                reads = same and (self.caches_training or not self.trains)
                 small.append((dataset.representatives, "train" if reads else "evaluation"))
             needed += [
                 (view, images, part)
