@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 import requests
 from audits import write_audit
+from browsers import browser as browser
 from commands import command
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from tlkit.analysis.audit_file import Unlike
 from tlkit.data.corrections_file import read_corrections
@@ -65,19 +66,6 @@ def server(audit: Path) -> Iterator[Server]:
     yield started
     started.process.kill()
     started.process.communicate()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Headless Chromium: what CHROMIUM names, or Debian's package."""
-    program = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if program is None:
-        pytest.skip("no Chromium: install Debian's package chromium, or name one in CHROMIUM")
-    with sync_playwright() as playwright:
-        # as root, as in containers, Chromium's own sandbox does not start
-        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
-        yield started
-        started.close()
 
 
 @pytest.fixture
