@@ -25,11 +25,11 @@ from .experiment.results import PhaseResult as PhaseResult
 from .experiment.results import Results as Results
 from .experiment.runner import run as run
 from .fitting.fit import fit as fit
+from .inference.loading import load as load
 from .inference.prediction import Evaluation as Evaluation
 from .inference.prediction import Prediction as Prediction
 from .inference.prediction import Predictions as Predictions
 from .inference.predictor import Predictor as Predictor
-from .inference.predictor import load as load
 from .interpret.attribution import explain as explain
 from .model.classifier import Classifier as Classifier
 from .parts.augmentation import Augmentation as Augmentation

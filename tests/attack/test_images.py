@@ -28,7 +28,8 @@ from tlkit.data.images import UnreadableImage, decode, inspect_images, upright
 from tlkit.data.views import View, ViewReader
 from tlkit.errors import DataError, ExportError
 from tlkit.inference.export import export_onnx
-from tlkit.inference.predictor import Predictor, read_pixels
+from tlkit.inference.pixels import read_pixels
+from tlkit.inference.predictor import Predictor
 from tlkit.parts.preprocess import Preprocess
 from tlkit.parts.source import Sample
 

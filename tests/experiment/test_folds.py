@@ -19,7 +19,7 @@ from tlkit.data.loader import normalize
 from tlkit.errors import RecipeError, RunFolderError
 from tlkit.experiment.fold_files import remove_folds
 from tlkit.experiment.record import RunRecord
-from tlkit.inference.predictor import read_pixels
+from tlkit.inference.pixels import read_pixels
 
 RECIPE = """
 name = "folded"

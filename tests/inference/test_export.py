@@ -13,7 +13,7 @@ from small_runs import BACKBONES
 import tlkit
 from tlkit.data.loader import normalize
 from tlkit.inference.export import export_onnx, export_timm
-from tlkit.inference.predictor import read_pixels
+from tlkit.inference.pixels import read_pixels
 
 RECIPE = """
 name = "probe"

@@ -17,7 +17,7 @@ from tlkit.data.images import inspect_images, read_image
 from tlkit.data.labelled import labelled_images
 from tlkit.data.views import View, ViewReader
 from tlkit.errors import DataError, RunFolderError
-from tlkit.inference.predictor import ImageLike
+from tlkit.inference.pixels import ImageLike
 from tlkit.parts.source import Sample
 
 Painted = PillowImage.Image

@@ -16,7 +16,7 @@ from commands import command
 import tlkit
 from tlkit.data.loader import normalize
 from tlkit.inference.export import export_onnx, export_timm
-from tlkit.inference.predictor import read_pixels
+from tlkit.inference.pixels import read_pixels
 
 RECIPE = """
 name = "probe"

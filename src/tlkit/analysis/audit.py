@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +10,7 @@ import numpy as np
 from tlkit.analysis.audit_file import Audit, AuditedImage, LabelErrors, Neighbour, Rejected, Series, Unlike
 from tlkit.analysis.confusions import find_confusions, small_classes
 from tlkit.analysis.duplicates import Copies, find_copies
-from tlkit.analysis.features import (
-    DatasetFeatures,
-    LabelledImages,
-    compute_features,
-    read_labelled,
-    recipe_for,
-)
+from tlkit.analysis.features import DatasetFeatures, LabelledImages, target_features
 from tlkit.analysis.label_errors import VOTERS, find_label_errors
 from tlkit.analysis.neighbours import Neighbours, nearest
 from tlkit.analysis.out_of_fold import OutOfFold
@@ -27,27 +20,11 @@ from tlkit.analysis.shortcuts import find_shortcuts
 from tlkit.errors import DataError, ReportError
 from tlkit.evaluation.metrics import balanced_accuracy
 from tlkit.experiment.observer import Observer
-from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.utils.json_files import write_json
 
 #: Similar images that are named beside each image that something is said about.
 NEIGHBOURS_NAMED = 5
-
-
-@dataclass(frozen=True)
-class AuditedImages:
-    """What an audit has found, and in which images.
-
-    Attributes:
-        audit: what it has found.
-        labelled: the images.
-        copies: those that are the same photo.
-    """
-
-    audit: Audit
-    labelled: LabelledImages
-    copies: Copies
 
 
 def audit(
@@ -72,28 +49,27 @@ def audit(
     Raises:
         TlkitError: the images, the recipe or the backbone must be corrected first.
     """
-    return audit_images(
+    observer = observer or Observer()
+    features = target_features(
         target, backbone=backbone, weights=weights, device=device, observer=observer, registry=registry
-    ).audit
-
-
-def audit_images(
-    target: Path | str,
-    *,
-    backbone: str | None = None,
-    weights: str | None = None,
-    device: str | None = None,
-    observer: Observer | None = None,
-    registry: Registry | None = None,
-) -> AuditedImages:
-    """Audits images as `audit` does, and returns them, too."""
-    registry, observer = registry or load_registry(), observer or Observer()
-    labelled = read_labelled(recipe_for(target), registry, observer)
-    if len(labelled.images) < 2:
-        raise DataError(f"{target} holds one image that can be read: an audit compares images with others")
-    features = compute_features(
-        labelled, backbone=backbone, weights=weights, device=device, observer=observer, registry=registry
     )
+    return audit_features(features, str(target), observer)
+
+
+def audit_features(features: DatasetFeatures, target: str, observer: Observer) -> Audit:
+    """Audits images with features; see `audit`.
+
+    Args:
+        features: the images.
+        target: what they are, as it was named.
+        observer: is shown the progress.
+
+    Raises:
+        DataError: there is one image only.
+    """
+    labelled = features.labelled
+    if len(features) < 2:
+        raise DataError(f"{target} holds one image that can be read: an audit compares images with others")
     mean, labels, classes = features.mean, features.labels, labelled.classes
     copies = find_copies(features, observer)
     neighbours = nearest(mean, VOTERS)
@@ -105,9 +81,9 @@ def audit_images(
     known = predicted >= 0
     counts = np.bincount(labels, minlength=len(classes))
     per_class = {name: int(count) for name, count in zip(classes, counts, strict=True)}
-    found = Audit(
+    return Audit(
         name=labelled.name,
-        target=str(target),
+        target=target,
         root=None if labelled.data.root is None else str(labelled.data.root),
         backbone=features.backbone,
         weights=features.weights,
@@ -124,7 +100,6 @@ def audit_images(
         confusions=find_confusions(labels, predicted, classes),
         shortcuts=find_shortcuts(labelled.images, labels, observer),
     )
-    return AuditedImages(found, labelled, copies)
 
 
 def write_audit(audit: Audit, folder: Path) -> Path:

@@ -11,19 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from tlkit.analysis.features import (
-    DatasetFeatures,
-    LabelledImages,
-    compute_features,
-    read_labelled,
-    recipe_for,
-)
+from tlkit.analysis.features import DatasetFeatures, LabelledImages, target_features
 from tlkit.analysis.learning import Learner, Measurement
 from tlkit.analysis.power_law import COVERAGE, PowerLaw, fit_power_law
 from tlkit.errors import DataError, ReportError
 from tlkit.experiment.observer import Observer
 from tlkit.parts.backbone import WeightsOrigin
-from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.utils.formatting import plural
 from tlkit.utils.json_files import JsonModel, NonNegative, Proportion, read_json
@@ -217,12 +210,12 @@ def curve(
     Raises:
         TlkitError: the images, the recipe or the backbone must be corrected first.
     """
-    registry, observer = registry or load_registry(), observer or Observer()
-    labelled = read_labelled(recipe_for(target), registry, observer)
-    features = compute_features(
-        labelled, backbone=backbone, weights=weights, device=device, observer=observer, registry=registry
+    observer = observer or Observer()
+    features = target_features(
+        target, backbone=backbone, weights=weights, device=device, observer=observer, registry=registry
     )
-    return measure_curve(features, goal=labelled.recipe.goal if goal is None else goal, observer=observer)
+    goal = features.labelled.recipe.goal if goal is None else goal
+    return measure_curve(features, goal=goal, observer=observer)
 
 
 def measure_curve(

@@ -109,15 +109,15 @@ def group_copies(pairs: Iterable[CopyPair], labelled: LabelledImages) -> tuple[C
             for image in second:
                 groups[image] = first
     position = {image.sample.id: index for index, image in enumerate(labelled.images)}
-    found = []
+    copies = []
     for members in {id(group): sorted(group) for group in groups.values()}.values():
         rows = [position[image] for image in members]
         splits = {labelled.splits[row] for row in rows} - {None}
         labels = {labelled.images[row].sample.label for row in rows}
-        found.append(
+        copies.append(
             CopyGroup(images=tuple(members), across_splits=len(splits) > 1, across_labels=len(labels) > 1)
         )
-    return tuple(sorted(found, key=lambda group: (-len(group.images), group.images)))
+    return tuple(sorted(copies, key=lambda group: (-len(group.images), group.images)))
 
 
 def _group_equal(images: Sequence[Image]) -> tuple[list[CopyPair], NDArray[np.int64]]:
@@ -180,7 +180,7 @@ def _find_candidates(
 ) -> Candidates:
     """Returns the pairs of neighbours, each once, with the first image as the whole."""
     upright, flipped = _templates(thumbnails).numpy().swapaxes(0, 1)
-    found = []
+    pairs = []
     for count, least, images, mirror_images in (
         (NEIGHBOURS, LEAST_SIMILARITY, plain, mirrored),
         (PIXEL_NEIGHBOURS, LEAST_PIXEL_SIMILARITY, upright, flipped),
@@ -190,8 +190,8 @@ def _find_candidates(
             row, column = np.nonzero(neighbours.similarities >= least)
             other = neighbours.indices[row, column]
             sides = np.minimum(row, other), np.maximum(row, other), np.full(len(row), is_mirrored)
-            found.append(np.stack(sides, 1))
-    whole, part, is_flipped = torch.from_numpy(np.unique(np.concatenate(found), axis=0)).unbind(1)
+            pairs.append(np.stack(sides, 1))
+    whole, part, is_flipped = torch.from_numpy(np.unique(np.concatenate(pairs), axis=0)).unbind(1)
     return Candidates(whole, part, is_flipped.bool())
 
 
@@ -205,11 +205,11 @@ def _compare_thumbnails(
     """Returns the pairs that look alike in 48 by 48 pixels, and where the part lies in the whole."""
     if not len(candidates.whole):
         return candidates, torch.empty(0, 4)
-    found, boxes = _search_boxes(candidates, thumbnails)
+    similar, boxes = _search_boxes(candidates, thumbnails)
     alike = torch.zeros(len(boxes), dtype=torch.bool)
     with observer.progress("comparing thumbnails", len(boxes), "pairs") as tick:
         for rows in torch.split(torch.arange(len(boxes)), BLOCK):
-            wholes, parts = _pixels(found.take(rows), thumbnails)
+            wholes, parts = _pixels(similar.take(rows), thumbnails)
             plain, boxes[rows] = align(wholes, parts, boxes[rows], 24)
             aligned = (plain >= ALIKE_ALIGNED).nonzero()[:, 0]
             chosen = rows[aligned]
@@ -217,7 +217,7 @@ def _compare_thumbnails(
             alike[chosen] = details >= ALIKE
             tick(len(rows))
     chosen = alike.nonzero()[:, 0]
-    return _larger_first(found.take(chosen), boxes[chosen])
+    return _larger_first(similar.take(chosen), boxes[chosen])
 
 
 def _larger_first(candidates: Candidates, boxes: Tensor) -> tuple[Candidates, Tensor]:

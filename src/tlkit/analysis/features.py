@@ -161,6 +161,35 @@ def _splits(
     return tuple(by_id.get(image.sample.id) for image in images)
 
 
+def target_features(
+    target: Path | str,
+    *,
+    backbone: str | None = None,
+    weights: str | None = None,
+    device: str | None = None,
+    observer: Observer,
+    registry: Registry | None = None,
+) -> DatasetFeatures:
+    """Reads the labelled images of a target and computes their features.
+
+    Args:
+        target: as for `recipe_for`.
+        backbone: as for `compute_features`, like the others.
+        weights: of the backbone.
+        device: to compute on.
+        observer: is shown the progress.
+        registry: the parts to choose from.
+
+    Raises:
+        TlkitError: the images, the recipe or the backbone must be corrected first.
+    """
+    registry = registry or load_registry()
+    labelled = read_labelled(recipe_for(target), registry, observer)
+    return compute_features(
+        labelled, backbone=backbone, weights=weights, device=device, observer=observer, registry=registry
+    )
+
+
 def compute_features(
     labelled: LabelledImages,
     *,

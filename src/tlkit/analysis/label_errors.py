@@ -63,8 +63,8 @@ def find_label_errors(
             f"least {MIN_IMAGES}); listed is where another class is {CLEARLY:.0f} times as probable"
         )
     else:
-        found = find_cut(labels, neighbours, out_of_fold, observer)
-        cut, precision, recall, method = found.score, found.precision, found.recall, found.method
+        best = find_cut(labels, neighbours, out_of_fold, observer)
+        cut, precision, recall, method = best.score, best.precision, best.recall, best.method
     order = np.argsort(-scores, kind="stable")
     suspects = tuple(
         LabelSuspect(
@@ -137,7 +137,7 @@ def find_cut(
             of_planted.append(scores[chosen])
             of_others.append(np.delete(scores, chosen))
             tick(1)
-    found, others = np.sort(np.concatenate(of_planted)), np.sort(np.concatenate(of_others))
+    wrong, others = np.sort(np.concatenate(of_planted)), np.sort(np.concatenate(of_others))
     # a label that is more probable than all others is not listed
     thresholds = np.unique(np.clip(others, 0, None))
     # the most suspect one is, if it is suspect at all
@@ -145,7 +145,7 @@ def find_cut(
     thresholds = thresholds[thresholds <= max(highest, thresholds[0])]
     # one image more in each round: among few images, the smallest of many fractions would be too small
     above = (len(others) - np.searchsorted(others, thresholds) + rounds) / (len(others) + rounds)
-    recall = (len(found) - np.searchsorted(found, thresholds) + 1) / (len(found) + 1)
+    recall = (len(wrong) - np.searchsorted(wrong, thresholds) + 1) / (len(wrong) + 1)
     usable = recall >= min(MIN_RECALL, recall[0])
     errors = min(1.0, float((above[usable] / recall[usable]).min()))
     f1 = 2 * errors * recall / (above + errors)
@@ -156,6 +156,6 @@ def find_cut(
         recall=float(recall[best]),
         method=(
             f"{PLANTED:.0%} of the labels were changed at random and found again, {rounds} times "
-            f"({len(found)} planted errors); about {errors:.1%} of the labels are estimated to be wrong"
+            f"({len(wrong)} planted errors); about {errors:.1%} of the labels are estimated to be wrong"
         ),
     )

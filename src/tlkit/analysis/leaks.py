@@ -19,8 +19,6 @@ from tlkit.experiment.cached_features import CachedFeatures
 from tlkit.experiment.observer import Observer, Run
 from tlkit.utils.formatting import plural, shortlist
 
-#: Neighbours are found in a second among this many images.
-MAX_IMAGES = 6000
 #: Cosine of features above which most copies are, and the most pairs whose pixels are compared.
 LEAST_SIMILARITY, MAX_PAIRS = 0.75, 100
 #: Pairs that the warning names.
@@ -34,7 +32,7 @@ def find_leaks(features: CachedFeatures) -> list[CopyPair]:
     finds the others.
     """
     images, parts = features.images, np.array(features.parts)
-    if not 1 < len(images) <= MAX_IMAGES:
+    if len(images) < 2:
         return []
     neighbours = nearest(features.pooled, 2)
     first, column = np.nonzero(neighbours.similarities >= LEAST_SIMILARITY)

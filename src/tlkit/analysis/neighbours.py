@@ -64,12 +64,12 @@ def nearest(
         block = slice(start, start + size)
         similarities = torch.mm(query_search[block], search.T, out=buffer[: count - start])
         similarities.diagonal(start).fill_(-torch.inf)
-        found, indices = similarities.topk(candidates, dim=1)
+        highest, indices = similarities.topk(candidates, dim=1)
         if count > MAX_EXACT:
-            found, indices = _rerank(query_rows[block], rows, indices, k)
-        blocks.append((indices, found))
-    indices, found = (torch.cat(parts) for parts in zip(*blocks, strict=True))
-    return Neighbours(indices.numpy(), found.numpy())
+            highest, indices = _rerank(query_rows[block], rows, indices, k)
+        blocks.append((indices, highest))
+    indices, highest = (torch.cat(parts) for parts in zip(*blocks, strict=True))
+    return Neighbours(indices.numpy(), highest.numpy())
 
 
 def _unit(features: NDArray[np.float32]) -> Tensor:

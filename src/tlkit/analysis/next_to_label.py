@@ -16,8 +16,9 @@ from tlkit.errors import DataError, close_matches
 from tlkit.experiment.backbones import choose_backbone
 from tlkit.experiment.observer import Observer
 from tlkit.experiment.record import RunRecord
+from tlkit.inference.loading import load
 from tlkit.inference.prediction import Represented
-from tlkit.inference.predictor import Predictor, load
+from tlkit.inference.predictor import Predictor
 from tlkit.model.classifier import Classifier
 from tlkit.parts.source import Sample
 from tlkit.plugins.loader import load_registry

@@ -43,7 +43,7 @@ def find_series(
     limit = median + DEVIATIONS * MAD_TO_STANDARD * np.median(np.abs(excess - median))
     known = {frozenset(pair) for pair in copies}
     splits, images = features.labelled.splits, features.labelled.images
-    found = []
+    pairs = []
     near = neighbours.indices[:, :MUTUAL]
     for first, position in np.argwhere(similarities[:, :MUTUAL] - usual[:, None] > limit):
         second = near[first, position]
@@ -54,5 +54,5 @@ def find_series(
         across = splits[first] is not None and splits[second] is not None and splits[first] != splits[second]
         if across and frozenset(ids) not in known:
             striking = similarity - max(usual[first], usual[second])
-            found.append((float(striking), Series(images=ids, similarity=float(similarity))))
-    return tuple(series for _, series in sorted(found, key=lambda item: (-item[0], item[1].images)))
+            pairs.append((float(striking), Series(images=ids, similarity=float(similarity))))
+    return tuple(series for _, series in sorted(pairs, key=lambda item: (-item[0], item[1].images)))

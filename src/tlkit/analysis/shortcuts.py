@@ -50,7 +50,7 @@ def find_shortcuts(
                 rows.append(row)
                 tick(1)
     properties = np.array(rows)
-    found = []
+    shortcuts = []
     columns: dict[Literal["size", "brightness", "border"], slice] = {
         "size": slice(0, 3),
         "brightness": slice(3, 5),
@@ -59,8 +59,8 @@ def find_shortcuts(
     for name, of_property in columns.items():
         accuracy, chance, p = _cross_validate(properties[:, of_property], labels[sample])
         if p <= MAX_P and accuracy - chance >= MIN_ADVANTAGE * (1 - chance):
-            found.append(Shortcut(property=name, accuracy=accuracy, chance=chance, p=p))
-    return tuple(sorted(found, key=lambda shortcut: -shortcut.accuracy))
+            shortcuts.append(Shortcut(property=name, accuracy=accuracy, chance=chance, p=p))
+    return tuple(sorted(shortcuts, key=lambda shortcut: -shortcut.accuracy))
 
 
 def _properties(image: Image) -> NDArray[np.float64]:

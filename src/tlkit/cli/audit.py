@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlkit.cli.console import say, table
-from tlkit.cli.options import DeviceOption
+from tlkit.cli.options import BackboneOption, DeviceOption, TargetArgument, WeightsOption
 from tlkit.utils.formatting import plural
 
 if TYPE_CHECKING:
@@ -17,14 +17,6 @@ if TYPE_CHECKING:
 
 #: How many suspects the console lists.
 SUSPECTS_SHOWN = 10
-
-TargetArgument = Annotated[
-    Path, typer.Argument(help="A folder per class, a CSV file, a recipe, or a run folder.")
-]
-BackboneOption = Annotated[
-    str | None, typer.Option(help="Computes the features; the recipe's, or that of tlkit fit, unless given.")
-]
-WeightsOption = Annotated[str | None, typer.Option(help="pretrained, none, or a .safetensors file.")]
 
 
 def audit(
@@ -42,8 +34,10 @@ def audit(
     device: DeviceOption = None,
 ) -> None:
     """Find copies, wrong labels and other flaws of labelled images; nothing is changed."""
-    from tlkit.analysis.audit import audit_images, write_audit
+    from tlkit.analysis.audit import audit_features, write_audit
     from tlkit.analysis.audit_text import describe_audit
+    from tlkit.analysis.duplicates import Copies
+    from tlkit.analysis.features import target_features
     from tlkit.analysis.fixed_splits import write_fixed_splits
     from tlkit.cli.observer import ConsoleObserver
     from tlkit.reporting.audit_page import write_audit_page
@@ -51,27 +45,28 @@ def audit(
 
     keep_freed_memory()
     observer = ConsoleObserver()
-    audited = audit_images(target, backbone=backbone, weights=weights, device=device, observer=observer)
-    folder = out or Path("audits") / audited.audit.name
-    file = write_audit(audited.audit, folder)
-    for sentence in describe_audit(audited.audit):
+    features = target_features(target, backbone=backbone, weights=weights, device=device, observer=observer)
+    audited = audit_features(features, str(target), observer)
+    folder = out or Path("audits") / audited.name
+    file = write_audit(audited, folder)
+    for sentence in describe_audit(audited):
         say(sentence, hanging=2)
-    _print_suspects(audited.audit)
+    _print_suspects(audited)
     if fix is not None:
-        fixed = write_fixed_splits(fix, audited.labelled, audited.copies, seed)
+        fixed = write_fixed_splits(fix, features.labelled, Copies(audited.pairs, audited.groups), seed)
         counts = ", ".join(f"{count:,} {split}" for split, count in fixed.counts.items())
         say(
             f"{fix}: splits for data.splits, with all copies of a photo in one: {counts}; "
             f"{plural(len(fixed.moved), 'image')} moved",
             hanging=2,
         )
-    page = write_audit_page(audited.audit, folder)
+    page = write_audit_page(audited, folder)
     say(f"{page}: every finding with its photos; {file}: the same for programs", hanging=2)
     say(f"tlkit review {shlex.quote(str(folder))} goes through them one by one", hanging=2)
 
 
-def _print_suspects(found: Audit) -> None:
-    suspects = found.labels.suspects[:SUSPECTS_SHOWN]
+def _print_suspects(audited: Audit) -> None:
+    suspects = audited.labels.suspects[:SUSPECTS_SHOWN]
     if suspects:
         rows = [(suspect.image, suspect.label, suspect.suggested) for suspect in suspects]
         table("Labels most probably wrong", ("image", "label", "suggested"), rows)

@@ -8,27 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlkit.cli.console import json_line, say, table
-from tlkit.cli.options import DeviceOption
+from tlkit.cli.options import BackboneOption, DeviceOption, TargetArgument, WeightsOption
 
 if TYPE_CHECKING:
     from tlkit.analysis.curve import LearningCurve
 
 
 def curve(
-    target: Annotated[
-        Path,
-        typer.Argument(help="A folder per class, a CSV file with path and label, a recipe or a run folder."),
-    ],
+    target: TargetArgument,
     goal: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Say when this accuracy is reached; the recipe's goal unless given."),
     ] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="Any, also local-dir:PATH; the recipe's, or that of fit, unless given.")
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="pretrained, none, or a .safetensors file; pretrained unless given.")
-    ] = None,
+    backbone: BackboneOption = None,
+    weights: WeightsOption = None,
     out: Annotated[
         Path | None,
         typer.Option(

@@ -25,7 +25,7 @@ def evaluate(
 ) -> None:
     """Evaluate a classifier on labelled images; classes are matched by name."""
     from tlkit.data.labelled import labelled_images
-    from tlkit.inference.predictor import load
+    from tlkit.inference.loading import load
     from tlkit.runtime.memory import keep_freed_memory
 
     keep_freed_memory()

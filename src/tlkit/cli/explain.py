@@ -26,7 +26,7 @@ def explain(
 ) -> None:
     """Show where a classifier looks: a heat map over each image, as PNG."""
     from tlkit.errors import DataError
-    from tlkit.inference.predictor import load
+    from tlkit.inference.loading import load
     from tlkit.interpret.attribution import explain as explain_image
     from tlkit.interpret.png import write_png
 
@@ -75,7 +75,7 @@ def visualize(
     """Make images that maximise channels of a network's layers, side by side in a PNG per layer."""
     import numpy as np
 
-    from tlkit.inference.predictor import load
+    from tlkit.inference.loading import load
     from tlkit.interpret.layers import find_layer, parse_channels, representative_layers
     from tlkit.interpret.maximisation import maximize
     from tlkit.interpret.png import write_png

@@ -35,7 +35,7 @@ def export(
     """Export a classifier for timm or ONNX; the export is kept only if its predictions are the same."""
     from tlkit.data.image_paths import image_paths
     from tlkit.inference.export import export_onnx, export_timm, validation_images
-    from tlkit.inference.predictor import find_model
+    from tlkit.inference.loading import find_model
 
     folder = find_model(model, phase)
     paths = [Path(path) for path in image_paths([str(images)], ())] if images else validation_images(folder)

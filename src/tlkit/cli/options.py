@@ -11,6 +11,12 @@ RecipeArgument = Annotated[Path, typer.Argument(help="A recipe, or a folder that
 TargetArgument = Annotated[
     Path, typer.Argument(help="A folder per class, a CSV file, a recipe or a run folder.")
 ]
+BackboneOption = Annotated[
+    str | None, typer.Option(help="Any, also local-dir:PATH; the recipe's, or that of fit, unless given.")
+]
+WeightsOption = Annotated[
+    str | None, typer.Option(help="pretrained, none, or a .safetensors file; pretrained unless given.")
+]
 ModelArgument = Annotated[Path, typer.Argument(help="A model folder, or a run folder.")]
 SetOption = Annotated[
     list[str] | None,

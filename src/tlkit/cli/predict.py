@@ -43,7 +43,8 @@ def predict(
 ) -> None:
     """Label images; exit with code 1 if some cannot be read, after labelling the others."""
     from tlkit.data.image_paths import image_paths
-    from tlkit.inference.predictor import UNCLASSIFIED, UNKNOWN, load
+    from tlkit.inference.loading import load
+    from tlkit.inference.predictor import UNCLASSIFIED, UNKNOWN
     from tlkit.runtime.memory import keep_freed_memory
 
     keep_freed_memory()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +41,7 @@ def serve(
         import uvicorn
 
         from tlkit.serving.app import make_app
+        from tlkit.serving.listening import listening
         from tlkit.serving.models import LoadOptions, Models
         from tlkit.serving.service import Service, ServiceLimits
     except ModuleNotFoundError as error:
@@ -50,6 +49,8 @@ def serve(
             f"{error.name} is not installed: pip install 'tlkit[serve]' installs what serve needs"
         ) from error
     keep_freed_memory()
+    # it would log what is wrong with each form: the client is told
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     options = LoadOptions(phase=phase, reject_below=reject_below, unknown=unknown, device=device)
     limits = ServiceLimits(round(max_megabytes * 1e6), max_waiting, timeout)
     service = Service(Models(models, options), limits)
@@ -65,37 +66,13 @@ def serve(
             server_header=False,
         )
     )
-    with _listening(host, port) as listener:
+    with listening(host, port, "take another --port, or 0 for one that is free") as listener:
         address = f"http://{_shown(host)}:{listener.getsockname()[1]}"
         for model in service.models:
             count = len(model.predictor.classes)
             say(f"{model.name}: {model.path}, {count} classes", stderr=True)
         say(f"{address}: a page to try it; {address}/docs: how to call it; Ctrl-C stops")
         server.run(sockets=[listener])
-
-
-@contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    """Listens on an address.
-
-    Raises:
-        ServingError: that is not possible.
-    """
-    from tlkit.errors import ServingError
-
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(1024)
-    except OSError as error:
-        raise ServingError(
-            f"{host}:{port} cannot be listened on: {error.strerror or error}; try another --port, or 0 for "
-            "any that is free"
-        ) from error
-    with listener:
-        yield listener
 
 
 def _shown(host: str) -> str:

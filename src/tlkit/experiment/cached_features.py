@@ -15,6 +15,9 @@ from tlkit.features.extraction import column_key
 from tlkit.features.store import FeatureStore
 from tlkit.model.classifier import average_positions
 
+#: Copies are found in a second among this many images.
+MAX_IMAGES = 6000
+
 
 @dataclass(frozen=True)
 class CachedFeatures:
@@ -36,12 +39,14 @@ def read_cached_features(
 ) -> CachedFeatures | None:
     """Reads the features of the first phase that has cached those of all images; None if none has.
 
-    Nothing is computed, and features of over 256 MB are left on the disk.
+    Nothing is computed. Features of over 256 MB, or of over `MAX_IMAGES` images, are left on the disk.
     """
     splits = dataset.splits
     images = (*splits.train, *splits.val, *splits.test)
     parts = (*_parts_of_training(dataset), *["val"] * len(splits.val), *["test"] * len(splits.test))
     names = [image.sha256 for image in images]
+    if len(images) > MAX_IMAGES:
+        return None
     for prepared in phases:
         for compute in dict.fromkeys((prepared.evaluation, prepared.compute)):
             for boundary in prepared.network.boundaries if prepared.caches_features else ():

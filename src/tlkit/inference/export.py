@@ -19,7 +19,7 @@ from tlkit.data.loader import normalize
 from tlkit.data.views import Pixels
 from tlkit.errors import ExportError
 from tlkit.experiment.record import RunRecord, find_image_files
-from tlkit.inference.predictor import read_pixels
+from tlkit.inference.pixels import read_pixels
 from tlkit.model.classifier import PredictionNetwork
 from tlkit.model.saving import SavedModel, load_model, save_again
 from tlkit.model.timm_names import timm_layer

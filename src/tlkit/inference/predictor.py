@@ -12,28 +12,21 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image as PillowImage
 from torch import Tensor
 
-from tlkit.data.images import UnreadableImage, read_image, refuse_unreadable, upright
+from tlkit.data.images import UnreadableImage
 from tlkit.data.loader import normalize, prefetch
 from tlkit.data.views import Pixels
-from tlkit.errors import DataError, RunFolderError, close_matches
+from tlkit.errors import DataError, close_matches
 from tlkit.evaluation.calibration import probabilities
 from tlkit.evaluation.metrics import baselines, evaluate, per_class, rejected
-from tlkit.experiment.run_folder import RunFolder
+from tlkit.inference.pixels import ImageLike, read_pixels
 from tlkit.inference.prediction import Evaluation, Prediction, Predictions, Represented
 from tlkit.model.classifier import Classifier, PredictionNetwork, average_positions, to_layout
-from tlkit.model.saving import Calibration, load_model
 from tlkit.model.unknown import UnknownDetector
 from tlkit.parts.preprocess import Preprocess
-from tlkit.plugins.loader import load_registry
-from tlkit.plugins.registry import Registry
 from tlkit.runtime.devices import choose_device
 from tlkit.utils.formatting import bulleted
-
-#: A file, a Pillow image, or pixels: uint8 ``(H, W)``, ``(H, W, 3)`` RGB or ``(H, W, 4)`` RGBA.
-ImageLike = Path | str | PillowImage.Image | NDArray[np.uint8]
 
 Item = TypeVar("Item")
 #: Normalised images ``(B, 3, H, W)`` to tensors with a row per image.
@@ -325,95 +318,6 @@ class Predictor:
         if not all(output.isfinite().all() for output in outputs):
             raise DataError("the classifier's outputs are not finite numbers: it has to be trained again")
         return tuple(output.float().cpu() for output in outputs)
-
-
-def load(
-    path: Path | str,
-    *,
-    phase: str | None = None,
-    reject_below: float | None = None,
-    unknown: bool = True,
-    device: str | None = None,
-    registry: Registry | None = None,
-) -> Predictor:
-    """Loads a trained classifier.
-
-    Args:
-        path: a model folder, or a run folder.
-        phase: the phase of a run; its last unless given.
-        reject_below: in place of the threshold that is stored with the model.
-        unknown: whether images that belong to none of the classes are labelled "unknown", where the model can
-            tell.
-        device: such as "cpu" or "cuda:1"; the best one unless given.
-        registry: the parts to choose from; all that is installed unless given.
-
-    Raises:
-        RunFolderError: there is no model that can be loaded, or no such phase.
-    """
-    saved = load_model(find_model(Path(path), phase), registry or load_registry())
-    calibration: Calibration = saved.calibration
-    return Predictor(
-        saved.classifier,
-        saved.backbone.preprocess,
-        saved.classes,
-        temperature=calibration.temperature,
-        reject_below=calibration.reject_below if reject_below is None else reject_below,
-        mirror=calibration.mirror,
-        unknown=saved.unknown if unknown else None,
-        device=device,
-    )
-
-
-def find_model(path: Path, phase: str | None = None) -> Path:
-    """Finds the model folder that a path stands for: itself, or that of a run's last or named phase.
-
-    Raises:
-        RunFolderError: there is none.
-    """
-    if (path / "config.json").is_file() or (path / "model.safetensors").is_file():
-        if phase is not None:
-            raise RunFolderError(f"{path} is a model folder and has no phases: leave --phase {phase} out")
-        return path
-    if not (path / "recipe.toml").is_file():
-        if path.is_dir():
-            raise RunFolderError(f"{path} is neither a model folder nor a run folder")
-        siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise RunFolderError(f"{path} does not exist{close_matches(path.name, siblings)}")
-    folder = RunFolder(path)
-    results = folder.results()
-    done = [result.name for result in results.phases] if results else []
-    if not done:
-        raise RunFolderError(f"{path}: this run has finished no phase yet")
-    if phase is not None and phase not in done:
-        hint = close_matches(phase, done) or f"; there are {', '.join(done)}"
-        raise RunFolderError(f"{path} has no finished phase {phase!r}{hint}")
-    return folder.model(phase or done[-1])
-
-
-def read_pixels(image: ImageLike, preprocess: Preprocess) -> Pixels:
-    """Reads and preprocesses an image, up to normalisation: uint8 RGB ``(size, size, 3)``.
-
-    Raises:
-        UnreadableImage: it cannot be read or resized.
-    """
-    with refuse_unreadable():
-        return preprocess(_decode(image))
-
-
-def _decode(image: ImageLike) -> PillowImage.Image:
-    if isinstance(image, str | Path):
-        return read_image(Path(image))
-    if isinstance(image, np.ndarray):
-        colour = image.ndim == 3 and image.shape[2] in (3, 4)
-        if image.dtype != np.uint8 or not image.size or not (colour or image.ndim == 2):
-            raise UnreadableImage(
-                f"an array of {image.dtype} {image.shape} is not an image: it must be uint8 (H, W), "
-                "(H, W, 3) RGB or (H, W, 4) RGBA"
-            )
-        return upright(PillowImage.fromarray(image))
-    if isinstance(image, PillowImage.Image):
-        return upright(image)
-    raise UnreadableImage(f"{type(image).__name__} is neither a path nor a Pillow image nor an array")
 
 
 def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

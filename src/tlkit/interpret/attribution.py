@@ -20,7 +20,8 @@ from tlkit.data.images import UnreadableImage
 from tlkit.data.loader import normalize
 from tlkit.data.views import Pixels
 from tlkit.errors import DataError, close_matches
-from tlkit.inference.predictor import ImageLike, Predictor, read_pixels
+from tlkit.inference.pixels import ImageLike, read_pixels
+from tlkit.inference.predictor import Predictor
 from tlkit.interpret.layers import record_outputs
 from tlkit.model.classifier import Classifier
 from tlkit.utils.formatting import shortlist

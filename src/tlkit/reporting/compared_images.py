@@ -13,7 +13,7 @@ from tlkit.data.labelled import labelled_images
 from tlkit.errors import DataError, RunFolderError
 from tlkit.experiment.observer import Observer
 from tlkit.experiment.record import PhaseRecord, RunRecord, SplitPredictions
-from tlkit.inference.predictor import load
+from tlkit.inference.loading import load
 from tlkit.plugins.registry import Registry
 from tlkit.utils.formatting import plural
 from tlkit.utils.hashing import file_sha256

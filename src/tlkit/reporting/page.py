@@ -12,7 +12,8 @@ from tlkit.evaluation.metrics import Baselines
 from tlkit.experiment.observer import Observer
 from tlkit.experiment.record import PhaseRecord, RunRecord, SplitPredictions
 from tlkit.experiment.results import PhaseResult, describe_gains, describe_gains_correction
-from tlkit.inference.predictor import UNCLASSIFIED, Predictor, load
+from tlkit.inference.loading import load
+from tlkit.inference.predictor import UNCLASSIFIED, Predictor
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.reporting import run_charts

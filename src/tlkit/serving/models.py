@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tlkit.errors import RunFolderError, TlkitError, close_matches
 from tlkit.experiment.run_folder import RunFolder
-from tlkit.inference.predictor import Predictor, find_model, load
+from tlkit.inference.loading import find_model, load
+from tlkit.inference.predictor import Predictor
 from tlkit.plugins.loader import load_registry
 from tlkit.serving.errors import RequestError
 

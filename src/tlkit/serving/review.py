@@ -218,14 +218,14 @@ class Review:
 def _check(audit: Audit) -> None:
     """Raises unless an audit describes every image that it names, and knows every class."""
     pairs = [name for pair in audit.pairs for name in pair.images]
-    labels = [found.image for found in audit.labels.suspects]
-    for name in (*labels, *pairs, *(found.image for found in audit.unlike)):
+    labels = [suspect.image for suspect in audit.labels.suspects]
+    for name in (*labels, *pairs, *(item.image for item in audit.unlike)):
         if name not in audit.images:
             raise AuditFileError(f"audit.json cannot be used: images does not describe {name!r}")
     if wrong := [name for name, image in audit.images.items() if name != image.image]:
         raise AuditFileError(f"audit.json cannot be used: images.{wrong[0]} describes another image")
     given = [image.label for image in audit.images.values()]
-    for label in (*given, *(found.suggested for found in audit.labels.suspects)):
+    for label in (*given, *(suspect.suggested for suspect in audit.labels.suspects)):
         if label not in audit.classes:
             raise AuditFileError(f"audit.json cannot be used: {label!r} is none of its classes")
 
@@ -239,8 +239,8 @@ def _suspects(audit: Audit) -> tuple[Suspect, ...]:
 
 
 def _label_suspects(audit: Audit) -> Iterator[Suspect]:
-    for found in audit.labels.suspects:
-        yield Suspect("label", found.image, None, found.suggested, found.probability)
+    for label in audit.labels.suspects:
+        yield Suspect("label", label.image, None, label.suggested, label.probability)
 
 
 def _copy_suspects(audit: Audit) -> Iterator[Suspect]:
@@ -259,8 +259,8 @@ def _copy_suspects(audit: Audit) -> Iterator[Suspect]:
 
 
 def _unlike_suspects(audit: Audit) -> Iterator[Suspect]:
-    for found in audit.unlike:
-        yield Suspect("unlike", found.image, similarity=found.similarity)
+    for strange in audit.unlike:
+        yield Suspect("unlike", strange.image, similarity=strange.similarity)
 
 
 def _by_split(image: AuditedImage) -> int:

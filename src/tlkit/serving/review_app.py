@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -15,7 +14,8 @@ from pydantic import BaseModel, ConfigDict
 from tlkit.analysis.audit_file import AuditedImage, Neighbour
 from tlkit.data.corrections_file import Decision
 from tlkit.data.images import UnreadableImage
-from tlkit.errors import AuditFileError, ServingError
+from tlkit.errors import AuditFileError
+from tlkit.serving.listening import listening
 from tlkit.serving.review import (
     InvalidDecision,
     Review,
@@ -257,15 +257,7 @@ def serve_review(review: Review, port: int | None, ready: Callable[[str], object
         ServingError: the port is taken.
         KeyboardInterrupt: Ctrl-C was pressed.
     """
-    with socket.socket() as listener:
-        # a port that a killed server has just left is free
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((HOST, port or 0))
-        except OSError as error:
-            advice = "leave --port out for a free one"
-            raise ServingError(f"port {port} cannot be used ({error.strerror}): {advice}") from error
-        listener.listen()
+    with listening(HOST, port or 0, "leave --port out for a free one") as listener:
         token, bound = secrets.token_urlsafe(24), listener.getsockname()[1]
         config = uvicorn.Config(
             make_app(review, token, bound), log_level="error", lifespan="off", timeout_graceful_shutdown=1

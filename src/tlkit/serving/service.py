@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from tlkit.data.images import UnreadableImage, decode, refuse_unreadable
 from tlkit.data.views import Pixels
+from tlkit.errors import DataError
+from tlkit.inference.pixels import read_pixels
 from tlkit.inference.prediction import Prediction
-from tlkit.inference.predictor import read_pixels
 from tlkit.interpret.attribution import explain
 from tlkit.interpret.png import png_bytes
 from tlkit.parts.preprocess import Preprocess
@@ -116,7 +117,7 @@ class Service:
         except TimeoutError as error:
             text = f"there was no answer within {self.limits.seconds:g} s: try again later"
             raise RequestError(503, text, retry_after=5) from error
-        except UnreadableImage as error:
+        except (UnreadableImage, DataError) as error:
             raise RequestError(422, f"the image cannot be read: {error}") from error
 
 

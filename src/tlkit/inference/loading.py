@@ -1,0 +1,75 @@
+"""Loads trained classifiers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tlkit.errors import RunFolderError, close_matches
+from tlkit.experiment.run_folder import RunFolder
+from tlkit.inference.predictor import Predictor
+from tlkit.model.saving import Calibration, load_model
+from tlkit.plugins.loader import load_registry
+from tlkit.plugins.registry import Registry
+
+
+def load(
+    path: Path | str,
+    *,
+    phase: str | None = None,
+    reject_below: float | None = None,
+    unknown: bool = True,
+    device: str | None = None,
+    registry: Registry | None = None,
+) -> Predictor:
+    """Loads a trained classifier.
+
+    Args:
+        path: a model folder, or a run folder.
+        phase: the phase of a run; its last unless given.
+        reject_below: in place of the threshold that is stored with the model.
+        unknown: whether images that belong to none of the classes are labelled "unknown", where the model can
+            tell.
+        device: such as "cpu" or "cuda:1"; the best one unless given.
+        registry: the parts to choose from; all that is installed unless given.
+
+    Raises:
+        RunFolderError: there is no model that can be loaded, or no such phase.
+    """
+    saved = load_model(find_model(Path(path), phase), registry or load_registry())
+    calibration: Calibration = saved.calibration
+    return Predictor(
+        saved.classifier,
+        saved.backbone.preprocess,
+        saved.classes,
+        temperature=calibration.temperature,
+        reject_below=calibration.reject_below if reject_below is None else reject_below,
+        mirror=calibration.mirror,
+        unknown=saved.unknown if unknown else None,
+        device=device,
+    )
+
+
+def find_model(path: Path, phase: str | None = None) -> Path:
+    """Finds the model folder that a path stands for: itself, or that of a run's last or named phase.
+
+    Raises:
+        RunFolderError: there is none.
+    """
+    if (path / "config.json").is_file() or (path / "model.safetensors").is_file():
+        if phase is not None:
+            raise RunFolderError(f"{path} is a model folder and has no phases: leave --phase {phase} out")
+        return path
+    if not (path / "recipe.toml").is_file():
+        if path.is_dir():
+            raise RunFolderError(f"{path} is neither a model folder nor a run folder")
+        siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise RunFolderError(f"{path} does not exist{close_matches(path.name, siblings)}")
+    folder = RunFolder(path)
+    results = folder.results()
+    done = [result.name for result in results.phases] if results else []
+    if not done:
+        raise RunFolderError(f"{path}: this run has finished no phase yet")
+    if phase is not None and phase not in done:
+        hint = close_matches(phase, done) or f"; there are {', '.join(done)}"
+        raise RunFolderError(f"{path} has no finished phase {phase!r}{hint}")
+    return folder.model(phase or done[-1])
