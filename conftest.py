@@ -1,7 +1,8 @@
 """What all tests share: photos, real weights, a cache of their own.
 
 `../shared` holds real photos and real pretrained weights. Where it does not exist, as in any clone but
-the project's own, drawn animals stand for the photos, and tests that need the weights are skipped.
+the project's own, drawn animals stand for the photos, and tests that need the weights or the data sets are
+skipped.
 """
 
 from __future__ import annotations
@@ -86,6 +87,15 @@ def real_photos(photos: Path) -> Path:
     if not photos.is_relative_to(SHARED):
         pytest.skip(f"the real photos, {SHARED / 'catsdogs-photos'}, do not exist")
     return photos
+
+
+@pytest.fixture(scope="session")
+def datasets() -> Path:
+    """Folders of real photos: flowers and waste, each with train and test."""
+    folder = SHARED / "datasets"
+    if not folder.is_dir():
+        pytest.skip(f"the real photos, {folder}, do not exist")
+    return folder
 
 
 @pytest.fixture(scope="session")

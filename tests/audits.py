@@ -17,21 +17,21 @@ from tlkit.parts.source import SplitName
 from tlkit.utils.hashing import file_sha256
 from tlkit.utils.json_files import write_json
 
-FLOWERS = Path(__file__).parents[2] / "shared" / "datasets" / "flowers"
 CLASSES = ("daisy", "dandelion", "rose", "sunflower", "tulip")
 
 
-def write_audit(folder: Path, root: Path) -> Path:
+def write_audit(folder: Path, root: Path, flowers: Path) -> Path:
     """Writes an audit with 20 suspects: 14 labels, four pairs of copies, two images unlike all others.
 
     Args:
         folder: where to write audit.json.
         root: where to copy the photos to.
+        flowers: the folder of photos.
     """
     images: dict[str, AuditedImage] = {}
 
     def add(split: SplitName, name: str, number: int) -> str:
-        photo = sorted((FLOWERS / split / name).iterdir())[number]
+        photo = sorted((flowers / split / name).iterdir())[number]
         path = f"{split}/{name}/{number}.jpg"
         target = root / path
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -33,11 +33,11 @@ class Notes(Observer):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(datasets, tmp_path_factory):
     """Eight photos of each of two flowers, one of them twice, and two that are set aside for testing."""
     root = tmp_path_factory.mktemp("flowers")
     for name in ("rose", "daisy"):
-        photos = sorted((SHARED / "datasets/flowers/train" / name).iterdir())
+        photos = sorted((datasets / "flowers/train" / name).iterdir())
         for split, chosen in (("train", photos[:8]), ("test", photos[8:10])):
             (root / split / name).mkdir(parents=True)
             for photo in chosen:

@@ -43,12 +43,12 @@ def drawn(per_class: list[int], seed: int = 0, distance: float = DISTANCE):
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory):
+def photos(datasets, tmp_path_factory):
     """Twelve photos of each of two flowers, one of them twice."""
     root = tmp_path_factory.mktemp("flowers")
     for name in ("rose", "daisy"):
         (root / name).mkdir()
-        for photo in sorted((SHARED / "datasets/flowers/train" / name).iterdir())[:12]:
+        for photo in sorted((datasets / "flowers/train" / name).iterdir())[:12]:
             (root / name / photo.name).write_bytes(photo.read_bytes())
     first = min((root / "rose").iterdir())
     (root / "rose" / "copy.jpg").write_bytes(first.read_bytes())

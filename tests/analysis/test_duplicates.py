@@ -45,13 +45,11 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(datasets, tmp_path_factory):
     """Roses and daisies; copies of the first roses among the test images; photos of one bottle or can."""
-    if not (SHARED / "datasets").is_dir():
-        pytest.skip(f"the photos, {SHARED / 'datasets'}, do not exist")
     root = tmp_path_factory.mktemp("copies")
     for name in ("rose", "daisy"):
-        photos = sorted((SHARED / "datasets/flowers/train" / name).iterdir())
+        photos = sorted((datasets / "flowers/train" / name).iterdir())
         for number, photo in enumerate(photos[:10]):
             target = root / ("train" if number < 8 else "test") / name / f"{number}.jpg"
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +58,7 @@ def folder(tmp_path_factory):
         with Image.open(root / f"train/rose/{number}.jpg") as image:
             change(image).save(root / f"test/rose/{kind}.jpg", quality=70)
     (root / "train/rose/equal.jpg").write_bytes((root / "train/rose/7.jpg").read_bytes())
-    waste = SHARED / "datasets/waste"
+    waste = datasets / "waste"
     for photo, target in {
         "train/plastic/plastic152.jpg": "train/rose/plastic152.jpg",
         "train/glass/glass176.jpg": "train/daisy/glass176.jpg",

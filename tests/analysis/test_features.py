@@ -17,14 +17,12 @@ BACKBONE = f"local-dir:{SHARED / 'weights' / 'mobilenetv2_100'}"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(datasets, tmp_path_factory):
     """Ten photos of each of two flowers, a split above them, one file that is no image."""
-    if not (SHARED / "datasets").is_dir():
-        pytest.skip(f"the photos, {SHARED / 'datasets'}, do not exist")
     root = tmp_path_factory.mktemp("flowers")
     for split, first in (("train", 0), ("test", 6)):
         for name in ("rose", "daisy"):
-            photos = sorted((SHARED / "datasets/flowers/train" / name).iterdir())
+            photos = sorted((datasets / "flowers/train" / name).iterdir())
             target = root / split / name
             target.mkdir(parents=True)
             for photo in photos[first : first + 6 - first // 3]:

@@ -17,22 +17,24 @@ from tlkit.analysis.series import find_series
 from tlkit.experiment.observer import Observer
 from tlkit.plugins.loader import load_registry
 
-from .test_features import BACKBONE, SHARED
-
-STRANGER = min((SHARED / "datasets/flowers/train/tulip").iterdir())
+from .test_features import BACKBONE
 
 
 @pytest.fixture(scope="module")
-def features(tmp_path_factory):
+def stranger(datasets):
+    return min((datasets / "flowers/train/tulip").iterdir())
+
+
+@pytest.fixture(scope="module")
+def features(datasets, real_photos, stranger, tmp_path_factory):
     """36 cats, 36 dogs, a flower among the dogs; 12 photos of paper, two of one sheet in different splits."""
     root = tmp_path_factory.mktemp("photos")
-    animals = SHARED / "catsdogs-photos/train"
-    papers = SHARED / "datasets/waste"
+    papers = datasets / "waste"
     photos = {}
     for kind in ("cat", "dog"):
-        files = sorted(animals.glob(f"{kind}.*"))
+        files = sorted(real_photos.glob(f"{kind}.*"))
         photos[f"train/{kind}"], photos[f"test/{kind}"] = files[:34], files[34:36]
-    photos["train/dog"].append(STRANGER)
+    photos["train/dog"].append(stranger)
     photos["train/paper"] = [
         *sorted((papers / "train/paper").iterdir())[:10],
         papers / "train/paper/paper136.jpg",
@@ -131,7 +133,7 @@ def test_out_of_fold_predictions_are_of_probes_that_did_not_see_the_image(featur
     assert again[cat].argmax() == 0
 
 
-def test_strange_images_are_listed_first(features):
+def test_strange_images_are_listed_first(features, stranger):
     animals = np.flatnonzero(features.labels < 2)
     images = tuple(features.labelled.images[index] for index in animals)
     few = replace(
@@ -142,7 +144,7 @@ def test_strange_images_are_listed_first(features):
         labelled=replace(features.labelled, images=images),
     )
     unlike = find_unlike(few, nearest(few.mean, 15))
-    assert (unlike[0].image, unlike[0].label) == (f"train/dog/{STRANGER.name}", "dog")
+    assert (unlike[0].image, unlike[0].label) == (f"train/dog/{stranger.name}", "dog")
     assert len(unlike) <= 4
 
 

@@ -24,8 +24,8 @@ def copy(photos, folder):
 
 
 @pytest.fixture(scope="module")
-def photos():
-    return {name: sorted((SHARED / "datasets/flowers/train" / name).iterdir()) for name in ("daisy", "rose")}
+def photos(datasets):
+    return {name: sorted((datasets / "flowers/train" / name).iterdir()) for name in ("daisy", "rose")}
 
 
 @pytest.fixture(scope="module")

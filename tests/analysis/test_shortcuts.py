@@ -11,8 +11,6 @@ from tlkit.data.images import inspect_images
 from tlkit.experiment.observer import Observer
 from tlkit.parts.source import Sample
 
-from .test_features import SHARED
-
 PHOTOS = 40
 
 
@@ -32,10 +30,10 @@ def frame(image):
     ("change", "properties"),
     [(None, set()), (shrink, {"size"}), (darken, {"brightness"}), (frame, {"border"})],
 )
-def test_a_shortcut_is_found_where_there_is_one(change, properties, tmp_path):
+def test_a_shortcut_is_found_where_there_is_one(change, properties, real_photos, tmp_path):
     samples = []
     for label, kind in enumerate(("cat", "dog")):
-        for file in sorted((SHARED / "catsdogs-photos/train").glob(f"{kind}.*"))[:PHOTOS]:
+        for file in sorted(real_photos.glob(f"{kind}.*"))[:PHOTOS]:
             # photos of one size each: Kaggle's own sizes would tell little, but not nothing
             image = ImageOps.fit(Image.open(file), (160, 120))
             if label and change:

@@ -48,11 +48,9 @@ def known(real_photos: Path, model: tlkit.Run) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def waste(real_photos: Path) -> list[Path]:
+def waste(datasets: Path) -> list[Path]:
     """Photos of waste."""
-    folder = real_photos.parent.parent / "datasets" / "waste" / "test"
-    if not folder.is_dir():
-        pytest.skip(f"the photos of waste, {folder}, do not exist")
+    folder = datasets / "waste" / "test"
     return [path for kind in sorted(folder.iterdir()) for path in sorted(kind.iterdir())[:5]]
 
 

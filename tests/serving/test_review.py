@@ -55,9 +55,9 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def audit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def audit(datasets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("review")
-    return write_audit(folder / "audit", folder / "photos")
+    return write_audit(folder / "audit", folder / "photos", datasets / "flowers")
 
 
 @pytest.fixture(scope="module")
