@@ -23,7 +23,7 @@ from rich.table import Table
 
 import tlkit
 from tlkit.experiment.log import FeaturesComputed, read_events
-from tlkit.features.store import FeatureStore, Writer
+from tlkit.feature_store.store import FeatureStore, Writer
 from tlkit.runtime.memory import keep_freed_memory
 
 RECIPE = """

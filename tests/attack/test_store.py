@@ -17,7 +17,7 @@ from commands import command
 from processes import Started, execute
 from torch import Tensor
 
-from tlkit.features.store import Column, FeatureStore, Writer
+from tlkit.feature_store.store import Column, FeatureStore, Writer
 from tlkit.utils.directories import download_folder, generated_folder
 
 KEY = "ab" + "0" * 38
@@ -154,7 +154,7 @@ def test_columns_in_use_are_left_by_other_processes(store: FeatureStore) -> None
 def test_the_lease_of_a_killed_process_ends(store: FeatureStore) -> None:
     store.close()
     program = (
-        f"from tlkit.features.store import FeatureStore; store = FeatureStore(); store.column({KEY!r}); "
+        f"from tlkit.feature_store.store import FeatureStore; store = FeatureStore(); store.column({KEY!r}); "
         "import time; print('leased', flush=True); time.sleep(60)"
     )
     started = Started(execute, program)
@@ -173,7 +173,7 @@ def test_a_column_is_computed_by_one_process_at_a_time(tmp_path: Path) -> None:
     program = f"""
 import hashlib, sys, time, torch
 from pathlib import Path
-from tlkit.features.store import FeatureStore, Writer
+from tlkit.feature_store.store import FeatureStore, Writer
 names = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(8)]
 store = FeatureStore()
 waited = []
@@ -203,7 +203,7 @@ def test_a_store_that_may_only_be_read(store: FeatureStore) -> None:
         if parent != Path("/"):
             parent.chmod(parent.stat().st_mode | 0o055)
     program = (
-        "import os; from tlkit.features.store import FeatureStore; os.setuid(65534); "
+        "import os; from tlkit.feature_store.store import FeatureStore; os.setuid(65534); "
         f"column = FeatureStore().column({KEY!r}); print(len(column.missing({NAMES!r})))"
     )
     completed = Started(execute, program).wait()

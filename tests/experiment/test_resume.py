@@ -117,7 +117,7 @@ def test_killed_while_extracting_only_the_missing_are_computed(
     recipe = write_recipe(tmp_path / "recipe.toml", few_photos)
     # a real process; shards are closed after every batch, and batches are small, so some are there to find
     code = (
-        "import sys; from tlkit.features import executor, store; "
+        "import sys; from tlkit.feature_store import executor, store; "
         "store.SHARD_SECONDS = 0.0; executor.BATCH = 2; "
         "import tlkit; tlkit.run(sys.argv[1], out=sys.argv[2])"
     )
@@ -129,7 +129,7 @@ def test_killed_while_extracting_only_the_missing_are_computed(
     process.join()
     if (tmp_path / "out" / "results.json").exists():
         pytest.fail("the process had ended before it was killed")
-    monkeypatch.setattr("tlkit.features.executor.BATCH", 2)
+    monkeypatch.setattr("tlkit.feature_store.executor.BATCH", 2)
     tlkit.run(recipe, out=tmp_path / "out")
     phases = json.loads((tmp_path / "out" / "results.json").read_text())["phases"]
     reused = sum(phase["features"]["reused"] for phase in phases)

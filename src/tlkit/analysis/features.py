@@ -23,7 +23,7 @@ from tlkit.experiment.frozen_pass import FrozenPass
 from tlkit.experiment.observer import Observer
 from tlkit.experiment.phase_feeds import features_of
 from tlkit.experiment.planning import make_source, prepare_phases
-from tlkit.features.store import FeatureStore
+from tlkit.feature_store.store import FeatureStore
 from tlkit.model.classifier import average_positions
 from tlkit.parts.backbone import WeightsOrigin
 from tlkit.parts.source import SPLITS, SplitName

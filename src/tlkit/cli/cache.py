@@ -22,7 +22,7 @@ app = typer.Typer(help="List or remove cached features and generated images.", n
 @app.command("list")
 def list_() -> None:
     """List the cached features, longest unused first."""
-    from tlkit.features.store import FeatureStore, cache_limit
+    from tlkit.feature_store.store import FeatureStore, cache_limit
 
     store = FeatureStore()
     columns = store.columns()
@@ -49,7 +49,7 @@ def prune(
     ] = None,
 ) -> None:
     """Remove the longest unused features until the rest is within the limit."""
-    from tlkit.features.store import FeatureStore, cache_limit
+    from tlkit.feature_store.store import FeatureStore, cache_limit
 
     freed = FeatureStore().prune(cache_limit(limit))
     say(f"freed {format_bytes(freed)}")
@@ -58,7 +58,7 @@ def prune(
 @app.command()
 def clear() -> None:
     """Remove everything; features and images are made again when they are needed."""
-    from tlkit.features.store import FeatureStore
+    from tlkit.feature_store.store import FeatureStore
 
     store = FeatureStore()
     freed = store.prune(0)

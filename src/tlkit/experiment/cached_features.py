@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from tlkit.data.dataset import Dataset
 from tlkit.data.images import Image
 from tlkit.experiment.prepared_phase import SMALL, PreparedPhase
-from tlkit.features.extraction import column_key
-from tlkit.features.store import FeatureStore
+from tlkit.feature_store.extraction import column_key
+from tlkit.feature_store.store import FeatureStore
 from tlkit.model.classifier import average_positions
 
 #: Copies are found in a second among this many images.

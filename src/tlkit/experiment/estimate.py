@@ -16,8 +16,8 @@ from tlkit.data.loader import load_batches
 from tlkit.data.views import View, ViewReader
 from tlkit.experiment.planning import AUTO_VIEWS
 from tlkit.experiment.prepared_phase import PreparedPhase
-from tlkit.features.extraction import FeatureRequest, plan_extraction
-from tlkit.features.store import FeatureStore
+from tlkit.feature_store.extraction import FeatureRequest, plan_extraction
+from tlkit.feature_store.store import FeatureStore
 from tlkit.model.classifier import is_convolutional
 from tlkit.model.partition import PartitionedClassifier
 from tlkit.runtime.devices import tf32_matmul

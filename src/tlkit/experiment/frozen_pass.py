@@ -13,14 +13,14 @@ from tlkit.experiment.observer import Observer
 from tlkit.experiment.prepared_phase import PreparedPhase
 from tlkit.experiment.results import FeatureUse
 from tlkit.experiment.run_folder import RunFolder
-from tlkit.features.extraction import (
+from tlkit.feature_store.extraction import (
     ExtractionJob,
     RequestOwner,
     column_key,
     extract_features,
     plan_extraction,
 )
-from tlkit.features.store import FeatureStore, cache_limit
+from tlkit.feature_store.store import FeatureStore, cache_limit
 from tlkit.runtime.devices import ComputeConfig
 from tlkit.runtime.distributed import broadcast_from_main, process_state
 

@@ -16,9 +16,9 @@ from tlkit.data.views import View
 from tlkit.errors import TrainingError
 from tlkit.experiment.frozen_pass import FrozenPass
 from tlkit.experiment.prepared_phase import PreparedPhase
-from tlkit.features.extraction import column_key
-from tlkit.features.feeds import CachedFeed, ImageFeed
-from tlkit.features.store import Rows
+from tlkit.feature_store.extraction import column_key
+from tlkit.feature_store.feeds import CachedFeed, ImageFeed
+from tlkit.feature_store.store import Rows
 from tlkit.model.classifier import average_positions
 from tlkit.runtime.devices import ComputeConfig
 from tlkit.training.loop import predict

@@ -12,7 +12,7 @@ from tlkit.data.dataset import Dataset
 from tlkit.data.images import Image
 from tlkit.data.views import View
 from tlkit.experiment.results import ParameterCounts
-from tlkit.features.extraction import FeatureRequest, bytes_per_view
+from tlkit.feature_store.extraction import FeatureRequest, bytes_per_view
 from tlkit.model.classifier import Classifier
 from tlkit.model.partition import Partition, PartitionedClassifier, partition
 from tlkit.parts.backbone import Backbone

@@ -38,7 +38,7 @@ from tlkit.experiment.results import Results, Versus
 from tlkit.experiment.run_folder import RunFolder
 from tlkit.experiment.run_lock import next_folders, open_run_folder
 from tlkit.experiment.validation import phase_problems, recipe_problems, source_problems
-from tlkit.features.store import FeatureStore, cache_limit
+from tlkit.feature_store.store import FeatureStore, cache_limit
 from tlkit.parts.source import Source
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry

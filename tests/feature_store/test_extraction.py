@@ -16,16 +16,16 @@ from tlkit.data import views as views_module
 from tlkit.data.images import Image, inspect_images, read_image
 from tlkit.data.loader import load_batches
 from tlkit.data.views import View, ViewReader
-from tlkit.features import executor as executor_module
-from tlkit.features.executor import PrefixExecutor, Targets, batch_size
-from tlkit.features.extraction import (
+from tlkit.feature_store import executor as executor_module
+from tlkit.feature_store.executor import PrefixExecutor, Targets, batch_size
+from tlkit.feature_store.extraction import (
     FeatureRequest,
     bytes_per_view,
     column_key,
     extract_features,
     plan_extraction,
 )
-from tlkit.features.store import FeatureStore
+from tlkit.feature_store.store import FeatureStore
 from tlkit.model.classifier import Classifier
 from tlkit.model.partition import Boundary, PartitionedClassifier
 from tlkit.parts.source import Sample

@@ -14,8 +14,8 @@ from tlkit.data.feed import Indices
 from tlkit.data.images import Image
 from tlkit.data.loader import load_batches
 from tlkit.data.views import View, ViewReader
-from tlkit.features.executor import PrefixExecutor, Targets, batch_size
-from tlkit.features.store import FeatureStore, Writer
+from tlkit.feature_store.executor import PrefixExecutor, Targets, batch_size
+from tlkit.feature_store.store import FeatureStore, Writer
 from tlkit.model.partition import Boundary, Partition, PartitionedClassifier
 from tlkit.parts.preprocess import Preprocess
 from tlkit.runtime.devices import ComputeConfig, copy_to_cpu
@@ -72,7 +72,7 @@ class ExtractionJob:
 def column_key(boundary: Boundary, view: View, compute: ComputeConfig) -> str:
     """Returns the key of a cached feature: the network up to the boundary, precision, preprocessing and view.
 
-    With an image's sha256 it identifies a feature; see `tlkit.features.store`.
+    With an image's sha256 it identifies a feature; see `tlkit.feature_store.store`.
     """
     how = compute.dtype, compute.device.type, compute.full_float32, torch.__version__
     return digest(COMPUTING, boundary.fingerprint, view.identity, *how)

@@ -12,7 +12,7 @@ from tlkit.data.feed import Indices, batch_indices
 from tlkit.data.images import Image
 from tlkit.data.loader import load_batches
 from tlkit.data.views import View, ViewReader
-from tlkit.features.store import Rows
+from tlkit.feature_store.store import Rows
 from tlkit.model.classifier import is_convolutional
 from tlkit.model.partition import Partition
 from tlkit.runtime.devices import CPU, ComputeConfig, to_device

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from tlkit.errors import StoreError
-from tlkit.features import store as store_module
-from tlkit.features.store import FeatureStore, Rows, Writer, cache_limit
+from tlkit.feature_store import store as store_module
+from tlkit.feature_store.store import FeatureStore, Rows, Writer, cache_limit
 
 KEY = "ab" + "0" * 38
 

@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tlkit.errors import StoreError
-from tlkit.features.leases import Lease, computing, leased, removal
-from tlkit.features.shards import Shard, open_shard, write_shard
+from tlkit.feature_store.leases import Lease, computing, leased, removal
+from tlkit.feature_store.shards import Shard, open_shard, write_shard
 from tlkit.utils.atomic_write import DAY, remove_unfinished
 from tlkit.utils.directories import cache_folder, is_own, own_folder
 

@@ -13,9 +13,9 @@ from networks import REGISTRY, backbone, classifier, partitioned
 from tlkit.data.images import Image, inspect_images
 from tlkit.data.loader import load_batches
 from tlkit.data.views import View, ViewReader
-from tlkit.features import feeds, store
-from tlkit.features.feeds import CachedFeed, ImageFeed
-from tlkit.features.store import FeatureStore, Rows, Writer
+from tlkit.feature_store import feeds, store
+from tlkit.feature_store.feeds import CachedFeed, ImageFeed
+from tlkit.feature_store.store import FeatureStore, Rows, Writer
 from tlkit.parts.source import Sample
 from tlkit.runtime.devices import ComputeConfig
 
