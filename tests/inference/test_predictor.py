@@ -100,6 +100,21 @@ def test_a_mixture_of_images(fitted: Path, photos: Path) -> None:
     assert predictor.features(paths[:3]).shape == (3, 128, 4, 4)
 
 
+def test_one_image_needs_no_list(fitted: Path, photos: Path) -> None:
+    predictor, path = tlkit.load(fitted), photos / "cat.41.jpg"
+    pixels = np.asarray(read_image(path))
+    expected = predictor.predict_proba([path])
+    for image in (path, str(path), PillowImage.fromarray(pixels), pixels):
+        assert np.array_equal(predictor.predict_proba(image), expected)
+    assert predictor.predict_proba(np.stack([pixels, pixels])).shape == (2, 2)
+    assert [prediction.image for prediction in predictor.stream(str(path))] == [str(path)]
+    assert predictor.evaluate(path, "cat").n == 1
+    assert predictor.represent(path).images == (str(path),)
+    grey = pixels[:, :, 0]
+    assert len(predictor.predict(grey).labels) == 1
+    assert len(predictor.predict(np.stack([grey, grey, grey])).labels) == 3
+
+
 def test_it_predicts_as_the_run_did(fitted: Path) -> None:
     """The run's test images through the predictor, which computes in float32 whatever the run did."""
     rows = (fitted / "phases" / "fine-tune" / "predictions.csv").read_text().splitlines()[1:]

@@ -26,6 +26,7 @@ from tlkit.recipe.recipe import Recipe
 from tlkit.recipe.schema import Monitor
 from tlkit.runtime.distributed import broadcast_from_main
 from tlkit.utils.formatting import format_bytes, shortlist
+from tlkit.utils.sequences import as_list
 
 #: The backbones that are compared where none is named: those of them that are installed.
 CANDIDATES = (BACKBONE, "efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
@@ -131,7 +132,7 @@ class _Measured:
 
 def choose(
     target: Recipe | Path | str,
-    backbones: Sequence[str] = (),
+    backbones: str | Sequence[str] = (),
     *,
     device: str | None = None,
     observer: Observer | None = None,
@@ -156,7 +157,7 @@ def choose(
     """
     registry, observer = registry or load_registry(), observer or Observer()
     recipe = target if isinstance(target, Recipe) else recipe_for(target)
-    names = list(dict.fromkeys(backbones)) or _default_names(recipe, registry)
+    names = list(dict.fromkeys(as_list(backbones))) or _default_names(recipe, registry)
     problems = [problem for name in names for _, problem in registry.problems("backbone", name, {})]
     if problems:
         raise RecipeError([f"backbone: {problem}" for problem in problems], recipe="choose")

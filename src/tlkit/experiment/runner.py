@@ -46,6 +46,7 @@ from tlkit.recipe.recipe import Phase, Recipe, as_recipe
 from tlkit.runtime.devices import choose_device, tf32_matmul
 from tlkit.runtime.distributed import process_state
 from tlkit.training.checkpoint import remove_checkpoint
+from tlkit.utils.sequences import as_list
 
 
 def run(
@@ -53,7 +54,7 @@ def run(
     *,
     overrides: Mapping[str, Any] | Sequence[str] = (),
     out: Path | str | None = None,
-    phases: Sequence[str] = (),
+    phases: str | Sequence[str] = (),
     device: str | None = None,
     observer: Observer | None = None,
     registry: Registry | None = None,
@@ -86,7 +87,7 @@ def run(
     deadline = None if time_limit is None else time.monotonic() + time_limit
     recipe = as_recipe(recipe, overrides)
     observer, registry = observer or Observer(), registry or load_registry()
-    requested = [recipe.phase(name) for name in phases]
+    requested = [recipe.phase(name) for name in as_list(phases)]
     chosen = [phase for phase in recipe.phases if not requested or phase in requested]
     torch_device = choose_device(device)
     named = Path(out) if out is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,15 @@ from tlkit.parts.preprocess import Preprocess
 
 #: A file, a Pillow image, or pixels: uint8 ``(H, W)``, ``(H, W, 3)`` RGB or ``(H, W, 4)`` RGBA.
 ImageLike = Path | str | PillowImage.Image | NDArray[np.uint8]
+#: One image or several; an array with one dimension more is a batch.
+Images = ImageLike | Iterable[ImageLike]
+
+
+def as_images(images: Images) -> Iterable[ImageLike]:
+    """Returns images as an iterable; a single one is an iterable of one."""
+    if isinstance(images, np.ndarray):
+        return [images] if images.dtype != np.object_ and _has_shape_of_one(images) else images
+    return [images] if isinstance(images, Path | str | PillowImage.Image) else images
 
 
 def read_pixels(image: ImageLike, preprocess: Preprocess) -> Pixels:
@@ -30,8 +40,7 @@ def _decode(image: ImageLike) -> PillowImage.Image:
     if isinstance(image, str | Path):
         return read_image(Path(image))
     if isinstance(image, np.ndarray):
-        colour = image.ndim == 3 and image.shape[2] in (3, 4)
-        if image.dtype != np.uint8 or not image.size or not (colour or image.ndim == 2):
+        if image.dtype != np.uint8 or not image.size or not _has_shape_of_one(image):
             raise UnreadableImage(
                 f"an array of {image.dtype} {image.shape} is not an image: it must be uint8 (H, W), "
                 "(H, W, 3) RGB or (H, W, 4) RGBA"
@@ -40,3 +49,8 @@ def _decode(image: ImageLike) -> PillowImage.Image:
     if isinstance(image, PillowImage.Image):
         return upright(image)
     raise UnreadableImage(f"{type(image).__name__} is neither a path nor a Pillow image nor an array")
+
+
+def _has_shape_of_one(pixels: NDArray[np.uint8]) -> bool:
+    """Returns whether an array has the shape of one image, and not of several."""
+    return pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))

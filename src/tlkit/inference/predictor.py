@@ -20,13 +20,14 @@ from tlkit.data.views import Pixels
 from tlkit.errors import DataError, close_matches
 from tlkit.evaluation.calibration import probabilities
 from tlkit.evaluation.metrics import baselines, evaluate, per_class, rejected
-from tlkit.inference.pixels import ImageLike, read_pixels
+from tlkit.inference.pixels import ImageLike, Images, as_images, read_pixels
 from tlkit.inference.prediction import Evaluation, Prediction, Predictions, Represented
 from tlkit.model.classifier import Classifier, PredictionNetwork, average_positions, to_layout
 from tlkit.model.unknown import UnknownDetector
 from tlkit.parts.preprocess import Preprocess
 from tlkit.runtime.devices import choose_device
 from tlkit.utils.formatting import bulleted
+from tlkit.utils.sequences import as_list
 
 Item = TypeVar("Item")
 #: Normalised images ``(B, 3, H, W)`` to tensors with a row per image.
@@ -97,11 +98,11 @@ class Predictor:
         self.unknown = unknown
         self._network = PredictionNetwork(self.module, unknown, mirror=mirror).to(self._device)
 
-    def predict(self, images: Iterable[ImageLike]) -> Predictions:
+    def predict(self, images: Images) -> Predictions:
         """Predicts labels and probabilities.
 
         Args:
-            images: files, Pillow images and uint8 arrays, in any mixture.
+            images: files, Pillow images and uint8 arrays, in any mixture, or a single one.
 
         Raises:
             DataError: some cannot be read; all of these are listed.
@@ -110,7 +111,7 @@ class Predictor:
         return Predictions(self._labels(answers), answers.probabilities)
 
     def predict_proba(
-        self, images: Iterable[ImageLike], *, tick: Callable[[int], object] = lambda _: None
+        self, images: Images, *, tick: Callable[[int], object] = lambda _: None
     ) -> NDArray[np.float64]:
         """Predicts probabilities, ``(N, classes)``; see `predict`.
 
@@ -135,14 +136,14 @@ class Predictor:
         indices = {name: index for index, name in enumerate(self.classes)}
         return np.array([indices[label] for label in labels], np.int64)
 
-    def features(self, images: Iterable[ImageLike]) -> NDArray[np.float32]:
+    def features(self, images: Images) -> NDArray[np.float32]:
         """Computes the backbone's features, ``(N, C, h, w)``, ``(N, N', C)`` or ``(N, C)``; see `predict`."""
         (features,) = self._run_all(images, lambda pixels: (self.module.features(pixels),))
         values: NDArray[np.float32] = features.numpy()
         return values
 
     def represent(
-        self, images: Iterable[ImageLike], *, tick: Callable[[int], object] = lambda _: None
+        self, images: Images, *, tick: Callable[[int], object] = lambda _: None
     ) -> Represented:
         """Computes pooled features and probabilities in one pass.
 
@@ -166,7 +167,7 @@ class Predictor:
             tuple((name, error) for name, error in names if error is not None),
         )
 
-    def stream(self, images: Iterable[ImageLike], *, top: int = 1) -> Iterator[Prediction]:
+    def stream(self, images: Images, *, top: int = 1) -> Iterator[Prediction]:
         """Yields predictions one by one, in order; memory does not grow with the number of images.
 
         Args:
@@ -195,8 +196,8 @@ class Predictor:
 
     def evaluate(
         self,
-        images: Sequence[ImageLike],
-        labels: Sequence[str],
+        images: Images,
+        labels: str | Sequence[str],
         *,
         tick: Callable[[int], object] = lambda _: None,
     ) -> Evaluation:
@@ -210,6 +211,7 @@ class Predictor:
         Raises:
             DataError: a label is not a class of this classifier, or images cannot be read.
         """
+        labels, images = as_list(labels), list(as_images(images))
         truth = self.label_indices(labels)
         if len(images) != len(labels) or not labels:
             raise DataError(f"there are {len(images)} images and {len(labels)} labels")
@@ -270,7 +272,7 @@ class Predictor:
 
     def _run_all(
         self,
-        images: Iterable[ImageLike],
+        images: Images,
         network: Network,
         tick: Callable[[int], object] = lambda _: None,
     ) -> tuple[Tensor, ...]:
@@ -290,14 +292,14 @@ class Predictor:
             raise DataError("there are no images")
         return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
 
-    def _batches(self, images: Iterable[ImageLike], network: Network) -> Iterator[_Batch]:
+    def _batches(self, images: Images, network: Network) -> Iterator[_Batch]:
         """Reads images ahead in threads, and runs the network on those that can be read."""
         tasks = (
             (
                 [_name(index, image) for index, image in batch],
                 [partial(read_pixels, image, self.preprocess) for _, image in batch],
             )
-            for batch in _batched(enumerate(images), BATCH)
+            for batch in _batched(enumerate(as_images(images)), BATCH)
         )
         for names, futures in prefetch(tasks, PREFETCHED):
             errors: list[str | None] = []

@@ -15,6 +15,7 @@ from typing import Any
 
 from tlkit.errors import RecipeError, close_matches
 from tlkit.utils.regular_files import read_regular
+from tlkit.utils.sequences import as_list
 
 Tree = dict[str, Any]
 
@@ -250,7 +251,7 @@ def _key_values(
     if isinstance(overrides, Mapping):
         yield from overrides.items()
         return
-    for text in overrides:
+    for text in as_list(overrides):
         key, equals, toml_value = text.partition("=")
         if equals and key.strip():
             yield key.strip(), toml_value.strip()

@@ -25,6 +25,7 @@ from tlkit.reporting.compared_recipes import RecipeDifference, Spread, recipe_di
 from tlkit.reporting.pictures import Album, Picture
 from tlkit.reporting.render import render, replaced_when_complete
 from tlkit.utils.formatting import shortlist
+from tlkit.utils.sequences import as_list
 
 #: A difference with a corrected p-value below this counts as significant.
 SIGNIFICANCE_LEVEL = 0.05
@@ -158,6 +159,7 @@ def compare(
         DataError: `images` cannot be predicted by all runs.
         ReportError: the page cannot be written.
     """
+    runs = as_list(runs)
     if len(runs) < 2:
         raise RunFolderError("a comparison needs two runs or more")
     page = Path(out) / "compare.html"
