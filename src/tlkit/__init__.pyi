@@ -7,6 +7,7 @@ from .analysis.choose import Choice as Choice
 from .analysis.choose import choose as choose
 from .analysis.curve import LearningCurve as LearningCurve
 from .analysis.curve import curve as curve
+from .analysis.encoder import features as features
 from .analysis.next_to_label import ImageToLabel as ImageToLabel
 from .analysis.next_to_label import NextToLabel as NextToLabel
 from .analysis.next_to_label import next_to_label as next_to_label

@@ -7,31 +7,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from tlkit.analysis.encoder import Encoder
 from tlkit.analysis.probe import ProbeFactory
 from tlkit.data.corrections import apply_corrections
 from tlkit.data.corrections_file import read_corrections
-from tlkit.data.dataset import Dataset, divide_images, read_assignment
+from tlkit.data.dataset import divide_images, read_assignment
 from tlkit.data.generate import missing_images
 from tlkit.data.images import Image, inspect_images
-from tlkit.data.splits import Splits
 from tlkit.errors import DataError, RecipeError
 from tlkit.experiment.backbones import choose_backbone
-from tlkit.experiment.frozen_pass import FrozenPass
 from tlkit.experiment.observer import Observer
-from tlkit.experiment.phase_feeds import features_of
-from tlkit.experiment.planning import make_source, prepare_phases
-from tlkit.feature_store.store import FeatureStore
+from tlkit.experiment.planning import make_source
 from tlkit.model.classifier import average_positions
 from tlkit.parts.backbone import WeightsOrigin
 from tlkit.parts.source import SPLITS, SplitName
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
-from tlkit.recipe.recipe import Phase, Recipe, make_recipe, read_recipe
-from tlkit.recipe.schema import DataSpec, PartSpec, TrainingSpec
-from tlkit.runtime.devices import choose_device, reader_threads, tf32_matmul
+from tlkit.recipe.recipe import Recipe, make_recipe, read_recipe
+from tlkit.recipe.schema import DataSpec, PartSpec
+from tlkit.runtime.devices import reader_threads
 
 
 @dataclass(frozen=True)
@@ -216,48 +212,34 @@ def compute_features(
         TlkitError: the images, the recipe or the backbone must be corrected first.
     """
     registry, observer = registry or load_registry(), observer or Observer()
-    phase = _phase(labelled.recipe, backbone, weights, registry, observer)
-    torch_device = choose_device(device)
-    with tf32_matmul(torch_device), torch.random.fork_rng(devices=[]), FeatureStore() as store:
-        (prepared,) = prepare_phases(labelled.recipe, [phase], labelled.classes, registry, torch_device)
-        dataset = Dataset(labelled.classes, Splits(labelled.images, (), ()), (), labelled.rejected, "")
-        frozen_pass = FrozenPass(dataset, store, observer)
-        frozen_pass.run([prepared])
-        with prepared.on_device():
-            views = [features.cpu() for features in features_of(prepared, labelled.images, frozen_pass)]
+    encoder = _encoder(labelled.recipe, backbone, weights, device, registry, observer)
+    views = encoder.encode(labelled.images, observer)
     plain, mirrored = (average_positions(features).numpy() for features in views)
     return DatasetFeatures(
         labelled=labelled,
         labels=np.array([image.sample.label for image in labelled.images], np.int64),
         plain=plain,
         mirrored=mirrored,
-        backbone=phase.backbone.name,
-        weights=prepared.backbone.weights_origin,
-        probes=ProbeFactory(registry, prepared.backbone, labelled.classes),
+        backbone=encoder.table.name,
+        weights=encoder.backbone.weights_origin,
+        probes=ProbeFactory(registry, encoder.backbone, labelled.classes),
     )
 
 
-def _phase(
-    recipe: Recipe, backbone: str | None, weights: str | None, registry: Registry, observer: Observer
-) -> Phase:
-    """Returns the phase whose features are computed: a probe on the backbone, mirrored."""
+def _encoder(
+    recipe: Recipe,
+    backbone: str | None,
+    weights: str | None,
+    device: str | None,
+    registry: Registry,
+    observer: Observer,
+) -> Encoder:
+    """Returns the encoder of the recipe's last backbone, or of the one that is named."""
     if backbone is None and recipe.phases:
-        part, preprocess = recipe.phases[-1].backbone, recipe.phases[-1].preprocess
+        table, preprocess = recipe.phases[-1].backbone, recipe.phases[-1].preprocess
     else:
         name = choose_backbone(backbone, weights, registry=registry, observer=observer)
-        part, preprocess = PartSpec(name=name), {}
+        table, preprocess = PartSpec(name=name), {}
     if weights is not None:
-        part = PartSpec(name=part.name, options={**part.options, "weights": weights})
-    return Phase(
-        name="features",
-        backbone=part,
-        preprocess=preprocess,
-        head=PartSpec(name="probe"),
-        freeze=PartSpec(name="backbone"),
-        augmentation=PartSpec(name="none"),
-        views=1,
-        start_from=None,
-        statistics=None,
-        cache_features=True,
-        training=TrainingSpec(mirror=True),
-    )
+        table = PartSpec(name=table.name, options={**table.options, "weights": weights})
+    return Encoder(table, registry, device=device, recipe=recipe, preprocess=preprocess)

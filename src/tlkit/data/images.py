@@ -63,6 +63,32 @@ class Image:
     width: int
     height: int
 
+    def read(self) -> PillowImage.Image:
+        """Returns the upright RGB image; raises as `read_image` does."""
+        return read_image(self.sample.path, self.sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInMemory(Image):
+    """An image that is no file; its path is no more than a name for messages, and `sha256` of its pixels.
+
+    Attributes:
+        pixels: upright RGB.
+    """
+
+    pixels: PillowImage.Image
+
+    @staticmethod
+    def of(name: str, pixels: PillowImage.Image) -> ImageInMemory:
+        """Identifies an upright RGB image by its pixels."""
+        width, height = pixels.size
+        content = hashlib.sha256(f"RGB {width}x{height} ".encode() + pixels.tobytes())
+        return ImageInMemory(Sample(name, Path(name)), content.hexdigest(), width, height, pixels)
+
+    def read(self) -> PillowImage.Image:
+        """Returns the pixels."""
+        return self.pixels
+
 
 class UnreadableImage(Exception):
     """An image that cannot be decoded; the message is the reason."""

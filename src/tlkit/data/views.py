@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from tlkit.data.image_cache import ImageCache
-from tlkit.data.images import DECODING, ChangedImage, Image, UnreadableImage, read_image
+from tlkit.data.images import DECODING, ChangedImage, Image, UnreadableImage
 from tlkit.errors import DataError
 from tlkit.parts.augmentation import Augmentation, Transform, split_fixed_steps
 from tlkit.parts.preprocess import Preprocess
@@ -127,7 +127,7 @@ def _apply(steps: Sequence[Transform], decoded: PillowImage.Image) -> Pixels:
 
 def _read(image: Image) -> PillowImage.Image:
     try:
-        return read_image(image.sample.path, image.sha256)
+        return image.read()
     except ChangedImage as error:
         raise DataError(
             f"{image.sample.path} is not the file that it was when the run began: let what writes it finish, "

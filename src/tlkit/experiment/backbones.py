@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from tlkit.errors import TlkitError, UnreachableWeightsError
@@ -59,3 +61,9 @@ def _choose(
     except TlkitError:
         pass
     return backbone
+
+
+def absolute_name(backbone: str) -> str:
+    """Returns a backbone's name, that of a folder with an absolute path."""
+    source, _, path = backbone.partition(":")
+    return f"{source}:{Path(path).absolute()}" if source == "local-dir" else backbone

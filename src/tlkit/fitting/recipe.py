@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from tlkit.errors import DataError, RecipeError
 from tlkit.evaluation.metrics import UNEQUAL_RATIO
+from tlkit.experiment.backbones import absolute_name
 from tlkit.parts.source import Source
 from tlkit.recipe.recipe import Recipe, make_recipe
 from tlkit.utils.formatting import shortlist
@@ -104,7 +105,7 @@ def choose_recipe(options: FitOptions, counts: FolderCounts, backbone: str) -> R
     """
     folder, weights, epochs = options.folder, options.weights, options.epochs
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", folder.absolute().name).strip("-_") or "fit"
-    network: dict[str, Any] = {"name": _absolute(backbone)}
+    network: dict[str, Any] = {"name": absolute_name(backbone)}
     if weights is not None:
         network["weights"] = weights if weights in ("pretrained", "none") else str(Path(weights).absolute())
     division = _division(counts, options.folds, options.test)
@@ -170,8 +171,3 @@ def _fine_tuning(epochs: int, keep: Literal["best", "last"]) -> dict[str, Any]:
         "ema": 0.99,
         "schedule": {"name": "cosine", "warmup_epochs": min(1, epochs - 1)},
     }
-
-
-def _absolute(backbone: str) -> str:
-    source, _, path = backbone.partition(":")
-    return f"{source}:{Path(path).absolute()}" if source == "local-dir" else backbone

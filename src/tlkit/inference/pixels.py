@@ -33,10 +33,15 @@ def read_pixels(image: ImageLike, preprocess: Preprocess) -> Pixels:
         UnreadableImage: it cannot be read or resized.
     """
     with refuse_unreadable():
-        return preprocess(_decode(image))
+        return preprocess(decode_image(image))
 
 
-def _decode(image: ImageLike) -> PillowImage.Image:
+def decode_image(image: ImageLike) -> PillowImage.Image:
+    """Returns an image, in whatever form it comes, as an upright RGB image.
+
+    Raises:
+        UnreadableImage: it cannot be read.
+    """
     if isinstance(image, str | Path):
         return read_image(Path(image))
     if isinstance(image, np.ndarray):

@@ -142,9 +142,7 @@ class Predictor:
         values: NDArray[np.float32] = features.numpy()
         return values
 
-    def represent(
-        self, images: Images, *, tick: Callable[[int], object] = lambda _: None
-    ) -> Represented:
+    def represent(self, images: Images, *, tick: Callable[[int], object] = lambda _: None) -> Represented:
         """Computes pooled features and probabilities in one pass.
 
         Args:
