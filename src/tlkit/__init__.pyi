@@ -25,6 +25,9 @@ from .experiment.observer import Run as Run
 from .experiment.results import PhaseResult as PhaseResult
 from .experiment.results import Results as Results
 from .experiment.runner import run as run
+from .fitting.estimators import HeadClassifier as HeadClassifier
+from .fitting.estimators import ImageClassifier as ImageClassifier
+from .fitting.estimators import ImageFeatures as ImageFeatures
 from .fitting.fit import fit as fit
 from .inference.loading import load as load
 from .inference.prediction import Evaluation as Evaluation
