@@ -8,13 +8,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_consistent_length
+from sklearn.utils import check_consistent_length, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor, nn
@@ -34,6 +34,7 @@ from tlkit.runtime.devices import one_thread
 
 #: A head's name, or its recipe table, such as ``{"name": "knn", "neighbours": 5}``.
 HeadTable = str | Mapping[str, Any]
+ClassWeight = Literal["balanced"] | Mapping[Any, float] | None
 
 
 class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -44,6 +45,8 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Args:
         head: the head's name, or its recipe table.
+        class_weight: "balanced" gives images of classes with fewer of them more weight, as runs do; None: all
+            have the same; or each label's weight.
 
     Attributes:
         classes_: the labels, sorted; probabilities have a column for each.
@@ -54,8 +57,9 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     classes_: NDArray[Any]
     head_: nn.Module
 
-    def __init__(self, head: HeadTable = "probe") -> None:
+    def __init__(self, head: HeadTable = "probe", *, class_weight: ClassWeight = "balanced") -> None:
         self.head = head
+        self.class_weight = class_weight
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Fits the head to features ``(N, C)`` and labels ``(N,)``.
@@ -68,7 +72,8 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.classes_, labels = _encode_labels(labelling)
         backbone = Backbone(_PrecomputedFeatures(features.shape[1]))
         head = _make_head(self.head, load_registry(), backbone, self.classes_)
-        self.head_ = _fit_head(head, torch.from_numpy(features), labels)
+        weights = _weights(self.class_weight, self.classes_, labelling, labels)
+        self.head_ = _fit_head(head, torch.from_numpy(features), labels, weights)
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float32]:
@@ -154,6 +159,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         weights: "pretrained", "none", or a .safetensors file; the backbone's default unless given.
         mirror: whether the head is fitted to the mean over an image and its mirror image, and predicts with
             the mean of both logits.
+        class_weight: "balanced" gives images of classes with fewer of them more weight, as runs do; None: all
+            have the same; or each label's weight.
         device: such as "cpu" or "cuda:1"; the best one unless given.
 
     Attributes:
@@ -173,12 +180,14 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         *,
         weights: str | None = None,
         mirror: bool = True,
+        class_weight: ClassWeight = "balanced",
         device: str | None = None,
     ) -> None:
         self.backbone = backbone
         self.head = head
         self.weights = weights
         self.mirror = mirror
+        self.class_weight = class_weight
         self.device = device
 
     def fit(self, X: Images, y: ArrayLike) -> Self:
@@ -199,7 +208,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.classes_, labels = _encode_labels(labelling)
         head = _make_head(self.head, encoder.registry, encoder.backbone, self.classes_)
         views = encoder.encode(images)
-        self.head_ = _fit_head(head, torch.stack(views).mean(0), labels)
+        weights = _weights(self.class_weight, self.classes_, labelling, labels)
+        self.head_ = _fit_head(head, torch.stack(views).mean(0), labels, weights)
         self.backbone_ = encoder.table.name
         return self
 
@@ -308,10 +318,18 @@ def _make_head(table: HeadTable, registry: Registry, backbone: Backbone, classes
     return head
 
 
-def _fit_head(head: nn.Module, features: Tensor, labels: NDArray[np.int64]) -> nn.Module:
+def _weights(
+    class_weight: ClassWeight, classes: NDArray[Any], labelling: NDArray[Any], labels: NDArray[np.int64]
+) -> Tensor:
+    """Returns each image's weight, float32 ``(N,)``."""
+    of_class = compute_class_weight(class_weight, classes=classes, y=labelling)
+    return torch.from_numpy(of_class[labels].astype(np.float32))
+
+
+def _fit_head(head: nn.Module, features: Tensor, labels: NDArray[np.int64], weights: Tensor) -> nn.Module:
     assert isinstance(head, SelfFittingHead)  # _make_head makes no other
     with one_thread(len(labels) <= ONE_THREAD_UP_TO):
-        head.fit_features(features, torch.from_numpy(labels), torch.ones(len(labels)))
+        head.fit_features(features, torch.from_numpy(labels), weights)
     return head.eval()
 
 
