@@ -16,7 +16,11 @@ import tlkit
 from tlkit.analysis import choose as analysis
 from tlkit.errors import RecipeError
 from tlkit.fitting.fit import why_not_worth_trying
+from tlkit.fitting.images import ImageData
 from tlkit.fitting.recipe import FitOptions, FolderCounts, choose_recipe
+from tlkit.recipe.schema import PartSpec
+
+PHOTOS = ImageData("photos", PartSpec(name="folder"), Path("photos").absolute())
 
 
 def draw_animals(folder: Path, counts: list[int]) -> Path:
@@ -33,9 +37,9 @@ def division(
     counts: dict[str, int], *, has_test: bool = False, has_val: bool = False, **options: Any
 ) -> dict[str, Any]:
     """Returns how `fit` would divide such a folder."""
-    chosen = FitOptions(Path("photos"), **options)
+    chosen = FitOptions(**options)
     chosen.check()
-    recipe = choose_recipe(chosen, FolderCounts(counts, has_test, has_val), "x")
+    recipe = choose_recipe(PHOTOS, chosen, FolderCounts(counts, has_test, has_val), "x")
     assert not recipe.flaws and recipe.data is not None
     return recipe.data.model_dump(include={"folds", "repeats", "fractions"}, exclude_unset=True)
 
@@ -67,7 +71,7 @@ def test_divisions_that_cannot_be(counts: dict[str, int], options: dict[str, Any
 
 def test_unequal_classes_are_chosen_for_by_balanced_accuracy() -> None:
     for counts, monitor in (({"a": 30, "b": 10}, "accuracy"), ({"a": 31, "b": 10}, "balanced_accuracy")):
-        recipe = choose_recipe(FitOptions(Path("photos")), FolderCounts(counts, False, False), "x")
+        recipe = choose_recipe(PHOTOS, FitOptions(), FolderCounts(counts, False, False), "x")
         assert {phase.training.monitor for phase in recipe.phases} == {monitor}
 
 
@@ -153,8 +157,8 @@ def test_auto_takes_the_backbone_that_choose_chooses_and_reuses_its_features(
 
 def test_without_folds_validation_decides() -> None:
     for options, keep in (({}, "last"), ({"test": 0.2}, "best")):
-        chosen = FitOptions(Path("photos"), **options)  # type: ignore[arg-type]
-        recipe = choose_recipe(chosen, FolderCounts({"a": 400, "b": 400}, False, False), "x")
+        chosen = FitOptions(**options)  # type: ignore[arg-type]
+        recipe = choose_recipe(PHOTOS, chosen, FolderCounts({"a": 400, "b": 400}, False, False), "x")
         assert recipe.phase("fine-tune").training.keep == keep
 
 

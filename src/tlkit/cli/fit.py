@@ -1,4 +1,4 @@
-"""`tlkit fit`: trains a classifier on a folder of images, without a recipe."""
+"""`tlkit fit`: trains a classifier on labelled images, without a recipe."""
 
 from __future__ import annotations
 
@@ -36,7 +36,12 @@ def duration(text: str) -> float:
 
 
 def fit(
-    folder: Annotated[Path, typer.Argument(help="A folder per class, with or without train/val/test above.")],
+    images: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder per class, with or without train/val/test above; or a CSV with path and label."
+        ),
+    ],
     backbone: Annotated[
         str | None,
         typer.Option(
@@ -65,18 +70,18 @@ def fit(
     device: DeviceOption = None,
     report: ReportOption = True,
 ) -> None:
-    """Train the best classifier that a folder of class folders allows; the choices are made and shown."""
+    """Train the best classifier that labelled images allow; the choices are made and shown."""
     limit = None if time_limit is None else duration(time_limit)
     from tlkit.cli.observer import watching
-    from tlkit.fitting.fit import fit as fit_folder
+    from tlkit.fitting.fit import fit as fit_images
     from tlkit.runtime.distributed import process_state
     from tlkit.runtime.memory import keep_freed_memory
 
     keep_freed_memory()
     chosen: Literal["best", "fast"] = "best" if quality is Quality.best else "fast"
     with watching() as observer:
-        run = fit_folder(
-            folder,
+        run = fit_images(
+            images,
             backbone=backbone,
             weights=weights,
             quality=chosen,

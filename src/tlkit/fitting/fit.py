@@ -1,8 +1,9 @@
-"""Trains the best classifier that a folder of images allows: makes the choices, and shows them."""
+"""Trains the best classifier that labelled images allow: makes the choices, and shows them."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +15,12 @@ from tlkit.experiment.observer import Observer, Run
 from tlkit.experiment.planning import make_source
 from tlkit.experiment.results import Results
 from tlkit.experiment.runner import run
+from tlkit.fitting.images import TrainingImages, image_data
 from tlkit.fitting.recipe import FitOptions, FolderCounts, Quality, choose_recipe
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Phase
-from tlkit.recipe.schema import DataSpec, PartSpec
+from tlkit.recipe.schema import DataSpec
 from tlkit.utils.formatting import plural
 
 #: The name that lets `choose` decide.
@@ -29,7 +31,8 @@ ENOUGH_IMAGES, ENOUGH_ERRORS = 300, 0.05
 
 
 def fit(
-    folder: Path | str,
+    images: TrainingImages,
+    labels: str | Iterable[object] | None = None,
     *,
     backbone: str | None = None,
     weights: str | None = None,
@@ -44,7 +47,7 @@ def fit(
     observer: Observer | None = None,
     registry: Registry | None = None,
 ) -> Run:
-    """Trains a classifier on a folder of class folders.
+    """Trains a classifier on labelled images.
 
     A probe is fitted to cached features. Where there are images enough, and enough of the predictions are
     wrong, the whole network is fine-tuned from there; that is taken only if out-of-fold predictions say that
@@ -52,7 +55,11 @@ def fit(
     in the results, under ``data.rejected``.
 
     Args:
-        folder: a folder per class, with or without train, val and test above them.
+        images: a folder per class, with or without train, val and test above them; a CSV file with columns
+            `path` and `label`; files, Pillow images or uint8 arrays, in any mixture, with `labels`; a
+            `torch.utils.data.Dataset` of images and labels; or a data set of the library ``datasets``. What
+            is in no file is written to tlkit's cache folder.
+        labels: the label of each of a list of images.
         backbone: any backbone's name, ``local-dir:…`` and ``hf-hub:…`` included, or "auto": the one that
             `tlkit.choose` chooses of those at hand; see `choose_backbone` unless given.
         weights: "pretrained", "none", or a .safetensors file; the backbone's default unless given.
@@ -74,19 +81,22 @@ def fit(
     Raises:
         TlkitError: something in the images or the machine must be corrected first.
     """
-    options = FitOptions(Path(folder), weights, quality, folds, test, epochs, seed)
     began = time.monotonic()
+    registry, observer = registry or load_registry(), observer or Observer()
+    options = FitOptions(weights, quality, folds, test, epochs, seed)
     options.check()
     if backbone == AUTO and weights is not None:
         raise RecipeError(["weights belong to a backbone: name it instead of auto"], recipe="fit")
-    registry, observer = registry or load_registry(), observer or Observer()
-    data = DataSpec(source=PartSpec(name="folder"), root=Path(folder).absolute())
-    counts = FolderCounts.of(make_source(data, registry))
+    data = image_data(images, labels, observer)
+    counts = FolderCounts.of(make_source(DataSpec(source=data.source, root=data.root), registry))
 
     if backbone == AUTO:
         # a recipe says which images are held out for testing
         choice = choose(
-            choose_recipe(options, counts, BACKBONE), device=device, observer=observer, registry=registry
+            choose_recipe(data, options, counts, BACKBONE),
+            device=device,
+            observer=observer,
+            registry=registry,
         )
         for candidate in choice.candidates:
             observer.note(candidate.describe())
@@ -97,7 +107,7 @@ def fit(
 
     def run_with(options: FitOptions) -> Run:
         return run(
-            choose_recipe(options, counts, chosen),
+            choose_recipe(data, options, counts, chosen),
             out=out,
             device=device,
             observer=observer,

@@ -1,4 +1,4 @@
-"""Chooses the recipe of `tlkit fit` from the images of a folder."""
+"""Chooses the recipe of `tlkit fit` from the images."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Literal
 from tlkit.errors import DataError, RecipeError
 from tlkit.evaluation.metrics import UNEQUAL_RATIO
 from tlkit.experiment.backbones import absolute_name
+from tlkit.fitting.images import ImageData
 from tlkit.parts.source import Source
 from tlkit.recipe.recipe import Recipe, make_recipe
 from tlkit.utils.formatting import shortlist
@@ -31,11 +32,11 @@ EPOCHS = 10
 
 @dataclass(frozen=True)
 class FolderCounts:
-    """What a folder of images has.
+    """What a source of images has.
 
     Attributes:
         per_class: number of images of each class that are not set aside for testing.
-        has_test: whether the folder sets test images aside.
+        has_test: whether the source sets test images aside.
         has_val: whether it sets validation images aside, too.
     """
 
@@ -76,7 +77,6 @@ class FolderCounts:
 class FitOptions:
     """What a user asks of `fit`; see `tlkit.fit`."""
 
-    folder: Path
     weights: str | None = None
     quality: Quality = "best"
     folds: int | None = None
@@ -97,14 +97,14 @@ class FitOptions:
             raise RecipeError(problems, recipe="fit")
 
 
-def choose_recipe(options: FitOptions, counts: FolderCounts, backbone: str) -> Recipe:
+def choose_recipe(data: ImageData, options: FitOptions, counts: FolderCounts, backbone: str) -> Recipe:
     """Returns the recipe that `fit` runs.
 
     Raises:
         RecipeError: the options do not suit the images.
     """
-    folder, weights, epochs = options.folder, options.weights, options.epochs
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", folder.absolute().name).strip("-_") or "fit"
+    weights, epochs = options.weights, options.epochs
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", data.name).strip("-_") or "fit"
     network: dict[str, Any] = {"name": absolute_name(backbone)}
     if weights is not None:
         network["weights"] = weights if weights in ("pretrained", "none") else str(Path(weights).absolute())
@@ -118,8 +118,7 @@ def choose_recipe(options: FitOptions, counts: FolderCounts, backbone: str) -> R
             "name": name,
             "seed": options.seed,
             "data": {
-                "source": "folder",
-                "root": str(folder.absolute()),
+                **data.table(),
                 # the user cannot edit this recipe before it runs: unreadable images are skipped, and listed
                 "on_unreadable": "skip",
                 **division,
@@ -138,7 +137,7 @@ def choose_recipe(options: FitOptions, counts: FolderCounts, backbone: str) -> R
 def _division(counts: FolderCounts, folds: int | None, test: float | None) -> dict[str, Any]:
     """Returns how the images are divided: into folds, or into splits."""
     if test is not None and counts.has_test:
-        raise RecipeError(["test: the folder has test images of its own"], recipe="fit")
+        raise RecipeError(["test: there are test images already"], recipe="fit")
     if counts.has_val and folds is None:
         return {}
     if test is not None or (folds is None and counts.images > FOLDS_UP_TO):

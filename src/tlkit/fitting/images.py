@@ -1,0 +1,217 @@
+"""What `tlkit.fit` can be given, as a recipe's table of data.
+
+A recipe must find its images again: to resume, to report, in another process. Images that are not files are
+therefore written to tlkit's cache folder, as PNG under the hash of their pixels, and a list of images is
+written there as a CSV file.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image as PillowImage
+
+from tlkit.data.images import ImageInMemory, UnreadableImage
+from tlkit.errors import DataError
+from tlkit.experiment.observer import Observer
+from tlkit.inference.pixels import ImageLike, Images, as_images, decode_image
+from tlkit.recipe.schema import PartSpec
+from tlkit.utils.atomic_write import atomic_write
+from tlkit.utils.directories import generated_folder
+from tlkit.utils.formatting import bulleted
+from tlkit.utils.hashing import digest
+from tlkit.utils.sequences import as_list
+
+#: How many problems an error lists.
+SHOWN = 10
+
+
+class Table(Protocol):
+    """A `datasets.Dataset` or `datasets.DatasetDict`."""
+
+    def save_to_disk(self, dataset_path: str, /) -> object:
+        """Writes it into a folder."""
+
+
+#: What `tlkit.fit` takes.
+TrainingImages = Images | torch.utils.data.Dataset[Any] | Table
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Labelled images, as a recipe names them.
+
+    Attributes:
+        name: what their run is called.
+        source: the recipe's source.
+        root: its root.
+    """
+
+    name: str
+    source: PartSpec
+    root: Path
+
+    def table(self) -> dict[str, Any]:
+        """Returns the recipe's table of data."""
+        source = self.source.table() if self.source.options else self.source.name
+        return {"source": source, "root": str(self.root)}
+
+
+def image_data(
+    images: TrainingImages, labels: str | Iterable[object] | None, observer: Observer
+) -> ImageData:
+    """Describes labelled images; writes those that are not files, and lists, to the cache folder.
+
+    Args:
+        images: as for `tlkit.fit`.
+        labels: of a list of images; None of all else.
+        observer: is shown the progress.
+
+    Raises:
+        DataError: they are nothing that can be trained on.
+    """
+    if labels is not None:
+        return _listed(zip(*_paired(images, labels), strict=True), observer)
+    if isinstance(images, str | Path):
+        return _path_data(Path(images))
+    if _is_of_datasets(images):
+        return _table_data(images)
+    if isinstance(images, torch.utils.data.Dataset):
+        return _listed(_items(images), observer, total=len(images) if hasattr(images, "__len__") else 0)
+    raise DataError(
+        f"images without labels ({type(images).__name__}): give their labels, too, or a folder per class, a "
+        "CSV file, a torch.utils.data.Dataset, or a data set of Hugging Face's"
+    )
+
+
+def _path_data(path: Path) -> ImageData:
+    """Describes a folder per class or a CSV file; whether they are there, their source says."""
+    if path.suffix.lower() == ".csv":
+        source = PartSpec(name="csv", options={"file": path.name})
+        return ImageData(path.stem, source, path.absolute().parent)
+    return ImageData(path.absolute().name, PartSpec(name="folder"), path.absolute())
+
+
+def _paired(images: Any, labels: Any) -> tuple[list[ImageLike], list[object]]:
+    listed, given = list(as_images(images)), list(as_list(labels))
+    if len(listed) != len(given):
+        raise DataError(f"there are {len(listed):,} images and {len(given):,} labels")
+    return listed, given
+
+
+def _items(data: Any) -> Iterator[tuple[ImageLike, object]]:
+    """Yields a data set's images and labels; numbers become the names in its `classes`, if it has them."""
+    names = getattr(data, "classes", None)
+    in_order = (data[index] for index in range(len(data))) if hasattr(data, "__len__") else iter(data)
+    for index, item in enumerate(in_order):
+        if not isinstance(item, Sequence) or isinstance(item, str) or len(item) < 2:
+            raise DataError(f"item {index} of the data set is not an image and its label, but {type(item)}")
+        image, label = item[0], item[1]
+        if isinstance(image, torch.Tensor):
+            raise DataError(
+                f"item {index} of the data set is a tensor, {image.dtype} {tuple(image.shape)}: leave its "
+                "transform to tensors out, since tlkit resizes and normalises images as the backbone needs it"
+            )
+        if isinstance(label, torch.Tensor):
+            label = label.item()
+        named = isinstance(names, Sequence) and isinstance(label, int | np.integer)
+        yield image, names[int(label)] if named and names is not None else label
+
+
+def _listed(items: Iterable[tuple[ImageLike, object]], observer: Observer, total: int = 0) -> ImageData:
+    """Writes a CSV file of images and labels, for the source of that name."""
+    paths: list[Path] = []
+    names: list[str] = []
+    problems: list[str] = []
+    copies = Counter[str]()
+    with observer.progress("writing images", total, "images") as tick:
+        for index, (image, label) in enumerate(items):
+            try:
+                names.append(_class_name(label))
+                paths.append(_file(image, copies))
+            except UnreadableImage as error:
+                problems.append(f"image {index}: {error}")
+            tick(1)
+    problems += [f"{path} is given twice" for path, count in Counter(paths).items() if count > 1]
+    if problems:
+        raise DataError(bulleted("images and labels that cannot be used", problems, SHOWN))
+    if not paths:
+        raise DataError("there are no images")
+    try:
+        root = Path(os.path.commonpath([path.parent for path in paths]))
+    except ValueError as error:  # Windows' drives
+        raise DataError(f"the images have no folder in common: {error}") from error
+    rows = [(path.relative_to(root).as_posix(), name) for path, name in zip(paths, names, strict=True)]
+    file = generated_folder() / "lists" / f"{digest(str(root), rows)}.csv"
+    with _writing(file), atomic_write(file) as temporary:
+        with temporary.open("w", encoding="utf-8", newline="") as lines:
+            csv.writer(lines).writerows([("path", "label"), *rows])
+    return ImageData("images", PartSpec(name="csv", options={"file": str(file)}), root)
+
+
+def _class_name(label: object) -> str:
+    name = str(label)
+    if label is None or name != name.strip() or not name:
+        raise UnreadableImage(f"its label is {label!r}: a class needs a name, without spaces around it")
+    return name
+
+
+def _file(image: ImageLike, copies: Counter[str]) -> Path:
+    """Returns an image's file; one that is in memory only is written, each copy under a name of its own."""
+    if isinstance(image, str | Path):
+        path = Path(os.path.abspath(image))  # noqa: PTH100  resolve() would follow links
+        if not path.is_file():
+            raise UnreadableImage(f"{path} does not exist")
+        return path
+    held = ImageInMemory.of("image", decode_image(image))
+    copies[held.sha256] += 1
+    copy = f"-{copies[held.sha256]}" if copies[held.sha256] > 1 else ""
+    path = generated_folder() / "images" / held.sha256[:2] / f"{held.sha256}{copy}.png"
+    if not path.is_file():
+        _write_png(path, held.pixels)
+    return path
+
+
+def _write_png(path: Path, pixels: PillowImage.Image) -> None:
+    with _writing(path), atomic_write(path, durable=False) as temporary:
+        pixels.save(temporary, "PNG", compress_level=1)  # a third of the time, and little larger
+
+
+def _is_of_datasets(images: object) -> bool:
+    """Returns whether an object is a table, or tables by split, of the library datasets."""
+    return type(images).__module__.partition(".")[0] == "datasets"
+
+
+def _table_data(tables: Any) -> ImageData:
+    """Writes tables of the library datasets as its own `save_to_disk` does, for the source of that name."""
+    if not hasattr(tables, "save_to_disk"):
+        raise DataError(f"a {type(tables).__name__} cannot be read twice: load the data without streaming")
+    parts = tables if isinstance(tables, Mapping) else {"": tables}
+    # datasets' own fingerprints, of the data and all that was done to them
+    key = digest(*((split, table._fingerprint) for split, table in parts.items()))
+    folder = generated_folder() / "datasets" / "saved" / key
+    if not folder.is_dir():
+        with _writing(folder), atomic_write(folder) as temporary:
+            tables.save_to_disk(str(temporary))
+    return ImageData("dataset", PartSpec(name="datasets"), folder)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turns an error of the file system into a DataError."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"images cannot be written to {path.parent}: {error.strerror or error}. Free some space there, "
+            "or name another folder in TLKIT_CACHE"
+        ) from error
