@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tlkit.cli.console import json_line, progress
+from tlkit.cli.console import json_line
 from tlkit.cli.options import DeviceOption, ModelArgument, PhaseOption, RejectOption, UnknownOption
 from tlkit.cli.results_text import print_evaluation
 
@@ -24,15 +24,20 @@ def evaluate(
     device: DeviceOption = None,
 ) -> None:
     """Evaluate a classifier on labelled images; classes are matched by name."""
-    from tlkit.data.labelled import labelled_images
-    from tlkit.inference.loading import load
+    from tlkit.cli.observer import ConsoleObserver
+    from tlkit.inference.answers import evaluate as evaluate_images
     from tlkit.runtime.memory import keep_freed_memory
 
     keep_freed_memory()
-    predictor = load(model, phase=phase, reject_below=reject_below, unknown=unknown, device=device)
-    paths, labels = labelled_images(images)
-    with progress("evaluating", len(paths), "images") as tick:
-        evaluation = predictor.evaluate(paths, labels, tick=tick)
+    evaluation = evaluate_images(
+        model,
+        images,
+        phase=phase,
+        reject_below=reject_below,
+        unknown=unknown,
+        device=device,
+        observer=ConsoleObserver(),
+    )
     if json_:
         without = {key for key in ("rejected", "unknown") if getattr(evaluation, key) is None}
         json_line(evaluation.model_dump(mode="json", by_alias=True, exclude=without))

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tlkit.cli.console import progress, say
+from tlkit.cli.console import say
 from tlkit.cli.options import DeviceOption, ModelArgument, PhaseOption
 
 
@@ -75,30 +75,25 @@ def visualize(
     """Make images that maximise channels of a network's layers, side by side in a PNG per layer."""
     import numpy as np
 
+    from tlkit.cli.observer import ConsoleObserver
     from tlkit.inference.loading import load
-    from tlkit.interpret.layers import find_layer, parse_channels, representative_layers
-    from tlkit.interpret.maximisation import maximize
+    from tlkit.interpret.maximisation import visualize as maximize
     from tlkit.interpret.png import write_png
 
-    predictor = load(model, phase=phase, device=device)
-    names = layer or representative_layers(predictor.module)
-    chosen = [parse_channels(find_layer(predictor.module, name), channels) for name in names]
-    with progress("maximising", len(names), "layers") as tick:
-        for name, numbers in zip(names, chosen, strict=True):
-            maximized = maximize(
-                predictor.module,
-                predictor.preprocess,
-                name,
-                numbers,
-                regularization=regularization,
-                size=size,
-                steps=steps,
-            )
-            row = np.concatenate([*maximized.images], axis=1)
-            file = write_png(out / f"{name}-{regularization}.png", row)
-            tick(1)
-            rises = _describe_rises(numbers, list(maximized.before), list(maximized.after))
-            say(f"{file}: mean activation of channel {rises}")
+    layers = maximize(
+        load(model, phase=phase, device=device),
+        layer or (),
+        channels=channels,
+        regularization=regularization,
+        size=size,
+        steps=steps,
+        observer=ConsoleObserver(),
+    )
+    for of_layer in layers:
+        row = np.concatenate([*of_layer.images], axis=1)
+        file = write_png(out / f"{of_layer.layer}-{regularization}.png", row)
+        rises = _describe_rises(of_layer.channels, list(of_layer.before), list(of_layer.after))
+        say(f"{file}: mean activation of channel {rises}")
 
 
 def _unused_name(stem: str, used: set[str]) -> str:

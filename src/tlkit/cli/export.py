@@ -33,19 +33,14 @@ def export(
     phase: PhaseOption = None,
 ) -> None:
     """Export a classifier for timm or ONNX; the export is kept only if its predictions are the same."""
-    from tlkit.data.image_paths import image_paths
-    from tlkit.inference.export import export_onnx, export_timm, validation_images
-    from tlkit.inference.loading import find_model
+    from tlkit.inference.exporting import export as export_model
 
-    folder = find_model(model, phase)
-    paths = [Path(path) for path in image_paths([str(images)], ())] if images else validation_images(folder)
-    write = export_timm if format_ is Format.timm else export_onnx
-    check = write(folder, out, paths)
+    check = export_model(model, out, format=format_.value, images=images, phase=phase)
     if not check.left_out:
-        say(f"{out}: same predictions as {folder} on {plural(check.images, 'image')}")
+        say(f"{out}: same predictions as {model} on {plural(check.images, 'image')}")
         return
     say(
         f"{out}: {format_.value} has no place for {' and '.join(check.left_out)}; without that, "
-        f"{check.changed:,} of {plural(check.images, 'image')} get another label than from {folder}",
+        f"{check.changed:,} of {plural(check.images, 'image')} get another label than from {model}",
         hanging=2,
     )

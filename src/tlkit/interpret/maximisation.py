@@ -20,10 +20,19 @@ from torch import Tensor, nn
 from tlkit.data.loader import normalize
 from tlkit.data.views import Pixels
 from tlkit.errors import DataError
-from tlkit.interpret.layers import Layer, channel_count, find_layer
+from tlkit.experiment.observer import Observer
+from tlkit.inference.predictor import Predictor
+from tlkit.interpret.layers import (
+    Layer,
+    channel_count,
+    find_layer,
+    parse_channels,
+    representative_layers,
+)
 from tlkit.model.classifier import Classifier
 from tlkit.parts.preprocess import Preprocess
 from tlkit.utils.hashing import seed as derive_seed
+from tlkit.utils.sequences import as_list
 
 Regularization = Literal["none", "l2", "blur"]
 REGULARIZATIONS: tuple[Regularization, ...] = get_args(Regularization)
@@ -59,6 +68,59 @@ class MaximizedImages:
 
 class _LayerReached(Exception):
     """Ends a forward pass at the layer: what follows it need not be computed."""
+
+
+def visualize(
+    predictor: Predictor,
+    layers: str | Sequence[str] = (),
+    *,
+    channels: str | Sequence[int] | None = None,
+    regularization: Regularization = "blur",
+    steps: int = 60,
+    size: int | None = None,
+    observer: Observer | None = None,
+) -> list[MaximizedImages]:
+    """Makes images that maximise channels of a classifier's layers.
+
+    Args:
+        predictor: the classifier.
+        layers: layers of the backbone with channels; an early, a middle and the last one unless given.
+        channels: channels of each layer, as numbers or such as "0,7,30-33"; four at even distances unless
+            given.
+        regularization: what keeps the images smooth: "none", "l2" or "blur".
+        steps: steps of gradient ascent.
+        size: height and width of the images in pixels; the network's own unless given.
+        observer: is shown the progress.
+
+    Returns:
+        The images of each layer.
+
+    Raises:
+        DataError: a layer or a channel does not exist, or the network does not accept images of that size.
+    """
+    network = predictor.module
+    names = as_list(layers) or representative_layers(network)
+    found = [find_layer(network, name) for name in names]
+    chosen = [
+        parse_channels(layer, channels) if channels is None or isinstance(channels, str) else list(channels)
+        for layer in found
+    ]
+    maximized = []
+    with (observer or Observer()).progress("maximising", len(names), "layers") as tick:
+        for name, numbers in zip(names, chosen, strict=True):
+            maximized.append(
+                maximize(
+                    network,
+                    predictor.preprocess,
+                    name,
+                    numbers,
+                    regularization=regularization,
+                    size=size,
+                    steps=steps,
+                )
+            )
+            tick(1)
+    return maximized
 
 
 def maximize(

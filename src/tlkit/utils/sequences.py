@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TypeVar
 
 Name = TypeVar("Name", bound=str | Path)
+#: One path or several.
+Paths = str | Path | Iterable[str | Path]
 
 
 def as_list(names: Name | Iterable[Name]) -> list[Name]:

@@ -1,0 +1,86 @@
+"""Predicts and evaluates with a model in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tlkit.data.image_paths import image_paths
+from tlkit.data.labelled import labelled_images
+from tlkit.errors import DataError
+from tlkit.experiment.observer import Observer
+from tlkit.inference.loading import load
+from tlkit.inference.pixels import ImageLike, Images, as_images
+from tlkit.inference.prediction import Evaluation, Prediction
+
+
+def predict(
+    model: Path | str,
+    images: Images,
+    *,
+    top: int = 1,
+    phase: str | None = None,
+    reject_below: float | None = None,
+    unknown: bool = True,
+    device: str | None = None,
+) -> list[Prediction]:
+    """Labels images; for many calls, load the model once with `tlkit.load`.
+
+    Args:
+        model: a model folder, or a run folder.
+        images: files, Pillow images and uint8 arrays, in any mixture, or a single one; or a folder, with all
+            folders below it. An image that cannot be read is reported in its prediction.
+        top: how many classes each prediction lists.
+        phase: the phase of a run; its last unless given.
+        reject_below: in place of the threshold that is stored with the model.
+        unknown: whether images that belong to none of the classes are labelled "unknown".
+        device: such as "cpu" or "cuda:1"; the best one unless given.
+
+    Raises:
+        DataError: a path or folder of images does not exist.
+        RunFolderError: there is no model that can be loaded.
+    """
+    predictor = load(model, phase=phase, reject_below=reject_below, unknown=unknown, device=device)
+    listed = image_paths([str(images)], ()) if isinstance(images, str | Path) else images
+    return list(predictor.stream(listed, top=top))
+
+
+def evaluate(
+    model: Path | str,
+    images: Images,
+    labels: str | Sequence[str] | None = None,
+    *,
+    phase: str | None = None,
+    reject_below: float | None = None,
+    unknown: bool = True,
+    device: str | None = None,
+    observer: Observer | None = None,
+) -> Evaluation:
+    """Computes a classifier's scores on labelled images.
+
+    Args:
+        model: a model folder, or a run folder.
+        images: a folder per class or a CSV file with columns `path` and `label`, of whose splits the test
+            images are taken; or, with `labels`, files, Pillow images and uint8 arrays.
+        labels: the class name of each of a list of images.
+        phase: the phase of a run; its last unless given.
+        reject_below: in place of the threshold that is stored with the model.
+        unknown: whether images that belong to none of the classes are labelled "unknown".
+        device: such as "cpu" or "cuda:1"; the best one unless given.
+        observer: is shown the progress.
+
+    Raises:
+        DataError: there are no labels, one is not a class of this classifier, or images cannot be read.
+        RunFolderError: there is no model that can be loaded.
+    """
+    predictor = load(model, phase=phase, reject_below=reject_below, unknown=unknown, device=device)
+    listed: list[ImageLike] = []
+    if labels is None:
+        if not isinstance(images, str | Path):
+            raise DataError("there are no labels: give them, or a folder per class or a CSV file")
+        paths, labels = labelled_images(Path(images))
+        listed += paths
+    else:
+        listed += as_images(images)
+    with (observer or Observer()).progress("evaluating", len(listed), "images") as tick:
+        return predictor.evaluate(listed, labels, tick=tick)

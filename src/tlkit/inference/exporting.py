@@ -1,0 +1,56 @@
+"""Exports a trained classifier to the format that is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, get_args
+
+from tlkit.data.image_paths import image_paths
+from tlkit.errors import ExportError, close_matches
+from tlkit.inference.export import ExportCheck, export_onnx, export_timm, validation_images
+from tlkit.inference.loading import find_model
+from tlkit.plugins.loader import load_registry
+from tlkit.plugins.registry import Registry
+from tlkit.utils.sequences import Paths, as_list
+
+Format = Literal["timm", "onnx"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+
+def export(
+    model: Path | str,
+    out: Path | str,
+    *,
+    format: Format,
+    images: Paths | None = None,
+    phase: str | None = None,
+    registry: Registry | None = None,
+) -> ExportCheck:
+    """Exports a classifier for another tool; the export is kept only if its predictions are the same.
+
+    Args:
+        model: a model folder, or a run folder.
+        out: the folder or file to write; it must not exist.
+        format: "timm", a folder that ``timm.create_model("local-dir:…", pretrained=True)`` loads, or "onnx",
+            a file.
+        images: files, folders or patterns to check the export on; the run's validation images unless given.
+        phase: the phase of a run; its last unless given.
+        registry: the parts to choose from; all that is installed unless given.
+
+    Returns:
+        How it was checked, and what the format has no place for.
+
+    Raises:
+        ExportError: the classifier cannot be exported, or the export's answers differ.
+        RunFolderError: there is no model, or no such phase.
+    """
+    if format not in FORMATS:
+        raise ExportError(f"there is no format {format!r}{close_matches(format, FORMATS)}: timm or onnx")
+    registry = registry or load_registry()
+    folder = find_model(Path(model), phase)
+    if images is None:
+        paths = validation_images(folder, registry)
+    else:
+        paths = [Path(path) for path in image_paths(map(str, as_list(images)), ())]
+    write = export_timm if format == "timm" else export_onnx
+    return write(folder, Path(out), paths, registry)
