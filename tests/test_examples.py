@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import requests
 import torch
+from processes import Started, execute
 from safetensors.torch import load_file
 
 import tlkit
@@ -153,3 +158,27 @@ def test_the_embedded_experiment_shows_that_transfer_learning_works(tmp_path: Pa
     assert against_benchmark.phase == "benchmark"
     assert against_benchmark.p < 0.01
     assert phases["fine-tune"].test.n == 5000
+
+
+def test_a_list_of_photos_becomes_a_served_model(photos: Path, tmp_path: Path) -> None:
+    """The script of examples/python, in a process of its own."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for kind in ("cat", "dog"):
+        for number in range(1, 7):
+            shutil.copyfile(photos / f"{kind}.{number}.jpg", folder / f"{kind}.{number}.jpg")
+    script = (EXAMPLES.parent / "python" / "serve_photos.py").read_text(encoding="utf-8")
+    started = Started(execute, script, folder, "vgg16-quarter", folder=tmp_path)
+    deadline = time.monotonic() + 120
+    while "http://" not in started.stdout.read_text():
+        assert started.process.is_alive() and time.monotonic() < deadline, started.stderr.read_text()
+        time.sleep(0.05)
+    lines = started.stdout.read_text().splitlines()
+    assert re.match(r"accuracy [01]\.\d{3} \(0\.\d{3} to [01]\.\d{3}\) on 12 photos", lines[0])
+    assert lines[1].startswith(str(folder / "cat.1.jpg")) and len(lines) == 5
+    photo, headers = (folder / "dog.1.jpg").read_bytes(), {"Content-Type": "image/jpeg"}
+    answer = requests.post(f"{lines[4]}/predict", data=photo, headers=headers, timeout=30)
+    assert answer.json()[0]["label"] in ("cat", "dog")
+    assert started.process.pid is not None
+    os.kill(started.process.pid, signal.SIGINT)
+    assert started.wait(30).returncode == 0
