@@ -9,6 +9,7 @@ import shutil
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -106,6 +107,16 @@ def test_the_code_of_the_python_page(here: Path, capsys: pytest.CaptureFixture[s
     probabilities = names["predictor"].predict_proba([names["image"]])  # type: ignore[attr-defined]
     softmax = names["torch"].softmax(names["logits"] / names["predictor"].temperature, 1)  # type: ignore
     assert softmax.detach().numpy() == pytest.approx(probabilities, abs=1e-5)
+
+
+def test_the_code_of_the_page_about_scikit_learn(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = "\n".join(blocks("scikit-learn.md", "python"))
+    names: dict[str, Any] = {}
+    exec(compile(code, "docs/scikit-learn.md", "exec"), names)
+    assert not capsys.readouterr().out
+    accuracies = names["run"].results.phases[0].out_of_fold.fold_accuracies
+    assert tuple(names["scores"]) == accuracies[:3]
+    assert (here / "models" / "pets" / "config.json").is_file()
 
 
 def test_the_recipe_of_the_fine_tuning_page_is_valid(here: Path) -> None:
