@@ -106,7 +106,9 @@ def public_imports(source: str) -> list[str]:
     return [module for module in modules if module.startswith("tlkit.")]
 
 
-@pytest.mark.parametrize("page", [*(f"hooks/{hook}.md" for hook in SPECS), "tutorial.md", "python.md", "scikit-learn.md"])
+@pytest.mark.parametrize(
+    "page", [*(f"hooks/{hook}.md" for hook in SPECS), "tutorial.md", "python.md", "scikit-learn.md"]
+)
 def test_examples_import_public_names_only(page: str) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
     assert blocks and not [module for block in blocks for module in public_imports(block)]

@@ -55,6 +55,7 @@ from .parts.backbone import Block as Block
 from .parts.backbone import WeightsOrigin as WeightsOrigin
 from .parts.head import HasLinearForm as HasLinearForm
 from .parts.head import SelfFittingHead as SelfFittingHead
+from .parts.loss import Loss as Loss
 from .parts.preprocess import Preprocess as Preprocess
 from .parts.source import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .parts.source import Download as Download

@@ -24,7 +24,7 @@ def test_cached_features_change_no_result_of_what_fine_tuning_can_do(run: Runner
     """Mixup, averaged weights and so on, and the drop path of the transformer."""
     options = {
         "training.mixup": 0.4,
-        "training.label_smoothing": 0.1,
+        "training.loss": {"name": "cross-entropy", "label_smoothing": 0.1},
         "training.ema": 0.9,
         "training.clip_grad": 0.5,
         "training.optimizer": {"name": "adamw", "lr": 1e-3, "layer_decay": 0.6},

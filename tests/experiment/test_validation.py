@@ -26,6 +26,7 @@ class StandInRegistry:
         ("backbone", "vgg16"): {"features": str, "weights": str},
         ("head", "mlp"): {"hidden": int},
         ("head", "linear"): {},
+        ("loss", "cross-entropy"): {"label_smoothing": float},
         ("freeze-policy", "backbone"): {},
         ("freeze-policy", "last-blocks"): {"blocks": int},
         ("augmentation", "none"): {},

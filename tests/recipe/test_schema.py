@@ -93,7 +93,7 @@ Write = Callable[..., Path]
             ["phase.fine-tune.preprocess.siz: is unknown (did you mean"],
         ),
         ("epochs = 5", "ema = 1.0", ["training.ema: must be less than 1, and is 1.0"]),
-        ("epochs = 5", "label_smoothing = -0.1", ["training.label_smoothing: must be greater than or equal"]),
+        ("epochs = 5", "ema = -0.1", ["training.ema: must be greater than or equal"]),
         ("epochs = 2", "clip_grad = -1", ["phase.fine-tune.clip_grad: must be greater than or equal to 0"]),
         (
             "epochs = 2",

@@ -26,6 +26,7 @@ from tlkit.testing import (
     check_backbone,
     check_freeze_policy,
     check_head,
+    check_loss,
     check_source,
     results,
 )
@@ -351,6 +352,38 @@ def test_correct_parts_that_look_wrong() -> None:
     check_head(starts_at_zero)
     collected = check_augmentation(with_steps(A.HorizontalFlip(p=0.03)))
     assert re.fullmatch(r"2 different images from \d+ seeds", collected[-2].message)
+
+
+def test_wrong_losses() -> None:
+    entropy = nn.functional.cross_entropy
+
+    def made(loss: Any) -> Callable[..., Any]:
+        return lambda classes, counts: loss
+
+    with pytest.raises(
+        AssertionError, match=r"finite losses of shape \(1,\).*; got \(\); to fix: return"
+    ):
+        check_loss(made(entropy))
+    with pytest.raises(AssertionError, match="images are independent: expected the same loss"):
+        check_loss(made(lambda logits, labels: entropy(logits - logits.mean(0), labels, reduction="none")))
+    with pytest.raises(AssertionError, match="better predictions cost less: expected a lower loss"):
+        check_loss(made(lambda logits, labels: 9 - entropy(logits, labels, reduction="none")))
+    with pytest.raises(AssertionError, match=r"gradients are finite: .* where a logit is 60 larger"):
+        probability = lambda logits, labels: logits.softmax(1).gather(1, labels[:, None])[:, 0]  # noqa: E731
+        check_loss(made(lambda logits, labels: (1 - probability(logits, labels)) ** 0.5))
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            return entropy(self.scale * logits, labels, reduction="none")
+
+    with pytest.raises(AssertionError, match="without trainable parameters; got scale"):
+        check_loss(made(Scaled()))
+    with pytest.raises(AssertionError, match="must return a function or a module; it returned float"):
+        check_loss(made(1.0))
 
 
 def test_wrong_freeze_policies() -> None:

@@ -135,7 +135,6 @@ def test_training_with_everything_resumes_with_the_same_numbers(
         ema=0.9,
         mixup=0.2,
         cutmix=1.0,
-        label_smoothing=0.1,
         clip_grad=1.0,
         optimizer=PartSpec(name="adamw", options={"lr": 0.01, "layer_decay": 0.5, "weight_decay": 0.05}),
         schedule=PartSpec(name="cosine", options={"warmup_epochs": 1, "noise": 0.1}),

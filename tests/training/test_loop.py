@@ -135,9 +135,9 @@ def test_a_schedule_sets_the_learning_rate_of_each_step(
 
 def test_label_smoothing_is_torchs_and_validation_has_none(tmp_path: Path) -> None:
     network, inputs = make_network(), make_inputs()
-    training = make_training(
-        epochs=1, batch_size=24, label_smoothing=0.2, optimizer=PartSpec(name="sgd", options={"lr": 0.0})
-    )
+    loss = REGISTRY.make("loss", "cross-entropy", {"label_smoothing": 0.2}, ["a", "b"], [12, 12])
+    inputs = dataclasses.replace(inputs, loss=loss)
+    training = make_training(epochs=1, batch_size=24, optimizer=PartSpec(name="sgd", options={"lr": 0.0}))
     network.train()
     images, labels = inputs.train.images, torch.from_numpy(inputs.train_labels)
     with torch.no_grad():

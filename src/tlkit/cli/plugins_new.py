@@ -28,7 +28,7 @@ FILES = {
 
 def new(
     name: Annotated[str, typer.Argument(help="The part's name; the package is called tlkit-NAME.")],
-    kind: Annotated[str, typer.Option(help="backbone, head, augmentation, freeze-policy or source.")],
+    kind: Annotated[str, typer.Option(help="backbone, head, loss, augmentation, freeze-policy or source.")],
     out: Annotated[Path | None, typer.Option(help="The folder to write; tlkit-NAME unless given.")] = None,
 ) -> None:
     """Create a plugin: a package with one part, a test that runs the contract suite, and a README."""

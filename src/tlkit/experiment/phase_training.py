@@ -99,16 +99,20 @@ def train_network(
         last_epoch: the number of epochs after which to end.
     """
     phase, recipe, frozen_pass = prepared.phase, context.run.recipe, context.frozen_pass
+    classes, labels = context.dataset.classes, labels_of(images)
+    counts = np.bincount(labels, minlength=len(classes)).tolist()
+    loss = phase.training.loss
     inputs = TrainingInputs(
         phase=phase.name,
         train=training_feed(prepared, images, frozen_pass, recipe.seed),
-        train_labels=labels_of(images),
+        train_labels=labels,
         val=validation_feed(prepared, val, frozen_pass) if val else None,
         val_labels=labels_of(val),
-        classes=len(context.dataset.classes),
+        classes=len(classes),
         seed=(recipe.seed, phase.name, *part),
         starts_trained=phase.start_from is not None,
         last_epoch=last_epoch,
+        loss=context.registry.make("loss", loss.name, loss.options, classes, counts),
     )
     return train(
         prepared.network,

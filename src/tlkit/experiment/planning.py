@@ -65,6 +65,8 @@ def prepare_phases(
                 continue
             key = "head"
             head = _head(recipe, phase, backbone, classes, registry)
+            key = "loss"
+            _check_loss(phase, classes, registry)
             key = "freeze"
             prepared.append(_prepare_phase(recipe, phase, backbone, head, registry, device))
             key = "cutmix"
@@ -131,6 +133,13 @@ def _prepare_phase(
     )
     # what fits itself needs one kind of features, those that it is evaluated with
     return replace(prepared, compute=prepared.evaluation) if prepared.fits_head else prepared
+
+
+def _check_loss(phase: Phase, classes: Sequence[str] | None, registry: Registry) -> None:
+    """Checks that the loss can be made, which depends on the values of its options."""
+    if classes is not None:
+        loss = phase.training.loss
+        registry.make("loss", loss.name, loss.options, classes, [1] * len(classes))
 
 
 def _check_cutmix(prepared: PreparedPhase) -> None:

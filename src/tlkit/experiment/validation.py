@@ -62,6 +62,7 @@ def phase_problems(recipe: Recipe, phase: Phase, registry: PartChecker) -> list[
             "augmentation",
             registry.problems("augmentation", phase.augmentation.name, phase.augmentation.options),
         ),
+        ("loss", registry.problems("loss", training.loss.name, training.loss.options)),
         ("optimizer", optimizer_problems(training.optimizer.name, training.optimizer.options)),
     ]
     if training.schedule is not None:
@@ -82,4 +83,4 @@ def _key(recipe: Recipe, phase: str, part: str, option: str) -> str:
     in_phase = isinstance(own, str) or (isinstance(own, dict) and (option in own or "name" in own))
     if in_phase or part in ("freeze", "augmentation"):
         return f"phase.{phase}.{part}.{option}"
-    return f"training.{part}.{option}" if part in ("optimizer", "schedule") else f"{part}.{option}"
+    return f"training.{part}.{option}" if part in ("loss", "optimizer", "schedule") else f"{part}.{option}"

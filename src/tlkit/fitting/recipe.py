@@ -166,7 +166,7 @@ def _fine_tuning(epochs: int, keep: Literal["best", "last"]) -> dict[str, Any]:
         "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.05, "layer_decay": 0.75},
         "epochs": epochs,
         "keep": keep,
-        "label_smoothing": 0.1,
+        "loss": {"name": "cross-entropy", "label_smoothing": 0.1},
         "ema": 0.99,
         "schedule": {"name": "cosine", "warmup_epochs": min(1, epochs - 1)},
     }

@@ -32,6 +32,14 @@ def tlkit_heads(register: Register) -> None:
 
 
 @hookspec
+def tlkit_losses(register: Register) -> None:
+    """Register ``factory(classes, counts, **options) -> Loss``: logits and labels to each image's loss.
+
+    `counts` are the numbers of training images of the classes.
+    """
+
+
+@hookspec
 def tlkit_augmentations(register: Register) -> None:
     """Register ``factory(preprocess, **options) -> Augmentation``, such as an ``albumentations.Compose``.
 

@@ -19,7 +19,8 @@ from tlkit.plugins.registry import HOOKS, LoadedPlugin, PluginState, Register, R
 GROUP = "tlkit"
 #: Named, not imported: the toolkit's own parts are plugins like any other.
 BUILTIN = tuple(
-    f"tlkit.builtin.{name}" for name in ("backbones", "heads", "augmentations", "freeze_policies", "sources")
+    f"tlkit.builtin.{name}"
+    for name in ("backbones", "heads", "losses", "augmentations", "freeze_policies", "sources")
 )
 
 

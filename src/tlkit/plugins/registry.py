@@ -25,6 +25,7 @@ from tlkit.plugins.options import Factory
 HOOKS = {
     "backbone": "tlkit_backbones",
     "head": "tlkit_heads",
+    "loss": "tlkit_losses",
     "augmentation": "tlkit_augmentations",
     "freeze-policy": "tlkit_freeze_policies",
     "source": "tlkit_sources",

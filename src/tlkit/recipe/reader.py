@@ -32,7 +32,7 @@ LONG_KEY = re.compile(
     rf"""(?:[ \t]*+\.[ \t]*+(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')){{{MAX_DEPTH}}}"""
 )
 #: Tables that describe a part: one with a name replaces the inherited one, one without merges into it.
-PARTS = frozenset({"source", "backbone", "head", "freeze", "augmentation", "optimizer", "schedule"})
+PARTS = frozenset({"source", "backbone", "head", "freeze", "augmentation", "loss", "optimizer", "schedule"})
 #: Keys whose value is a path, besides any string that ends in .safetensors.
 PATHS = frozenset({("data", name) for name in ("root", "splits", "unlabelled", "corrections")})
 

@@ -26,7 +26,10 @@ Location = Annotated[Path, BeforeValidator(lambda value: Path(value) if isinstan
 #: What the epochs of a phase are compared by, on the validation images.
 Monitor = Literal["accuracy", "balanced_accuracy", "loss"]
 #: What every recipe inherits, so that a table without a name has something to merge into.
-DEFAULTS: Tree = {"head": "linear", "training": {"optimizer": {"name": "adamw", "lr": 1e-3}}}
+DEFAULTS: Tree = {
+    "head": "linear",
+    "training": {"loss": {"name": "cross-entropy"}, "optimizer": {"name": "adamw", "lr": 1e-3}},
+}
 #: In TOML's words what pydantic says in Python's.
 MESSAGES = {
     "int_type": "must be a whole number",
@@ -173,7 +176,7 @@ class TrainingSpec(Spec):
         patience: number of epochs without improvement on validation after which training stops.
         monitor: what the best epoch is chosen by on the validation images, and patience counts.
         class_weights: "balanced" gives classes with fewer images more weight in the loss.
-        label_smoothing: as in `torch.nn.CrossEntropyLoss`.
+        loss: what is minimised.
         mixup: alpha of mixup (Zhang et al. 2018); 0: no mixup. Where features are cached, they are mixed
             (manifold mixup, Verma et al. 2019).
         cutmix: alpha of CutMix (Yun et al. 2019); 0: no CutMix. With both, each has half of the batches.
@@ -193,7 +196,7 @@ class TrainingSpec(Spec):
     patience: Count | None = None
     monitor: Monitor = "accuracy"
     class_weights: Literal["balanced", "none"] = "balanced"
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    loss: PartTable = PartSpec(name="cross-entropy")
     mixup: Annotated[float, Field(ge=0)] = 0.0
     cutmix: Annotated[float, Field(ge=0)] = 0.0
     clip_grad: Annotated[float, Field(ge=0)] = 0.0
@@ -234,6 +237,7 @@ class PhaseSpec(TrainingSpec):
     # parts without a name merge into the inherited table, so none is required here
     optimizer: Table = None
     schedule: Table = None
+    loss: Table = None
 
 
 class RecipeSpec(Spec):

@@ -16,13 +16,14 @@ from pathlib import Path
 
 from tlkit.plugins.options import Factory
 from tlkit.plugins.registry import Registry
-from tlkit.testing import augmentations, backbone_subject, backbones, freeze_policies, heads, sources
+from tlkit.testing import augmentations, backbone_subject, backbones, freeze_policies, heads, losses, sources
 from tlkit.testing.runner import CLASSES, PartUnderTest, Result, raise_for_failures, run_checks
 
 #: By kind, the checks that are run after "options are declared" and "can be made".
 CHECKS: Mapping[str, Sequence[Callable[..., str | None]]] = {
     "backbone": backbones.CHECKS,
     "head": heads.CHECKS,
+    "loss": losses.CHECKS,
     "augmentation": augmentations.CHECKS,
     "freeze-policy": freeze_policies.CHECKS,
     "source": sources.CHECKS,
@@ -36,6 +37,7 @@ __all__ = [
     "check_backbone",
     "check_freeze_policy",
     "check_head",
+    "check_loss",
     "check_source",
     "results",
 ]
@@ -63,6 +65,11 @@ def check_backbone(part: str | Factory, *, size: int | None = None, **options: o
 def check_head(part: str | Factory, **options: object) -> list[Result]:
     """Checks a head, with `CLASSES` as the class names. See `check_backbone`."""
     return raise_for_failures(results("head", part, options))
+
+
+def check_loss(part: str | Factory, **options: object) -> list[Result]:
+    """Checks a loss, with `CLASSES` as the class names, one of them without images. See `check_backbone`."""
+    return raise_for_failures(results("loss", part, options))
 
 
 def check_augmentation(part: str | Factory, **options: object) -> list[Result]:
@@ -111,6 +118,8 @@ def results(
         return run_checks(tested, partial(backbone_subject.setup, size=size), backbones.CHECKS)
     if kind == "head":
         return run_checks(tested, heads.setup, heads.CHECKS)
+    if kind == "loss":
+        return run_checks(tested, losses.setup, losses.CHECKS)
     if kind == "augmentation":
         return run_checks(tested, augmentations.setup, augmentations.CHECKS)
     if kind == "freeze-policy":

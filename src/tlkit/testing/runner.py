@@ -173,6 +173,7 @@ def run_checks(
 POSITIONAL_ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "backbone": (),
     "head": ("backbone", "classes"),
+    "loss": ("classes", "counts"),
     "augmentation": ("preprocess",),
     "freeze-policy": ("classifier",),
     "source": ("root",),

@@ -21,13 +21,14 @@ from tlkit.data.feed import Feed, Indices, batch_indices
 from tlkit.errors import RunFolderError, TrainingError
 from tlkit.evaluation.metrics import balanced_accuracy
 from tlkit.model.partition import Partition
+from tlkit.parts.loss import Loss
 from tlkit.recipe.schema import TrainingSpec
 from tlkit.runtime.devices import ComputeConfig
 from tlkit.runtime.distributed import broadcast_from_main, process_state
 from tlkit.training.averaging import WeightAverage
 from tlkit.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from tlkit.training.history import EpochMetrics, History, ValidationScores
-from tlkit.training.mixing import Mixer, mixed_loss
+from tlkit.training.mixing import MeanLoss, Mixer, mixed_loss
 from tlkit.training.optimizers import make_optimizer, make_schedule
 from tlkit.training.packing import State
 from tlkit.utils.hashing import seed
@@ -39,6 +40,11 @@ Tick = Callable[[int], object]
 
 #: Seconds between two checkpoints.
 SAVE_EVERY = 20.0
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Returns each image's cross-entropy, ``(B,)``."""
+    return nn.functional.cross_entropy(logits, labels, reduction="none")
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ class TrainingInputs:
         starts_trained: whether the phase starts from weights that an earlier phase trained: they are kept
             unless an epoch is better.
         last_epoch: the number of epochs after which to end, with the schedule of all; None: after all.
+        loss: what is minimised.
     """
 
     phase: str
@@ -67,6 +74,7 @@ class TrainingInputs:
     seed: tuple[object, ...]
     starts_trained: bool = False
     last_epoch: int | None = None
+    loss: Loss = cross_entropy
 
     @property
     def compares(self) -> bool:
@@ -212,7 +220,7 @@ def _make_epoch(
     """Returns a function that trains one epoch, and returns the mean loss, images weighed by class."""
     labels = torch.from_numpy(inputs.train_labels).to(compute.device)
     weights = class_weights(inputs.train_labels, inputs.classes, training).to(compute.device)
-    loss_function = nn.CrossEntropyLoss(weights, label_smoothing=training.label_smoothing)
+    mean_loss = _weighted_mean(inputs.loss, weights)
     model, stepper = _distribute(network, method.optimizer)
     parameters = [value for value in network.parameters() if value.requires_grad]
     processes = process_state().num_processes
@@ -231,7 +239,7 @@ def _make_epoch(
             with compute.autocast():
                 logits = model(*mixed)
             batch = slice(done, done + len(indices))
-            loss = mixed_loss(loss_function, logits.float(), ordered_labels[batch], own)
+            loss = mixed_loss(mean_loss, logits.float(), ordered_labels[batch], own)
             stepper.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             if training.clip_grad:
@@ -246,6 +254,17 @@ def _make_epoch(
         return float(reduce(total, "mean")) / float(reduce(ordered_weights.sum(), "mean"))
 
     return train_epoch
+
+
+def _weighted_mean(loss: Loss, weights: Tensor) -> MeanLoss:
+    """Returns a function of logits and labels: the mean loss, images weighed by class."""
+    of_image = loss.to(weights.device) if isinstance(loss, nn.Module) else loss
+
+    def mean_loss(logits: Tensor, labels: Tensor) -> Tensor:
+        of_label = weights[labels]
+        return (of_image(logits, labels) * of_label).sum() / of_label.sum()
+
+    return mean_loss
 
 
 def validate(

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from tlkit.recipe.schema import TrainingSpec
 
-#: Of labels, for logits: a batch's loss.
-Loss = Callable[[Tensor, Tensor], Tensor]
+#: Of logits and labels: a batch's loss.
+MeanLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Mixer:
@@ -67,7 +67,7 @@ def opposite(rows: Tensor, images: int) -> Tensor:
     return by_image.flip(0).flatten(0, 1)
 
 
-def mixed_loss(loss: Loss, logits: Tensor, labels: Tensor, own: float) -> Tensor:
+def mixed_loss(loss: MeanLoss, logits: Tensor, labels: Tensor, own: float) -> Tensor:
     """Returns the loss of a batch that was mixed: that of its own labels and the others', in proportion."""
     result = loss(logits, labels)
     return result if own == 1 else torch.lerp(loss(logits, labels.flip(0)), result, own)
