@@ -360,9 +360,7 @@ def test_wrong_losses() -> None:
     def made(loss: Any) -> Callable[..., Any]:
         return lambda classes, counts: loss
 
-    with pytest.raises(
-        AssertionError, match=r"finite losses of shape \(1,\).*; got \(\); to fix: return"
-    ):
+    with pytest.raises(AssertionError, match=r"finite losses of shape \(1,\).*; got \(\); to fix: return"):
         check_loss(made(entropy))
     with pytest.raises(AssertionError, match="images are independent: expected the same loss"):
         check_loss(made(lambda logits, labels: entropy(logits - logits.mean(0), labels, reduction="none")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -86,6 +87,9 @@ class Encoder:
         self._device = choose_device(device)
         with torch.random.fork_rng(devices=[]):
             (self._prepared,) = prepare_phases(recipe, [phase], CLASSES, registry, self._device)
+            # it stays there: its graphs would be traced anew each time
+            self._on_device = ExitStack()
+            self._on_device.enter_context(self._prepared.on_device())
         self.backbone: Backbone = self._prepared.backbone
         self.table = table
         self.registry = registry
@@ -105,8 +109,7 @@ class Encoder:
         ):
             frozen_pass = FrozenPass(dataset, store, observer or Observer())
             frozen_pass.run([self._prepared])
-            with self._prepared.on_device():
-                return [features.cpu() for features in features_of(self._prepared, images, frozen_pass)]
+            return [features.cpu() for features in features_of(self._prepared, images, frozen_pass)]
 
     def identify(self, images: Images) -> list[Image]:
         """Reads images in whatever form they come, and identifies them by their content.
