@@ -45,8 +45,9 @@ class Photos(torch.utils.data.Dataset[tuple[Any, Any]]):
 
     classes = ("cat", "dog")
 
-    def __init__(self, paths: list[Path], to_tensor: bool = False) -> None:
+    def __init__(self, paths: list[Path], *, shift: int = 0, to_tensor: bool = False) -> None:
         self.paths = paths
+        self.shift = shift
         self.to_tensor = to_tensor
 
     def __len__(self) -> int:
@@ -54,7 +55,7 @@ class Photos(torch.utils.data.Dataset[tuple[Any, Any]]):
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         image = read_image(self.paths[index])
-        label = self.classes.index(self.paths[index].parent.name)
+        label = self.classes.index(self.paths[index].parent.name) + self.shift
         return (torch.zeros(3, 8, 8) if self.to_tensor else image), torch.tensor(label)
 
 
@@ -105,6 +106,8 @@ def test_a_data_set_of_pytorch(paths: list[Path]) -> None:
     assert [name for _, name in named(source)] == [path.parent.name for path in paths]
     for sample, path in zip(source.samples, paths, strict=True):
         assert read_image(sample.path).tobytes() == read_image(path).tobytes()
+    with pytest.raises(tlkit.DataError, match="item 0 of the data set has the label 2, of 2 classes"):
+        source_of(Photos(paths, shift=1))
     with pytest.raises(tlkit.DataError, match=r"item 0 .* is a tensor, torch.float32 \(3, 8, 8\): leave its"):
         source_of(Photos(paths, to_tensor=True))
 
@@ -133,6 +136,10 @@ def test_mistakes(paths: list[Path], tmp_path: Path) -> None:
         tlkit.DataError, match=r"(?s)image 1: .*nowhere.jpg does not exist.*image 2: its label"
     ):
         source_of([paths[0], tmp_path / "nowhere.jpg", paths[1]], ["a", "b", None])
+    with pytest.raises(
+        tlkit.DataError, match=r"(?s)image 0: its label is nan.*image 2: its label is '1', and"
+    ):
+        source_of(paths[:3], [float("nan"), 1, "1"])
     with pytest.raises(tlkit.DataError, match=r"dog/1.jpg is given twice"):
         source_of([paths[0], paths[1], paths[0]], ["a", "b", "a"])
     with pytest.raises(tlkit.DataError, match="has only one class, 'a'"):

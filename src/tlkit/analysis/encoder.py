@@ -166,8 +166,8 @@ def features(
 
     Args:
         images: files, Pillow images and uint8 arrays, in any mixture, or a single one.
-        backbone: any backbone's name, ``local-dir:…`` and ``hf-hub:…`` included; see `choose_backbone`
-            unless given.
+        backbone: any backbone's name, ``local-dir:…`` and ``hf-hub:…`` included; that of `tlkit.fit` unless
+            given.
         weights: "pretrained", "none", or a .safetensors file; the backbone's default unless given.
         mirror: whether features are the mean over an image and its mirror image.
         device: such as "cpu" or "cuda:1"; the best one unless given.

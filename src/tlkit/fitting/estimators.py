@@ -73,7 +73,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         backbone = Backbone(_PrecomputedFeatures(features.shape[1]))
         head = _make_head(self.head, load_registry(), backbone, self.classes_)
         weights = _weights(self.class_weight, self.classes_, labelling, labels)
-        self.head_ = _fit_head(head, torch.from_numpy(features), labels, weights)
+        self.head_ = _fit_head(head, torch.tensor(features), labels, weights)
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float32]:

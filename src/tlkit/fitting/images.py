@@ -110,7 +110,7 @@ def _paired(images: Any, labels: Any) -> tuple[list[ImageLike], list[object]]:
 
 def _items(data: Any) -> Iterator[tuple[ImageLike, object]]:
     """Yields a data set's images and labels; numbers become the names in its `classes`, if it has them."""
-    names = getattr(data, "classes", None)
+    names: Any = getattr(data, "classes", None)
     in_order = (data[index] for index in range(len(data))) if hasattr(data, "__len__") else iter(data)
     for index, item in enumerate(in_order):
         if not isinstance(item, Sequence) or isinstance(item, str) or len(item) < 2:
@@ -123,8 +123,12 @@ def _items(data: Any) -> Iterator[tuple[ImageLike, object]]:
             )
         if isinstance(label, torch.Tensor):
             label = label.item()
-        named = isinstance(names, Sequence) and isinstance(label, int | np.integer)
-        yield image, names[int(label)] if named and names is not None else label
+        is_index = isinstance(names, Sequence) and isinstance(label, int | np.integer)
+        if is_index and not 0 <= label < len(names):
+            raise DataError(
+                f"item {index} of the data set has the label {label}; it has {len(names)} classes"
+            )
+        yield image, names[int(label)] if is_index else label
 
 
 def _listed(items: Iterable[tuple[ImageLike, object]], observer: Observer, total: int = 0) -> ImageData:
@@ -132,11 +136,11 @@ def _listed(items: Iterable[tuple[ImageLike, object]], observer: Observer, total
     paths: list[Path] = []
     names: list[str] = []
     problems: list[str] = []
-    copies = Counter[str]()
+    copies, classes = Counter[str](), dict[str, object]()
     with observer.progress("writing images", total, "images") as tick:
         for index, (image, label) in enumerate(items):
             try:
-                names.append(_class_name(label))
+                names.append(_class_name(label, classes))
                 paths.append(_file(image, copies))
             except UnreadableImage as error:
                 problems.append(f"image {index}: {error}")
@@ -158,10 +162,14 @@ def _listed(items: Iterable[tuple[ImageLike, object]], observer: Observer, total
     return ImageData("images", PartSpec(name="csv", options={"file": str(file)}), root)
 
 
-def _class_name(label: object) -> str:
+def _class_name(label: object, classes: dict[str, object]) -> str:
+    """Returns the name of a label's class; `classes` are those so far, with the label of each."""
     name = str(label)
-    if label is None or name != name.strip() or not name:
+    missing = label is None or label != label  # NaN, as in tables
+    if missing or name != name.strip() or not name:
         raise UnreadableImage(f"its label is {label!r}: a class needs a name, without spaces around it")
+    if classes.setdefault(name, label) != label:
+        raise UnreadableImage(f"its label is {label!r}, and another one {classes[name]!r}: write them alike")
     return name
 
 
