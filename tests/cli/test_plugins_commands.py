@@ -16,6 +16,7 @@ import pytest
 from commands import command
 from installing import install
 
+from tlkit.cli.plugins_new import OTHERS
 from tlkit.plugins.registry import KINDS
 
 TLKIT = [str(Path(sys.executable).with_name("tlkit"))]
@@ -116,9 +117,10 @@ def test_ten_of_timms_families(tmp_path: Path) -> None:
 def test_every_kind_of_new_package_passes_its_own_test(tmp_path: Path) -> None:
     """Each is built and installed into a fresh environment, which borrows torch and the rest from this one:
     installing those would take minutes."""
-    packages = [tmp_path / f"tlkit-my-{kind}" for kind in KINDS]
+    kinds = (*KINDS, *OTHERS)
+    packages = [tmp_path / f"tlkit-my-{kind}" for kind in kinds]
     with contextlib.chdir(tmp_path):
-        for kind, folder in zip(KINDS, packages, strict=True):
+        for kind, folder in zip(kinds, packages, strict=True):
             ended = command("plugins", "new", f"my-{kind}", "--kind", kind)
             assert ended.returncode == 0, ended.stderr
             assert {file.name for file in folder.iterdir()} == {"pyproject.toml", "README.md", "src", "tests"}
@@ -136,8 +138,10 @@ def test_every_kind_of_new_package_passes_its_own_test(tmp_path: Path) -> None:
     listed = subprocess.run(
         [python, "-m", "tlkit", "plugins", "list"], capture_output=True, text=True, check=True
     )
-    for kind in KINDS:
+    for kind in (*KINDS, "events"):
         assert re.search(rf"my-{kind} +tlkit-my-{kind} +0\.1\.0 +loaded", listed.stdout)
+    usage = subprocess.run([python, "-m", "tlkit", "--help"], capture_output=True, text=True, check=True)
+    assert re.search(r"my-command +The command tlkit my-command\.", usage.stdout)
     tests = [str(folder / "tests") for folder in packages]
     ended = subprocess.run(
         [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib",
@@ -145,7 +149,7 @@ def test_every_kind_of_new_package_passes_its_own_test(tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout
-    assert f"{len(KINDS)} passed" in ended.stdout
+    assert f"{len(kinds)} passed" in ended.stdout
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_a_data_set_of_pytorch(paths: list[Path]) -> None:
     assert [name for _, name in named(source)] == [path.parent.name for path in paths]
     for sample, path in zip(source.samples, paths, strict=True):
         assert read_image(sample.path).tobytes() == read_image(path).tobytes()
-    with pytest.raises(tlkit.DataError, match="item 0 of the data set has the label 2, of 2 classes"):
+    with pytest.raises(tlkit.DataError, match="item 0 of the data set has the label 2; it has 2 classes"):
         source_of(Photos(paths, shift=1))
     with pytest.raises(tlkit.DataError, match=r"item 0 .* is a tensor, torch.float32 \(3, 8, 8\): leave its"):
         source_of(Photos(paths, to_tensor=True))

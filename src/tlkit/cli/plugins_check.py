@@ -64,12 +64,13 @@ def check(
         raise typer.Exit(1)
 
 
-def check_kind(kind: str) -> None:
-    """Raises typer.BadParameter if there is no such kind of part."""
+def check_kind(kind: str, others: Sequence[str] = ()) -> None:
+    """Raises typer.BadParameter unless it is a kind of part, or one of the others."""
     from tlkit.plugins.registry import KINDS
 
-    if kind not in KINDS:
-        raise typer.BadParameter(f"{kind!r} is not one of {', '.join(KINDS)}", param_hint="--kind")
+    if kind not in (*KINDS, *others):
+        known = ", ".join((*KINDS, *others))
+        raise typer.BadParameter(f"{kind!r} is not one of {known}", param_hint="--kind")
 
 
 def _check_parts(

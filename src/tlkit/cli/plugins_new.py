@@ -17,22 +17,24 @@ from tlkit.cli.plugins_check import check_kind
 
 #: The names that Python packaging allows for a distribution.
 VALID_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
-#: The files of the package, and the template of each.
-FILES = {
-    "pyproject.toml": "pyproject.toml.txt",
-    "README.md": "README.md.txt",
-    "src/{module}.py": "{kind}.py.txt",
-    "tests/test_{module}.py": "test_{kind}.py.txt",
-}
+#: What a package may have besides a part: hooks that observe runs, or a command.
+OTHERS = ("events", "command")
 
 
 def new(
-    name: Annotated[str, typer.Argument(help="The part's name; the package is called tlkit-NAME.")],
-    kind: Annotated[str, typer.Option(help="backbone, head, loss, augmentation, freeze-policy or source.")],
+    name: Annotated[
+        str, typer.Argument(help="The part's or command's name; the package is called tlkit-NAME.")
+    ],
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="backbone, head, loss, augmentation, freeze-policy, source; events (observes runs); command."
+        ),
+    ],
     out: Annotated[Path | None, typer.Option(help="The folder to write; tlkit-NAME unless given.")] = None,
 ) -> None:
-    """Create a plugin: a package with one part, a test that runs the contract suite, and a README."""
-    check_kind(kind)
+    """Create a plugin: a package with one part, or that observes runs or adds a command; a test, a README."""
+    check_kind(kind, OTHERS)
     part = _part_name(name, kind)
     folder = out or Path(f"tlkit-{part}")
     if folder.exists():
@@ -43,7 +45,10 @@ def new(
     say(f"{folder} has the {kind} {part!r}. Install it and run its test:")
     say(f"  pip install -e {folder}")
     say(f"  pytest {folder}")
-    say(f"  tlkit plugins check {part}{' --root FOLDER' if kind == 'source' else ''}")
+    if kind == "command":
+        say(f"  tlkit {part} --help")
+    elif kind not in OTHERS:
+        say(f"  tlkit plugins check {part}{' --root FOLDER' if kind == 'source' else ''}")
 
 
 def _part_name(name: str, kind: str) -> str:
@@ -57,7 +62,7 @@ def _part_name(name: str, kind: str) -> str:
             param_hint="NAME",
         )
     part = re.sub(r"[-_.]+", "-", name.removeprefix("tlkit-")).lower()
-    if part in load_registry().names(kind):
+    if kind not in OTHERS and part in load_registry().names(kind):
         raise typer.BadParameter(f"a {kind} {part!r} exists already: choose another name", param_hint="NAME")
     with suppress(PackageNotFoundError):
         installed = distribution(f"tlkit-{part}")
@@ -70,16 +75,29 @@ def _part_name(name: str, kind: str) -> str:
 def _write_package(folder: Path, part: str, kind: str) -> None:
     from tlkit.plugins.registry import HOOKS
 
+    module = f"tlkit_{part.replace('-', '_')}"
     values = {
         "part": part,
         "distribution": f"tlkit-{part}",
-        "module": f"tlkit_{part.replace('-', '_')}",
+        "module": module,
         "kind": kind,
-        "hook": HOOKS[kind],
+        "hook": HOOKS.get(kind, ""),
+        "summary": {
+            "events": f"Observes tlkit's runs: {part}.",
+            "command": f"The command tlkit {part}.",
+        }.get(kind, f"The {kind} {part} for tlkit."),
+        "group": '"tlkit.commands"' if kind == "command" else "tlkit",
+        "target": f"{module}:app" if kind == "command" else module,
     }
     templates = files("tlkit.cli") / "templates"
-    for target, template in FILES.items():
-        text = (templates / template.format(kind=kind)).read_text(encoding="utf-8")
-        file = folder / target.format(**values)
+    readme = f"README_{kind}.md.txt" if kind in OTHERS else "README.md.txt"
+    for target, template in (
+        ("pyproject.toml", "pyproject.toml.txt"),
+        ("README.md", readme),
+        (f"src/{module}.py", f"{kind}.py.txt"),
+        (f"tests/test_{module}.py", f"test_{kind}.py.txt"),
+    ):
+        text = (templates / template).read_text(encoding="utf-8")
+        file = folder / target
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(Template(text).substitute(values), encoding="utf-8")
