@@ -112,7 +112,7 @@ def test_a_data_set_of_pytorch(paths: list[Path]) -> None:
         source_of(Photos(paths, to_tensor=True))
 
 
-def test_data_sets_of_hugging_face(paths: list[Path]) -> None:
+def test_data_sets_of_hugging_face(paths: list[Path], capfd: pytest.CaptureFixture[str]) -> None:
     features = hugging_face.Features(
         {"image": hugging_face.Image(), "label": hugging_face.ClassLabel(names=["cat", "dog"])}
     )
@@ -123,6 +123,7 @@ def test_data_sets_of_hugging_face(paths: list[Path]) -> None:
     assert source.make is not None and source.make(source.samples[2]) == paths[2].read_bytes()
     splits = hugging_face.DatasetDict({"train": table.select(range(12)), "test": table.select(range(12, 16))})
     assert [sample.split for sample in source_of(splits).samples] == ["train"] * 12 + ["test"] * 4
+    assert capfd.readouterr() == ("", "")  # no progress bars
     with pytest.raises(tlkit.DataError, match="IterableDataset cannot be read twice"):
         source_of(table.to_iterable_dataset())
 

@@ -8,6 +8,7 @@ written there as a CSV file.
 from __future__ import annotations
 
 import csv
+import importlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -208,9 +209,22 @@ def _table_data(tables: Any) -> ImageData:
     key = digest(*((split, table._fingerprint) for split, table in parts.items()))
     folder = generated_folder() / "datasets" / "saved" / key
     if not folder.is_dir():
-        with _writing(folder), atomic_write(folder) as temporary:
+        with _writing(folder), _without_bars(), atomic_write(folder) as temporary:
             tables.save_to_disk(str(temporary))
     return ImageData("dataset", PartSpec(name="datasets"), folder)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Hides the progress bars of the library datasets, which has been imported by whoever has a table."""
+    library = importlib.import_module("datasets")
+    disabled = library.are_progress_bars_disabled()
+    library.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not disabled:
+            library.enable_progress_bars()
 
 
 @contextmanager
