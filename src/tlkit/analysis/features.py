@@ -31,7 +31,7 @@ from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Phase, Recipe, make_recipe, read_recipe
 from tlkit.recipe.schema import DataSpec, PartSpec, TrainingSpec
-from tlkit.runtime.devices import choose_device, reader_threads, tf32_matmul
+from tlkit.runtime.devices import choose_device, gpu_settings, reader_threads
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ def compute_features(
     registry, observer = registry or load_registry(), observer or Observer()
     phase = _phase(labelled.recipe, backbone, weights, registry, observer)
     torch_device = choose_device(device)
-    with tf32_matmul(torch_device), torch.random.fork_rng(devices=[]), FeatureStore() as store:
+    with gpu_settings(torch_device), torch.random.fork_rng(devices=[]), FeatureStore() as store:
         (prepared,) = prepare_phases(labelled.recipe, [phase], labelled.classes, registry, torch_device)
         dataset = Dataset(labelled.classes, Splits(labelled.images, (), ()), (), labelled.rejected, "")
         frozen_pass = FrozenPass(dataset, store, observer)

@@ -20,7 +20,7 @@ from tlkit.features.extraction import FeatureRequest, plan_extraction
 from tlkit.features.store import FeatureStore
 from tlkit.model.classifier import is_convolutional
 from tlkit.model.partition import PartitionedClassifier
-from tlkit.runtime.devices import tf32_matmul
+from tlkit.runtime.devices import gpu_settings
 
 #: Maximum number of images to measure on.
 IMAGES = 32
@@ -53,7 +53,7 @@ class Estimate:
 
 def estimate_phase(prepared: PreparedPhase, images: Sequence[Image], store: FeatureStore) -> Estimate:
     """Measures reading, the prefix and a training step on a few images; the phase is not changed."""
-    with tf32_matmul(prepared.compute.device), prepared.on_device():
+    with gpu_settings(prepared.compute.device), prepared.on_device():
         return _measure(prepared, images, store)
 
 

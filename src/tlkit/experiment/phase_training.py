@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tlkit.errors import TrainingError
 from tlkit.experiment.log import EpochEnded
 from tlkit.experiment.observer import Tick
 from tlkit.experiment.phase_context import PhaseContext
@@ -97,6 +98,9 @@ def train_network(
         epoch_ended: called with each epoch's metrics; returns whether this was the last epoch.
         start_progress: called with the number of images done before; returns what counts the others.
         last_epoch: the number of epochs after which to end.
+
+    Raises:
+        TrainingError: a loss is not finite, or the GPU's memory is too small.
     """
     phase, recipe, frozen_pass = prepared.phase, context.run.recipe, context.frozen_pass
     inputs = TrainingInputs(
@@ -110,16 +114,23 @@ def train_network(
         starts_trained=phase.start_from is not None,
         last_epoch=last_epoch,
     )
-    return train(
-        prepared.network,
-        inputs,
-        phase.training,
-        prepared.compute,
-        checkpoint,
-        epoch_ended,
-        start_progress,
-        note=context.observer.note,
-    )
+    try:
+        return train(
+            prepared.network,
+            inputs,
+            phase.training,
+            prepared.compute,
+            checkpoint,
+            epoch_ended,
+            start_progress,
+            note=context.observer.note,
+        )
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"phase {phase.name!r}: the memory of {prepared.compute.device} is too small for steps of "
+            f"{phase.training.batch_size} images of {prepared.plain.preprocess.size} pixels: try a smaller "
+            "training.batch_size or preprocess.size, or a freeze policy that trains less"
+        ) from error
 
 
 def fit_head(

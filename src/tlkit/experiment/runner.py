@@ -43,7 +43,7 @@ from tlkit.parts.source import Source
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Phase, Recipe, as_recipe
-from tlkit.runtime.devices import choose_device, tf32_matmul
+from tlkit.runtime.devices import choose_device, gpu_settings
 from tlkit.runtime.distributed import process_state
 from tlkit.training.checkpoint import remove_checkpoint
 
@@ -90,7 +90,7 @@ def run(
     chosen = [phase for phase in recipe.phases if not requested or phase in requested]
     torch_device = choose_device(device)
     named = Path(out) if out is not None else None
-    with tf32_matmul(torch_device), _own_random_state(torch_device), ExitStack() as opened:
+    with gpu_settings(torch_device), _own_random_state(torch_device), ExitStack() as opened:
         if plan_only:
             folder = RunFolder(named or next(next_folders(recipe)))
         elif named is not None and (finished := _finished(recipe, chosen, RunFolder(named))):

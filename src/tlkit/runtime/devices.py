@@ -90,11 +90,25 @@ def reader_threads() -> int:
 
 
 @contextmanager
-def tf32_matmul(device: torch.device) -> Iterator[None]:
-    """Lets a GPU multiply float32 matrices in TF32, as its convolutions do by default."""
-    precision = "high" if device.type == "cuda" else torch.get_float32_matmul_precision()
-    with _matmul_precision(precision):
+def gpu_settings(device: torch.device) -> Iterator[None]:
+    """Lets a GPU multiply float32 matrices in TF32, as its convolutions do by default, and reproducibly.
+
+    Some of its algorithms add in an order that varies from call to call: others are chosen, so that the same
+    run computes the same numbers. On other devices this changes nothing.
+    """
+    if device.type != "cuda":
         yield
+        return
+    # read by cuBLAS when it is first used
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    with _matmul_precision("high"):
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before, warn_only=warn_only)
 
 
 @contextmanager
