@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tlkit.errors import RecipeError
 from tlkit.runtime.distributed import process_state
@@ -56,22 +57,20 @@ def compute_config(device: torch.device, precision: Precision) -> ComputeConfig:
 
 
 def choose_device(name: str | None) -> torch.device:
-    """Returns the device of that name, or the one that accelerate chooses.
+    """Returns the device of that name, or the one that accelerate chooses; a GPU always with its number.
 
     Raises:
         RecipeError: this machine has no such device.
     """
     state = process_state()
     if name is None or state.num_processes > 1:
-        chosen: torch.device = state.device
-        return chosen
+        return torch.empty(0, device=state.device).device
     try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
+        # "cuda" and "cuda:0" are not equal, and tensors are on the latter
+        return torch.empty(0, device=torch.device(name)).device
     except (RuntimeError, AssertionError) as error:
         line = str(error).splitlines()[0]
         raise RecipeError([f"--device {name}: not available here ({line}); try cpu"]) from error
-    return device
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -103,7 +102,8 @@ def gpu_settings(device: torch.device) -> Iterator[None]:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    with _matmul_precision("high"):
+    # the backward pass of the faster kinds of attention adds in any order
+    with _matmul_precision("high"), sdpa_kernel(SDPBackend.MATH):
         torch.use_deterministic_algorithms(True, warn_only=True)
         try:
             yield
