@@ -4,7 +4,7 @@ uv run --group bench python -m benchmarks.little_data --data ../shared
 uv run python -m benchmarks.little_data --methods fit,fast,sklearn --per-class 5,10 --draws 3
 
 All start from the same ImageNet weights of EfficientNet-Lite0 (the package that the plugin lite installs),
-whose batch norms are as they were trained: where they are folded, libraries that train them spoil the network.
+whose batch norms are as they were trained: libraries that train folded ones spoil the network.
 All are tested on the same images, which none of them sees. Each method and draw has a process of its own, and
 computes its features itself.
 """
