@@ -48,7 +48,7 @@ def write_weights(folder: Path) -> str:
 
     network = timm.create_model(ARCHITECTURE)
     load_installed(network, "efficientnet-lite0")
-    save_for_hf(network, folder)
+    save_for_hf(network, folder, safe_serialization=True)
     return str(folder)
 
 
