@@ -14,8 +14,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import date
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,6 +45,15 @@ PEERS = {
 AUGMENTED = ("plain torch and timm", "fastai", "Keras on TensorFlow")
 LIBRARIES = ("tlkit", "torch", "timm", "fastai", "keras", "tensorflow-cpu", "transformers")
 console = Console(width=120)
+
+
+def installed_versions() -> dict[str, str]:
+    """Returns the versions of the libraries that are installed."""
+    versions = {}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def measure(module: str, work: Work) -> dict[str, Any]:
@@ -108,7 +118,7 @@ def main(
     report: dict[str, Any] = {
         "date": date.today().isoformat(),
         "machine": f"{platform.machine()}, {reader_threads()} processors{card}",
-        "versions": {name: version(name) for name in LIBRARIES},
+        "versions": installed_versions(),
         "images": counts,
         "data": "photos" if data else "the drawn world",
     }
@@ -131,7 +141,8 @@ def main(
                 if not augment:
                     add(f"limits {precision}", "limits", work)
             for name in PEERS if not augment else [name for name in PEERS if name in AUGMENTED]:
-                work = Work(folder, epochs=FEW_EPOCHS if quick else FEW_EPOCHS_FULL, augment=augment)
+                epochs = FEW_EPOCHS if quick else FEW_EPOCHS_FULL
+                work = Work(folder, epochs=epochs, augment=augment, workers=reader_threads())
                 add(f"{name} {kind}", f"contenders.{PEERS[name]}", work)
     for kind, precisions in (("plain", ("bfloat16", "float32")), ("augmented", ("bfloat16",))):
         console.print(comparison_table(report, kind, precisions, images, 2 * counts["test"]))

@@ -15,7 +15,7 @@ from tlkit import load_registry
 from tlkit.model.classifier import Classifier, to_layout
 from tlkit.model.freezing import freeze
 from tlkit.model.partition import partition
-from tlkit.runtime.devices import choose_device, compute_config, tf32_matmul
+from tlkit.runtime.devices import choose_device, compute_config, gpu_settings
 from tlkit.runtime.memory import keep_freed_memory
 
 #: Number of runs that are discarded, and of runs whose median is taken.
@@ -87,5 +87,5 @@ def main(work: Work) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    with tf32_matmul(DEVICE):  # as in a run
+    with gpu_settings(DEVICE):  # as in a run
         contend(main)

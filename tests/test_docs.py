@@ -13,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from commands import command as run_command
 from recipes import write_recipe
 
 from tlkit.cli.app import main
@@ -72,6 +73,14 @@ def test_the_commands_of_the_report_page(
     assert (here / "comparison" / "compare.html").is_file()
     assert (here / "explained" / "1.png").is_file()
     assert len(list((here / "visualized").iterdir())) == 4
+
+
+def test_the_command_of_the_page_about_sharing(here: Path, fitted: Path) -> None:
+    shutil.copytree(fitted, here / "runs" / "pets")
+    command, printed = blocks("sharing.md", "console")[0].splitlines()
+    completed = run_command(*shlex.split(command.removeprefix("$ tlkit ")))
+    assert (completed.returncode, completed.stdout.strip()) == (0, printed)
+    assert "pipeline_tag: image-classification" in (here / printed).read_text()
 
 
 def test_the_commands_of_the_pages_about_choosing_a_backbone_and_labelling_next(

@@ -71,8 +71,10 @@ from .plugins.registry import Registry as Registry
 from .recipe.recipe import Phase as Phase
 from .recipe.recipe import Recipe as Recipe
 from .recipe.recipe import read_recipe as read_recipe
+from .reporting.card import card as card
 from .reporting.compare import compare as compare
 from .reporting.page import report as report
+from .reporting.push import push as push
 from .serving.review import review as review
 from .serving.serve import serve as serve
 from .training.history import EpochMetrics as EpochMetrics

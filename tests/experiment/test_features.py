@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from small_runs import BACKBONES, RECIPE, Runner, history, predictions
+
+#: TF32, which a GPU trains in, has 10 bits, and rounds another sum in a batch of another size.
+PRECISION = 1e-3 if torch.cuda.is_available() else 1e-4
 
 
 @pytest.mark.parametrize("kind", BACKBONES)
@@ -12,8 +16,8 @@ def test_cached_features_change_no_result(kind: str, run: Runner) -> None:
     cached, whole = run(kind), run(kind, overrides={"features.cache": False})
     for phase in ("bottleneck", "fine-tune"):
         for one, other in zip(history(cached, phase), history(whole, phase), strict=True):
-            assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
-            assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-4)
+            assert one["train_loss"] == pytest.approx(other["train_loss"], rel=PRECISION)
+            assert one["val_loss"] == pytest.approx(other["val_loss"], rel=PRECISION)
         assert predictions(cached, phase) == predictions(whole, phase)
     assert cached.results.phases[1].features.cached
     assert whole.results.phases[1].features.why_not == "features.cache is false"
@@ -36,7 +40,7 @@ def test_cached_features_change_no_result_of_what_fine_tuning_can_do(run: Runner
     for phase in ("bottleneck", "fine-tune"):
         for one, other in zip(history(cached, phase), history(whole, phase), strict=True):
             for column in ("train_loss", "val_loss", "lr"):
-                assert one[column] == pytest.approx(other[column], rel=1e-4)
+                assert one[column] == pytest.approx(other[column], rel=PRECISION)
         assert predictions(cached, phase) == predictions(whole, phase)
     result = cached.results.phases[0]
     losses = [row["val_loss"] for row in history(cached, "bottleneck")]

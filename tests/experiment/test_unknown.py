@@ -42,7 +42,7 @@ def test_what_it_is_chosen_on(
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(RECIPE.format(photos=by_class, data=data, freeze=freeze))
     run = tlkit.run(recipe, out=tmp_path / "run")
-    unknown, stored = run.results.phases[0].unknown, tlkit.load(run.folder).unknown
+    unknown, stored = run.results.phases[0].unknown, tlkit.load(run.folder, device="cpu").unknown
     assert unknown is not None
     assert unknown.chosen_on == chosen_on
     if chosen_on is None:

@@ -43,7 +43,7 @@ def mirrored(by_class: Path, tmp_path_factory: pytest.TempPathFactory) -> tlkit.
 def test_timm_has_no_place_for_mirror_images_and_kernels(
     mirrored: tlkit.Run, by_class: Path, tmp_path: Path
 ) -> None:
-    predictor = tlkit.load(mirrored.folder)
+    predictor = tlkit.load(mirrored.folder, device="cpu")
     head = predictor.module.head
     assert isinstance(head, tlkit.HasLinearForm)
     images = sorted(by_class.rglob("*.jpg"))[::5]

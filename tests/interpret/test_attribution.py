@@ -37,7 +37,8 @@ def make_predictor(name: str, size: int, **arguments: object) -> Predictor:
     torch.manual_seed(3)
     preprocess = Preprocess(size=size, resize="squash")
     backbone = from_timm(timm.create_model(name, **arguments), features="pooled", preprocess=preprocess)
-    return Predictor(Classifier(backbone, nn.Linear(backbone.feature_shape[0], 2)), preprocess, ("a", "b"))
+    classifier = Classifier(backbone, nn.Linear(backbone.feature_shape[0], 2))
+    return Predictor(classifier, preprocess, ("a", "b"), device="cpu")
 
 
 def test_an_image_is_never_overwritten(fitted: Path, tmp_path: Path) -> None:

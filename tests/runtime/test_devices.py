@@ -6,18 +6,21 @@ from collections.abc import Iterator
 
 import torch
 
-from tlkit.runtime.devices import copy_to_cpu, tf32_matmul
+from tlkit.runtime.devices import copy_to_cpu, gpu_settings
 
 CPU = torch.device("cpu")
 
 
-def test_the_matmul_precision_of_the_program_is_restored() -> None:
+def test_the_programs_settings_are_restored() -> None:
     before = torch.get_float32_matmul_precision()
-    with tf32_matmul(torch.device("cuda")):
+    with gpu_settings(torch.device("cuda")):
         assert torch.get_float32_matmul_precision() == "high"
+        assert torch.are_deterministic_algorithms_enabled()
     assert torch.get_float32_matmul_precision() == before
-    with tf32_matmul(CPU):
+    assert not torch.are_deterministic_algorithms_enabled()
+    with gpu_settings(CPU):
         assert torch.get_float32_matmul_precision() == before
+        assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_batches_are_copied_in_order_one_behind() -> None:

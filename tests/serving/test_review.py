@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,17 +15,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import requests
-from audits import write_audit
+from audits import CLASSES, write_audit
 from browsers import browser as browser
 from commands import command
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
+import tlkit
 from tlkit.analysis.audit_file import Unlike
 from tlkit.data.corrections_file import read_corrections
 from tlkit.errors import AuditFileError
+from tlkit.model.classifier import Classifier
+from tlkit.model.saving import Calibration, save_model
+from tlkit.plugins.loader import load_registry
 from tlkit.serving.review import Review, Verdict
 from tlkit.utils.hashing import file_sha256
 from tlkit.utils.json_files import write_json
@@ -38,8 +44,8 @@ class Server:
     address: str
 
     @classmethod
-    def start(cls, audit: Path) -> Server:
-        line = [sys.executable, "-m", "tlkit", "review", str(audit)]
+    def start(cls, audit: Path, *options: str) -> Server:
+        line = [sys.executable, "-m", "tlkit", "review", str(audit), *options]
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment)
         assert process.stdout is not None
@@ -170,6 +176,71 @@ def test_the_page_at_1200_pixels(browser: Browser, server: Server) -> None:
     page.close()
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder of an untrained network for the audit's classes."""
+    folder, registry = tmp_path_factory.mktemp("review-model"), load_registry()
+    table = {"name": "test_resnet", "weights": "none"}
+    backbone = registry.make("backbone", "test_resnet", {"weights": "none"})
+    head = registry.make("head", "linear", {}, backbone, CLASSES)
+    calibration = Calibration(temperature=1.0, reject_below=None, mirror=False)
+    save_model(
+        folder / "model",
+        Classifier(backbone, head),
+        backbone,
+        backbone_table=table,
+        head_table={"name": "linear"},
+        classes=CLASSES,
+        calibration=calibration,
+        unknown=None,
+    )
+    return folder / "model"
+
+
+def test_heat_maps_are_shown_and_hidden(browser: Browser, copied: Path, model: Path) -> None:
+    server = Server.start(copied, "--model", str(model))
+    try:
+        page = browser.new_page()
+        page.goto(server.address)
+        page.wait_for_selector("#suspect:not([hidden])")
+        suggested = Review(copied).suspects[0].suggested
+        photo = page.get_attribute("#photos img", "src")
+        page.keyboard.press("h")
+        expect(page.locator("#photos img")).to_have_attribute("alt", re.compile(f"looks for {suggested} in"))
+        expect(page.locator("#photos figcaption")).to_contain_text(f"bright: what speaks for {suggested}")
+        page.wait_for_load_state("networkidle")
+        assert page.evaluate("document.querySelector('#photos img').naturalWidth") > 0
+        # on the page is what tlkit explain draws
+        image = Review(copied).suspects[0].image
+        answer = requests.get(f"{server.address}heat?image={image}&label={suggested}", timeout=60)
+        shown = np.asarray(Image.open(io.BytesIO(answer.content)))
+        path = Review(copied).audit.root
+        assert path is not None
+        expected = tlkit.explain(tlkit.load(model), Path(path) / image, label=suggested).overlay()
+        assert np.abs(shown.astype(int) - expected).max() <= 1
+        page.keyboard.press("h")
+        assert page.get_attribute("#photos img", "src") == photo
+        page.keyboard.press("h")
+        page.keyboard.press("ArrowRight")
+        expect(page.locator("#heat")).to_have_attribute("aria-pressed", "false")
+        page.close()
+        for query, status in ((f"image={image}&label=cactus", 409), ("image=../audit.json&label=rose", 404)):
+            assert requests.get(f"{server.address}heat?{query}", timeout=60).status_code == status
+    finally:
+        server.process.kill()
+        server.process.communicate()
+
+
+def test_without_a_classifier_there_is_no_button(browser: Browser, server: Server) -> None:
+    page = browser.new_page()
+    page.goto(server.address)
+    page.wait_for_selector("#suspect:not([hidden])")
+    expect(page.locator("#heat")).to_be_hidden()
+    page.keyboard.press("h")
+    assert "photo?" in str(page.get_attribute("#photos img", "src"))
+    page.close()
+
+
 def test_only_the_printed_address_answers(server: Server) -> None:
     base, token = server.address.rstrip("/").rsplit("/", 1)
     port = base.rsplit(":", 1)[1]
@@ -293,6 +364,8 @@ def test_mistakes_on_the_command_line(tmp_path: Path, copied: Path, server: Serv
     port = server.address.rsplit(":", 1)[1].partition("/")[0]
     taken = command("review", copied, "--port", port)
     assert taken.returncode == 2
+    no_model = command("review", copied, "--model", tmp_path)
+    assert no_model.returncode == 2 and "neither a model folder nor a run folder" in no_model.stderr
     assert f"port {port} cannot be used (Address already in use): leave --port out" in taken.stderr
 
 

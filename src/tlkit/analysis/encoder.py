@@ -33,7 +33,7 @@ from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Phase, Recipe, make_recipe
 from tlkit.recipe.schema import PartSpec, TrainingSpec
-from tlkit.runtime.devices import choose_device, reader_threads, tf32_matmul
+from tlkit.runtime.devices import choose_device, gpu_settings, reader_threads
 from tlkit.utils.formatting import bulleted
 
 #: The classes of the phase that features are computed for: they do not matter.
@@ -103,7 +103,7 @@ class Encoder:
         dataset = Dataset(CLASSES, Splits(images, (), ()), (), (), "")
         with (
             self._lock,
-            tf32_matmul(self._device),
+            gpu_settings(self._device),
             torch.random.fork_rng(devices=[]),
             FeatureStore() as store,
         ):

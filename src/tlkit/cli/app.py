@@ -12,6 +12,7 @@ import typer
 
 from tlkit.cli import cache, plugins
 from tlkit.cli.audit import audit
+from tlkit.cli.card import card, push
 from tlkit.cli.choose import choose
 from tlkit.cli.console import say, say_interrupted
 from tlkit.cli.curve import curve
@@ -54,6 +55,8 @@ COMMANDS = (
     explain,
     visualize,
     export,
+    card,
+    push,
     serve,
     fetch,
 )

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 def review(
     audit: Annotated[Path, typer.Argument(help="audit.json, or the folder that holds it.")],
+    model: Annotated[
+        Path | None,
+        typer.Option(help="A run or model folder that shows where it looks; the audited run unless given."),
+    ] = None,
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="The page's port; a free one unless given.")
     ] = None,
@@ -25,7 +29,7 @@ def review(
     """Decide about an audit's suspects on a local page; decisions go to corrections.csv beside it."""
     from tlkit.serving.review import review as serve_review
 
-    ended = serve_review(audit, port=port, ready=_print_address)
+    ended = serve_review(audit, model=model, port=port, ready=_print_address)
     say(f"{ended.decided} of {plural(len(ended.suspects), 'suspect')} are decided.")
     if ended.path.exists():
         recipe, file = _recipe(ended.audit.target), shlex.quote(str(ended.path))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,13 +18,11 @@ from tlkit.feature_store.extraction import FeatureRequest, plan_extraction
 from tlkit.feature_store.store import FeatureStore
 from tlkit.model.classifier import is_convolutional
 from tlkit.model.partition import PartitionedClassifier
-from tlkit.runtime.devices import tf32_matmul
+from tlkit.runtime.devices import gpu_settings
+from tlkit.runtime.timing import timed
 
 #: Maximum number of images to measure on.
 IMAGES = 32
-#: Seconds after which a first measurement is accurate enough.
-LONG_ENOUGH = 2.0
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,7 @@ class Estimate:
 
 def estimate_phase(prepared: PreparedPhase, images: Sequence[Image], store: FeatureStore) -> Estimate:
     """Measures reading, the prefix and a training step on a few images; the phase is not changed."""
-    with tf32_matmul(prepared.compute.device), prepared.on_device():
+    with gpu_settings(prepared.compute.device), prepared.on_device():
         return _measure(prepared, images, store)
 
 
@@ -62,11 +58,11 @@ def _measure(prepared: PreparedPhase, images: Sequence[Image], store: FeatureSto
     count = min(IMAGES, training.batch_size, len(images))
     sample = [images[index] for index in np.linspace(0, len(images) - 1, count).astype(int)]
     reader = ViewReader()  # a new one, since images that are cached already would be no measure
-    reading, batch = _timed(lambda: _read(reader, sample, prepared.views, device, remember=False), device)
+    reading, batch = timed(lambda: _read(reader, sample, prepared.views, device, remember=False), device)
     reading /= len(prepared.views)
-    rereading, _ = _timed(lambda: _read(reader, sample, prepared.views[-1:], device, remember=True), device)
-    prefix, crossing = _timed(lambda: _run_prefix(prepared, batch), device)
-    step, _ = _timed(lambda: _run_step(prepared, crossing), device)
+    rereading, _ = timed(lambda: _read(reader, sample, prepared.views[-1:], device, remember=True), device)
+    prefix, crossing = timed(lambda: _run_prefix(prepared, batch), device)
+    step, _ = timed(lambda: _run_step(prepared, crossing), device)
     uses_cache = prepared.caches_training
     views = len(prepared.views) if uses_cache else AUTO_VIEWS
     missing = _missing_views(prepared, images, store) if uses_cache else views * len(images)
@@ -92,19 +88,6 @@ def _missing_views(prepared: PreparedPhase, images: Sequence[Image], store: Feat
         for view in prepared.views
     ]
     return sum(len(job) for job in plan_extraction(requests, store, prepared.compute))
-
-
-def _timed(run: Callable[[], Value], device: torch.device) -> tuple[float, Value]:
-    """Returns the seconds of a second call, or of the first if that took long, and its result."""
-    for _ in range(2):
-        began = time.perf_counter()
-        value = run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds = time.perf_counter() - began
-        if seconds > LONG_ENOUGH:
-            break
-    return seconds, value
 
 
 def _read(

@@ -24,6 +24,10 @@ from tlkit.runtime.distributed import broadcast_from_main
 from tlkit.training.history import EpochMetrics, History
 from tlkit.training.loop import TrainingInputs, class_weights, train
 
+#: Up to so many images, a CPU fits a head faster than a GPU, which waits between many small kernels: a probe
+#: of 180 images took 0.5 s on an H200, and 0.1 s on two cores.
+FEW = 1000
+
 
 def load_start(prepared: PreparedPhase, folder: RunFolder) -> None:
     """Loads the weights of the phase that this one starts from."""
@@ -145,7 +149,7 @@ def fit_head(
     features = torch.stack(list(views)).mean(0)
     device = features.device
     # on a Mac's GPU there is no float64
-    fitting_device = CPU if device.type == "mps" else device
+    fitting_device = CPU if device.type == "mps" or len(labels) <= FEW else device
     of_class = class_weights(labels, classes, prepared.phase.training)
     targets = torch.from_numpy(labels)
     head.eval().to(fitting_device)

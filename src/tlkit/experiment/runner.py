@@ -15,7 +15,7 @@ import torch
 
 from tlkit.data.dataset import Dataset, read_dataset
 from tlkit.data.generate import generate, missing_images
-from tlkit.errors import RecipeError, RunFolderError, TlkitError
+from tlkit.errors import RecipeError, RunFolderError, TlkitError, TrainingError
 from tlkit.evaluation.significance import mcnemar
 from tlkit.experiment.cached_features import read_cached_features
 from tlkit.experiment.estimate import Estimate, estimate_phase
@@ -43,9 +43,11 @@ from tlkit.parts.source import Source
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Phase, Recipe, as_recipe
-from tlkit.runtime.devices import choose_device, tf32_matmul
+from tlkit.runtime.devices import choose_device, gpu_settings
 from tlkit.runtime.distributed import process_state
+from tlkit.runtime.memory import free_memory, total_memory
 from tlkit.training.checkpoint import remove_checkpoint
+from tlkit.utils.formatting import format_bytes
 from tlkit.utils.sequences import as_list
 
 
@@ -91,7 +93,8 @@ def run(
     chosen = [phase for phase in recipe.phases if not requested or phase in requested]
     torch_device = choose_device(device)
     named = Path(out) if out is not None else None
-    with tf32_matmul(torch_device), _own_random_state(torch_device), ExitStack() as opened:
+    with gpu_settings(torch_device), _own_random_state(torch_device), ExitStack() as opened:
+        opened.enter_context(_enough_memory(torch_device))
         if plan_only:
             folder = RunFolder(named or next(next_folders(recipe)))
         elif named is not None and (finished := _finished(recipe, chosen, RunFolder(named))):
@@ -118,6 +121,20 @@ def run(
                 started.features = read_cached_features(experiment.phases, dataset, store)
             started.estimates = dict  # the networks need not stay in memory with the run
     return started
+
+
+@contextmanager
+def _enough_memory(device: torch.device) -> Iterator[None]:
+    """Says what can be done where a GPU's memory is full."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        free, total = free_memory(device), total_memory(device)
+        raise TrainingError(
+            f"the memory of {device} is too small ({format_bytes(free)} of {format_bytes(total)} are free): "
+            "try a smaller training.batch_size or preprocess.size, a freeze policy that trains less, or "
+            "--device cpu; the results so far are kept"
+        ) from error
 
 
 @contextmanager

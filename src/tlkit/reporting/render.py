@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,18 +15,28 @@ from tlkit.utils.formatting import format_bytes, format_duration, format_p_value
 
 
 def render(template: str, content: object) -> str:
-    """Renders a template, in which `content` is called ``page``; text that comes from a run is escaped."""
+    """Renders a page's template, in which `content` is called ``page``; text from a run is escaped."""
+    return _render(template, content, autoescape=True)
+
+
+def render_text(template: str, content: object) -> str:
+    """Renders a Markdown template; text from a run is escaped where the template says ``| markdown``."""
+    return _render(template, content, autoescape=False)
+
+
+def _render(template: str, content: object, *, autoescape: bool) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("tlkit.reporting"),
-        autoescape=True,
+        autoescape=autoescape,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters.update(
         duration=format_duration,
+        markdown=_escape_markdown,
         number=lambda value: f"{value:,}",
         p_value=format_p_value,
         percent=lambda value: f"{100 * value:.1f}%",
@@ -34,6 +45,11 @@ def render(template: str, content: object) -> str:
         size=format_bytes,
     )
     return environment.get_template(template).render(page=content)
+
+
+def _escape_markdown(text: str) -> str:
+    """Returns text on one line that Markdown shows as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", " ".join(text.split()))
 
 
 @dataclass(frozen=True)

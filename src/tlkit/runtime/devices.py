@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tlkit.errors import RecipeError
 from tlkit.runtime.distributed import process_state
@@ -56,22 +57,20 @@ def compute_config(device: torch.device, precision: Precision) -> ComputeConfig:
 
 
 def choose_device(name: str | None) -> torch.device:
-    """Returns the device of that name, or the one that accelerate chooses.
+    """Returns the device of that name, or the one that accelerate chooses; a GPU always with its number.
 
     Raises:
         RecipeError: this machine has no such device.
     """
     state = process_state()
     if name is None or state.num_processes > 1:
-        chosen: torch.device = state.device
-        return chosen
+        return torch.empty(0, device=state.device).device
     try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
+        # "cuda" and "cuda:0" are not equal, and tensors are on the latter
+        return torch.empty(0, device=torch.device(name)).device
     except (RuntimeError, AssertionError) as error:
         line = str(error).splitlines()[0]
         raise RecipeError([f"--device {name}: not available here ({line}); try cpu"]) from error
-    return device
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -90,11 +89,26 @@ def reader_threads() -> int:
 
 
 @contextmanager
-def tf32_matmul(device: torch.device) -> Iterator[None]:
-    """Lets a GPU multiply float32 matrices in TF32, as its convolutions do by default."""
-    precision = "high" if device.type == "cuda" else torch.get_float32_matmul_precision()
-    with _matmul_precision(precision):
+def gpu_settings(device: torch.device) -> Iterator[None]:
+    """Lets a GPU multiply float32 matrices in TF32, as its convolutions do by default, and reproducibly.
+
+    Some of its algorithms add in an order that varies from call to call: others are chosen, so that the same
+    run computes the same numbers. On other devices this changes nothing.
+    """
+    if device.type != "cuda":
         yield
+        return
+    # read by cuBLAS when it is first used
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    # the backward pass of the faster kinds of attention adds in any order
+    with _matmul_precision("high"), sdpa_kernel(SDPBackend.MATH):
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before, warn_only=warn_only)
 
 
 @contextmanager

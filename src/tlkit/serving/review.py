@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path, PureWindowsPath
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tlkit.analysis.audit_file import Audit, AuditedImage, Neighbour, read_audit
 from tlkit.data.corrections_file import (
@@ -21,9 +21,12 @@ from tlkit.data.corrections_file import (
     read_corrections,
 )
 from tlkit.data.images import MAX_BYTES, read_image
-from tlkit.errors import AuditFileError, ServingError
+from tlkit.errors import AuditFileError, RunFolderError, ServingError
 from tlkit.parts.source import SPLITS
 from tlkit.utils.regular_files import read_regular
+
+if TYPE_CHECKING:
+    from tlkit.inference.predictor import Predictor
 
 Size = Literal["large", "small"]
 #: The longer side of an image's preview, in pixels, and its quality as a JPEG.
@@ -86,16 +89,19 @@ class Review:
         audit: the audit.
         suspects: label errors, most probable first; copies; images unlike all others.
         path: the corrections file.
+        model: the folder of a classifier that shows where it looks in an image, or None.
     """
 
-    def __init__(self, audit: Path) -> None:
+    def __init__(self, audit: Path, model: Path | None = None) -> None:
         """Reads an audit and the decisions that were made before.
 
         Args:
             audit: audit.json or the folder that holds it; corrections.csv is beside it.
+            model: a run or model folder; the run that was audited unless given.
 
         Raises:
-            AuditFileError: either cannot be read.
+            AuditFileError: the audit or the decisions cannot be read.
+            RunFolderError: `model` is no trained classifier.
         """
         folder = audit if audit.is_dir() else audit.parent
         self.audit = read_audit(audit)
@@ -104,7 +110,9 @@ class Review:
         self.suspects = _suspects(self.audit)
         self._files = _files(self.audit)
         self._images = {suspect.images for suspect in self.suspects}
-        self._lock = threading.Lock()
+        self.model = _find_model(self.audit, model)
+        self._lock, self._explaining = threading.Lock(), threading.Lock()
+        self._predictor: Predictor | None = None
         self._corrections = read_corrections(self.path) if self.path.exists() else Corrections(self.path)
 
     @property
@@ -197,6 +205,27 @@ class Review:
         pixels.save(content, "JPEG", quality=QUALITY)
         return content.getvalue()
 
+    def heat(self, image: str, label: str) -> bytes | None:
+        """Returns where the classifier looks for a class in an image that the audit names, as a PNG.
+
+        Returns:
+            The PNG, or None: the audit does not name the image, or there is no classifier.
+
+        Raises:
+            UnreadableImage: the image cannot be read any more, or has changed.
+            DataError: the classifier does not know the class.
+        """
+        if image not in self._files or self.model is None:
+            return None
+        with self._explaining:
+            from tlkit.inference.loading import load
+            from tlkit.interpret.attribution import explain
+            from tlkit.interpret.png import png_bytes
+
+            self._predictor = self._predictor or load(self.model)
+            pixels = read_image(*self._files[image])
+            return png_bytes(explain(self._predictor, pixels, label=label).overlay())
+
     def _append(self, row: Correction) -> None:
         append_correction(self.path, replace(row, time=datetime.now(UTC).isoformat(timespec="seconds")))
         self._corrections = read_corrections(self.path)
@@ -228,6 +257,26 @@ def _check(audit: Audit) -> None:
     for label in (*given, *(suspect.suggested for suspect in audit.labels.suspects)):
         if label not in audit.classes:
             raise AuditFileError(f"audit.json cannot be used: {label!r} is none of its classes")
+
+
+def _find_model(audit: Audit, model: Path | None) -> Path | None:
+    """Returns the folder of a classifier, or of that of the run that was audited; None: there is none.
+
+    Raises:
+        RunFolderError: `model` is no trained classifier.
+    """
+    audited_run = (Path(audit.target) / "results.json").is_file()
+    if model is None and not audited_run:
+        return None
+    # it loads torch, which a review without heat maps starts faster without
+    from tlkit.inference.loading import find_model
+
+    try:
+        return find_model(model or Path(audit.target))
+    except RunFolderError:
+        if model is not None:
+            raise
+        return None  # the run has finished no phase
 
 
 def _suspects(audit: Audit) -> tuple[Suspect, ...]:
@@ -291,6 +340,7 @@ def _path(root: str | None, path: str) -> Path:
 def review(
     audit: Path | str,
     *,
+    model: Path | str | None = None,
     port: int | None = None,
     ready: Callable[[Review, str], object] = lambda _review, _address: None,
 ) -> Review:
@@ -300,6 +350,8 @@ def review(
 
     Args:
         audit: audit.json, or the folder that holds it.
+        model: a run or model folder, which shows where it looks in the suspects; the run that was audited
+            unless given.
         port: the page's port; a free one unless given.
         ready: is called with the review and the page's address as soon as it answers.
 
@@ -308,9 +360,10 @@ def review(
 
     Raises:
         AuditFileError: the audit or its corrections cannot be read.
+        RunFolderError: `model` is no trained classifier.
         ServingError: the port is taken, or a package is missing.
     """
-    reviewed = Review(Path(audit))
+    reviewed = Review(Path(audit), Path(model) if model is not None else None)
     if missing := [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]:
         raise ServingError(f"{', '.join(missing)} missing: pip install 'tlkit[review]'")
     from tlkit.serving.review_app import serve_review

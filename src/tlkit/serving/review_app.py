@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from tlkit.analysis.audit_file import AuditedImage, Neighbour
 from tlkit.data.corrections_file import Decision
 from tlkit.data.images import UnreadableImage
-from tlkit.errors import AuditFileError
+from tlkit.errors import AuditFileError, DataError, RunFolderError
 from tlkit.serving.listening import listening
 from tlkit.serving.review import (
     InvalidDecision,
@@ -97,11 +97,12 @@ class State(Strict):
 
 
 class Shown(Strict):
-    """Everything that the page shows."""
+    """Everything that the page shows; `explains`: there are heat maps."""
 
     name: str
     file: str
     classes: list[str]
+    explains: bool
     suspects: list[ShownSuspect]
     state: State
 
@@ -135,6 +136,8 @@ def make_app(review: Review, token: str, port: int) -> FastAPI:
     app.add_exception_handler(InvalidDecision, _refuse)
     app.add_exception_handler(UnreadableImage, _refuse)
     app.add_exception_handler(AuditFileError, _refuse)
+    app.add_exception_handler(DataError, _refuse)
+    app.add_exception_handler(RunFolderError, _refuse)
     app.include_router(_page_routes(), prefix=f"/{token}")
     app.include_router(_review_routes(review), prefix=f"/{token}")
     return app
@@ -190,6 +193,7 @@ def _review_routes(review: Review) -> APIRouter:
             name=review.audit.name,
             file=str(review.path),
             classes=list(review.audit.classes),
+            explains=review.model is not None,
             suspects=[_suspect(review, suspect) for suspect in review.suspects],
             state=state(),
         )
@@ -200,6 +204,13 @@ def _review_routes(review: Review) -> APIRouter:
         if content is None:
             raise HTTPException(404, "the audit does not name this image")
         return Response(content, media_type="image/jpeg")
+
+    @routes.get("/heat")
+    def heat(image: str, label: str) -> Response:
+        content = review.heat(image, label)
+        if content is None:
+            raise HTTPException(404, "there is no heat map of this image")
+        return Response(content, media_type="image/png")
 
     @routes.post("/decisions")
     def decide(new: NewDecision) -> State:

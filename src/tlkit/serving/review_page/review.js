@@ -8,6 +8,7 @@ const KEYS = {k: "keep", r: "relabel", x: "remove", s: "same-photo", n: "unsure"
 let shown;            // what the server answers under /suspects
 let index = 0;        // the suspect on the page; shown.suspects.length is the end
 let subject = 0;      // which image of a pair a decision is about
+let heat = false;     // whether heat maps are shown in place of the photos
 let busy = false;     // until a decision is on the disk
 
 function element(tag, text, className) {
@@ -44,9 +45,19 @@ const verdicts = () => shown.state.verdicts;
 const label = image => shown.state.labels[image.image] ?? image.label;
 
 function photo(image, size, alt) {
+  return picture(`photo?image=${encodeURIComponent(image.image)}&size=${size}`, alt);
+}
+
+// Where the classifier looks for the class that is asked about.
+function heatMap(image, name) {
+  const address = `heat?image=${encodeURIComponent(image.image)}&label=${encodeURIComponent(name)}`;
+  return picture(address, `Where the classifier looks for ${name} in ${image.image}`);
+}
+
+function picture(address, alt) {
   const made = element("img");
   made.alt = alt;
-  made.src = `photo?image=${encodeURIComponent(image.image)}&size=${size}`;
+  made.src = address;
   made.addEventListener("error", async () => {
     const answer = await fetch(made.src).catch(() => null);
     const reason = answer ? (await answer.json().catch(() => ({}))).error : null;
@@ -59,7 +70,9 @@ function figure(image, place) {
   const made = element("figure");
   const caption = element("figcaption");
   caption.append(element("span", label(image), "label"), ` – ${image.image}${image.split ? ` (${image.split})` : ""}`);
-  made.append(photo(image, "large", `Labelled ${label(image)}: ${image.image}`), caption);
+  const about = suspect().suggested ?? label(image);
+  if (heat) caption.append(`; bright: what speaks for ${about}`);
+  made.append(heat ? heatMap(image, about) : photo(image, "large", `Labelled ${label(image)}: ${image.image}`), caption);
   if (suspect().images.length > 1) {
     made.addEventListener("click", () => choose(place));
     if (place === subject) {
@@ -106,6 +119,8 @@ function render() {
   $("end").hidden = !ended;
   $("actions").hidden = total === 0;
   for (const button of document.querySelectorAll("[data-decision]")) button.disabled = ended;
+  $("heat").hidden = ended || !shown.explains;
+  $("heat").setAttribute("aria-pressed", String(heat));
   $("swap").hidden = ended || suspect().images.length < 2;
   document.querySelector("[data-decision='same-photo']").hidden = !ended && suspect().images.length < 2;
   if (ended) {
@@ -140,9 +155,15 @@ function choose(place) {
   $("status").textContent = `Decide about ${suspect().images[subject].image}`;
 }
 
+function toggleHeat() {
+  heat = !heat;
+  render();
+}
+
 function go(to) {
   index = Math.max(0, Math.min(shown.suspects.length, to));
   subject = 0;
+  heat = false;
   render();
   $(index < shown.suspects.length ? "suspect" : "end").focus({preventScroll: true});
   window.scrollTo(0, 0);
@@ -255,6 +276,7 @@ document.addEventListener("keydown", event => {
   else if (key in KEYS) decide(KEYS[key]);
   else if (key === "u") undo();
   else if (key === "o" && !$("swap").hidden) choose(1 - subject);
+  else if (key === "h" && !$("heat").hidden) toggleHeat();
   else if (key === "arrowleft") go(index - 1);
   else if (key === "arrowright") go(index + 1);
   else return;
@@ -265,6 +287,7 @@ for (const button of document.querySelectorAll("[data-decision]")) {
   button.addEventListener("click", () => decision === "relabel" ? openClasses() : decide(decision));
 }
 $("undo").addEventListener("click", undo);
+$("heat").addEventListener("click", toggleHeat);
 $("swap").addEventListener("click", () => choose(1 - subject));
 $("previous").addEventListener("click", () => go(index - 1));
 $("next").addEventListener("click", () => go(index + 1));

@@ -1,0 +1,197 @@
+"""The model card of a run: README.md with metadata, as the Hugging Face hub reads it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from tlkit.errors import ReportError, RunFolderError, close_matches
+from tlkit.experiment.plan import DataSummary
+from tlkit.experiment.record import PhaseRecord, RunRecord
+from tlkit.experiment.results import PhaseResult, RunDescription
+from tlkit.model.saving import ModelDescription, read_config
+from tlkit.reporting.render import render_text
+from tlkit.utils.atomic_write import atomic_write
+from tlkit.utils.hashing import file_sha256
+
+FILE = "README.md"
+#: The scheme of weights that a repository of the hub holds.
+HUB = "hf-hub:"
+#: A licence as the hub names it, such as apache-2.0; others are named beside "other".
+LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.-]*")
+#: The most confused pairs of classes, and how many images make a class's scores worth little.
+CONFUSIONS, FEW_IMAGES = 5, 20
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A class in the card: its numbers of images, and its recall and precision where they are defined."""
+
+    name: str
+    train: int
+    measured: int
+    recall: float | None
+    precision: float | None
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a model card says.
+
+    Attributes:
+        metadata: YAML for the hub.
+        name: the recipe's name.
+        phase: the phase's recipe name and result.
+        result: the phase's result.
+        model: what its model folder says of itself.
+        data: how many images there were.
+        splits_sha256: hash of splits.csv, which has the hash of every image; None: it is missing.
+        classes: the classes.
+        few: names of the classes that were measured on few images.
+        confusions: the pairs of classes that are confused most: label, prediction, and number of images.
+        majority: accuracy of always predicting the largest class, and that class.
+        description: versions, machine and seed, or None.
+        timm: whether timm can load the folder.
+    """
+
+    metadata: str
+    name: str
+    phase: PhaseRecord
+    result: PhaseResult
+    model: ModelDescription
+    data: DataSummary
+    splits_sha256: str | None
+    classes: list[ClassRow]
+    few: list[str]
+    confusions: list[tuple[str, str, int]]
+    majority: tuple[float, str]
+    description: RunDescription | None
+    timm: bool
+
+
+def card(run: Path | str, *, phase: str | None = None, out: Path | str | None = None) -> Path:
+    """Writes a model card, ``README.md``, of a run's classifier.
+
+    It says what the run knows: classes, numbers and hashes of the images, scores with their number of images,
+    method and interval, calibration, limits, how to use the classifier, and source and licence of the weights
+    that training started with. Its metadata are those that the Hugging Face hub reads.
+
+    Args:
+        run: the run folder.
+        phase: the phase; the last unless given.
+        out: the folder to write it to, which is made; the run folder unless given.
+
+    Returns:
+        The file.
+
+    Raises:
+        RunFolderError: it is not a run folder, it has finished no such phase, or a file cannot be read.
+        ReportError: the card cannot be written.
+    """
+    record = RunRecord(Path(run))
+    text = render_text("card.md", make_card(record, phase))
+    path = (record.folder if out is None else Path(out)) / FILE
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ReportError(f"{path} cannot be written: {error.strerror or error}") from error
+    return path
+
+
+def make_card(record: RunRecord, phase: str | None = None) -> Card:
+    """Makes the content of the card of a run's last or named phase."""
+    done = {item.name: item for item in record.done}
+    if not done or record.results is None:
+        raise RunFolderError(f"{record.folder}: this run has finished no phase yet")
+    if phase is not None and phase not in done:
+        hint = close_matches(phase, done) or f"; there are {', '.join(done)}"
+        raise RunFolderError(f"{record.folder} has no finished phase {phase!r}{hint}")
+    chosen = done[phase] if phase is not None else record.done[-1]
+    result, splits = chosen.result, record.folder / "splits.csv"
+    assert result is not None  # it is done
+    config = read_config(chosen.folder / "model")
+    classes = _class_rows(record.results.data, result, record.classes)
+    return Card(
+        metadata=_metadata(record, result, timm=config.architecture is not None),
+        name=record.recipe.name,
+        phase=chosen,
+        result=result,
+        model=config.tlkit,
+        data=record.results.data,
+        splits_sha256=file_sha256(splits) if splits.is_file() else None,
+        classes=classes,
+        few=[row.name for row in classes if row.measured < FEW_IMAGES],
+        confusions=_confusions(result, record.classes),
+        majority=(record.results.baselines.majority, record.results.baselines.majority_class),
+        description=record.description,
+        timm=config.architecture is not None,
+    )
+
+
+def _metadata(record: RunRecord, result: PhaseResult, *, timm: bool) -> str:
+    """Returns the card's metadata as YAML."""
+    weights, scores = result.weights, result.measured
+    source = weights.source if weights else ""
+    license_name = (weights.license or "").lower() if weights else ""
+    is_id = LICENSE_ID.fullmatch(license_name) is not None
+    measured = result.describe_measurement()
+
+    def score(
+        metric: str, name: str, value: float, interval: tuple[float, float] | None = None
+    ) -> EvalResult:
+        method = f"{measured}, 95% interval {interval[0]:.3f} to {interval[1]:.3f}" if interval else measured
+        return EvalResult(
+            task_type="image-classification",
+            dataset_type="image-folder",
+            dataset_name=record.recipe.name,
+            dataset_split=result.measured_on,
+            metric_type=metric,
+            metric_value=round(value, 4),
+            metric_name=f"{name} ({method})",
+        )
+
+    data = ModelCardData(
+        license=(license_name if is_id else "other") if license_name else None,
+        license_name=license_name if license_name and not is_id else None,
+        library_name="timm" if timm else "tlkit",
+        pipeline_tag="image-classification",
+        tags=["image-classification", "tlkit", *(["timm"] if timm else [])],
+        base_model=source.removeprefix(HUB) if source.startswith(HUB) else None,
+        model_name=record.recipe.name,
+        eval_results=[
+            score("accuracy", "accuracy", scores.accuracy, scores.ci95),
+            score("balanced_accuracy", "balanced accuracy", scores.balanced_accuracy),
+            score("f1", "macro F1", scores.macro_f1),
+            score("log_loss", "log loss in nats", scores.log_loss),
+            score("ece", "expected calibration error", scores.ece, scores.ece_ci95),
+        ],
+    )
+    return str(data.to_yaml())
+
+
+def _class_rows(data: DataSummary, result: PhaseResult, classes: tuple[str, ...]) -> list[ClassRow]:
+    confusion = result.measured.confusion
+    predicted = [sum(column) for column in zip(*confusion, strict=True)]
+    rows = []
+    for index, name in enumerate(classes):
+        measured, correct = sum(confusion[index]), confusion[index][index]
+        recall = correct / measured if measured else None
+        precision = correct / predicted[index] if predicted[index] else None
+        rows.append(ClassRow(name, data.per_class[name].train, measured, recall, precision))
+    return rows
+
+
+def _confusions(result: PhaseResult, classes: tuple[str, ...]) -> list[tuple[str, str, int]]:
+    confusion = result.measured.confusion
+    pairs = [
+        (label, predicted, count)
+        for label, row in zip(classes, confusion, strict=True)
+        for predicted, count in zip(classes, row, strict=True)
+        if count and label != predicted
+    ]
+    return sorted(pairs, key=lambda pair: -pair[2])[:CONFUSIONS]
