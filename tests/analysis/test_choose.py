@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from tlkit.errors import DataError, RecipeError
 from tlkit.experiment.backbones import BACKBONE
 from tlkit.experiment.observer import Observer
 from tlkit.plugins.loader import load_registry
-from tlkit.reporting.choice_chart import write_choice_chart
+from tlkit.reporting.choice_section import write_choice_chart
 
 SHARED = Path(__file__).parents[3] / "shared"
 REAL = f"local-dir:{SHARED / 'weights' / 'mobilenetv2_100'}"
@@ -77,8 +76,8 @@ def test_a_cheaper_one_within_one_standard_error_is_named(choice):
     best, other = choice.candidates
 
     def cheaper(behind, seconds):
-        changed = replace(other, behind=behind, standard_error=0.03, seconds=seconds * best.seconds)
-        return replace(choice, candidates=(best, changed))
+        changes = {"behind": behind, "standard_error": 0.03, "seconds": seconds * best.seconds}
+        return choice.model_copy(update={"candidates": (best, other.model_copy(update=changes))})
 
     assert cheaper(0.031, 0.5).cheaper is None
     assert cheaper(0.02, 1.5).cheaper is None

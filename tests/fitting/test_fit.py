@@ -14,6 +14,7 @@ from tlkit_catsdogs.drawn.world import draw
 
 import tlkit
 from tlkit.analysis import choose as analysis
+from tlkit.analysis.choose import read_choice
 from tlkit.errors import RecipeError
 from tlkit.fitting.fit import why_not_worth_trying
 from tlkit.fitting.images import ImageData
@@ -153,6 +154,10 @@ def test_auto_takes_the_backbone_that_choose_chooses_and_reuses_its_features(
     assert missing.endswith("is not compared: its weights cannot be had here")
     assert described.startswith("vgg16-quarter: accuracy ") and "ms an image" in described
     assert why == "vgg16-quarter has the highest balanced accuracy."
+    choice = read_choice(run.folder)
+    assert choice is not None and choice.best.describe() == described
+    page = tlkit.report(run.folder).read_text()
+    assert '<section id="choice">' in page and why in page
 
 
 def test_without_folds_validation_decides() -> None:

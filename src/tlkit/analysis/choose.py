@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, NonNegativeFloat
 
 from tlkit.analysis.features import LabelledImages, compute_features, read_labelled, recipe_for
 from tlkit.analysis.logme import logme
-from tlkit.errors import DataError, RecipeError, UnreachableWeightsError
+from tlkit.errors import DataError, RecipeError, ReportError, UnreachableWeightsError
 from tlkit.evaluation.metrics import TestScores, evaluate
 from tlkit.evaluation.significance import McNemar, holm, mcnemar, paired_gain
 from tlkit.experiment.backbones import BACKBONE
@@ -27,17 +29,18 @@ from tlkit.runtime.devices import choose_device
 from tlkit.runtime.distributed import broadcast_from_main
 from tlkit.runtime.timing import timed
 from tlkit.utils.formatting import format_bytes, shortlist
+from tlkit.utils.json_files import JsonModel, NonNegative, Proportion, read_json
 from tlkit.utils.sequences import as_list
 
 #: The backbones that are compared where none is named: those of them that are installed.
 CANDIDATES = (BACKBONE, "efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 FOLDS = 5
+FILE = "choice.json"
 #: Prediction is timed on this many images.
 TIMED_IMAGES = 32
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(JsonModel):
     """A backbone, how well a probe on its features does, and what it costs.
 
     Attributes:
@@ -55,12 +58,12 @@ class Candidate:
     backbone: str
     scores: TestScores
     behind: float
-    standard_error: float
+    standard_error: NonNegativeFloat
     test: McNemar | None
-    p: float | None
+    p: Proportion | None
     logme: float
-    seconds: float
-    weight_bytes: int
+    seconds: NonNegativeFloat
+    weight_bytes: NonNegative
 
     def describe(self) -> str:
         """Says how good it is and what it costs."""
@@ -71,11 +74,11 @@ class Candidate:
         )
 
 
-@dataclass(frozen=True)
-class Choice:
-    """Backbones side by side.
+class Choice(JsonModel):
+    """Backbones side by side; the content of choice.json.
 
     Attributes:
+        schema_version: version of the file's format; ``schema`` in JSON.
         name: what the images are called.
         images: how many were compared on: all that can be read and are not set aside for testing, equal files
             once.
@@ -85,10 +88,11 @@ class Choice:
         rejected: (id, reason) of each image that cannot be read.
     """
 
+    schema_version: Literal[1] = Field(1, alias="schema")
     name: str
-    images: int
+    images: NonNegative
     measure: Monitor
-    candidates: tuple[Candidate, ...]
+    candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
     unreachable: tuple[str, ...]
     rejected: tuple[tuple[str, str], ...]
 
@@ -118,6 +122,16 @@ class Choice:
                 f"{100 * cheaper.standard_error:.1f} points behind) and takes {100 * share:.0f}% of its time"
             )
         return f"{text}."
+
+
+def read_choice(folder: Path) -> Choice | None:
+    """Reads a folder's choice.json; returns None if there is none.
+
+    Raises:
+        ReportError: it cannot be read.
+    """
+    path = folder / FILE
+    return read_json(path, Choice, ReportError) if path.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -176,7 +190,14 @@ def choose(
         raise next(iter(unreachable.values()))
     # of several processes, one decides
     candidates, measure = broadcast_from_main(_compare(measured, labels, labelled.classes))
-    return Choice(labelled.name, len(labels), measure, candidates, tuple(unreachable), labelled.rejected)
+    return Choice(
+        name=labelled.name,
+        images=len(labels),
+        measure=measure,
+        candidates=candidates,
+        unreachable=tuple(unreachable),
+        rejected=labelled.rejected,
+    )
 
 
 def _default_names(recipe: Recipe, registry: Registry) -> list[str]:

@@ -34,7 +34,7 @@ def choose(
     """Compare backbones on labelled images by cross-validated probes, and say which one to take."""
     from tlkit.analysis.choose import choose as choose_backbone
     from tlkit.cli.observer import ConsoleObserver
-    from tlkit.reporting.choice_chart import write_choice_chart
+    from tlkit.reporting.choice_section import write_choice_chart
     from tlkit.runtime.memory import keep_freed_memory
 
     keep_freed_memory()

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from tlkit.analysis.choose import choose
+from tlkit.analysis.choose import FILE as CHOICE_FILE
+from tlkit.analysis.choose import Choice, choose
 from tlkit.data.folds import TooManyFoldsError
 from tlkit.errors import RecipeError
 from tlkit.experiment.backbones import BACKBONE, choose_backbone
@@ -21,7 +22,9 @@ from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Phase
 from tlkit.recipe.schema import DataSpec
+from tlkit.runtime.distributed import process_state
 from tlkit.utils.formatting import plural
+from tlkit.utils.json_files import write_json
 
 #: The name that lets `choose` decide.
 AUTO = "auto"
@@ -90,6 +93,7 @@ def fit(
     data = image_data(images, labels, observer)
     counts = FolderCounts.of(make_source(DataSpec(source=data.source, root=data.root), registry))
 
+    choice: Choice | None = None
     if backbone == AUTO:
         # a recipe says which images are held out for testing
         choice = choose(
@@ -106,7 +110,7 @@ def fit(
         chosen = choose_backbone(backbone, weights, registry=registry, observer=observer)
 
     def run_with(options: FitOptions) -> Run:
-        return run(
+        ended = run(
             choose_recipe(data, options, counts, chosen),
             out=out,
             device=device,
@@ -115,6 +119,9 @@ def fit(
             skip=why_not_worth_trying,
             time_limit=None if time_limit is None else max(0.0, began + time_limit - time.monotonic()),
         )
+        if choice is not None and process_state().is_main_process:
+            write_json(ended.folder / CHOICE_FILE, choice)  # the report shows it
+        return ended
 
     try:
         return run_with(options)

@@ -17,6 +17,7 @@ from tlkit.inference.predictor import UNCLASSIFIED, Predictor
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.reporting import run_charts
+from tlkit.reporting.choice_section import ChoiceSection, make_choice_section
 from tlkit.reporting.curve_section import CurveSection, make_curve_section
 from tlkit.reporting.data_section import DataSection, make_data_section, sample_photos
 from tlkit.reporting.examples_section import MAX_EXAMPLES, ExampleGroup, make_examples_section
@@ -48,6 +49,7 @@ class Report:
         data: the images.
         phases: the phases.
         results: the last phase's predictions, or None without them.
+        choice: the comparison of backbones, or None if the recipe named its own.
         curve: the learning curve, or None if `tlkit curve` has not measured it.
         examples: test images with predictions.
         layers: what layers respond to.
@@ -68,6 +70,7 @@ class Report:
     data: DataSection
     phases: PhasesSection
     results: ResultsSection | None
+    choice: ChoiceSection | None
     curve: CurveSection | None
     examples: list[ExampleGroup]
     layers: list[LayerSection]
@@ -153,6 +156,9 @@ def make_report(
         data=make_data_section(record.images, record.classes, data, samples, album),
         phases=make_phases_section(record, views, album),
         results=results_section,
+        choice=missing.attempt(
+            "the comparison of backbones", partial(make_choice_section, record.folder, album)
+        ),
         curve=missing.attempt("the learning curve", partial(make_curve_section, record.folder, album)),
         examples=examples,
         layers=layers,

@@ -1,19 +1,43 @@
-"""The chart of backbones: accuracy against cost."""
+"""The comparison of backbones: its chart, and the report's section on it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tlkit.analysis.choose import Choice
+from tlkit.analysis.choose import Choice, read_choice
 from tlkit.errors import ReportError
-from tlkit.reporting.pictures import COLOURS, GREY, INK, Album
+from tlkit.reporting.pictures import COLOURS, GREY, INK, Album, Picture
 from tlkit.reporting.run_charts import shortened
 from tlkit.utils.formatting import format_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class ChoiceSection:
+    """The comparison of backbones in a report.
+
+    Attributes:
+        choice: the comparison.
+        chart: its chart.
+    """
+
+    choice: Choice
+    chart: Picture
+
+
+def make_choice_section(folder: Path, album: Album) -> ChoiceSection | None:
+    """Makes the section of a run folder's choice.json; returns None if there is none.
+
+    Raises:
+        ReportError: choice.json cannot be read.
+    """
+    choice = read_choice(folder)
+    return ChoiceSection(choice, _chart(choice, album, "choice")) if choice else None
 
 
 def write_choice_chart(choice: Choice, path: Path) -> None:
@@ -24,15 +48,19 @@ def write_choice_chart(choice: Choice, path: Path) -> None:
     """
     if path.suffix != ".svg":
         raise ReportError(f"{path}: the chart is an SVG file: give it a name that ends with .svg")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _chart(choice, Album(path.parent), path.stem)
+    except OSError as error:
+        raise ReportError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _chart(choice: Choice, album: Album, name: str) -> Picture:
     alt = "Accuracy and milliseconds per image: " + ", ".join(
         f"{candidate.backbone} {candidate.scores.accuracy:.3f}, {1000 * candidate.seconds:.0f} ms"
         for candidate in choice.candidates
     )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Album(path.parent).chart(path.stem, alt, partial(_draw, choice=choice), width=5.6, height=3.6)
-    except OSError as error:
-        raise ReportError(f"{path} cannot be written: {error.strerror or error}") from error
+    return album.chart(name, alt, partial(_draw, choice=choice), width=5.6, height=3.6)
 
 
 def _draw(figure: Figure, choice: Choice) -> None:
