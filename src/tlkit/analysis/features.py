@@ -32,6 +32,7 @@ from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Phase, Recipe, make_recipe, read_recipe
 from tlkit.recipe.schema import DataSpec, PartSpec, TrainingSpec
 from tlkit.runtime.devices import choose_device, reader_threads, tf32_matmul
+from tlkit.runtime.memory import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -218,6 +219,7 @@ def compute_features(
     registry, observer = registry or load_registry(), observer or Observer()
     phase = _phase(labelled.recipe, backbone, weights, registry, observer)
     torch_device = choose_device(device)
+    keep_freed_memory()
     with tf32_matmul(torch_device), torch.random.fork_rng(devices=[]), FeatureStore() as store:
         (prepared,) = prepare_phases(labelled.recipe, [phase], labelled.classes, registry, torch_device)
         dataset = Dataset(labelled.classes, Splits(labelled.images, (), ()), (), labelled.rejected, "")

@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from tlkit.cli.console import json_line, progress
-from tlkit.cli.options import DeviceOption, ModelArgument, PhaseOption, RejectOption, UnknownOption
+from tlkit.cli.options import (
+    DeviceOption,
+    ModelArgument,
+    PhaseOption,
+    PrecisionOption,
+    RejectOption,
+    UnknownOption,
+)
 from tlkit.cli.results_text import print_evaluation
 
 
@@ -22,14 +29,20 @@ def evaluate(
     unknown: UnknownOption = True,
     phase: PhaseOption = None,
     device: DeviceOption = None,
+    precision: PrecisionOption = "float32",
 ) -> None:
     """Evaluate a classifier on labelled images; classes are matched by name."""
     from tlkit.data.labelled import labelled_images
     from tlkit.inference.loading import load
-    from tlkit.runtime.memory import keep_freed_memory
 
-    keep_freed_memory()
-    predictor = load(model, phase=phase, reject_below=reject_below, unknown=unknown, device=device)
+    predictor = load(
+        model,
+        phase=phase,
+        reject_below=reject_below,
+        unknown=unknown,
+        device=device,
+        precision=precision,
+    )
     paths, labels = labelled_images(images)
     with progress("evaluating", len(paths), "images") as tick:
         evaluation = predictor.evaluate(paths, labels, tick=tick)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tlkit.cli.console import say
-from tlkit.cli.options import DeviceOption, PhaseOption, RejectOption, UnknownOption
+from tlkit.cli.options import DeviceOption, PhaseOption, PrecisionOption, RejectOption, UnknownOption
 
 #: Seconds that requests in progress have when the service stops.
 STOP_SECONDS = 30
@@ -32,10 +32,10 @@ def serve(
     unknown: UnknownOption = True,
     phase: PhaseOption = None,
     device: DeviceOption = None,
+    precision: PrecisionOption = "float32",
 ) -> None:
     """Serve classifiers over HTTP, with a page to try them; Ctrl-C stops."""
     from tlkit.errors import ServingError
-    from tlkit.runtime.memory import keep_freed_memory
 
     try:
         import uvicorn
@@ -48,10 +48,11 @@ def serve(
         raise ServingError(
             f"{error.name} is not installed: pip install 'tlkit[serve]' installs what serve needs"
         ) from error
-    keep_freed_memory()
     # it would log what is wrong with each form: the client is told
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
-    options = LoadOptions(phase=phase, reject_below=reject_below, unknown=unknown, device=device)
+    options = LoadOptions(
+        phase=phase, reject_below=reject_below, unknown=unknown, device=device, precision=precision
+    )
     limits = ServiceLimits(round(max_megabytes * 1e6), max_waiting, timeout)
     service = Service(Models(models, options), limits)
     app = make_app(service, token=token, note=lambda text: say(text, stderr=True))

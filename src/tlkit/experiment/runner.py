@@ -45,6 +45,7 @@ from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Phase, Recipe, as_recipe
 from tlkit.runtime.devices import choose_device, tf32_matmul
 from tlkit.runtime.distributed import process_state
+from tlkit.runtime.memory import keep_freed_memory
 from tlkit.training.checkpoint import remove_checkpoint
 
 
@@ -89,6 +90,7 @@ def run(
     requested = [recipe.phase(name) for name in phases]
     chosen = [phase for phase in recipe.phases if not requested or phase in requested]
     torch_device = choose_device(device)
+    keep_freed_memory()
     named = Path(out) if out is not None else None
     with tf32_matmul(torch_device), _own_random_state(torch_device), ExitStack() as opened:
         if plan_only:
