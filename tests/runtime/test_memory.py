@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
-from processes import Started, execute
 
 from tlkit.runtime import memory
 from tlkit.runtime.memory import free_memory, total_memory
 
-#: Prints how many pages each of 20 large blocks costs in a thread that is not the first.
-ALLOCATING = """
-import resource, threading
-from tlkit.runtime.memory import keep_freed_memory
-keep_freed_memory()
-def allocate():
-    for _ in range(21):
-        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
-        bytearray(b"x") * 50_000_000
-faults = []
-thread = threading.Thread(target=allocate)
-thread.start()
-thread.join()
-print((faults[-1] - faults[1]) // 19)
-"""
 CPU = torch.device("cpu")
 
 
@@ -64,9 +47,3 @@ def test_outside_of_a_container_memory_is_the_machine_s(container: Path) -> None
 def test_a_container_over_its_limit_has_no_free_memory(container: Path) -> None:
     (container / "memory.current").write_text("1500000000\n")
     assert free_memory(CPU) == 0
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's thresholds")
-def test_freed_memory_is_kept_for_the_next_block_in_any_thread() -> None:
-    done = Started(execute, ALLOCATING).wait()
-    assert int(done.stdout) < 100, "50 MB are 12,000 pages"

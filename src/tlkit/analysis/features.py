@@ -32,7 +32,7 @@ from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Phase, Recipe, make_recipe, read_recipe
 from tlkit.recipe.schema import DataSpec, PartSpec, TrainingSpec
 from tlkit.runtime.devices import choose_device, reader_threads, tf32_matmul
-from tlkit.runtime.memory import keep_freed_memory
+from tlkit.runtime.process import keep_freed_memory
 
 
 @dataclass(frozen=True)

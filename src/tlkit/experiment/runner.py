@@ -45,7 +45,7 @@ from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Phase, Recipe, as_recipe
 from tlkit.runtime.devices import choose_device, tf32_matmul
 from tlkit.runtime.distributed import process_state
-from tlkit.runtime.memory import keep_freed_memory
+from tlkit.runtime.process import keep_freed_memory
 from tlkit.training.checkpoint import remove_checkpoint
 
 

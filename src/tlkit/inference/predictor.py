@@ -27,7 +27,7 @@ from tlkit.model.folding import FoldedClassifier
 from tlkit.model.unknown import UnknownDetector
 from tlkit.parts.preprocess import Preprocess
 from tlkit.runtime.devices import Precision, choose_device, compute_config, copy_to_cpu
-from tlkit.runtime.memory import keep_freed_memory
+from tlkit.runtime.process import keep_freed_memory
 from tlkit.utils.formatting import bulleted
 
 Item = TypeVar("Item")

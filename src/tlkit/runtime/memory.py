@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from pathlib import Path
 
 import psutil
@@ -44,21 +43,3 @@ def _memory(device: torch.device) -> tuple[int, int]:
         total = min(total, limit)
     processes = process_state().num_processes
     return free // processes, total // processes
-
-
-def keep_freed_memory() -> None:
-    """Makes glibc keep large freed blocks of this process for the next batch; call it before computing.
-
-    By default it returns them to the system after every step and requests them again page by page: training
-    the benchmark's network on 2 cores is 1.9 times as fast without that, and prediction 1.5 times. A thread
-    that is not the first one would have memory of its own, to which this does not apply: from now on, new
-    threads share the first one's. Elsewhere this does nothing.
-    """
-    trim_threshold, mmap_threshold, arena_max = -1, -3, -8  # as in malloc.h
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):
-        return
-    mallopt(mmap_threshold, 2**30)
-    mallopt(trim_threshold, 2**31 - 1)
-    mallopt(arena_max, 1)
