@@ -29,7 +29,7 @@ import tlkit
 from benchmarks.data import lay_out
 from tlkit.evaluation.metrics import TestScores
 from tlkit.evaluation.significance import mcnemar
-from tlkit.runtime.memory import keep_freed_memory
+from tlkit.runtime.process import keep_freed_memory
 
 COUNTS = {"train": 1000, "val": 400, "test": 300}
 RECIPE = """

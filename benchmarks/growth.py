@@ -24,7 +24,7 @@ from rich.table import Table
 import tlkit
 from tlkit.experiment.log import FeaturesComputed, read_events
 from tlkit.feature_store.store import FeatureStore, Writer
-from tlkit.runtime.memory import keep_freed_memory
+from tlkit.runtime.process import keep_freed_memory
 
 RECIPE = """
 name = "growth"

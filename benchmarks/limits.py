@@ -16,7 +16,7 @@ from tlkit.model.classifier import Classifier, to_layout
 from tlkit.model.freezing import freeze
 from tlkit.model.partition import partition
 from tlkit.runtime.devices import choose_device, compute_config, gpu_settings
-from tlkit.runtime.memory import keep_freed_memory
+from tlkit.runtime.process import keep_freed_memory
 
 #: Number of runs that are discarded, and of runs whose median is taken.
 WARM_UP, RUNS = 2, 7

@@ -17,7 +17,7 @@ import tlkit
 import tlkit.experiment.runner
 from benchmarks.work import DROPOUT, HIDDEN, LR, MOMENTUM, Work, contend
 from tlkit.experiment.log import FeaturesComputed, read_events
-from tlkit.runtime.memory import keep_freed_memory
+from tlkit.runtime.process import keep_freed_memory
 
 RECIPE = """
 name = "benchmark"

@@ -15,9 +15,11 @@ from PIL import Image as PillowImage
 import tlkit
 from tlkit.data.images import inspect_images, read_image
 from tlkit.data.labelled import labelled_images
+from tlkit.data.loader import normalize
 from tlkit.data.views import View, ViewReader
 from tlkit.errors import DataError, RunFolderError
-from tlkit.inference.pixels import ImageLike
+from tlkit.inference.pixels import ImageLike, read_pixels
+from tlkit.model.classifier import Classifier
 from tlkit.parts.source import Sample
 
 Painted = PillowImage.Image
@@ -200,6 +202,29 @@ def test_the_module_inside_is_a_pytorch_network(fitted: Path, photos: Path) -> N
     assert not predictor.module.training
     pixels = predictor.preprocess(read_image(photos / "cat.1.jpg"))
     assert pixels.shape == (128, 128, 3)
+
+
+def test_folded_batch_norms_change_no_label(weights: Path, photos: Path) -> None:
+    registry = tlkit.load_registry()
+    base = registry.make("backbone", f"local-dir:{weights}", {})
+    torch.manual_seed(1)
+    head = registry.make("head", "linear", {}, base, ["a", "b", "c"])
+    predictor = tlkit.Predictor(Classifier(base, head), base.preprocess, ["a", "b", "c"], device="cpu")
+    paths = [photos / f"{kind}.{number}.jpg" for kind in ("cat", "dog") for number in range(1, 17)]
+    pixels = np.stack([read_pixels(path, base.preprocess) for path in paths])
+    with torch.inference_mode():
+        expected = predictor.module(normalize(pixels, base.preprocess)).softmax(1).numpy()
+    labels, probabilities = predictor.predict(paths)
+    assert labels == ["abc"[index] for index in expected.argmax(1)]
+    assert len(set(labels)) > 1
+    assert np.abs(probabilities - expected).max() < 1e-4
+
+
+def test_bfloat16_is_close(fitted: Path, photos: Path) -> None:
+    paths = [photos / f"{kind}.{number}.jpg" for kind in ("cat", "dog") for number in range(1, 11)]
+    exact = tlkit.load(fitted).predict_proba(paths)
+    rounded = tlkit.load(fitted, precision="bfloat16").predict_proba(paths)
+    assert 0 < np.abs(rounded - exact).max() < 0.1
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ from networks import REGISTRY, partitioned, tiny
 from torch import Tensor, nn
 
 from tlkit.model.classifier import Classifier
+from tlkit.model.folding import FoldedClassifier
 from tlkit.model.partition import PartitionedClassifier
+from tlkit.runtime.devices import Precision, compute_config
 
 
 def with_random_norms(name: str, policy: str = "backbone", **options: object) -> PartitionedClassifier:
@@ -97,3 +99,60 @@ def test_weights_that_are_loaded_later_are_folded_anew() -> None:
         network.refresh()
         expected = network.classifier.features(images)
     torch.testing.assert_close(network.prefix(images)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+class DependsOnPixels(nn.Module):
+    """Torch.fx cannot trace it: what it computes depends on the images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps: Tensor = self.norm(self.conv(images if images.mean() > 0 else -images))
+        return maps
+
+
+class CountsCalls(nn.Module):
+    """Its trace computes something else than itself: a plain number is traced as a constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.calls = nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        maps: Tensor = self.norm(self.conv(images)) * self.calls
+        return maps
+
+
+def folded(classifier: Classifier, size: int, precision: Precision = "float32") -> FoldedClassifier:
+    return FoldedClassifier(classifier, size, compute_config(torch.device("cpu"), precision))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv2_100"])
+def test_a_folded_classifier_computes_the_same_and_leaves_the_classifier(name: str) -> None:
+    classifier = with_random_norms(name).classifier
+    before = count_norms(classifier)
+    images = torch.randn(4, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        exact, rounded = (folded(classifier, 96, precision) for precision in ("float32", "bfloat16"))
+        expected = classifier.features(images)
+        torch.testing.assert_close(exact.features(images), expected, rtol=1e-4, atol=1e-5)
+        in_bfloat16 = rounded.features(images)
+    assert exact.folded is not None and count_norms(exact.folded) == 0
+    assert count_norms(classifier) == before
+    assert in_bfloat16.dtype == torch.float32
+    error = (in_bfloat16 - expected).norm() / expected.norm()
+    assert 1e-4 < error < 0.1
+
+
+@pytest.mark.parametrize("network", [DependsOnPixels(), CountsCalls()])
+def test_what_is_not_traced_as_it_computes_is_not_folded(network: nn.Module) -> None:
+    base = tiny(network)
+    classifier = Classifier(base, REGISTRY.make("head", "linear", {}, base, ["a", "b"])).eval()
+    whole = folded(classifier, 32)
+    assert whole.folded is None
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        assert whole.features(images).shape == (2, 3, 30, 30)

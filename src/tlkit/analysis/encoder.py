@@ -34,6 +34,7 @@ from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Phase, Recipe, make_recipe
 from tlkit.recipe.schema import PartSpec, TrainingSpec
 from tlkit.runtime.devices import choose_device, gpu_settings, reader_threads
+from tlkit.runtime.process import keep_freed_memory
 from tlkit.utils.formatting import bulleted
 
 #: The classes of the phase that features are computed for: they do not matter.
@@ -100,6 +101,7 @@ class Encoder:
     def encode(self, images: Sequence[Image], observer: Observer | None = None) -> list[Tensor]:
         """Returns the features that a head sees of these images, float32 ``(N, …)`` per view, on the CPU."""
         images = tuple(images)
+        keep_freed_memory()
         dataset = Dataset(CLASSES, Splits(images, (), ()), (), (), "")
         with (
             self._lock,

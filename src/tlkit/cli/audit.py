@@ -41,9 +41,7 @@ def audit(
     from tlkit.analysis.fixed_splits import write_fixed_splits
     from tlkit.cli.observer import ConsoleObserver
     from tlkit.reporting.audit_page import write_audit_page
-    from tlkit.runtime.memory import keep_freed_memory
 
-    keep_freed_memory()
     observer = ConsoleObserver()
     features = target_features(target, backbone=backbone, weights=weights, device=device, observer=observer)
     audited = audit_features(features, str(target), observer)

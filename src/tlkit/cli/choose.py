@@ -35,9 +35,7 @@ def choose(
     from tlkit.analysis.choose import choose as choose_backbone
     from tlkit.cli.observer import ConsoleObserver
     from tlkit.reporting.choice_section import write_choice_chart
-    from tlkit.runtime.memory import keep_freed_memory
 
-    keep_freed_memory()
     choice = choose_backbone(target, backbones or (), device=device, observer=ConsoleObserver())
     print_choice(choice)
     if chart is not None:

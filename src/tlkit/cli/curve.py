@@ -35,9 +35,7 @@ def curve(
     from tlkit.analysis.curve import curve as measure
     from tlkit.cli.observer import ConsoleObserver
     from tlkit.reporting.curve_section import write_curve
-    from tlkit.runtime.memory import keep_freed_memory
 
-    keep_freed_memory()
     result = measure(
         target, goal=goal, backbone=backbone, weights=weights, device=device, observer=ConsoleObserver()
     )

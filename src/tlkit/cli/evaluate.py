@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from tlkit.cli.console import json_line
-from tlkit.cli.options import DeviceOption, ModelArgument, PhaseOption, RejectOption, UnknownOption
+from tlkit.cli.options import (
+    DeviceOption,
+    ModelArgument,
+    PhaseOption,
+    PrecisionOption,
+    RejectOption,
+    UnknownOption,
+)
 from tlkit.cli.results_text import print_evaluation
 
 
@@ -22,13 +29,12 @@ def evaluate(
     unknown: UnknownOption = True,
     phase: PhaseOption = None,
     device: DeviceOption = None,
+    precision: PrecisionOption = "float32",
 ) -> None:
     """Evaluate a classifier on labelled images; classes are matched by name."""
     from tlkit.cli.observer import ConsoleObserver
     from tlkit.inference.answers import evaluate as evaluate_images
-    from tlkit.runtime.memory import keep_freed_memory
 
-    keep_freed_memory()
     evaluation = evaluate_images(
         model,
         images,
@@ -36,6 +42,7 @@ def evaluate(
         reject_below=reject_below,
         unknown=unknown,
         device=device,
+        precision=precision,
         observer=ConsoleObserver(),
     )
     if json_:

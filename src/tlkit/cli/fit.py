@@ -75,9 +75,7 @@ def fit(
     from tlkit.cli.observer import watching
     from tlkit.fitting.fit import fit as fit_images
     from tlkit.runtime.distributed import process_state
-    from tlkit.runtime.memory import keep_freed_memory
 
-    keep_freed_memory()
     chosen: Literal["best", "fast"] = "best" if quality is Quality.best else "fast"
     with watching() as observer:
         run = fit_images(

@@ -39,9 +39,7 @@ def next_to_label(
         raise typer.BadParameter("give a model and a folder of images, or the folder alone")
     from tlkit.analysis.next_to_label import next_to_label as select
     from tlkit.cli.observer import ConsoleObserver
-    from tlkit.runtime.memory import keep_freed_memory
 
-    keep_freed_memory()
     selection = select(
         paths[0] if len(paths) == 2 else None,
         paths[-1],

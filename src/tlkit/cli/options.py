@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -26,6 +26,10 @@ OutOption = Annotated[Path | None, typer.Option(help="The run folder; runs/NAME/
 PhaseOption = Annotated[str | None, typer.Option(help="A run's phase; its last one unless given.")]
 DeviceOption = Annotated[
     str | None, typer.Option(help="Such as cpu, cuda, cuda:1 or mps; the best one unless given.")
+]
+PrecisionOption = Annotated[
+    Literal["float32", "bfloat16", "auto"],
+    typer.Option(help="bfloat16 is faster where the hardware computes in it, and auto takes it there."),
 ]
 RejectOption = Annotated[
     float | None,

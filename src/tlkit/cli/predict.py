@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlkit.cli.console import counting, json_line, say
-from tlkit.cli.options import DeviceOption, ModelArgument, PhaseOption, RejectOption, UnknownOption
+from tlkit.cli.options import (
+    DeviceOption,
+    ModelArgument,
+    PhaseOption,
+    PrecisionOption,
+    RejectOption,
+    UnknownOption,
+)
 from tlkit.utils.csv_cells import write_rows
 from tlkit.utils.formatting import printable
 
@@ -40,15 +47,21 @@ def predict(
     unknown: UnknownOption = True,
     phase: PhaseOption = None,
     device: DeviceOption = None,
+    precision: PrecisionOption = "float32",
 ) -> None:
     """Label images; exit with code 1 if some cannot be read, after labelling the others."""
     from tlkit.data.image_paths import image_paths
     from tlkit.inference.loading import load
     from tlkit.inference.predictor import UNCLASSIFIED, UNKNOWN
-    from tlkit.runtime.memory import keep_freed_memory
 
-    keep_freed_memory()
-    predictor = load(model, phase=phase, reject_below=reject_below, unknown=unknown, device=device)
+    predictor = load(
+        model,
+        phase=phase,
+        reject_below=reject_below,
+        unknown=unknown,
+        device=device,
+        precision=precision,
+    )
     images = image_paths(paths, sys.stdin)
     output = Format.json if json_ else Format.csv if csv_ else Format.table
     label_width = max(map(len, (*predictor.classes, UNCLASSIFIED, UNKNOWN)))

@@ -19,9 +19,7 @@ def report(
     """Regenerate a run's report.html and its pictures."""
     from tlkit.cli.observer import ConsoleObserver
     from tlkit.reporting.page import report as make_report
-    from tlkit.runtime.memory import keep_freed_memory
 
-    keep_freed_memory()
     say(str(make_report(run, observer=ConsoleObserver(), device=device)))
 
 
@@ -43,9 +41,7 @@ def compare(
     """Compare several runs on the same images: accuracy, McNemar's test, recipes, epochs, cost."""
     from tlkit.cli.observer import ConsoleObserver
     from tlkit.reporting.compare import compare as compare_runs
-    from tlkit.runtime.memory import keep_freed_memory
 
-    keep_freed_memory()
     comparison = compare_runs(runs, out, images=images, device=device, observer=ConsoleObserver())
     print_comparison(comparison)
     say(str(comparison.page))

@@ -30,9 +30,7 @@ def run(
     from tlkit.cli.observer import print_run_plan, watching
     from tlkit.experiment.runner import run as run_recipe
     from tlkit.runtime.distributed import process_state
-    from tlkit.runtime.memory import keep_freed_memory
 
-    keep_freed_memory()
     with watching() as observer:
         finished = run_recipe(
             recipe,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlkit.cli.console import say
-from tlkit.cli.options import DeviceOption, PhaseOption, RejectOption, UnknownOption
+from tlkit.cli.options import DeviceOption, PhaseOption, PrecisionOption, RejectOption, UnknownOption
 
 if TYPE_CHECKING:
     from tlkit.serving.service import Service
@@ -31,6 +31,7 @@ def serve(
     unknown: UnknownOption = True,
     phase: PhaseOption = None,
     device: DeviceOption = None,
+    precision: PrecisionOption = "float32",
 ) -> None:
     """Serve classifiers over HTTP, with a page to try them; Ctrl-C stops."""
     from tlkit.cli.observer import ConsoleObserver
@@ -54,6 +55,7 @@ def serve(
         unknown=unknown,
         phase=phase,
         device=device,
+        precision=precision,
         ready=announce,
         observer=ConsoleObserver(),
     )

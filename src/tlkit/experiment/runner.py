@@ -46,6 +46,7 @@ from tlkit.recipe.recipe import Phase, Recipe, as_recipe
 from tlkit.runtime.devices import choose_device, gpu_settings
 from tlkit.runtime.distributed import process_state
 from tlkit.runtime.memory import free_memory, total_memory
+from tlkit.runtime.process import keep_freed_memory
 from tlkit.training.checkpoint import remove_checkpoint
 from tlkit.utils.formatting import format_bytes
 from tlkit.utils.sequences import as_list
@@ -92,6 +93,7 @@ def run(
     requested = [recipe.phase(name) for name in as_list(phases)]
     chosen = [phase for phase in recipe.phases if not requested or phase in requested]
     torch_device = choose_device(device)
+    keep_freed_memory()
     named = Path(out) if out is not None else None
     with gpu_settings(torch_device), _own_random_state(torch_device), ExitStack() as opened:
         opened.enter_context(_enough_memory(torch_device))

@@ -12,6 +12,7 @@ from tlkit.experiment.observer import Observer
 from tlkit.inference.loading import load
 from tlkit.inference.pixels import ImageLike, Images, as_images
 from tlkit.inference.prediction import Evaluation, Prediction
+from tlkit.runtime.devices import Precision
 
 
 def predict(
@@ -23,6 +24,7 @@ def predict(
     reject_below: float | None = None,
     unknown: bool = True,
     device: str | None = None,
+    precision: Precision = "float32",
 ) -> list[Prediction]:
     """Labels images; for many calls, load the model once with `tlkit.load`.
 
@@ -35,12 +37,20 @@ def predict(
         reject_below: in place of the threshold that is stored with the model.
         unknown: whether images that belong to none of the classes are labelled "unknown".
         device: such as "cpu" or "cuda:1"; the best one unless given.
+        precision: see `tlkit.load`.
 
     Raises:
         DataError: a path or folder of images does not exist.
         RunFolderError: there is no model that can be loaded.
     """
-    predictor = load(model, phase=phase, reject_below=reject_below, unknown=unknown, device=device)
+    predictor = load(
+        model,
+        phase=phase,
+        reject_below=reject_below,
+        unknown=unknown,
+        device=device,
+        precision=precision,
+    )
     listed = image_paths([str(images)], ()) if isinstance(images, str | Path) else images
     return list(predictor.stream(listed, top=top))
 
@@ -54,6 +64,7 @@ def evaluate(
     reject_below: float | None = None,
     unknown: bool = True,
     device: str | None = None,
+    precision: Precision = "float32",
     observer: Observer | None = None,
 ) -> Evaluation:
     """Computes a classifier's scores on labelled images.
@@ -67,13 +78,21 @@ def evaluate(
         reject_below: in place of the threshold that is stored with the model.
         unknown: whether images that belong to none of the classes are labelled "unknown".
         device: such as "cpu" or "cuda:1"; the best one unless given.
+        precision: see `tlkit.load`.
         observer: is shown the progress.
 
     Raises:
         DataError: there are no labels, one is not a class of this classifier, or images cannot be read.
         RunFolderError: there is no model that can be loaded.
     """
-    predictor = load(model, phase=phase, reject_below=reject_below, unknown=unknown, device=device)
+    predictor = load(
+        model,
+        phase=phase,
+        reject_below=reject_below,
+        unknown=unknown,
+        device=device,
+        precision=precision,
+    )
     listed: list[ImageLike] = []
     if labels is None:
         if not isinstance(images, str | Path):

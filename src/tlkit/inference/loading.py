@@ -10,6 +10,7 @@ from tlkit.inference.predictor import Predictor
 from tlkit.model.saving import Calibration, load_model
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
+from tlkit.runtime.devices import Precision
 
 
 def load(
@@ -19,6 +20,7 @@ def load(
     reject_below: float | None = None,
     unknown: bool = True,
     device: str | None = None,
+    precision: Precision = "float32",
     registry: Registry | None = None,
 ) -> Predictor:
     """Loads a trained classifier.
@@ -30,6 +32,8 @@ def load(
         unknown: whether images that belong to none of the classes are labelled "unknown", where the model can
             tell.
         device: such as "cpu" or "cuda:1"; the best one unless given.
+        precision: "float32", whose answers are the same everywhere; "bfloat16", or "auto": bfloat16 where the
+            hardware computes in it, which is faster.
         registry: the parts to choose from; all that is installed unless given.
 
     Raises:
@@ -46,6 +50,7 @@ def load(
         mirror=calibration.mirror,
         unknown=saved.unknown if unknown else None,
         device=device,
+        precision=precision,
     )
 
 

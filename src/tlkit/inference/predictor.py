@@ -23,21 +23,24 @@ from tlkit.evaluation.metrics import baselines, evaluate, per_class, rejected
 from tlkit.inference.pixels import ImageLike, Images, as_images, read_pixels
 from tlkit.inference.prediction import Evaluation, Prediction, Predictions, Represented
 from tlkit.model.classifier import Classifier, PredictionNetwork, average_positions, to_layout
+from tlkit.model.folding import FoldedClassifier
 from tlkit.model.unknown import UnknownDetector
 from tlkit.parts.preprocess import Preprocess
-from tlkit.runtime.devices import choose_device
+from tlkit.runtime.devices import Precision, choose_device, compute_config, copy_to_cpu
+from tlkit.runtime.process import keep_freed_memory
 from tlkit.utils.formatting import bulleted
 from tlkit.utils.sequences import as_list
 
 Item = TypeVar("Item")
-#: Normalised images ``(B, 3, H, W)`` to tensors with a row per image.
-Network = Callable[[Tensor], tuple[Tensor, ...]]
+#: Pixels, uint8 RGB ``(B, size, size, 3)``, to tensors with a row per image, on any device.
+Network = Callable[[Pixels], tuple[Tensor, ...]]
 
 #: The label of an image that belongs to none of the classes.
 UNKNOWN = "unknown"
 #: The label of an image whose confidence is below `Predictor.reject_below`.
 UNCLASSIFIED = "unclassified"
-BATCH = 32
+#: Number of images that are computed together: a CPU gains nothing from more, a GPU needs them to be busy.
+BATCH, GPU_BATCH = 32, 128
 #: Batches that are read while one is computed.
 PREFETCHED = 2
 #: How many names an error lists.
@@ -64,16 +67,19 @@ class _Answers:
 class Predictor:
     """A trained classifier, ready for images; see `tlkit.load`.
 
-    It computes in float32, whatever it was trained in, so that its answers are the same everywhere.
+    It computes in float32 unless told otherwise, whatever it was trained in, so that its answers are the same
+    everywhere. It predicts with a copy of the network in which batch norms are folded into convolutions.
 
     Attributes:
         module: the network in evaluation mode: normalised images ``(B, 3, H, W)`` to logits ``(B, classes)``.
+            Predictions do not follow if it is changed.
         preprocess: from a decoded image to the network's pixels.
         classes: names, in the order of logits and probabilities.
         temperature: logits are divided by it before the softmax.
         reject_below: the confidence below which an image stays unclassified, or None.
         mirror: whether logits are the mean over an image and its mirror image.
         unknown: tells which images belong to none of the classes; None: nothing is called unknown.
+        batch: number of images that are computed together.
     """
 
     def __init__(
@@ -87,8 +93,11 @@ class Predictor:
         mirror: bool = False,
         unknown: UnknownDetector | None = None,
         device: str | None = None,
+        precision: Precision = "float32",
     ) -> None:
         self._device = choose_device(device)
+        keep_freed_memory()
+        self.batch = GPU_BATCH if self._device.type == "cuda" else BATCH
         self.module = to_layout(module, self._device).eval()
         self.preprocess = preprocess
         self.classes = tuple(classes)
@@ -96,7 +105,8 @@ class Predictor:
         self.reject_below = reject_below
         self.mirror = mirror
         self.unknown = unknown
-        self._network = PredictionNetwork(self.module, unknown, mirror=mirror).to(self._device)
+        self._folded = FoldedClassifier(self.module, preprocess.size, compute_config(self._device, precision))
+        self._prediction = PredictionNetwork(self._folded, unknown, mirror=mirror).to(self._device)
 
     def predict(self, images: Images) -> Predictions:
         """Predicts labels and probabilities.
@@ -138,7 +148,7 @@ class Predictor:
 
     def features(self, images: Images) -> NDArray[np.float32]:
         """Computes the backbone's features, ``(N, C, h, w)``, ``(N, N', C)`` or ``(N, C)``; see `predict`."""
-        (features,) = self._run_all(images, lambda pixels: (self.module.features(pixels),))
+        (features,) = self._run_all(images, lambda pixels: (self._folded.features(self._normalize(pixels)),))
         values: NDArray[np.float32] = features.numpy()
         return values
 
@@ -189,7 +199,7 @@ class Predictor:
         """
         if not pixels:
             return []
-        answers = self._answers(self._run(self._network, list(pixels)))
+        answers = self._answers(_finite(self._run(self._network, pixels)))
         return list(self._predictions([str(index) for index in range(len(pixels))], answers, top))
 
     def evaluate(
@@ -234,10 +244,19 @@ class Predictor:
             probabilities(logits.double().numpy(), self.temperature), novelty[0].numpy() if novelty else None
         )
 
-    def _features_and_logits(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def _normalize(self, pixels: Pixels) -> Tensor:
+        return normalize(pixels, self.preprocess, self._device)
+
+    def _network(self, pixels: Pixels) -> tuple[Tensor, ...]:
+        """Returns logits ``(B, classes)`` and, where it is computed, novelty ``(B,)``."""
+        outputs: tuple[Tensor, ...] = self._prediction(self._normalize(pixels))
+        return outputs
+
+    def _features_and_logits(self, pixels: Pixels) -> tuple[Tensor, Tensor]:
         """Returns pooled features ``(B, C)`` and logits ``(B, classes)``, the means over the views."""
-        views = (pixels, pixels.flip(3)) if self.mirror else (pixels,)
-        features = [self.module.features(view) for view in views]
+        images = self._normalize(pixels)
+        views = (images, images.flip(3)) if self.mirror else (images,)
+        features = [self._folded.features(view) for view in views]
         pooled = [average_positions(of_view) for of_view in features]
         logits = [self.module.head(of_view) for of_view in features]
         return torch.stack(pooled).mean(0), torch.stack(logits).mean(0)
@@ -292,12 +311,19 @@ class Predictor:
 
     def _batches(self, images: Images, network: Network) -> Iterator[_Batch]:
         """Reads images ahead in threads, and runs the network on those that can be read."""
+        for (names, errors), outputs in copy_to_cpu(self._computed(images, network)):
+            yield _Batch(names, errors, _finite(outputs.values()))
+
+    def _computed(
+        self, images: Images, network: Network
+    ) -> Iterator[tuple[tuple[list[str], list[str | None]], dict[str, Tensor]]]:
+        """Yields each batch's names and errors, and the network's outputs by position, on the device."""
         tasks = (
             (
                 [_name(index, image) for index, image in batch],
                 [partial(read_pixels, image, self.preprocess) for _, image in batch],
             )
-            for batch in _batched(enumerate(as_images(images)), BATCH)
+            for batch in _batched(enumerate(as_images(images)), self.batch)
         )
         for names, futures in prefetch(tasks, PREFETCHED):
             errors: list[str | None] = []
@@ -308,16 +334,25 @@ class Predictor:
                     errors.append(None)
                 except UnreadableImage as error:
                     errors.append(str(error))
-            yield _Batch(names, errors, self._run(network, pixels))
+            outputs = self._run(network, pixels)
+            yield (names, errors), {str(index): output for index, output in enumerate(outputs)}
 
-    def _run(self, network: Network, pixels: list[Pixels]) -> tuple[Tensor, ...]:
-        if not pixels:
-            return ()
-        with torch.inference_mode():
-            outputs = network(normalize(np.stack(pixels), self.preprocess).to(self._device))
-        if not all(output.isfinite().all() for output in outputs):
-            raise DataError("the classifier's outputs are not finite numbers: it has to be trained again")
-        return tuple(output.float().cpu() for output in outputs)
+    @torch.inference_mode()
+    def _run(self, network: Network, pixels: Sequence[Pixels]) -> tuple[Tensor, ...]:
+        """Returns a network's outputs for images in memory, on the device."""
+        return network(np.stack(pixels)) if pixels else ()
+
+
+def _finite(outputs: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    """Returns outputs on the CPU in float32.
+
+    Raises:
+        DataError: they are not finite numbers.
+    """
+    on_cpu = tuple(output.float().cpu() for output in outputs)
+    if not all(output.isfinite().all() for output in on_cpu):
+        raise DataError("the classifier's outputs are not finite numbers: it has to be trained again")
+    return on_cpu
 
 
 def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from tlkit.parts.backbone import Backbone, Block
+
+if TYPE_CHECKING:
+    from tlkit.model.folding import FoldedClassifier
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -60,7 +63,9 @@ class Classifier(nn.Module):
 class PredictionNetwork(nn.Module):
     """What is computed of images in prediction: logits, and how new they are, in one pass."""
 
-    def __init__(self, classifier: Classifier, detector: nn.Module | None, *, mirror: bool) -> None:
+    def __init__(
+        self, classifier: Classifier | FoldedClassifier, detector: nn.Module | None, *, mirror: bool
+    ) -> None:
         """Takes the network's parts.
 
         Args:

@@ -11,12 +11,68 @@ import operator
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import torch
 from timm.layers import BatchNormAct2d, Conv2dSame
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from tlkit.model.classifier import Classifier
 from tlkit.model.fingerprint import Fingerprints
+from tlkit.model.tracing import dependencies, trace
+from tlkit.runtime.devices import ComputeConfig
 from tlkit.utils.hashing import digest
+
+#: How much a folded network's features may differ, as a part of the largest: rounding is far below it.
+TOLERANCE = 1e-3
+
+
+class FoldedClassifier(nn.Module):
+    """A classifier as it predicts: batch norms folded, where its backbone can be traced.
+
+    It shares the other weights with the classifier; a later change of the classifier is not taken up.
+
+    Attributes:
+        head: the classifier's.
+        folded: the backbone with batch norms folded; None if it cannot be traced, and is used as it is.
+    """
+
+    def __init__(self, classifier: Classifier, size: int, compute: ComputeConfig) -> None:
+        """Folds the batch norms of a classifier that is in evaluation mode, on its device.
+
+        Args:
+            classifier: the classifier.
+            size: height and width of the images that it will be given.
+            compute: where and how precisely features are computed; head and features are float32.
+        """
+        super().__init__()
+        self.head = classifier.head
+        self.folded = _fold_backbone(classifier, size, compute.device)
+        self._whole = classifier.features
+        self._compute = compute
+
+    def features(self, images: Tensor) -> Tensor:
+        """Maps images ``(B, 3, H, W)`` to features ``(B, C, h, w)``, ``(B, N, C)`` or ``(B, C)``."""
+        with self._compute.autocast():
+            features = self._whole(images) if self.folded is None else self.folded(images)[0]
+            return features.float()
+
+
+@torch.inference_mode()
+def _fold_backbone(classifier: Classifier, size: int, device: torch.device) -> fx.GraphModule | None:
+    """Returns a classifier's backbone with batch norms folded, or None if it cannot be traced."""
+    root = classifier.backbone
+    image = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
+    try:
+        graph = trace(root, classifier.method)
+        (output,) = (node.args[0] for node in graph.nodes if node.op == "output")
+        # only cached features need fingerprints
+        folded = fold_prefix(root, dependencies(root, [output]), [output], dict.fromkeys(graph.nodes, ""))
+        (features,) = folded(image)
+    except Exception:  # whatever a network's code raises under tracing, or as a graph
+        return None
+    expected = classifier.features(image)
+    same = (features - expected).abs().max() <= TOLERANCE * expected.abs().max()
+    return folded if same else None
 
 
 def fold_prefix(

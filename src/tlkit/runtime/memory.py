@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from pathlib import Path
 
 import psutil
@@ -44,18 +43,3 @@ def _memory(device: torch.device) -> tuple[int, int]:
         total = min(total, limit)
     processes = process_state().num_processes
     return free // processes, total // processes
-
-
-def keep_freed_memory() -> None:
-    """Makes glibc keep large freed blocks for the next step, for the command line's own process.
-
-    By default it returns them to the system after every step and requests them again page by page: training
-    the benchmark's network on 2 cores is 1.9 times as fast without that. Elsewhere this does nothing.
-    """
-    trim_threshold, mmap_threshold = -1, -3  # as in malloc.h
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):
-        return
-    mallopt(mmap_threshold, 2**30)
-    mallopt(trim_threshold, 2**31 - 1)

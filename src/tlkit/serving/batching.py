@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from tlkit.data.views import Pixels
 from tlkit.inference.prediction import Prediction
-from tlkit.inference.predictor import BATCH, Predictor
+from tlkit.inference.predictor import Predictor
 from tlkit.serving.errors import RequestError
 
 
@@ -97,7 +97,7 @@ class Batcher:
     def _gather(self, first: _Item) -> tuple[list[_Item], _Item | None, bool]:
         """Returns the batch that begins with an item, an item for the next one, and whether that is all."""
         batch = [first]
-        while len(batch) < BATCH:
+        while len(batch) < first.predictor.batch:
             try:
                 item = self._waiting.get_nowait()
             except queue.Empty:

@@ -12,6 +12,7 @@ from tlkit.experiment.run_folder import RunFolder
 from tlkit.inference.loading import find_model, load
 from tlkit.inference.predictor import Predictor
 from tlkit.plugins.loader import load_registry
+from tlkit.runtime.devices import Precision
 from tlkit.serving.errors import RequestError
 
 #: Seconds between two looks at the model folders.
@@ -29,6 +30,7 @@ class LoadOptions:
     reject_below: float | None = None
     unknown: bool = True
     device: str | None = None
+    precision: Precision = "float32"
 
 
 class ServedModel:
@@ -61,6 +63,7 @@ class ServedModel:
             reject_below=options.reject_below,
             unknown=options.unknown,
             device=options.device,
+            precision=options.precision,
             registry=self._registry,
         )
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from tlkit.errors import ServingError
 from tlkit.experiment.observer import Observer
-from tlkit.runtime.memory import keep_freed_memory
 from tlkit.utils.sequences import Paths, as_list
 
 if TYPE_CHECKING:
+    from tlkit.runtime.devices import Precision
     from tlkit.serving.service import Service
 
 #: Seconds that requests in progress have when the service stops.
@@ -33,6 +33,7 @@ def serve(
     unknown: bool = True,
     phase: str | None = None,
     device: str | None = None,
+    precision: Precision = "float32",
     ready: Callable[[Service, str], object] = lambda _service, _address: None,
     observer: Observer | None = None,
 ) -> None:
@@ -50,6 +51,7 @@ def serve(
         unknown: whether images that belong to none of the classes are labelled "unknown".
         phase: the phase of a run; its last unless given.
         device: such as "cpu" or "cuda:1"; the best one unless given.
+        precision: see `tlkit.load`.
         ready: is called with the service and its address as soon as it listens.
         observer: is told when a changed model is taken up.
 
@@ -68,10 +70,11 @@ def serve(
         raise ServingError(
             f"{error.name} is not installed: pip install 'tlkit[serve]' installs what serve needs"
         ) from error
-    keep_freed_memory()
     # it would log what is wrong with each form: the client is told
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
-    options = LoadOptions(phase=phase, reject_below=reject_below, unknown=unknown, device=device)
+    options = LoadOptions(
+        phase=phase, reject_below=reject_below, unknown=unknown, device=device, precision=precision
+    )
     limits = ServiceLimits(round(max_megabytes * 1e6), max_waiting, timeout)
     service = Service(Models([Path(model) for model in as_list(models)], options), limits)
     server = uvicorn.Server(
