@@ -20,6 +20,13 @@ class Format(Enum):
     onnx = "onnx"
 
 
+class Input(Enum):
+    """What an ONNX file takes."""
+
+    images = "images"
+    tensor = "tensor"
+
+
 def export(
     model: ModelArgument,
     format_: Annotated[
@@ -30,17 +37,28 @@ def export(
         Path | None,
         typer.Option(help="Images to check the export on; the run's validation images unless given."),
     ] = None,
+    input_: Annotated[
+        Input,
+        typer.Option(
+            "--input",
+            help="Of an ONNX file: images of any size, or tensor, normalised images for the network alone.",
+        ),
+    ] = Input.images,
     phase: PhaseOption = None,
 ) -> None:
     """Export a classifier for timm or ONNX; the export is kept only if its predictions are the same."""
     from tlkit.data.image_paths import image_paths
-    from tlkit.inference.export import export_onnx, export_timm, validation_images
+    from tlkit.inference.export import export_timm
+    from tlkit.inference.export_checks import validation_images
+    from tlkit.inference.export_onnx import export_onnx
     from tlkit.inference.loading import find_model
 
     folder = find_model(model, phase)
     paths = [Path(path) for path in image_paths([str(images)], ())] if images else validation_images(folder)
-    write = export_timm if format_ is Format.timm else export_onnx
-    check = write(folder, out, paths)
+    if format_ is Format.timm:
+        check = export_timm(folder, out, paths)
+    else:
+        check = export_onnx(folder, out, paths, input_=input_.value)
     if not check.left_out:
         say(f"{out}: same predictions as {folder} on {plural(check.images, 'image')}")
         return

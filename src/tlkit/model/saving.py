@@ -65,6 +65,10 @@ def _distinct(classes: tuple[str, ...]) -> tuple[str, ...]:
     return classes
 
 
+#: The names of the classes, all different, in the order of the logits.
+Classes = Annotated[tuple[ClassName, ...], Field(min_length=1), AfterValidator(_distinct)]
+
+
 def _bounded(part: PartSpec) -> PartSpec:
     check_options(part.options)
     return part
@@ -108,7 +112,7 @@ class ModelDescription(JsonModel):
     backbone: Annotated[PartTable, AfterValidator(_bounded)]
     head: Annotated[PartTable, AfterValidator(_bounded)]
     preprocess: PreprocessDescription
-    classes: Annotated[tuple[ClassName, ...], Field(min_length=1), AfterValidator(_distinct)]
+    classes: Classes
     classifier_layer: str | None = None
     calibration: Calibration
     unknown: UnknownDescription | None = None

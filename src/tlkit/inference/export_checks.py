@@ -1,0 +1,179 @@
+"""What all exports share: the images that they are checked on, and the comparison with the classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+
+from tlkit.data.images import UnreadableImage, read_image, refuse_unreadable
+from tlkit.data.loader import normalize
+from tlkit.data.views import Pixels
+from tlkit.errors import ExportError
+from tlkit.evaluation.calibration import probabilities
+from tlkit.experiment.record import RunRecord, find_image_files
+from tlkit.model.classifier import PredictionNetwork
+from tlkit.model.saving import SavedModel
+from tlkit.plugins.loader import load_registry
+from tlkit.plugins.registry import Registry
+
+#: Maximum difference between an exported network's logits and novelty and the classifier's.
+TOLERANCE = 1e-3
+#: Maximum difference of probabilities and novelty where images are resized in the export.
+RESIZED_TOLERANCE = 1e-2
+#: How many images an export is checked on.
+CHECKED = 16
+
+
+@dataclass(frozen=True)
+class ExportCheck:
+    """How an export was checked.
+
+    Attributes:
+        images: number of images.
+        changed: number of images that `tlkit.load` gives another label, since the format has no place for all
+            that the classifier does.
+        left_out: what the format has no place for.
+    """
+
+    images: int
+    changed: int = 0
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CheckedImages:
+    """Images that an export is checked on.
+
+    Attributes:
+        decoded: as they are read.
+        pixels: the same after preprocessing, ``(N, size, size, 3)``.
+    """
+
+    decoded: list[PillowImage.Image]
+    pixels: Pixels
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a network computes of images.
+
+    Attributes:
+        logits: ``(N, classes)``.
+        novelty: ``(N,)``; None: it is not computed.
+    """
+
+    logits: NDArray[np.float32]
+    novelty: NDArray[np.float32] | None = None
+
+
+def read_checked(saved: SavedModel, paths: Sequence[Path]) -> CheckedImages:
+    """Reads up to `CHECKED` of the images.
+
+    Raises:
+        ExportError: there are none, or one cannot be read.
+    """
+    if not paths:
+        raise ExportError("an export is checked on real images: name some with --images")
+    decoded: list[PillowImage.Image] = []
+    pixels: list[Pixels] = []
+    for path in paths[:: max(1, len(paths) // CHECKED)][:CHECKED]:
+        try:
+            with refuse_unreadable():
+                decoded.append(read_image(path))
+                pixels.append(saved.backbone.preprocess(decoded[-1]))
+        except UnreadableImage as error:
+            raise ExportError(f"{path}, to check the export on, cannot be read: {error}") from error
+    return CheckedImages(decoded, np.stack(pixels))
+
+
+def compute(saved: SavedModel, pixels: Pixels) -> Outputs:
+    """Computes what `tlkit.load` predicts with."""
+    network = PredictionNetwork(saved.classifier, saved.unknown, mirror=saved.calibration.mirror).eval()
+    with torch.inference_mode():
+        logits, *novelty = network(normalize(pixels, saved.backbone.preprocess))
+    return Outputs(logits.numpy(), novelty[0].numpy() if novelty else None)
+
+
+def check_outputs(expected: Outputs, computed: Outputs) -> None:
+    """Compares an exported network with the classifier.
+
+    Raises:
+        ExportError: logits differ by more than `TOLERANCE`, or labels.
+    """
+    _check("logits", expected.logits, computed.logits, TOLERANCE)
+    if (expected.logits.argmax(1) != computed.logits.argmax(1)).any():
+        raise ExportError("the export was deleted: it gives other labels than the classifier")
+    _check_novelty(expected.novelty, computed.novelty, TOLERANCE)
+
+
+def check_answers(
+    saved: SavedModel,
+    expected: Outputs,
+    computed: NDArray[np.float32],
+    novelty: NDArray[np.float32] | None,
+) -> None:
+    """Compares an export that resizes images itself with the classifier.
+
+    Args:
+        saved: the classifier.
+        expected: its outputs.
+        computed: the export's probabilities, ``(N, classes)``.
+        novelty: what it gives beside, ``(N,)`` or None.
+
+    Raises:
+        ExportError: they differ by more than `RESIZED_TOLERANCE`.
+    """
+    rows = probabilities(expected.logits.astype(np.float64), saved.calibration.temperature)
+    _check("probabilities", rows, computed, RESIZED_TOLERANCE)
+    _check_novelty(expected.novelty, novelty, RESIZED_TOLERANCE)
+
+
+def _check_novelty(
+    expected: NDArray[np.float32] | None, computed: NDArray[np.float32] | None, tolerance: float
+) -> None:
+    if expected is not None and computed is not None:
+        _check("novelty", expected, computed, tolerance)
+
+
+def _check(name: str, expected: NDArray[Any], computed: NDArray[Any], tolerance: float) -> None:
+    difference = float(np.abs(expected - computed).max())
+    if not difference <= tolerance:
+        raise ExportError(
+            f"the export was deleted: its {name} differ from the classifier's by up to {difference:.2g}"
+        )
+
+
+def validation_images(model: Path, registry: Registry | None = None) -> list[Path]:
+    """Returns the validation images, or without any the training images, of the run that a model belongs to.
+
+    Those that no longer exist are left out.
+    """
+    run = model.absolute().parent.parent.parent
+    if not (run / "recipe.toml").is_file():
+        return []
+    record = RunRecord(run)
+    samples, _, _ = find_image_files(record.recipe, registry or load_registry())
+    split = "val" if any(row.split == "val" for row in record.images) else "train"
+    paths = [samples[row.id].path for row in record.images if row.split == split and row.id in samples]
+    return [path for path in paths if path.is_file()]
+
+
+def check_is_free(out: Path) -> None:
+    """Raises ExportError if there is something at `out`."""
+    if out.exists():
+        raise ExportError(f"{out} exists already: name another --out, or remove it")
+
+
+def describe(saved: SavedModel) -> str:
+    """Names a model's backbone and head."""
+    backbone, head = saved.config.tlkit.backbone, saved.config.tlkit.head
+    features = backbone.options.get("features")
+    kind = f" with features = {features!r}" if features else ""
+    return f"{backbone.name!r}{kind} and head {head.name!r}"
