@@ -8,6 +8,7 @@ import pytest
 from small_runs import PROBE
 
 import tlkit
+from tlkit.inference.export_onnx import export_onnx
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +33,18 @@ def waste(datasets: Path) -> list[Path]:
     """Photos of waste."""
     folder = datasets / "waste" / "test"
     return [path for kind in sorted(folder.iterdir()) for path in sorted(kind.iterdir())[:5]]
+
+
+@pytest.fixture(scope="session")
+def exported(model: tlkit.Run, known: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ONNX file of the probe of cats and dogs."""
+    file = tmp_path_factory.mktemp("exported") / "probe.onnx"
+    check = export_onnx(model.folder / "phases" / "probe" / "model", file, known[::5])
+    assert (check.images, check.left_out) == (8, ())
+    return file
+
+
+@pytest.fixture(scope="session")
+def photos_of_all(known: list[Path], waste: list[Path]) -> list[Path]:
+    """Photos of some dozen sizes, of which the probe should call half unknown."""
+    return [*known, *waste]

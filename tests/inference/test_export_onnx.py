@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import PIL
 import pytest
-from onnx import TensorProto, helper
+from onnx_files import colours
 from PIL import Image as PillowImage
 
 import tlkit
 from tlkit.data.images import read_image
 from tlkit.data.loader import normalize
 from tlkit.errors import ExportError
-from tlkit.inference.export_onnx import OPSET, export_onnx
 from tlkit.inference.onnx_graph import surround
 from tlkit.model.saving import Calibration
 
@@ -35,22 +33,9 @@ SETTINGS = [
 SIZES = [(64, 64), (40, 50), (500, 375), (333, 500), (301, 90), (30, 401), (1600, 1200), (7, 5), (64, 200)]
 
 
-def network(size: int) -> onnx.ModelProto:
-    """A network whose logits are the mean of each colour."""
-    node = helper.make_node("ReduceMean", ["tensor", "axes"], ["logits"], keepdims=0)
-    graph = helper.make_graph(
-        [node],
-        "colours",
-        [helper.make_tensor_value_info("tensor", TensorProto.FLOAT, ["batch", 3, size, size])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
-        [helper.make_tensor("axes", TensorProto.INT64, [2], [2, 3])],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
-
-
 def tensor_session(preprocess: tlkit.Preprocess) -> Any:
     """A session that returns what the network is given."""
-    content = surround(network(preprocess.size), preprocess, Calibration(temperature=1.0), None)
+    content = surround(colours(preprocess.size), preprocess, Calibration(temperature=1.0), None)
     content.graph.output.append(next(value for value in content.graph.value_info if value.name == "tensor"))
     return onnxruntime.InferenceSession(content.SerializeToString())
 
@@ -93,22 +78,7 @@ def test_the_order_of_the_passes_is_that_of_the_installed_pillow(monkeypatch: py
 def test_nearest_is_refused() -> None:
     preprocess = tlkit.Preprocess(size=8, interpolation="nearest")
     with pytest.raises(ExportError, match="--input tensor"):
-        surround(network(8), preprocess, Calibration(temperature=1.0), None)
-
-
-@pytest.fixture(scope="session")
-def exported(model: tlkit.Run, known: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The ONNX file of the probe of cats and dogs."""
-    file = tmp_path_factory.mktemp("exported") / "probe.onnx"
-    check = export_onnx(model.folder / "phases" / "probe" / "model", file, known[::5])
-    assert (check.images, check.left_out) == (8, ())
-    return file
-
-
-@pytest.fixture(scope="session")
-def photos_of_all(known: list[Path], waste: list[Path]) -> list[Path]:
-    """Photos of some dozen sizes, of which the probe should call half unknown."""
-    return [*known, *waste]
+        surround(colours(8), preprocess, Calibration(temperature=1.0), None)
 
 
 def test_raw_photos_get_the_models_answers(
@@ -153,7 +123,7 @@ def test_images_of_one_size_are_computed_together(exported: Path) -> None:
 def test_unsure_images_are_unclassified() -> None:
     preprocess = tlkit.Preprocess(size=8)
     calibration = Calibration(temperature=0.1, reject_below=0.5)
-    content = surround(network(8), preprocess, calibration, None)
+    content = surround(colours(8), preprocess, calibration, None)
     session = onnxruntime.InferenceSession(content.SerializeToString())
     images = np.zeros((2, 20, 30, 3), np.uint8)
     images[1, :, :, 2] = 255  # grey, and blue

@@ -17,9 +17,10 @@ from torch import Tensor
 from tlkit.data.images import UnreadableImage
 from tlkit.data.loader import normalize, prefetch
 from tlkit.data.views import Pixels
-from tlkit.errors import DataError, close_matches
+from tlkit.errors import DataError, RunFolderError, close_matches
 from tlkit.evaluation.calibration import probabilities
 from tlkit.evaluation.metrics import baselines, evaluate, per_class, rejected
+from tlkit.inference.exported import ExportedDetector, OnnxNetwork
 from tlkit.inference.pixels import ImageLike, read_pixels
 from tlkit.inference.prediction import Evaluation, Prediction, Predictions, Represented
 from tlkit.model.classifier import Classifier, PredictionNetwork, average_positions, to_layout
@@ -66,7 +67,6 @@ class Predictor:
     It computes in float32, whatever it was trained in, so that its answers are the same everywhere.
 
     Attributes:
-        module: the network in evaluation mode: normalised images ``(B, 3, H, W)`` to logits ``(B, classes)``.
         preprocess: from a decoded image to the network's pixels.
         classes: names, in the order of logits and probabilities.
         temperature: logits are divided by it before the softmax.
@@ -77,7 +77,7 @@ class Predictor:
 
     def __init__(
         self,
-        module: Classifier,
+        network: Classifier | OnnxNetwork,
         preprocess: Preprocess,
         classes: Sequence[str],
         *,
@@ -88,14 +88,33 @@ class Predictor:
         device: str | None = None,
     ) -> None:
         self._device = choose_device(device)
-        self.module = to_layout(module, self._device).eval()
         self.preprocess = preprocess
         self.classes = tuple(classes)
         self.temperature = temperature
         self.reject_below = reject_below
         self.mirror = mirror
-        self.unknown = unknown
-        self._network = PredictionNetwork(self.module, unknown, mirror=mirror).to(self._device)
+        self.unknown: UnknownDetector | ExportedDetector | None = unknown
+        self._module: Classifier | None = None
+        if isinstance(network, OnnxNetwork):
+            self._network: Network = network
+            self.unknown = network.detector
+        else:
+            self._module = to_layout(network, self._device).eval()
+            self._network = PredictionNetwork(self._module, unknown, mirror=mirror).to(self._device)
+
+    @property
+    def module(self) -> Classifier:
+        """The network in evaluation mode: normalised images ``(B, 3, H, W)`` to logits ``(B, classes)``.
+
+        Raises:
+            RunFolderError: it is an exported ONNX file's, whose layers torch does not know.
+        """
+        if self._module is None:
+            raise RunFolderError(
+                "an exported ONNX file gives predictions alone: what looks into the network takes the model "
+                "folder or run folder that it was exported from"
+            )
+        return self._module
 
     def predict(self, images: Iterable[ImageLike]) -> Predictions:
         """Predicts labels and probabilities.
