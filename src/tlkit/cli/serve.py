@@ -16,7 +16,7 @@ STOP_SECONDS = 30
 
 
 def serve(
-    models: Annotated[list[Path], typer.Argument(help="Model folders or run folders.")],
+    models: Annotated[list[Path], typer.Argument(help="Model folders, run folders or exported .onnx files.")],
     host: Annotated[
         str, typer.Option(help="The address to listen on; 0.0.0.0 is open to other machines.")
     ] = "127.0.0.1",
