@@ -224,11 +224,12 @@ def test_an_export_with_other_predictions_is_deleted(
 def test_missing_packages_for_onnx_are_named(
     timm_fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tlkit.inference import export_onnx
+    from tlkit.inference import export_checks
+    from tlkit.inference.export_onnx import export_onnx
 
-    monkeypatch.setattr(export_onnx, "find_spec", lambda name: None)
+    monkeypatch.setattr(export_checks, "find_spec", lambda name: None)
     with pytest.raises(tlkit.TlkitError, match=r"pip install 'tlkit\[onnx\]'"):
-        export_onnx.export_onnx(timm_fitted / "phases" / "fine-tune" / "model", tmp_path / "x.onnx", [])
+        export_onnx(timm_fitted / "phases" / "fine-tune" / "model", tmp_path / "x.onnx", [])
 
 
 def test_a_convolutional_head_on_maps_is_exported_to_onnx_too(

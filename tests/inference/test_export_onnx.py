@@ -17,6 +17,8 @@ import tlkit
 from tlkit.data.images import read_image
 from tlkit.data.loader import normalize
 from tlkit.errors import ExportError
+from tlkit.inference.export_openvino import COMPILED_WITH, FILE, export_openvino
+from tlkit.inference.exported import ANSWERS
 from tlkit.inference.onnx_graph import surround
 from tlkit.model.saving import Calibration
 
@@ -129,3 +131,32 @@ def test_unsure_images_are_unclassified() -> None:
     images[1, :, :, 2] = 255  # grey, and blue
     answers = session.run(["unclassified", "label", "unknown"], {"images": images})
     assert [answer.tolist() for answer in answers] == [[True, False], [0, 2], [False, False]]
+
+
+def test_openvino_gives_the_same_from_its_first_call_on() -> None:
+    """With ONNX's If, OpenVINO 2026.4 gave zeros there."""
+    openvino = pytest.importorskip(
+        "openvino", reason="OpenVINO is not installed: pip install 'tlkit[openvino]'"
+    )
+    preprocess = tlkit.Preprocess(size=64)
+    content = surround(colours(64), preprocess, Calibration(temperature=1.0), None)
+    content.graph.output.append(next(value for value in content.graph.value_info if value.name == "tensor"))
+    for size in ((120, 90), (80, 500)):
+        network = openvino.Core().read_model(content.SerializeToString())
+        compiled = openvino.Core().compile_model(network, "CPU", COMPILED_WITH)
+        tensor = compiled(np.asarray(noise(*size))[None])["tensor"]
+        levels = np.abs(tensor * 255 - preprocess(noise(*size)).transpose(2, 0, 1))
+        assert levels.max() < 2.5
+        assert (levels > 0.5).mean() < 0.01
+
+
+def test_openvino_files_have_the_description(model: tlkit.Run, known: list[Path], tmp_path: Path) -> None:
+    openvino = pytest.importorskip(
+        "openvino", reason="OpenVINO is not installed: pip install 'tlkit[openvino]'"
+    )
+    folder = model.folder / "phases" / "probe" / "model"
+    assert export_openvino(folder, tmp_path / "openvino", known[::5]).images == 8
+    network = openvino.Core().read_model(tmp_path / "openvino" / FILE)
+    description = json.loads(network.get_rt_info("tlkit").value)
+    assert description["classes"] == ["cat", "dog"]
+    assert {output.get_any_name() for output in network.outputs} == {*ANSWERS, "novelty"}

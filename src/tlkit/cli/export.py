@@ -18,6 +18,7 @@ class Format(Enum):
 
     timm = "timm"
     onnx = "onnx"
+    openvino = "openvino"
 
 
 class Input(Enum):
@@ -30,7 +31,10 @@ class Input(Enum):
 def export(
     model: ModelArgument,
     format_: Annotated[
-        Format, typer.Option("--format", help="timm: a folder that timm loads; onnx: a file.")
+        Format,
+        typer.Option(
+            "--format", help="timm: a folder that timm loads; onnx: a file; openvino: a folder for OpenVINO."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The folder or file to write.")],
     images: Annotated[
@@ -46,17 +50,22 @@ def export(
     ] = Input.images,
     phase: PhaseOption = None,
 ) -> None:
-    """Export a classifier for timm or ONNX; the export is kept only if its predictions are the same."""
+    """Export a classifier for another tool; the export is kept only if its predictions are the same."""
     from tlkit.data.image_paths import image_paths
     from tlkit.inference.export import export_timm
     from tlkit.inference.export_checks import validation_images
     from tlkit.inference.export_onnx import export_onnx
+    from tlkit.inference.export_openvino import export_openvino
     from tlkit.inference.loading import find_model
 
+    if input_ is not Input.images and format_ is not Format.onnx:
+        raise typer.BadParameter(f"--input {input_.value} is for --format onnx")
     folder = find_model(model, phase)
     paths = [Path(path) for path in image_paths([str(images)], ())] if images else validation_images(folder)
     if format_ is Format.timm:
         check = export_timm(folder, out, paths)
+    elif format_ is Format.openvino:
+        check = export_openvino(folder, out, paths)
     else:
         check = export_onnx(folder, out, paths, input_=input_.value)
     if not check.left_out:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tlkit.data.views import Pixels
 from tlkit.errors import ExportError
 from tlkit.evaluation.calibration import probabilities
 from tlkit.experiment.record import RunRecord, find_image_files
+from tlkit.inference.exported import ANSWERS
 from tlkit.model.classifier import PredictionNetwork
 from tlkit.model.saving import SavedModel
 from tlkit.plugins.loader import load_registry
@@ -113,26 +115,25 @@ def check_outputs(expected: Outputs, computed: Outputs) -> None:
     _check_novelty(expected.novelty, computed.novelty, TOLERANCE)
 
 
-def check_answers(
-    saved: SavedModel,
-    expected: Outputs,
-    computed: NDArray[np.float32],
-    novelty: NDArray[np.float32] | None,
+def check_images(
+    saved: SavedModel, checked: CheckedImages, run: Callable[[Pixels], Sequence[NDArray[Any]]]
 ) -> None:
     """Compares an export that resizes images itself with the classifier.
 
     Args:
         saved: the classifier.
-        expected: its outputs.
-        computed: the export's probabilities, ``(N, classes)``.
-        novelty: what it gives beside, ``(N,)`` or None.
+        checked: images, which are computed one by one, since their sizes differ.
+        run: maps images ``(1, H, W, 3)`` to the export's outputs: `ANSWERS`, and novelty if it is computed.
 
     Raises:
         ExportError: they differ by more than `RESIZED_TOLERANCE`.
     """
-    rows = probabilities(expected.logits.astype(np.float64), saved.calibration.temperature)
-    _check("probabilities", rows, computed, RESIZED_TOLERANCE)
-    _check_novelty(expected.novelty, novelty, RESIZED_TOLERANCE)
+    rows = [run(np.asarray(image)[None]) for image in checked.decoded]
+    columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
+    expected = compute(saved, checked.pixels)
+    probable = probabilities(expected.logits.astype(np.float64), saved.calibration.temperature)
+    _check("probabilities", probable, columns[0], RESIZED_TOLERANCE)
+    _check_novelty(expected.novelty, columns[len(ANSWERS)] if saved.unknown else None, RESIZED_TOLERANCE)
 
 
 def _check_novelty(
@@ -163,6 +164,12 @@ def validation_images(model: Path, registry: Registry | None = None) -> list[Pat
     split = "val" if any(row.split == "val" for row in record.images) else "train"
     paths = [samples[row.id].path for row in record.images if row.split == split and row.id in samples]
     return [path for path in paths if path.is_file()]
+
+
+def check_installed(modules: Sequence[str], extra: str) -> None:
+    """Raises ExportError if a module is missing that one of tlkit's extras installs."""
+    if missing := [name for name in modules if find_spec(name) is None]:
+        raise ExportError(f"{', '.join(missing)} missing: pip install 'tlkit[{extra}]'")
 
 
 def check_is_free(out: Path) -> None:

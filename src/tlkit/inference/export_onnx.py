@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from tlkit.data.loader import normalize
 from tlkit.errors import ExportError
@@ -19,7 +16,8 @@ from tlkit.inference.export_checks import (
     CheckedImages,
     ExportCheck,
     Outputs,
-    check_answers,
+    check_images,
+    check_installed,
     check_is_free,
     check_outputs,
     compute,
@@ -27,7 +25,6 @@ from tlkit.inference.export_checks import (
     read_checked,
 )
 from tlkit.inference.exported import (
-    ANSWERS,
     FORMAT,
     IMAGES,
     LOGITS,
@@ -83,22 +80,13 @@ def export_onnx(
     Raises:
         ExportError: a package is missing, the network cannot be converted, or its answers differ.
     """
-    if missing := [name for name in MODULES if find_spec(name) is None]:
-        raise ExportError(f"{', '.join(missing)} missing: pip install 'tlkit[onnx]'")
+    check_installed(MODULES, "onnx")
     import onnx
-
-    from tlkit.inference.onnx_graph import surround
 
     saved = load_model(model, registry or load_registry())
     checked = read_checked(saved, images)
     check_is_free(out)
-    content = _convert(saved)
-    _check_network(saved, checked, content)
-    if input_ == "images":
-        threshold = saved.unknown.threshold if saved.unknown else None
-        content = surround(content, saved.backbone.preprocess, saved.calibration, threshold)
-        _check_images(saved, checked, content)
-    onnx.helper.set_model_props(content, {METADATA: _description(saved, input_).model_dump_json()})
+    content = convert(saved, checked, input_)
     try:
         with atomic_write(out) as temporary:
             onnx.save(content, temporary)
@@ -107,7 +95,28 @@ def export_onnx(
     return ExportCheck(len(checked.decoded))
 
 
-def _convert(saved: SavedModel) -> onnx.ModelProto:
+def convert(saved: SavedModel, checked: CheckedImages, input_: Input) -> onnx.ModelProto:
+    """Converts a model, with its description in the metadata; see `export_onnx`.
+
+    Raises:
+        ExportError: it cannot be converted, or its answers for the images differ.
+    """
+    import onnx
+
+    from tlkit.inference.onnx_graph import surround
+
+    content = _convert_network(saved)
+    _check_network(saved, checked, content)
+    if input_ == "images":
+        threshold = saved.unknown.threshold if saved.unknown else None
+        content = surround(content, saved.backbone.preprocess, saved.calibration, threshold)
+        session = _session(content)
+        check_images(saved, checked, lambda pixels: session.run(None, {IMAGES: pixels}))
+    onnx.helper.set_model_props(content, {METADATA: _description(saved, input_).model_dump_json()})
+    return content
+
+
+def _convert_network(saved: SavedModel) -> onnx.ModelProto:
     """Converts the network alone, for any number of images."""
     size = saved.backbone.preprocess.size
     network = PredictionNetwork(saved.classifier, saved.unknown, mirror=saved.calibration.mirror)
@@ -135,15 +144,6 @@ def _check_network(saved: SavedModel, checked: CheckedImages, content: onnx.Mode
     for count in (1, len(tensor)):
         outputs = session.run(None, {TENSOR: tensor[:count]})
         check_outputs(compute(saved, checked.pixels[:count]), Outputs(*outputs))
-
-
-def _check_images(saved: SavedModel, checked: CheckedImages, content: onnx.ModelProto) -> None:
-    session, expected = _session(content), compute(saved, checked.pixels)
-    # one by one, since their sizes differ
-    rows = [session.run(None, {IMAGES: np.asarray(image)[None]}) for image in checked.decoded]
-    columns: list[NDArray[Any]] = [np.concatenate(column) for column in zip(*rows, strict=True)]
-    novelty = columns[len(ANSWERS)] if saved.unknown else None
-    check_answers(saved, expected, columns[0], novelty)
 
 
 def _session(content: onnx.ModelProto) -> Any:

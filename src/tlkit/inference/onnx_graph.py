@@ -57,15 +57,15 @@ def surround(
         )
     model = ir.from_proto(network)
     graph = model.graph
-    builder, tensor = GraphBuilder(graph), graph.inputs[0]
+    op, tensor = GraphBuilder(graph).op, graph.inputs[0]
     images = _declare(ir.Value(), IMAGES, UINT8, ["batch", "height", "width", 3])
-    made = _normalize(builder.op, _resize(builder, images, preprocess), preprocess)
+    made = _normalize(op, _resize(op, images, preprocess), preprocess)
     tensor.replace_all_uses_with(made)
     graph.inputs[:] = [images]
     # the network's input keeps its name, so that it can be told from what surrounds it
     made.name, made.type, made.shape = tensor.name, tensor.type, tensor.shape
     logits, *novelty = graph.outputs
-    answers = _answers(builder.op, logits, novelty[0] if novelty else None, calibration, unknown_above)
+    answers = _answers(op, logits, novelty[0] if novelty else None, calibration, unknown_above)
     graph.outputs[:] = [*answers, *novelty]
     graph.sort()
     return ir.to_proto(model)
@@ -97,9 +97,8 @@ def _answers(
     ]
 
 
-def _resize(builder: GraphBuilder, images: Value, preprocess: Preprocess) -> Value:
+def _resize(op: Ops, images: Value, preprocess: Preprocess) -> Value:
     """Resizes and crops as `Preprocess` does: ``(B, 3, size, size)``, whole numbers of 0 to 255."""
-    op = builder.op
     shape = op.Shape(images)
     height, width = op.Gather(shape, 1), op.Gather(shape, 2)
     resized_height, resized_width = _resized_sides(op, height, width, preprocess)
@@ -107,29 +106,41 @@ def _resize(builder: GraphBuilder, images: Value, preprocess: Preprocess) -> Val
     vertical, rows = _weights(op, height, resized_height, size, kernel)
     horizontal, columns = _weights(op, width, resized_width, size, kernel)
     horizontal = op.Transpose(horizontal, perm=[1, 0])
-    pixels = op.Cast(op.Transpose(images, perm=[0, 3, 1, 2]), to=FLOAT)
-
-    def vertical_first(op: Ops) -> Value:
-        return op.MatMul(_to_bytes(op, op.MatMul(vertical, pixels)), horizontal)
-
-    def horizontal_first(op: Ops) -> Value:
-        return op.MatMul(vertical, _to_bytes(op, op.MatMul(pixels, horizontal)))
-
     if int(PIL.__version__.split(".")[0]) < VERTICAL_FIRST_SINCE:
-        resized = horizontal_first(op)
+        resized = _horizontal_first(op, images, vertical, horizontal)
     else:
         less_high, less_wide = op.Sub(height, resized_height), op.Sub(width, resized_width)
-        resized = op.If(
-            op.And(op.Greater(less_high, 0), op.Greater(less_high, op.Mul(less_wide, 2))),
-            then_branch=builder.subgraph(vertical_first, [], [ir.Value(name="vertical_first")]),
-            else_branch=builder.subgraph(horizontal_first, [], [ir.Value(name="horizontal_first")]),
+        high = op.And(op.Greater(less_high, 0), op.Greater(less_high, op.Mul(less_wide, 2)))
+        # the way that is not taken gets one row: the result of ONNX's If is empty in OpenVINO's first call
+        rows_if_high, rows_if_not = op.Where(high, height, 1), op.Where(high, 1, height)
+        resized = op.Where(
+            high,
+            _vertical_first(op, *_cut(op, rows_if_high, images, vertical), horizontal),
+            _horizontal_first(op, *_cut(op, rows_if_not, images, vertical), horizontal),
         )
-    resized = _to_bytes(op, resized)
     if preprocess.resize != "pad":
         return resized
     inside = op.And(op.Unsqueeze(rows, [1]), op.Unsqueeze(columns, [0]))
     # timm's border, whatever the network's own mean
     return op.Where(inside, resized, _per_channel(op, [round(255 * mean) for mean in IMAGENET_DEFAULT_MEAN]))
+
+
+def _vertical_first(op: Ops, images: Value, vertical: Value, horizontal: Value) -> Value:
+    return _to_bytes(op, op.MatMul(_to_bytes(op, op.MatMul(vertical, _planes(op, images))), horizontal))
+
+
+def _horizontal_first(op: Ops, images: Value, vertical: Value, horizontal: Value) -> Value:
+    return _to_bytes(op, op.MatMul(vertical, _to_bytes(op, op.MatMul(_planes(op, images), horizontal))))
+
+
+def _planes(op: Ops, images: Value) -> Value:
+    return op.Cast(op.Transpose(images, perm=[0, 3, 1, 2]), to=FLOAT)
+
+
+def _cut(op: Ops, rows: Value, images: Value, vertical: Value) -> tuple[Value, Value]:
+    """Returns the first rows of images, and their weights."""
+    end = op.Unsqueeze(rows, [0])
+    return op.Slice(images, [0], end, [1]), op.Slice(vertical, [0], end, [1])
 
 
 def _resized_sides(op: Ops, height: Value, width: Value, preprocess: Preprocess) -> tuple[Value, Value]:
