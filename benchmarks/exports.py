@@ -3,8 +3,8 @@
 uv run python -m benchmarks.exports runs/pets runs/flowers --photos ../shared/datasets
 
 Each runtime gets the decoded photos one by one, as uint8, with preprocessing in the graph. ``tlkit.load``
-gets the same photos, and resizes them with Pillow. All compute in one thread, and take turns every few photos.
-Decoding is not measured. OpenVINO is measured where it is installed.
+gets the same photos, and resizes them with Pillow. All compute in one thread, and take turns. Decoding is not
+measured. OpenVINO is measured where it is installed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -63,6 +64,11 @@ def one_by_one(run: Callable[[NDArray[np.uint8]], list[NDArray[Any]]], classes: 
     return compute
 
 
+def run_session(session: Any, pixels: NDArray[np.uint8]) -> list[NDArray[Any]]:
+    """Returns the outputs of onnxruntime."""
+    return list(session.run(None, {"images": pixels}))
+
+
 def runtimes(model: Path, folder: Path) -> Iterator[tuple[str, Runtime]]:
     """Exports a model, and yields what computes it."""
     import onnxruntime
@@ -71,12 +77,10 @@ def runtimes(model: Path, folder: Path) -> Iterator[tuple[str, Runtime]]:
     yield "tlkit.load", lambda photos: tuple(predictor.predict(photos))
     images, options = validation_images(model)[:64], onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    export_onnx(model, folder / "model.onnx", images)
-    session = onnxruntime.InferenceSession(folder / "model.onnx", options)
-    yield (
-        "onnxruntime",
-        one_by_one(lambda pixels: session.run(None, {"images": pixels}), predictor.classes),
-    )
+    for name, file, int8 in (("onnxruntime", "model.onnx", False), ("onnxruntime, int8", "int8.onnx", True)):
+        export_onnx(model, folder / file, images, int8=int8)
+        session = onnxruntime.InferenceSession(folder / file, options)
+        yield name, one_by_one(partial(run_session, session), predictor.classes)
     from_file = tlkit.load(folder / "model.onnx")
     yield "tlkit.load of the ONNX file", lambda photos: tuple(from_file.predict(photos))
     if find_spec("openvino"):
@@ -109,7 +113,13 @@ def measure(model: Path, paths: list[Path]) -> None:
     for name, result in measured.items():
         equal = sum(map(str.__eq__, expected.labels, result.labels))
         difference = np.abs(np.concatenate(expected.rows) - np.concatenate(result.rows)).max()
-        cells = [f"{equal:,} of {len(paths):,}", f"{difference:.1e}", f"{len(paths) / result.seconds:.0f}"]
+        unknown = result.labels.count(UNKNOWN)
+        cells = [
+            f"{equal:,} of {len(paths):,}",
+            f"{difference:.1e}",
+            f"{unknown:,}",
+            f"{len(paths) / result.seconds:.0f}",
+        ]
         typer.echo(
             f"| {model.parent.parent.parent.name}, {len(sizes)} sizes | {name} | {' | '.join(cells)} |"
         )
@@ -120,12 +130,12 @@ def main(
     photos: Annotated[list[str], typer.Option(help="Folders of photos.")],
     count: Annotated[int, typer.Option(help="How many photos, drawn at random.")] = 1000,
 ) -> None:
-    """Print a table of equal labels, the largest difference of probabilities, and photos a second."""
+    """Print a table: equal labels, the largest difference of probabilities, unknown photos, the rate."""
     torch.set_num_threads(1)
     every = sorted(map(Path, image_paths(photos, ())))
     chosen = random.Random(1).sample(every, min(count, len(every)))
-    typer.echo("| model | runtime | equal labels | probabilities | photos a second |")
-    typer.echo("| --- | --- | ---: | ---: | ---: |")
+    typer.echo("| model | runtime | equal labels | probabilities | unknown | photos a second |")
+    typer.echo("| --- | --- | ---: | ---: | ---: | ---: |")
     for model in models:
         measure(find_model(model), chosen)
 

@@ -34,6 +34,29 @@ CHECKED = 16
 
 
 @dataclass(frozen=True)
+class Int8Loss:
+    """What 8-bit integers cost, by McNemar's test on images that the classifier was not trained on.
+
+    Attributes:
+        calibrated: number of images that the network was calibrated on.
+        images: number of images that the loss was measured on.
+        before: how many of them the classifier predicts correctly.
+        after: how many the export does.
+        gained: how many only the export does.
+        lost: how many only the classifier does.
+        p: probability of such a difference or a larger one if both were equally good.
+    """
+
+    calibrated: int
+    images: int
+    before: int
+    after: int
+    gained: int
+    lost: int
+    p: float
+
+
+@dataclass(frozen=True)
 class ExportCheck:
     """How an export was checked.
 
@@ -42,11 +65,13 @@ class ExportCheck:
         changed: number of images that `tlkit.load` gives another label, since the format has no place for all
             that the classifier does.
         left_out: what the format has no place for.
+        int8: what 8-bit integers cost; None: it computes in float32.
     """
 
     images: int
     changed: int = 0
     left_out: tuple[str, ...] = ()
+    int8: Int8Loss | None = None
 
 
 @dataclass(frozen=True)
@@ -151,19 +176,34 @@ def _check(name: str, expected: NDArray[Any], computed: NDArray[Any], tolerance:
         )
 
 
-def validation_images(model: Path, registry: Registry | None = None) -> list[Path]:
-    """Returns the validation images, or without any the training images, of the run that a model belongs to.
+@dataclass(frozen=True)
+class LabelledImage:
+    """An image of a run."""
 
-    Those that no longer exist are left out.
-    """
+    path: Path
+    label: str | None
+    split: str
+
+
+def run_images(model: Path, registry: Registry | None = None) -> list[LabelledImage]:
+    """Returns the images of the run that a model belongs to; those that no longer exist are left out."""
     run = model.absolute().parent.parent.parent
     if not (run / "recipe.toml").is_file():
         return []
     record = RunRecord(run)
     samples, _, _ = find_image_files(record.recipe, registry or load_registry())
-    split = "val" if any(row.split == "val" for row in record.images) else "train"
-    paths = [samples[row.id].path for row in record.images if row.split == split and row.id in samples]
-    return [path for path in paths if path.is_file()]
+    return [
+        LabelledImage(samples[row.id].path, row.label, row.split)
+        for row in record.images
+        if row.id in samples and samples[row.id].path.is_file()
+    ]
+
+
+def validation_images(model: Path, registry: Registry | None = None) -> list[Path]:
+    """Returns the validation images, or without any the training images, of a model's run."""
+    images = run_images(model, registry)
+    split = "val" if any(image.split == "val" for image in images) else "train"
+    return [image.path for image in images if image.split == split]
 
 
 def check_installed(modules: Sequence[str], extra: str) -> None:

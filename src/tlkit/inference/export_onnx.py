@@ -15,6 +15,7 @@ from tlkit.errors import ExportError
 from tlkit.inference.export_checks import (
     CheckedImages,
     ExportCheck,
+    Int8Loss,
     Outputs,
     check_images,
     check_installed,
@@ -23,6 +24,7 @@ from tlkit.inference.export_checks import (
     compute,
     describe,
     read_checked,
+    run_images,
 )
 from tlkit.inference.exported import (
     FORMAT,
@@ -43,6 +45,8 @@ from tlkit.utils.formatting import first_line
 if TYPE_CHECKING:
     import onnx
 
+    from tlkit.inference.quantization import Int8Images
+
 MODULES = ("onnx", "onnxscript", "onnxruntime")
 LIBRARIES = ("tlkit", "torch", "timm", "onnx", "onnxscript", "pillow")
 #: What onnxruntime, onnxruntime-web and OpenVINO read.
@@ -58,6 +62,7 @@ def export_onnx(
     registry: Registry | None = None,
     *,
     input_: Input = "images",
+    int8: bool = False,
 ) -> ExportCheck:
     """Writes an ONNX file with all that prediction needs, or with the network alone.
 
@@ -73,6 +78,7 @@ def export_onnx(
         images: files to check the export on: onnxruntime must return the same.
         registry: the parts to choose from; all that is installed unless given.
         input_: "images", or "tensor" for the network alone.
+        int8: whether the network computes in 8-bit integers; the result says what that costs.
 
     Returns:
         How it was checked.
@@ -83,20 +89,35 @@ def export_onnx(
     check_installed(MODULES, "onnx")
     import onnx
 
-    saved = load_model(model, registry or load_registry())
+    from tlkit.inference.quantization import choose_int8_images
+
+    registry = registry or load_registry()
+    saved = load_model(model, registry)
     checked = read_checked(saved, images)
     check_is_free(out)
-    content = convert(saved, checked, input_)
+    int8_images = choose_int8_images(run_images(model, registry)) if int8 else None
+    content, loss = convert(saved, checked, input_, int8_images)
     try:
         with atomic_write(out) as temporary:
             onnx.save(content, temporary)
     except OSError as error:
         raise ExportError(f"{out} cannot be written: {error.strerror or error}") from error
-    return ExportCheck(len(checked.decoded))
+    return ExportCheck(len(checked.decoded), int8=loss)
 
 
-def convert(saved: SavedModel, checked: CheckedImages, input_: Input) -> onnx.ModelProto:
+def convert(
+    saved: SavedModel, checked: CheckedImages, input_: Input, int8_images: Int8Images | None = None
+) -> tuple[onnx.ModelProto, Int8Loss | None]:
     """Converts a model, with its description in the metadata; see `export_onnx`.
+
+    Args:
+        saved: the model.
+        checked: images that its answers are checked on.
+        input_: what it takes.
+        int8_images: to quantise it with; None: it is not quantised.
+
+    Returns:
+        The model, and what quantising costs.
 
     Raises:
         ExportError: it cannot be converted, or its answers for the images differ.
@@ -104,16 +125,34 @@ def convert(saved: SavedModel, checked: CheckedImages, input_: Input) -> onnx.Mo
     import onnx
 
     from tlkit.inference.onnx_graph import surround
+    from tlkit.inference.quantization import quantize
 
+    preprocess, calibration = saved.backbone.preprocess, saved.calibration
     content = _convert_network(saved)
     _check_network(saved, checked, content)
+    unknown_above, loss = saved.unknown.threshold if saved.unknown else None, None
+    whole = content
     if input_ == "images":
-        threshold = saved.unknown.threshold if saved.unknown else None
-        content = surround(content, saved.backbone.preprocess, saved.calibration, threshold)
-        session = _session(content)
+        whole = surround(content, preprocess, calibration, unknown_above)
+        session = _session(whole)
         check_images(saved, checked, lambda pixels: session.run(None, {IMAGES: pixels}))
-    onnx.helper.set_model_props(content, {METADATA: _description(saved, input_).model_dump_json()})
-    return content
+    if int8_images is not None:
+        quantized = quantize(saved, content, int8_images)
+        whole, unknown_above, loss = quantized.network, quantized.unknown_above, quantized.loss
+        if input_ == "images":
+            whole = surround(whole, preprocess, calibration, unknown_above)
+    description = ExportDescription(
+        **saved.calibration.model_dump(),
+        format=FORMAT,
+        input=input_,
+        classes=saved.classes,
+        preprocess=PreprocessDescription(**asdict(preprocess)),
+        unknown_above=unknown_above,
+        precision="float32" if loss is None else "int8",
+        versions={name: version(name) for name in LIBRARIES},
+    )
+    onnx.helper.set_model_props(whole, {METADATA: description.model_dump_json()})
+    return whole, loss
 
 
 def _convert_network(saved: SavedModel) -> onnx.ModelProto:
@@ -142,23 +181,11 @@ def _check_network(saved: SavedModel, checked: CheckedImages, content: onnx.Mode
     tensor = normalize(checked.pixels, saved.backbone.preprocess).contiguous().numpy()
     # alone and together: the batch size must not matter
     for count in (1, len(tensor)):
-        outputs = session.run(None, {TENSOR: tensor[:count]})
-        check_outputs(compute(saved, checked.pixels[:count]), Outputs(*outputs))
+        computed = Outputs(*session.run(None, {TENSOR: tensor[:count]}))
+        check_outputs(compute(saved, checked.pixels[:count]), computed)
 
 
 def _session(content: onnx.ModelProto) -> Any:
     import onnxruntime
 
     return onnxruntime.InferenceSession(content.SerializeToString(), providers=["CPUExecutionProvider"])
-
-
-def _description(saved: SavedModel, input_: Input) -> ExportDescription:
-    return ExportDescription(
-        **saved.calibration.model_dump(),
-        format=FORMAT,
-        input=input_,
-        classes=saved.classes,
-        preprocess=PreprocessDescription(**asdict(saved.backbone.preprocess)),
-        unknown_above=saved.unknown.threshold if saved.unknown else None,
-        versions={name: version(name) for name in LIBRARIES},
-    )

@@ -55,7 +55,7 @@ def export_openvino(
     saved = load_model(model, registry or load_registry())
     checked = read_checked(saved, images)
     check_is_free(out)
-    content = convert(saved, checked, "images")
+    content, _ = convert(saved, checked, "images")
     core = openvino.Core()
     network = core.read_model(content.SerializeToString())
     network.set_rt_info(content.metadata_props[0].value, METADATA)
