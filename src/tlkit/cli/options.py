@@ -18,7 +18,7 @@ WeightsOption = Annotated[
     str | None, typer.Option(help="pretrained, none, or a .safetensors file; pretrained unless given.")
 ]
 ModelArgument = Annotated[
-    Path, typer.Argument(help="A model folder, a run folder, or an exported .onnx file.")
+    Path, typer.Argument(help="A model folder, a run folder, a folder of timm's or an exported .onnx file.")
 ]
 SetOption = Annotated[
     list[str] | None,

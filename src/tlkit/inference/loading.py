@@ -9,6 +9,7 @@ from tlkit.experiment.run_folder import RunFolder
 from tlkit.inference.exported import SUFFIX, read_exported
 from tlkit.inference.predictor import Predictor
 from tlkit.model.saving import Calibration, load_model
+from tlkit.model.timm_folder import is_timm_folder, read_timm_folder
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.runtime.devices import CPU, choose_device
@@ -26,7 +27,8 @@ def load(
     """Loads a trained classifier.
 
     Args:
-        path: a model folder, a run folder, or an ONNX file or timm folder that `tlkit export` wrote.
+        path: a model folder, a run folder, an ONNX file of `tlkit export`, or a folder of timm's with
+            label_names in its config.json.
         phase: the phase of a run; its last unless given.
         reject_below: in place of the threshold that is stored with the model.
         unknown: whether images that belong to none of the classes are labelled "unknown", where the model can
@@ -40,7 +42,8 @@ def load(
     file = find_model(Path(path), phase)
     if file.suffix == SUFFIX:
         return _load_exported(file, reject_below, unknown, device)
-    saved = load_model(file, registry or load_registry())
+    config = read_timm_folder(file) if is_timm_folder(file) else None
+    saved = load_model(file, registry or load_registry(), config)
     calibration: Calibration = saved.calibration
     return Predictor(
         saved.classifier,
