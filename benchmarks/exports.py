@@ -64,6 +64,12 @@ def one_by_one(run: Callable[[NDArray[np.uint8]], list[NDArray[Any]]], classes: 
     return compute
 
 
+def predict(predictor: tlkit.Predictor, photos: list[Image]) -> tuple[list[str], NDArray[np.floating[Any]]]:
+    """Returns the answers of a predictor, which computes 32 photos together."""
+    labels, rows = predictor.predict(photos)
+    return labels, rows
+
+
 def run_session(session: Any, pixels: NDArray[np.uint8]) -> list[NDArray[Any]]:
     """Returns the outputs of onnxruntime."""
     return list(session.run(None, {"images": pixels}))
@@ -74,22 +80,24 @@ def runtimes(model: Path, folder: Path) -> Iterator[tuple[str, Runtime]]:
     import onnxruntime
 
     predictor = tlkit.load(model, device="cpu")
-    yield "tlkit.load", lambda photos: tuple(predictor.predict(photos))
+    yield "tlkit.load", partial(predict, predictor)
     images, options = validation_images(model)[:64], onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    for name, file, int8 in (("onnxruntime", "model.onnx", False), ("onnxruntime, int8", "int8.onnx", True)):
+    for file, int8 in (("float32.onnx", False), ("int8.onnx", True)):
         export_onnx(model, folder / file, images, int8=int8)
         session = onnxruntime.InferenceSession(folder / file, options)
-        yield name, one_by_one(partial(run_session, session), predictor.classes)
-    from_file = tlkit.load(folder / "model.onnx")
-    yield "tlkit.load of the ONNX file", lambda photos: tuple(from_file.predict(photos))
+        yield f"onnxruntime, {file}", one_by_one(partial(run_session, session), predictor.classes)
+        yield f"tlkit.load, {file}", partial(predict, tlkit.load(folder / file))
     if find_spec("openvino"):
         import openvino
 
         export_openvino(model, folder / "openvino", images)
         options = {**COMPILED_WITH, "INFERENCE_NUM_THREADS": 1}
         compiled = openvino.Core().compile_model(folder / "openvino" / FILE, "CPU", options)
-        yield "OpenVINO", one_by_one(lambda pixels: list(compiled(pixels).values()), predictor.classes)
+        yield (
+            "OpenVINO, float32",
+            one_by_one(lambda pixels: list(compiled(pixels).values()), predictor.classes),
+        )
 
 
 def measure(model: Path, paths: list[Path]) -> None:
