@@ -57,6 +57,18 @@ BACKBONES = {
     ),
 }
 
+#: A probe on pooled features of real weights.
+PROBE = """
+name = "probe"
+data = {{ source = "folder", root = "{photos}", folds = 2 }}
+backbone = {{ name = "local-dir:{weights}", features = "pooled" }}
+head = "probe"
+preprocess = {{ size = 96 }}
+
+[[phase]]
+name = "probe"
+"""
+
 
 def two_phases(folder: Path, *, backbone: dict[str, Any], epochs: int) -> Recipe:
     """Returns a recipe for a folder of class folders: a linear head, then the last block."""

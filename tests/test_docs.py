@@ -196,3 +196,21 @@ def test_the_layers_of_the_architecture_page_are_those_that_import_linter_checks
     described = re.findall(r"^\| `(\w+)` \|", architecture(), re.MULTILINE)
     assert described == [*(package for layer in layers for package in layer), "builtin"]
     assert any(contract["name"] in architecture() for contract in contracts)
+
+
+def test_the_commands_and_the_code_of_the_page_about_exporting(
+    here: Path, fitted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(fitted, here / "runs" / "pets")
+    lines = [line for block in blocks("exporting.md", "console") for line in block.splitlines()]
+    commands = [shlex.split(line.removeprefix("$ ")) for line in lines]
+    assert [command[1] for command in commands] == ["export", "export", "predict", "evaluate"]
+    for command in commands:
+        with mock.patch.object(sys, "argv", command), pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 0, command
+        assert capsys.readouterr().out
+    (code,) = blocks("exporting.md", "python")
+    exec(compile(code, "docs/exporting.md", "exec"), {})
+    label, probability, unknown = capsys.readouterr().out.split()
+    assert label in ("cat", "dog") and 0.5 <= float(probability) <= 1 and unknown in ("True", "False")

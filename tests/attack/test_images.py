@@ -27,7 +27,7 @@ import tlkit
 from tlkit.data.images import UnreadableImage, decode, inspect_images, upright
 from tlkit.data.views import View, ViewReader
 from tlkit.errors import DataError, ExportError
-from tlkit.inference.export import export_onnx
+from tlkit.inference.export_onnx import export_onnx
 from tlkit.inference.pixels import read_pixels
 from tlkit.inference.predictor import Predictor
 from tlkit.parts.preprocess import Preprocess

@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 import timm
@@ -23,6 +22,7 @@ import tlkit
 from tlkit.data.images import read_image
 from tlkit.data.loader import normalize
 from tlkit.experiment.validation import recipe_problems
+from tlkit.inference.exported import ANSWERS
 
 
 @pytest.fixture(scope="module")
@@ -176,17 +176,28 @@ def test_api_command_line_and_exports_give_the_same_predictions(
     assert np.abs(by_timm - probabilities).max() < 1e-3
     assert [network.pretrained_cfg["label_names"][index] for index in by_timm.argmax(1)] == most_probable
 
-    content = onnx.load(tmp_path / "model.onnx")
-    metadata = json.loads({pair.key: pair.value for pair in content.metadata_props}["tlkit"])
-    assert metadata["classes"] == ["cat", "dog"]
-    assert tlkit.Preprocess(**metadata["preprocess"]).size == 160
+    # as a program does that has onnxruntime alone
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    metadata = json.loads(session.get_modelmeta().custom_metadata_map["tlkit"])
+    assert metadata["classes"] == ["cat", "dog"]
+    for path, label, row in zip(paths, labels, probabilities, strict=True):
+        by_onnx, most, _, unknown = session.run(list(ANSWERS), {"images": np.asarray(read_image(path))[None]})
+        assert np.abs(by_onnx - row).max() < 1e-2
+        assert ("unknown" if unknown[0] else metadata["classes"][most[0]]) == label
+
+    # the network alone
+    done = command(
+        "export", timm_fitted, "--format", "onnx", "--input", "tensor", "--out", tmp_path / "alone.onnx"
+    )
+    assert done.returncode == 0, done.stderr
+    session = onnxruntime.InferenceSession(tmp_path / "alone.onnx")
     pixels = np.stack([predictor.preprocess(read_image(path)) for path in paths])
     inputs = normalize(pixels, predictor.preprocess).contiguous().numpy()
     for batch in (1, 7, len(paths)):
-        logits, unknown = session.run(None, {"images": inputs[:batch]})
+        logits, novelty = session.run(None, {"tensor": inputs[:batch]})
         by_onnx = torch.from_numpy(logits / metadata["temperature"]).softmax(1).numpy()
         assert np.abs(by_onnx - probabilities[:batch]).max() < 1e-3
+        unknown = novelty > metadata["unknown_above"]
         assert unknown.tolist() == [label == "unknown" for label in labels[:batch]]
 
 
@@ -213,11 +224,12 @@ def test_an_export_with_other_predictions_is_deleted(
 def test_missing_packages_for_onnx_are_named(
     timm_fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tlkit.inference import export
+    from tlkit.inference import export_checks
+    from tlkit.inference.export_onnx import export_onnx
 
-    monkeypatch.setattr(export, "find_spec", lambda name: None)
+    monkeypatch.setattr(export_checks, "find_spec", lambda name: None)
     with pytest.raises(tlkit.TlkitError, match=r"pip install 'tlkit\[onnx\]'"):
-        export.export_onnx(timm_fitted / "phases" / "fine-tune" / "model", tmp_path / "x.onnx", [])
+        export_onnx(timm_fitted / "phases" / "fine-tune" / "model", tmp_path / "x.onnx", [])
 
 
 def test_a_convolutional_head_on_maps_is_exported_to_onnx_too(

@@ -12,7 +12,8 @@ from small_runs import BACKBONES
 
 import tlkit
 from tlkit.data.loader import normalize
-from tlkit.inference.export import export_onnx, export_timm
+from tlkit.inference.export import export_timm
+from tlkit.inference.export_onnx import export_onnx
 from tlkit.inference.pixels import read_pixels
 
 RECIPE = """

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from onnx_files import save_onnx
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -178,3 +179,21 @@ def test_a_replaced_model_is_taken_up_whole_or_not_at_all(fitted: Path, tmp_path
     shutil.copytree(fitted / "phases" / "bottleneck" / "model", model)
     assert str(served.refresh()).endswith("is served from now on")
     assert served.predictor is not before
+
+
+def test_an_exported_file_is_served_and_taken_up_when_it_is_replaced(tmp_path: Path) -> None:
+    file = save_onnx(tmp_path / "colours.onnx")
+    service = Service(Models([file], LoadOptions()), ServiceLimits(max_bytes=1_000_000, max_waiting=8))
+    app = make_app(service, token=None, note=lambda _: None)
+    blue = io.BytesIO()
+    Image.new("RGB", (30, 20), "blue").save(blue, "PNG")
+    png = {"content-type": "image/png"}
+    with TestClient(app, raise_server_exceptions=False) as client:
+        assert client.post("/predict", content=blue.getvalue(), headers=png).json()[0]["label"] == "blue"
+        assert client.post("/predict?model=colours", content=blue.getvalue(), headers=png).status_code == 200
+        heat = client.post("/explain", content=blue.getvalue(), headers=png)
+        assert (heat.status_code, "takes the model folder" in heat.text) == (422, True)
+        (served,) = service.models
+        save_onnx(tmp_path / "new.onnx", classes=["rouge", "vert", "bleu"]).replace(file)
+        assert "is served from now on" in str(served.refresh())
+        assert client.post("/predict", content=blue.getvalue(), headers=png).json()[0]["label"] == "bleu"

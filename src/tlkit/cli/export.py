@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tlkit.cli.console import say
 from tlkit.cli.options import ModelArgument, PhaseOption
-from tlkit.utils.formatting import plural
+from tlkit.utils.formatting import format_p_value, plural
+
+if TYPE_CHECKING:
+    from tlkit.inference.export_checks import Int8Loss
+
+#: Images that show what 8-bit integers cost.
+ENOUGH = 300
 
 
 class Format(Enum):
@@ -18,29 +24,73 @@ class Format(Enum):
 
     timm = "timm"
     onnx = "onnx"
+    openvino = "openvino"
+
+
+class Input(Enum):
+    """What an ONNX file takes."""
+
+    images = "images"
+    tensor = "tensor"
 
 
 def export(
     model: ModelArgument,
     format_: Annotated[
-        Format, typer.Option("--format", help="timm: a folder that timm loads; onnx: a file.")
+        Format,
+        typer.Option(
+            "--format", help="timm: a folder that timm loads; onnx: a file; openvino: a folder for OpenVINO."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The folder or file to write.")],
     images: Annotated[
         Path | None,
         typer.Option(help="Images to check the export on; the run's validation images unless given."),
     ] = None,
+    input_: Annotated[
+        Input,
+        typer.Option(
+            "--input",
+            help="Of an ONNX file: images of any size, or tensor, normalised images for the network alone.",
+        ),
+    ] = Input.images,
+    int8: Annotated[
+        bool,
+        typer.Option("--int8", help="Of an ONNX file: compute in 8-bit integers, and say what that costs."),
+    ] = False,
     phase: PhaseOption = None,
 ) -> None:
-    """Export a classifier for timm or ONNX; the export is kept only if its predictions are the same."""
+    """Export a classifier for another tool; the export is kept only if its predictions are the same."""
     from tlkit.inference.exporting import export as export_model
 
-    check = export_model(model, out, format=format_.value, images=images, phase=phase)
-    if not check.left_out:
+    if format_ is not Format.onnx and (int8 or input_ is not Input.images):
+        raise typer.BadParameter(f"{'--int8' if int8 else '--input tensor'} is for --format onnx")
+    check = export_model(
+        model,
+        out,
+        format=format_.value,
+        images=images,
+        input=input_.value,
+        int8=int8,
+        phase=phase,
+    )
+    if check.int8 is not None:
+        say(f"{out}: {_describe(check.int8)}", hanging=2)
+    elif not check.left_out:
         say(f"{out}: same predictions as {model} on {plural(check.images, 'image')}")
-        return
-    say(
-        f"{out}: {format_.value} has no place for {' and '.join(check.left_out)}; without that, "
-        f"{check.changed:,} of {plural(check.images, 'image')} get another label than from {model}",
-        hanging=2,
+    else:
+        say(
+            f"{out}: {format_.value} has no place for {' and '.join(check.left_out)}; without that, "
+            f"{check.changed:,} of {plural(check.images, 'image')} get another label than from {model}",
+            hanging=2,
+        )
+
+
+def _describe(loss: Int8Loss) -> str:
+    few = ", too few to show a small loss" if loss.images < ENOUGH else ""
+    images = plural(loss.images, "image")
+    return (
+        f"8-bit integers, calibrated on {plural(loss.calibrated, 'image')}; of {images} "
+        f"that were not trained on{few}, {loss.after:,} are predicted correctly, {loss.before:,} before "
+        f"({loss.gained:,} gained, {loss.lost:,} lost, {format_p_value(loss.p)} by McNemar's test)"
     )

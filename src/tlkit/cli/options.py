@@ -17,7 +17,9 @@ BackboneOption = Annotated[
 WeightsOption = Annotated[
     str | None, typer.Option(help="pretrained, none, or a .safetensors file; pretrained unless given.")
 ]
-ModelArgument = Annotated[Path, typer.Argument(help="A model folder, or a run folder.")]
+ModelArgument = Annotated[
+    Path, typer.Argument(help="A model folder, a run folder, a folder of timm's or an exported .onnx file.")
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Set one key, such as phase.fine-tune.epochs=5."),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def serve(
-    models: Annotated[list[Path], typer.Argument(help="Model folders or run folders.")],
+    models: Annotated[list[Path], typer.Argument(help="Model folders, run folders or exported .onnx files.")],
     host: Annotated[
         str, typer.Option(help="The address to listen on; 0.0.0.0 is open to other machines.")
     ] = "127.0.0.1",

@@ -7,13 +7,16 @@ from typing import Literal, get_args
 
 from tlkit.data.image_paths import image_paths
 from tlkit.errors import ExportError, close_matches
-from tlkit.inference.export import ExportCheck, export_onnx, export_timm, validation_images
+from tlkit.inference.export import export_timm
+from tlkit.inference.export_checks import ExportCheck, validation_images
+from tlkit.inference.export_onnx import export_onnx
+from tlkit.inference.export_openvino import export_openvino
 from tlkit.inference.loading import find_model
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.utils.sequences import Paths, as_list
 
-Format = Literal["timm", "onnx"]
+Format = Literal["timm", "onnx", "openvino"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 
@@ -23,6 +26,8 @@ def export(
     *,
     format: Format,
     images: Paths | None = None,
+    input: Literal["images", "tensor"] = "images",
+    int8: bool = False,
     phase: str | None = None,
     registry: Registry | None = None,
 ) -> ExportCheck:
@@ -31,9 +36,12 @@ def export(
     Args:
         model: a model folder, or a run folder.
         out: the folder or file to write; it must not exist.
-        format: "timm", a folder that ``timm.create_model("local-dir:…", pretrained=True)`` loads, or "onnx",
-            a file.
+        format: "timm", a folder that ``timm.create_model("local-dir:…", pretrained=True)`` loads; "onnx", a
+            file; or "openvino", a file with its weights beside it.
         images: files, folders or patterns to check the export on; the run's validation images unless given.
+        input: what an ONNX file takes: "images" of any size, or "tensor", normalised images, for the network
+            alone.
+        int8: whether an ONNX file computes in 8-bit integers, calibrated on the images.
         phase: the phase of a run; its last unless given.
         registry: the parts to choose from; all that is installed unless given.
 
@@ -45,12 +53,19 @@ def export(
         RunFolderError: there is no model, or no such phase.
     """
     if format not in FORMATS:
-        raise ExportError(f"there is no format {format!r}{close_matches(format, FORMATS)}: timm or onnx")
+        raise ExportError(
+            f"there is no format {format!r}{close_matches(format, FORMATS)}: {', '.join(FORMATS)}"
+        )
+    if format != "onnx" and (int8 or input != "images"):
+        raise ExportError(f"{'int8' if int8 else 'input = tensor'} is for ONNX")
     registry = registry or load_registry()
     folder = find_model(Path(model), phase)
     if images is None:
         paths = validation_images(folder, registry)
     else:
         paths = [Path(path) for path in image_paths(map(str, as_list(images)), ())]
-    write = export_timm if format == "timm" else export_onnx
-    return write(folder, Path(out), paths, registry)
+    if format == "timm":
+        return export_timm(folder, Path(out), paths, registry)
+    if format == "openvino":
+        return export_openvino(folder, Path(out), paths, registry)
+    return export_onnx(folder, Path(out), paths, registry, input_=input, int8=int8)

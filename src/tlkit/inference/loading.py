@@ -6,11 +6,13 @@ from pathlib import Path
 
 from tlkit.errors import RunFolderError, close_matches
 from tlkit.experiment.run_folder import RunFolder
+from tlkit.inference.exported import SUFFIX, read_exported
 from tlkit.inference.predictor import Predictor
 from tlkit.model.saving import Calibration, load_model
+from tlkit.model.timm_folder import is_timm_folder, read_timm_folder
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
-from tlkit.runtime.devices import Precision
+from tlkit.runtime.devices import CPU, Precision, choose_device
 
 
 def load(
@@ -26,7 +28,8 @@ def load(
     """Loads a trained classifier.
 
     Args:
-        path: a model folder, or a run folder.
+        path: a model folder, a run folder, an ONNX file of `tlkit export`, or a folder of timm's with
+            label_names in its config.json.
         phase: the phase of a run; its last unless given.
         reject_below: in place of the threshold that is stored with the model.
         unknown: whether images that belong to none of the classes are labelled "unknown", where the model can
@@ -39,7 +42,13 @@ def load(
     Raises:
         RunFolderError: there is no model that can be loaded, or no such phase.
     """
-    saved = load_model(find_model(Path(path), phase), registry or load_registry())
+    file = find_model(Path(path), phase)
+    if file.suffix == SUFFIX:
+        if precision == "bfloat16":
+            raise RunFolderError(f"{file} computes in the precision that it was exported in, not in bfloat16")
+        return _load_exported(file, reject_below, unknown, device)
+    config = read_timm_folder(file) if is_timm_folder(file) else None
+    saved = load_model(file, registry or load_registry(), config)
     calibration: Calibration = saved.calibration
     return Predictor(
         saved.classifier,
@@ -54,12 +63,34 @@ def load(
     )
 
 
+def _load_exported(file: Path, reject_below: float | None, unknown: bool, device: str | None) -> Predictor:
+    if choose_device(device or "cpu") != CPU:
+        raise RunFolderError(
+            f"{file} is computed by onnxruntime on the CPU, not on {device}: leave --device out"
+        )
+    exported = read_exported(file, unknown=unknown)
+    description = exported.description
+    return Predictor(
+        exported.network,
+        description.preprocess.to_preprocess(),
+        description.classes,
+        temperature=description.temperature,
+        reject_below=description.reject_below if reject_below is None else reject_below,
+        mirror=description.mirror,
+        device="cpu",
+    )
+
+
 def find_model(path: Path, phase: str | None = None) -> Path:
-    """Finds the model folder that a path stands for: itself, or that of a run's last or named phase.
+    """Finds the model that a path stands for: itself, or the model folder of a run's last or named phase.
 
     Raises:
         RunFolderError: there is none.
     """
+    if path.suffix == SUFFIX and path.is_file():
+        if phase is not None:
+            raise RunFolderError(f"{path} is an exported file and has no phases: leave --phase {phase} out")
+        return path
     if (path / "config.json").is_file() or (path / "model.safetensors").is_file():
         if phase is not None:
             raise RunFolderError(f"{path} is a model folder and has no phases: leave --phase {phase} out")

@@ -17,9 +17,10 @@ from torch import Tensor
 from tlkit.data.images import UnreadableImage
 from tlkit.data.loader import normalize, prefetch
 from tlkit.data.views import Pixels
-from tlkit.errors import DataError, close_matches
+from tlkit.errors import DataError, RunFolderError, close_matches
 from tlkit.evaluation.calibration import probabilities
 from tlkit.evaluation.metrics import baselines, evaluate, per_class, rejected
+from tlkit.inference.exported import ExportedDetector, OnnxNetwork
 from tlkit.inference.pixels import ImageLike, Images, as_images, read_pixels
 from tlkit.inference.prediction import Evaluation, Prediction, Predictions, Represented
 from tlkit.model.classifier import Classifier, PredictionNetwork, average_positions, to_layout
@@ -71,8 +72,6 @@ class Predictor:
     everywhere. It predicts with a copy of the network in which batch norms are folded into convolutions.
 
     Attributes:
-        module: the network in evaluation mode: normalised images ``(B, 3, H, W)`` to logits ``(B, classes)``.
-            Predictions do not follow if it is changed.
         preprocess: from a decoded image to the network's pixels.
         classes: names, in the order of logits and probabilities.
         temperature: logits are divided by it before the softmax.
@@ -84,7 +83,7 @@ class Predictor:
 
     def __init__(
         self,
-        module: Classifier,
+        network: Classifier | OnnxNetwork,
         preprocess: Preprocess,
         classes: Sequence[str],
         *,
@@ -98,15 +97,38 @@ class Predictor:
         self._device = choose_device(device)
         keep_freed_memory()
         self.batch = GPU_BATCH if self._device.type == "cuda" else BATCH
-        self.module = to_layout(module, self._device).eval()
         self.preprocess = preprocess
         self.classes = tuple(classes)
         self.temperature = temperature
         self.reject_below = reject_below
         self.mirror = mirror
-        self.unknown = unknown
-        self._folded = FoldedClassifier(self.module, preprocess.size, compute_config(self._device, precision))
-        self._prediction = PredictionNetwork(self._folded, unknown, mirror=mirror).to(self._device)
+        self.unknown: UnknownDetector | ExportedDetector | None = unknown
+        self._module: Classifier | None = None
+        self._folded: FoldedClassifier | None = None
+        self._prediction: Callable[[Tensor], tuple[Tensor, ...]]
+        if isinstance(network, OnnxNetwork):
+            self._prediction, self.unknown = network, network.detector
+        else:
+            self._module = to_layout(network, self._device).eval()
+            compute = compute_config(self._device, precision)
+            self._folded = FoldedClassifier(self._module, preprocess.size, compute)
+            self._prediction = PredictionNetwork(self._folded, unknown, mirror=mirror).to(self._device)
+
+    @property
+    def module(self) -> Classifier:
+        """The network in evaluation mode: normalised images ``(B, 3, H, W)`` to logits ``(B, classes)``.
+
+        Predictions do not follow if it is changed.
+
+        Raises:
+            RunFolderError: it is an exported ONNX file's, whose layers torch does not know.
+        """
+        if self._module is None:
+            raise RunFolderError(
+                "an exported ONNX file gives predictions alone: what looks into the network takes the model "
+                "folder or run folder that it was exported from"
+            )
+        return self._module
 
     def predict(self, images: Images) -> Predictions:
         """Predicts labels and probabilities.
@@ -148,7 +170,7 @@ class Predictor:
 
     def features(self, images: Images) -> NDArray[np.float32]:
         """Computes the backbone's features, ``(N, C, h, w)``, ``(N, N', C)`` or ``(N, C)``; see `predict`."""
-        (features,) = self._run_all(images, lambda pixels: (self._folded.features(self._normalize(pixels)),))
+        (features,) = self._run_all(images, lambda pixels: (self._encode(self._normalize(pixels)),))
         values: NDArray[np.float32] = features.numpy()
         return values
 
@@ -244,19 +266,22 @@ class Predictor:
             probabilities(logits.double().numpy(), self.temperature), novelty[0].numpy() if novelty else None
         )
 
+    def _encode(self, images: Tensor) -> Tensor:
+        """Computes the backbone's features of normalised images."""
+        return self.module.features(images) if self._folded is None else self._folded.features(images)
+
     def _normalize(self, pixels: Pixels) -> Tensor:
         return normalize(pixels, self.preprocess, self._device)
 
     def _network(self, pixels: Pixels) -> tuple[Tensor, ...]:
         """Returns logits ``(B, classes)`` and, where it is computed, novelty ``(B,)``."""
-        outputs: tuple[Tensor, ...] = self._prediction(self._normalize(pixels))
-        return outputs
+        return self._prediction(self._normalize(pixels))
 
     def _features_and_logits(self, pixels: Pixels) -> tuple[Tensor, Tensor]:
         """Returns pooled features ``(B, C)`` and logits ``(B, classes)``, the means over the views."""
         images = self._normalize(pixels)
         views = (images, images.flip(3)) if self.mirror else (images,)
-        features = [self._folded.features(view) for view in views]
+        features = [self._encode(view) for view in views]
         pooled = [average_positions(of_view) for of_view in features]
         logits = [self.module.head(of_view) for of_view in features]
         return torch.stack(pooled).mean(0), torch.stack(logits).mean(0)

@@ -65,6 +65,10 @@ def _distinct(classes: tuple[str, ...]) -> tuple[str, ...]:
     return classes
 
 
+#: The names of the classes, all different, in the order of the logits.
+Classes = Annotated[tuple[ClassName, ...], Field(min_length=1), AfterValidator(_distinct)]
+
+
 def _bounded(part: PartSpec) -> PartSpec:
     check_options(part.options)
     return part
@@ -108,7 +112,7 @@ class ModelDescription(JsonModel):
     backbone: Annotated[PartTable, AfterValidator(_bounded)]
     head: Annotated[PartTable, AfterValidator(_bounded)]
     preprocess: PreprocessDescription
-    classes: Annotated[tuple[ClassName, ...], Field(min_length=1), AfterValidator(_distinct)]
+    classes: Classes
     classifier_layer: str | None = None
     calibration: Calibration
     unknown: UnknownDescription | None = None
@@ -235,14 +239,20 @@ def save_again(folder: Path, saved: SavedModel) -> None:
     )
 
 
-def load_model(folder: Path, registry: PartMaker) -> SavedModel:
+def load_model(folder: Path, registry: PartMaker, config: ModelConfig | None = None) -> SavedModel:
     """Loads a model folder.
+
+    Args:
+        folder: the folder.
+        registry: makes its parts.
+        config: what describes it; that in its config.json unless given.
 
     Raises:
         RunFolderError: it is not a model folder, incomplete, altered, made by a newer tlkit, or it names
             parts that would read anything but the folder's own files.
     """
-    config, state = _read(folder)
+    config = config or read_config(folder)
+    state = _read_weights(folder, config)
     description = config.tlkit
     try:
         for kind, part in (("backbone", description.backbone), ("head", description.head)):
@@ -291,7 +301,7 @@ def read_state(folder: Path) -> dict[str, Tensor]:
     Raises:
         RunFolderError: as `load_model`.
     """
-    return _read(folder)[1]
+    return _read_weights(folder, read_config(folder))
 
 
 def load_state(classifier: Classifier, state: Mapping[str, Tensor], folder: Path) -> None:
@@ -322,9 +332,8 @@ class _FormatOnly(BaseModel):
     tlkit: _Format
 
 
-def _read(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Reads config.json, and the weights under the classifier's own names."""
-    config = read_config(folder)
+def _read_weights(folder: Path, config: ModelConfig) -> dict[str, Tensor]:
+    """Reads the weights under the classifier's own names."""
     weights = folder / "model.safetensors"
     try:
         size, free = check_regular(weights), free_memory(torch.device("cpu"))
@@ -344,7 +353,7 @@ def _read(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     layer = config.tlkit.classifier_layer
     if layer:
         state = {own_name(name, layer): value for name, value in state.items()}
-    return config, state
+    return state
 
 
 def _config(

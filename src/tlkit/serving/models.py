@@ -133,7 +133,7 @@ class Models:
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """Returns a name for each model: the recipe's for a run, otherwise the folder's.
+    """Returns a name for each model: the recipe's for a run, otherwise the folder's or the file's.
 
     Raises:
         RunFolderError: two have the same.
@@ -141,7 +141,7 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
     names = [_name(path) for path in paths]
     if twice := {name for name in names if names.count(name) > 1}:
         raise RunFolderError(
-            f"two models are called {min(twice)}: give each folder a name of its own, or serve them apart"
+            f"two models are called {min(twice)}: give each a name of its own, or serve them apart"
         )
     return names
 
@@ -151,12 +151,12 @@ def _name(path: Path) -> str:
         results = RunFolder(path).results()
         if results is not None:
             return results.recipe
-    return path.resolve().name
+    return path.resolve().stem if path.is_file() else path.resolve().name
 
 
-def _signature(folder: Path) -> Signature:
+def _signature(model: Path) -> Signature:
     return tuple(
         (file.name, status.st_ino, status.st_size, status.st_mtime_ns)
-        for file in sorted(folder.iterdir())
+        for file in (sorted(model.iterdir()) if model.is_dir() else [model])
         if file.is_file() and (status := file.stat())
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tlkit.data.images import UnreadableImage, decode, refuse_unreadable
 from tlkit.data.views import Pixels
-from tlkit.errors import DataError
+from tlkit.errors import DataError, RunFolderError
 from tlkit.inference.pixels import read_pixels
 from tlkit.inference.prediction import Prediction
 from tlkit.interpret.attribution import explain
@@ -108,7 +108,7 @@ class Service:
         """Returns a heat map over an image as PNG: where the classifier looks.
 
         Raises:
-            RequestError: the image cannot be read, or there is no time for it now.
+            RequestError: the image cannot be read, the model is an exported file, or there is no time now.
         """
         work = asyncio.get_running_loop().run_in_executor(self._explainer, _explain, image, model)
         try:
@@ -119,6 +119,8 @@ class Service:
             raise RequestError(503, text, retry_after=5) from error
         except (UnreadableImage, DataError) as error:
             raise RequestError(422, f"the image cannot be read: {error}") from error
+        except RunFolderError as error:
+            raise RequestError(422, str(error)) from error
 
 
 def _decode(image: SentImage, preprocess: Preprocess) -> Pixels | str:

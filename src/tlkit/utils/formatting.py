@@ -46,6 +46,11 @@ def shortlist(items: Sequence[str], limit: int = 5, separator: str = ", ") -> st
     return separator.join(items[:limit]) + more
 
 
+def first_line(error: Exception) -> str:
+    """Returns the first line of an error's message, or its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def bulleted(head: str, items: Sequence[str], limit: int = 20) -> str:
     """Lists the first `limit` items below `head`, one a line, and says how many more there are."""
     lines = [head, *(f"  - {item}" for item in items[:limit])]

@@ -1,0 +1,189 @@
+"""Exported ONNX files: what their metadata says, and the networks in them, computed by onnxruntime.
+
+An ONNX file is data, not code: operators of others' libraries, files beside it and loops are refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from tlkit.errors import RunFolderError
+from tlkit.model.saving import Calibration, Classes, PreprocessDescription
+from tlkit.runtime.devices import CPU
+from tlkit.runtime.memory import free_memory
+from tlkit.utils.formatting import first_line
+from tlkit.utils.json_files import parse_json
+from tlkit.utils.regular_files import check_regular, read_regular
+
+if TYPE_CHECKING:
+    import onnx
+
+#: The inputs of the whole graph and of the network alone.
+IMAGES, TENSOR = "images", "tensor"
+#: The network's outputs; it has the second one where it can tell unknown images.
+LOGITS, NOVELTY = "logits", "novelty"
+#: The outputs of the whole graph, beside novelty.
+ANSWERS = ("probabilities", "label", "unclassified", "unknown")
+#: The metadata entry that has an `ExportDescription`, and the version of its form.
+METADATA, FORMAT = "tlkit", 1
+SUFFIX = ".onnx"
+#: Protocol buffers are no larger.
+MAX_BYTES = 2**31
+
+
+class ExportDescription(Calibration):
+    """The metadata of an exported ONNX file.
+
+    Attributes:
+        format: version of this form.
+        input: "images": uint8 RGB ``(B, H, W, 3)``; "tensor": normalised images, for the network alone.
+        classes: class names in the order of logits and probabilities.
+        preprocess: the preprocessing that images need.
+        unknown_above: the novelty above which an image is unknown; None: it is not computed.
+        precision: "int8": weights and activations of most layers are 8-bit integers.
+        versions: of the libraries that it was made with; Pillow's decides how images are resized.
+    """
+
+    format: int
+    input: Literal["images", "tensor"]
+    classes: Classes
+    preprocess: PreprocessDescription
+    unknown_above: float | None = None
+    precision: Literal["float32", "int8"] = "float32"
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class ExportedDetector:
+    """The detector of unknown images inside an exported network.
+
+    Attributes:
+        threshold: the novelty above which an image is unknown.
+    """
+
+    threshold: float
+
+
+class OnnxNetwork:
+    """The network of an exported ONNX file, on the CPU: normalised images to logits and perhaps novelty.
+
+    Attributes:
+        detector: tells which images are unknown; None: novelty is not computed.
+    """
+
+    def __init__(self, content: bytes, unknown_above: float | None) -> None:
+        """Prepares a network.
+
+        Args:
+            content: an ONNX file's, that takes `TENSOR`, and gives novelty with a threshold only.
+            unknown_above: the threshold.
+        """
+        import onnxruntime
+
+        self.detector = None if unknown_above is None else ExportedDetector(unknown_above)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Maps images ``(B, 3, size, size)`` to logits ``(B, classes)`` and perhaps novelty ``(B,)``."""
+        outputs = self._session.run(None, {TENSOR: images.contiguous().numpy()})
+        return tuple(torch.from_numpy(output) for output in outputs)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported ONNX file's content."""
+
+    network: OnnxNetwork
+    description: ExportDescription
+
+
+def read_exported(path: Path, *, unknown: bool = True) -> Exported:
+    """Reads an ONNX file that `tlkit export` wrote, for images of any size or for the network alone.
+
+    Of a file for images of any size, the network is taken out, since Pillow resizes images of different sizes
+    that are computed together.
+
+    Args:
+        path: the file.
+        unknown: whether the network tells unknown images, where it can.
+
+    Raises:
+        RunFolderError: it cannot be read, or tlkit did not write it.
+    """
+    if missing := [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]:
+        raise RunFolderError(f"{path} takes {' and '.join(missing)}: pip install 'tlkit[onnx]'")
+    try:
+        needed, free = 2 * check_regular(path), free_memory(CPU)
+        if needed > free:
+            raise RunFolderError(f"{path} needs {needed:,} bytes of memory, of which {free:,} are free")
+        model = _parse(path, read_regular(path, MAX_BYTES))
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be read: {error.strerror or error}") from error
+    description = _description(path, model)
+    threshold = description.unknown_above if unknown else None
+    outputs = [LOGITS] if threshold is None else [LOGITS, NOVELTY]
+    try:
+        network = OnnxNetwork(_extract(model, outputs).SerializeToString(), threshold)
+        side = description.preprocess.size
+        shapes = [tuple(output.shape) for output in network(torch.zeros(1, 3, side, side))]
+    except Exception as error:  # onnxruntime's errors have no base of their own
+        raise RunFolderError(f"{path} cannot be computed: {first_line(error)}") from error
+    expected = [(1, len(description.classes)), (1,)][: len(outputs)]
+    if shapes != expected:
+        raise RunFolderError(f"{path}: its network gives {shapes}; its {METADATA!r} metadata need {expected}")
+    return Exported(network, description)
+
+
+def _parse(path: Path, content: bytes) -> onnx.ModelProto:
+    import onnx
+
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception as error:  # protobuf's, which onnx does not hand on
+        raise RunFolderError(f"{path} is not an ONNX file: {first_line(error)}") from error
+    external = [
+        value.name
+        for value in model.graph.initializer
+        if value.data_location == onnx.TensorProto.EXTERNAL or value.external_data
+    ]
+    if external:
+        raise RunFolderError(f"{path} reads another file: {external[0]} is not in it")
+    return model
+
+
+def _description(path: Path, model: onnx.ModelProto) -> ExportDescription:
+    texts = {entry.key: entry.value for entry in model.metadata_props}
+    if METADATA not in texts:
+        raise RunFolderError(
+            f"{path} was not written by tlkit: it has no {METADATA!r} metadata, so that classes and "
+            "preprocessing are not known; tlkit export writes such a file"
+        )
+    where = f"{path}: metadata {METADATA!r}"
+    description = parse_json(texts[METADATA], ExportDescription, RunFolderError, where)
+    if description.format > FORMAT:
+        raise RunFolderError(f"{path} was made by a newer tlkit than this one: update tlkit")
+    return description
+
+
+def _extract(model: onnx.ModelProto, outputs: list[str]) -> onnx.ModelProto:
+    """Returns the network alone."""
+    import onnx
+
+    network = onnx.utils.Extractor(model).extract_model([TENSOR], outputs)
+    if model.functions or any(node.domain not in ("", "ai.onnx") for node in network.graph.node):
+        raise ValueError("it has operators that are not ONNX's own")
+    if loops := sorted({node.op_type for node in network.graph.node if any(map(_is_graph, node.attribute))}):
+        raise ValueError(f"it has {', '.join(loops)}, which no network that tlkit exports has")
+    return network
+
+
+def _is_graph(attribute: Any) -> bool:
+    return attribute.HasField("g") or bool(attribute.graphs)

@@ -1,0 +1,53 @@
+"""Small ONNX files as `tlkit export` writes them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import TensorProto, helper
+
+from tlkit.inference.export_onnx import OPSET
+
+DESCRIPTION = {
+    "format": 1,
+    "input": "tensor",
+    "classes": ["red", "green", "blue"],
+    "preprocess": {
+        "size": 8,
+        "resize": "crop",
+        "crop": 1.0,
+        "interpolation": "bicubic",
+        "mean": [0.0, 0.0, 0.0],
+        "std": [1.0, 1.0, 1.0],
+    },
+    "temperature": 0.1,
+    "reject_below": None,
+    "mirror": False,
+    "unknown_above": None,
+    "precision": "float32",
+    "versions": {},
+}
+
+
+def colours(size: int = 8) -> onnx.ModelProto:
+    """A network whose logits are the mean of each colour."""
+    node = helper.make_node("ReduceMean", ["tensor", "axes"], ["logits"], keepdims=0)
+    graph = helper.make_graph(
+        [node],
+        "colours",
+        [helper.make_tensor_value_info("tensor", TensorProto.FLOAT, ["batch", 3, size, size])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
+        [helper.make_tensor("axes", TensorProto.INT64, [2], [2, 3])],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+
+
+def save_onnx(path: Path, content: onnx.ModelProto | None = None, **changes: Any) -> Path:
+    """Writes a network, `colours` unless given, with a description that differs in some keys."""
+    content = content or colours()
+    helper.set_model_props(content, {"tlkit": json.dumps({**DESCRIPTION, **changes})})
+    onnx.save(content, path)
+    return path
