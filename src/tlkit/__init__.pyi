@@ -37,7 +37,7 @@ from .fitting.estimators import ImageFeatures as ImageFeatures
 from .fitting.fit import fit as fit
 from .inference.answers import evaluate as evaluate
 from .inference.answers import predict as predict
-from .inference.export import ExportCheck as ExportCheck
+from .inference.export_checks import ExportCheck as ExportCheck
 from .inference.exporting import export as export
 from .inference.loading import load as load
 from .inference.prediction import Evaluation as Evaluation

@@ -38,6 +38,8 @@ def push(model: Path | str, repository: str, *, phase: str | None = None, privat
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     folder = find_model(Path(model), phase)
+    if not folder.is_dir():
+        raise ExportError(f"{folder} is an exported file: push the run or model folder that it comes from")
     if (reason := why_unreachable(hub_url())) is not None:
         raise ExportError(f"{repository}: {hub_url()} cannot be reached: {reason}")
     if not sys.stderr.isatty():
