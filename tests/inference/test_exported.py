@@ -90,6 +90,13 @@ def with_external_data() -> onnx.ModelProto:
     return content
 
 
+def with_an_external_constant() -> onnx.ModelProto:
+    content = with_external_data()
+    tensor = content.graph.initializer.pop()
+    content.graph.node.insert(0, helper.make_node("Constant", [], ["axes"], value=tensor))
+    return content
+
+
 def with_a_loop() -> onnx.ModelProto:
     """A network that never ends."""
     content = colours()
@@ -128,7 +135,8 @@ def without_logits() -> onnx.ModelProto:
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (with_external_data, "reads another file: axes"),
+        (with_external_data, "in another file"),
+        (with_an_external_constant, "in another file"),
         (with_a_loop, "has Loop"),
         (with_another_domain, "not ONNX's own"),
         (without_logits, "cannot be computed: .*logits"),

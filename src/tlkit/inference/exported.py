@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -146,17 +146,9 @@ def _parse(path: Path, content: bytes) -> onnx.ModelProto:
     import onnx
 
     try:
-        model = onnx.load_model_from_string(content)
+        return onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's, which onnx does not hand on
         raise RunFolderError(f"{path} is not an ONNX file: {first_line(error)}") from error
-    external = [
-        value.name
-        for value in model.graph.initializer
-        if value.data_location == onnx.TensorProto.EXTERNAL or value.external_data
-    ]
-    if external:
-        raise RunFolderError(f"{path} reads another file: {external[0]} is not in it")
-    return model
 
 
 def _description(path: Path, model: onnx.ModelProto) -> ExportDescription:
@@ -174,16 +166,22 @@ def _description(path: Path, model: onnx.ModelProto) -> ExportDescription:
 
 
 def _extract(model: onnx.ModelProto, outputs: list[str]) -> onnx.ModelProto:
-    """Returns the network alone."""
+    """Returns the network alone.
+
+    Raises:
+        ValueError: it is not there, or has what no network that tlkit exports has.
+    """
     import onnx
 
     network = onnx.utils.Extractor(model).extract_model([TENSOR], outputs)
-    if model.functions or any(node.domain not in ("", "ai.onnx") for node in network.graph.node):
+    nodes, kinds = network.graph.node, onnx.AttributeProto
+    if model.functions or any(node.domain not in ("", "ai.onnx") for node in nodes):
         raise ValueError("it has operators that are not ONNX's own")
-    if loops := sorted({node.op_type for node in network.graph.node if any(map(_is_graph, node.attribute))}):
-        raise ValueError(f"it has {', '.join(loops)}, which no network that tlkit exports has")
+    attributes = [(node.op_type, attribute) for node in nodes for attribute in node.attribute]
+    plain = {kinds.FLOAT, kinds.FLOATS, kinds.INT, kinds.INTS, kinds.STRING, kinds.STRINGS, kinds.TENSOR}
+    if other := sorted({name for name, attribute in attributes if attribute.type not in plain}):
+        raise ValueError(f"it has {', '.join(other)}, which no network that tlkit exports has")
+    tensors = [*network.graph.initializer, *(attribute.t for _, attribute in attributes)]
+    if any(tensor.data_location != onnx.TensorProto.DEFAULT or tensor.external_data for tensor in tensors):
+        raise ValueError("a part of it is in another file")
     return network
-
-
-def _is_graph(attribute: Any) -> bool:
-    return attribute.HasField("g") or bool(attribute.graphs)
