@@ -46,13 +46,13 @@ class Answers:
     Attributes:
         seconds: from sending a request to its answer.
         statuses: how often each HTTP status was answered.
-        unanswered: connections that were closed instead of an answer.
+        unanswered: when requests were sent on connections that were closed instead of an answer.
         refused: connections that were not accepted.
     """
 
     seconds: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
-    unanswered: int = 0
+    unanswered: list[float] = field(default_factory=list)
     refused: int = 0
 
 
@@ -86,7 +86,7 @@ async def ask(port: int, clients: int, send: Send, until: Callable[[int], bool])
                 await asyncio.sleep(0.1)
                 continue
             except (OSError, asyncio.IncompleteReadError):
-                answers.unanswered += 1
+                answers.unanswered.append(began)
                 writer = None
                 continue
             answers.statuses[int(lines[0].split()[1])] += 1
@@ -196,19 +196,27 @@ def bad_requests(photo: bytes) -> list[bytes]:
     ]
 
 
-def stop_in_the_middle(port: int, service: psutil.Process, body: bytes, clients: int) -> Answers:
-    """Ends a service while clients send requests, and goes on sending for a while."""
-    began, stopped = time.perf_counter(), False
+def stop_in_the_middle(port: int, service: psutil.Process, body: bytes, clients: int) -> None:
+    """Ends a service while clients send requests, and prints which of them were answered.
+
+    The service closes connections with their last answer: what a client sends on one at that moment has not
+    been accepted.
+    """
+    began, stopped = time.perf_counter(), list[float]()
 
     def stop(_: int) -> bool:
-        nonlocal stopped
-        elapsed = time.perf_counter() - began
-        if elapsed > 3 and not stopped:
-            stopped = True
+        now = time.perf_counter()
+        if now - began > 3 and not stopped:
             service.send_signal(signal.SIGTERM)
-        return elapsed > 8
+            stopped.append(now)
+        return now - began > 8
 
-    return asyncio.run(ask(port, clients, lambda _: body, stop))
+    answers = asyncio.run(ask(port, clients, lambda _: body, stop))
+    before = sum(sent < stopped[0] for sent in answers.unanswered)
+    typer.echo(
+        f"stopped in the middle: {dict(answers.statuses)} by status; unanswered: {before} of those", nl=False
+    )
+    typer.echo(f" sent before, {len(answers.unanswered) - before} later ones; {answers.refused} refused")
 
 
 def main(
@@ -234,12 +242,9 @@ def main(
                 ask(port, clients, lambda n: requests[n % len(requests)], lambda n: n >= bad)
             )
             typer.echo(f"bad requests, by status: {dict(sorted(answers.statuses.items()))}", nl=False)
-            typer.echo(
-                f", {answers.unanswered} without an answer; memory {service.memory_info().rss / 1e6:.0f} MB"
-            )
-            answers = stop_in_the_middle(port, service, request(photo), clients)
-            typer.echo(f"stopped in the middle: {dict(answers.statuses)} by status", nl=False)
-            typer.echo(f", {answers.unanswered} without an answer, {answers.refused} connections refused")
+            typer.echo(f", {len(answers.unanswered)} without an answer", nl=False)
+            typer.echo(f"; memory then {service.memory_info().rss / 1e6:.0f} MB")
+            stop_in_the_middle(port, service, request(photo), clients)
 
 
 if __name__ == "__main__":
