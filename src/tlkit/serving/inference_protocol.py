@@ -29,6 +29,36 @@ from tlkit.serving.service import SentImage, Service
 #: The header that says how long the JSON part of a body is; binary tensors follow it.
 HEADER_LENGTH = "inference-header-content-length"
 INPUT = "image"
+#: What ``infer`` accepts, for OpenAPI.
+BODY = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["inputs"],
+                "properties": {
+                    "id": {"type": "string"},
+                    "inputs": {
+                        "type": "array",
+                        "items": {
+                            "type": "object",
+                            "required": ["name", "datatype", "shape", "data"],
+                            "properties": {
+                                "name": {"const": INPUT},
+                                "datatype": {"enum": ["BYTES", "UINT8"]},
+                                "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+                                "data": {"type": "array"},
+                            },
+                        },
+                        "minItems": 1,
+                        "maxItems": 1,
+                    },
+                },
+            }
+        }
+    },
+}
 
 
 class _Tensor(BaseModel):
@@ -104,7 +134,7 @@ def make_router(service: Service) -> APIRouter:
         """Whether a model is ready."""
         return {"name": service.models.get(name).name, "ready": True}
 
-    @router.post("/models/{name}/infer", response_class=Response)
+    @router.post("/models/{name}/infer", response_class=Response, openapi_extra={"requestBody": BODY})
     async def infer(name: str, request: Request) -> Response:
         """Label images."""
         model = service.models.get(name)

@@ -17,6 +17,7 @@ from tlkit.serving.errors import RequestError
 from tlkit.serving.service import Service
 
 FORMS = "an image, multipart/form-data with images, or a JSON list of base64 strings"
+BASE64 = "^([A-Za-z0-9+/]{4})+([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 #: What both paths accept, for OpenAPI.
 BODY = {
     "required": True,
@@ -25,11 +26,22 @@ BODY = {
         "multipart/form-data": {
             "schema": {
                 "type": "object",
-                "properties": {"images": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                "required": ["images"],
+                "properties": {
+                    "images": {
+                        "type": "array",
+                        "items": {"type": "string", "format": "binary"},
+                        "minItems": 1,
+                    }
+                },
             }
         },
         "application/json": {
-            "schema": {"type": "array", "items": {"type": "string", "contentEncoding": "base64"}}
+            "schema": {
+                "type": "array",
+                "items": {"type": "string", "contentEncoding": "base64", "pattern": BASE64},
+                "minItems": 1,
+            }
         },
     },
 }
