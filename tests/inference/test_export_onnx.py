@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import onnxruntime
 import PIL
 import pytest
+from numpy.typing import NDArray
 from onnx_files import colours
 from PIL import Image as PillowImage
 
@@ -17,10 +19,12 @@ import tlkit
 from tlkit.data.images import read_image
 from tlkit.data.loader import normalize
 from tlkit.errors import ExportError
+from tlkit.inference.export_checks import check_images, read_checked
 from tlkit.inference.export_openvino import COMPILED_WITH, FILE, export_openvino
 from tlkit.inference.exported import ANSWERS
 from tlkit.inference.onnx_graph import surround
-from tlkit.model.saving import Calibration
+from tlkit.model.saving import Calibration, load_model
+from tlkit.plugins.loader import load_registry
 
 SETTINGS = [
     tlkit.Preprocess(size=64),
@@ -110,6 +114,28 @@ def test_raw_photos_get_the_models_answers(
     assert len(sizes) > 20
     assert computed == labels
     assert len(photos_of_all) / 3 < labels.count("unknown") < len(photos_of_all)
+
+
+def test_an_export_with_other_answers_is_noticed(exported: Path, model: tlkit.Run, known: list[Path]) -> None:
+    saved = load_model(model.folder / "phases" / "probe" / "model", load_registry())
+    checked, session = read_checked(saved, known[::10]), onnxruntime.InferenceSession(exported)
+
+    def run(pixels: NDArray[np.uint8], **changes: Any) -> list[NDArray[Any]]:
+        names = [output.name for output in session.get_outputs()]
+        outputs = dict(zip(names, session.run(None, {"images": pixels}), strict=True))
+        return list({**outputs, **changes}.values())
+
+    assert check_images(saved, checked, run) == 0
+    for changes in (
+        {"unknown": np.array([True])},
+        {"label": np.array([2])},
+        {"unclassified": np.array([True])},
+    ):
+        assert check_images(saved, checked, partial(run, **changes)) > 0, changes
+    with pytest.raises(ExportError, match="its probabilities differ"):
+        check_images(saved, checked, partial(run, probabilities=np.array([[0.5, 0.5]])))
+    with pytest.raises(ExportError, match="its novelty differ"):
+        check_images(saved, checked, partial(run, novelty=np.array([2.0])))
 
 
 def test_images_of_one_size_are_computed_together(exported: Path) -> None:

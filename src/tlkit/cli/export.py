@@ -76,8 +76,14 @@ def export(
     )
     if check.int8 is not None:
         say(f"{out}: {_describe(check.int8)}", hanging=2)
-    elif not check.left_out:
+    elif not check.left_out and not check.changed:
         say(f"{out}: same predictions as {model} on {plural(check.images, 'image')}")
+    elif not check.left_out:
+        say(
+            f"{out}: {check.changed:,} of {plural(check.images, 'image')}, close to a threshold, get another "
+            f"label than from {model}",
+            hanging=2,
+        )
     else:
         say(
             f"{out}: {format_.value} has no place for {' and '.join(check.left_out)}; without that, "

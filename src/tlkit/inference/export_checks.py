@@ -19,7 +19,6 @@ from tlkit.data.views import Pixels
 from tlkit.errors import ExportError
 from tlkit.evaluation.calibration import probabilities
 from tlkit.experiment.record import RunRecord, find_image_files
-from tlkit.inference.exported import ANSWERS
 from tlkit.model.classifier import PredictionNetwork
 from tlkit.model.saving import SavedModel
 from tlkit.plugins.loader import load_registry
@@ -62,8 +61,8 @@ class ExportCheck:
 
     Attributes:
         images: number of images.
-        changed: number of images that `tlkit.load` gives another label, since the format has no place for all
-            that the classifier does.
+        changed: number of images that `tlkit.load` gives another label: the format has no place for all that
+            the classifier does, or they are close to a threshold.
         left_out: what the format has no place for.
         int8: what 8-bit integers cost; None: it computes in float32.
     """
@@ -137,35 +136,36 @@ def check_outputs(expected: Outputs, computed: Outputs) -> None:
     _check("logits", expected.logits, computed.logits, TOLERANCE)
     if (expected.logits.argmax(1) != computed.logits.argmax(1)).any():
         raise ExportError("the export was deleted: it gives other labels than the classifier")
-    _check_novelty(expected.novelty, computed.novelty, TOLERANCE)
+    if expected.novelty is not None and computed.novelty is not None:
+        _check("novelty", expected.novelty, computed.novelty, TOLERANCE)
 
 
 def check_images(
     saved: SavedModel, checked: CheckedImages, run: Callable[[Pixels], Sequence[NDArray[Any]]]
-) -> None:
+) -> int:
     """Compares an export that resizes images itself with the classifier.
 
     Args:
         saved: the classifier.
         checked: images, which are computed one by one, since their sizes differ.
-        run: maps images ``(1, H, W, 3)`` to the export's outputs: `ANSWERS`, and novelty if it is computed.
+        run: maps images ``(1, H, W, 3)`` to the outputs that `ANSWERS` names, and novelty if it is computed.
+
+    Returns:
+        How many images get another label: they are close to a threshold.
 
     Raises:
-        ExportError: they differ by more than `RESIZED_TOLERANCE`.
+        ExportError: probabilities or novelty differ by more than `RESIZED_TOLERANCE`.
     """
     rows = [run(np.asarray(image)[None]) for image in checked.decoded]
-    columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
-    expected = compute(saved, checked.pixels)
-    probable = probabilities(expected.logits.astype(np.float64), saved.calibration.temperature)
-    _check("probabilities", probable, columns[0], RESIZED_TOLERANCE)
-    _check_novelty(expected.novelty, columns[len(ANSWERS)] if saved.unknown else None, RESIZED_TOLERANCE)
-
-
-def _check_novelty(
-    expected: NDArray[np.float32] | None, computed: NDArray[np.float32] | None, tolerance: float
-) -> None:
-    if expected is not None and computed is not None:
-        _check("novelty", expected, computed, tolerance)
+    probable, label, unclassified, unknown, *novelty = map(np.concatenate, zip(*rows, strict=True))
+    expected, reject_below = compute(saved, checked.pixels), saved.calibration.reject_below or 0.0
+    truth = probabilities(expected.logits.astype(np.float64), saved.calibration.temperature)
+    _check("probabilities", truth, probable, RESIZED_TOLERANCE)
+    same = np.where(truth.max(1) < reject_below, unclassified, ~unclassified & (label == truth.argmax(1)))
+    if saved.unknown is not None and expected.novelty is not None:
+        _check("novelty", expected.novelty, novelty[0], RESIZED_TOLERANCE)
+        same = np.where(expected.novelty > saved.unknown.threshold, unknown, ~unknown & same)
+    return int((~same).sum())
 
 
 def _check(name: str, expected: NDArray[Any], computed: NDArray[Any], tolerance: float) -> None:

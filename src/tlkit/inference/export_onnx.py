@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -89,26 +89,43 @@ def export_onnx(
     check_installed(MODULES, "onnx")
     import onnx
 
-    from tlkit.inference.quantization import choose_int8_images
-
     registry = registry or load_registry()
     saved = load_model(model, registry)
     checked = read_checked(saved, images)
     check_is_free(out)
-    int8_images = choose_int8_images(run_images(model, registry)) if int8 else None
-    content, loss = convert(saved, checked, input_, int8_images)
+    int8_images = None
+    if int8:
+        from tlkit.inference.quantization import choose_int8_images
+
+        int8_images = choose_int8_images(run_images(model, registry))
+    converted = convert(saved, checked, input_, int8_images)
     try:
         with atomic_write(out) as temporary:
-            onnx.save(content, temporary)
+            onnx.save(converted.content, temporary)
     except OSError as error:
         raise ExportError(f"{out} cannot be written: {error.strerror or error}") from error
-    return ExportCheck(len(checked.decoded), int8=loss)
+    return ExportCheck(len(checked.decoded), converted.changed, int8=converted.loss)
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A model as ONNX.
+
+    Attributes:
+        content: the file's content, with its description in the metadata.
+        changed: how many of the checked images get another label.
+        loss: what 8-bit integers cost; None: it computes in float32.
+    """
+
+    content: onnx.ModelProto
+    changed: int = 0
+    loss: Int8Loss | None = None
 
 
 def convert(
     saved: SavedModel, checked: CheckedImages, input_: Input, int8_images: Int8Images | None = None
-) -> tuple[onnx.ModelProto, Int8Loss | None]:
-    """Converts a model, with its description in the metadata; see `export_onnx`.
+) -> Converted:
+    """Converts a model; see `export_onnx`.
 
     Args:
         saved: the model.
@@ -116,27 +133,25 @@ def convert(
         input_: what it takes.
         int8_images: to quantise it with; None: it is not quantised.
 
-    Returns:
-        The model, and what quantising costs.
-
     Raises:
         ExportError: it cannot be converted, or its answers for the images differ.
     """
     import onnx
 
     from tlkit.inference.onnx_graph import surround
-    from tlkit.inference.quantization import quantize
 
     preprocess, calibration = saved.backbone.preprocess, saved.calibration
     content = _convert_network(saved)
     _check_network(saved, checked, content)
-    unknown_above, loss = saved.unknown.threshold if saved.unknown else None, None
-    whole = content
+    unknown_above = saved.unknown.threshold if saved.unknown else None
+    whole, changed, loss = content, 0, None
     if input_ == "images":
         whole = surround(content, preprocess, calibration, unknown_above)
         session = _session(whole)
-        check_images(saved, checked, lambda pixels: session.run(None, {IMAGES: pixels}))
+        changed = check_images(saved, checked, lambda pixels: session.run(None, {IMAGES: pixels}))
     if int8_images is not None:
+        from tlkit.inference.quantization import quantize
+
         quantized = quantize(saved, content, int8_images)
         whole, unknown_above, loss = quantized.network, quantized.unknown_above, quantized.loss
         if input_ == "images":
@@ -152,7 +167,7 @@ def convert(
         versions={name: version(name) for name in LIBRARIES},
     )
     onnx.helper.set_model_props(whole, {METADATA: description.model_dump_json()})
-    return whole, loss
+    return Converted(whole, changed, loss)
 
 
 def _convert_network(saved: SavedModel) -> onnx.ModelProto:

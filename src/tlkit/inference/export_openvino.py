@@ -55,7 +55,7 @@ def export_openvino(
     saved = load_model(model, registry or load_registry())
     checked = read_checked(saved, images)
     check_is_free(out)
-    content, _ = convert(saved, checked, "images")
+    content = convert(saved, checked, "images").content
     core = openvino.Core()
     network = core.read_model(content.SerializeToString())
     network.set_rt_info(content.metadata_props[0].value, METADATA)
@@ -69,7 +69,7 @@ def export_openvino(
             def run(pixels: Pixels) -> list[NDArray[Any]]:
                 return list(compiled(pixels).values())
 
-            check_images(saved, checked, run)
+            changed = check_images(saved, checked, run)
     except OSError as error:
         raise ExportError(f"{out} cannot be written: {error.strerror or error}") from error
-    return ExportCheck(len(checked.decoded))
+    return ExportCheck(len(checked.decoded), changed)
