@@ -29,6 +29,7 @@ from tlkit.reporting.provenance_section import ProvenanceSection, make_provenanc
 from tlkit.reporting.render import render, replaced_when_complete
 from tlkit.reporting.results_section import ResultsSection, make_results_section
 from tlkit.reporting.run_images import RunImages
+from tlkit.reporting.tuning_section import TuningSection, make_tuning_section
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Report:
         data: the images.
         phases: the phases.
         results: the last phase's predictions, or None without them.
+        tuning: the search for the settings, or None if `tlkit tune` has not chosen them.
         curve: the learning curve, or None if `tlkit curve` has not measured it.
         examples: test images with predictions.
         layers: what layers respond to.
@@ -69,6 +71,7 @@ class Report:
     data: DataSection
     phases: PhasesSection
     results: ResultsSection | None
+    tuning: TuningSection | None
     curve: CurveSection | None
     examples: list[ExampleGroup]
     layers: list[LayerSection]
@@ -157,6 +160,7 @@ def make_report(
         data=make_data_section(record.images, record.classes, data, samples, album),
         phases=make_phases_section(record, views, album),
         results=results_section,
+        tuning=missing.attempt("the search for settings", partial(make_tuning_section, record.folder, album)),
         curve=missing.attempt("the learning curve", partial(make_curve_section, record.folder, album)),
         examples=examples,
         layers=layers,
