@@ -11,6 +11,9 @@ from .analysis.encoder import features as features
 from .analysis.next_to_label import ImageToLabel as ImageToLabel
 from .analysis.next_to_label import NextToLabel as NextToLabel
 from .analysis.next_to_label import next_to_label as next_to_label
+from .analysis.tune import TunedTrial as TunedTrial
+from .analysis.tune import Tuning as Tuning
+from .analysis.tune import tune as tune
 from .errors import DataError as DataError
 from .errors import PluginError as PluginError
 from .errors import TlkitError as TlkitError

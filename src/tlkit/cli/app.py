@@ -28,6 +28,7 @@ from tlkit.cli.report import compare, report
 from tlkit.cli.review import review
 from tlkit.cli.run import run
 from tlkit.cli.serve import serve
+from tlkit.cli.tune import tune
 from tlkit.errors import PluginError, TlkitError
 from tlkit.plugins.disabled import is_disabled
 from tlkit.runtime.process import keep_freed_memory, wait_passively
@@ -52,6 +53,7 @@ COMMANDS = (
     audit,
     review,
     choose,
+    tune,
     curve,
     explain,
     visualize,

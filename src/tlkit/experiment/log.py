@@ -59,7 +59,7 @@ class RunEnded(Event):
 
 
 class PluginFailed(Event):
-    """A plugin's event hook has raised."""
+    """A plugin's event hook, or a tracker, has raised."""
 
     event: Literal["plugin_failed"] = "plugin_failed"
     hook: str

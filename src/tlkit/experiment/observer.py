@@ -11,6 +11,7 @@ from tlkit.experiment.cached_features import CachedFeatures
 from tlkit.experiment.estimate import Estimate
 from tlkit.experiment.plan import Plan
 from tlkit.experiment.results import Results
+from tlkit.experiment.tracking import Trackers
 from tlkit.plugins.loader import make_manager
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Recipe
@@ -75,7 +76,13 @@ class Observer:
 
 
 class Events:
-    """Calls event hooks: first the observer's, then every plugin's. Only the main process does."""
+    """Calls event hooks: first the observer's, then every plugin's and the recipe's trackers'.
+
+    Only the main process does.
+
+    Attributes:
+        trackers: the recipe's trackers, to be closed when the run ends, however it does.
+    """
 
     def __init__(
         self, registry: Registry, observer: Observer, log_failure: Callable[[str, str], object]
@@ -94,6 +101,8 @@ class Events:
         self._observer = observer
         self._hooks = make_manager(observer, "observer").hook
         self._log_failure = log_failure
+        self.trackers = Trackers(self._tracker_failed)
+        self._tracker_hooks = make_manager(self.trackers, "trackers").hook
 
     def notify(self, hook: str, **values: object) -> None:
         """Calls one hook with keyword arguments."""
@@ -103,3 +112,8 @@ class Events:
         for problem in self._registry.notify(hook, **values):
             self._observer.note(problem)
             self._log_failure(hook, problem)
+        getattr(self._tracker_hooks, hook)(**values)
+
+    def _tracker_failed(self, name: str, problem: str) -> None:
+        self._observer.note(f"the run goes on without {name}, which failed: {problem}")
+        self._log_failure("track", f"{name}: {problem}")

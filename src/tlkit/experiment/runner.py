@@ -37,6 +37,7 @@ from tlkit.experiment.prepared_phase import PreparedPhase
 from tlkit.experiment.results import Results, Versus
 from tlkit.experiment.run_folder import RunFolder
 from tlkit.experiment.run_lock import next_folders, open_run_folder
+from tlkit.experiment.tracking import tracking_problems
 from tlkit.experiment.validation import phase_problems, recipe_problems, source_problems
 from tlkit.feature_store.store import FeatureStore, cache_limit
 from tlkit.parts.source import Source
@@ -104,6 +105,7 @@ def run(
         else:
             folder = opened.enter_context(open_run_folder(recipe, named))
         events = Events(registry, observer, partial(_log_failure, folder))
+        opened.callback(events.trackers.close)
         earlier = None if plan_only else folder.resume(recipe)
         experiment = prepare_experiment(recipe, chosen, registry, torch_device, observer)
         results = earlier or Results.empty(recipe, experiment.plan)
@@ -197,7 +199,7 @@ def _check(
     recipe: Recipe, phases: Sequence[Phase], registry: Registry, device: torch.device
 ) -> tuple[Source, list[PreparedPhase]]:
     """Checks everything that can be checked before images are read, and reports all problems at once."""
-    problems = recipe_problems(recipe, registry)
+    problems = [*recipe_problems(recipe, registry), *tracking_problems(recipe)]
     source: Source | None = None
     if recipe.data is not None and not source_problems(recipe, registry):
         try:

@@ -238,7 +238,7 @@ def _pairs(
         try:
             if len(parts) > MAX_DEPTH:
                 raise _Refused(f"{_dotted(parts)}: the key has more than {MAX_DEPTH} parts")
-            parsed = _parse_value(value) if isinstance(overrides, Sequence) else value
+            parsed = parse_value(value) if isinstance(overrides, Sequence) else value
             yield parts, _locate(parsed, Path.cwd(), tuple(parts))
         except _Refused as error:
             problems.append(str(error))
@@ -259,7 +259,7 @@ def _key_values(
             problems.append(f"--set {text}: must be KEY=VALUE, such as training.epochs=5")
 
 
-def _parse_value(toml_value: str) -> Any:
+def parse_value(toml_value: str) -> Any:
     """Parses a TOML value; anything that is not TOML is a string."""
     try:
         return _parse(f"value = {toml_value}")["value"]

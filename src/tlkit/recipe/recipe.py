@@ -22,6 +22,8 @@ from tlkit.recipe.schema import (
     PartSpec,
     PreprocessSpec,
     RecipeSpec,
+    Tracker,
+    TrackSpec,
     TrainingSpec,
     describe_error,
     to_toml_value,
@@ -77,6 +79,7 @@ class Recipe:
         reject_below: confidence below which a classifier answers "unclassified".
         data: where images come from.
         phases: the phases, in order.
+        trackers: the experiment trackers that runs are sent to.
         path: the file it was read from.
         tree: its tables, with `extends` followed, overrides applied, and paths absolute.
         flaws: what is wrong with the file itself; a recipe with flaws must not be run.
@@ -88,6 +91,7 @@ class Recipe:
     reject_below: float | None
     data: DataSpec | None
     phases: tuple[Phase, ...]
+    trackers: tuple[Tracker, ...] = ()
     path: Path | None = field(default=None, compare=False)
     tree: Tree = field(default_factory=dict, compare=False, repr=False)
     flaws: tuple[str, ...] = ()
@@ -166,6 +170,7 @@ def make_recipe(tables: Tree, file: Path | None = None) -> Recipe:
     phases = [phase for row in rows if (phase := _resolve_phase(tree, row, flaws)) is not None]
     flaws += _order_problems(phases, [row["name"] for row in rows])
     data = _valid_part_of(DataSpec, tree.get("data"))
+    track = _valid_part_of(TrackSpec, tree.get("track"))
     if data is not None and data.fractions.val + data.fractions.test >= 1:
         flaws.append("data.fractions: val and test leave nothing to train on")
     return Recipe(
@@ -175,6 +180,7 @@ def make_recipe(tables: Tree, file: Path | None = None) -> Recipe:
         reject_below=tree.get("reject_below"),
         data=data,
         phases=tuple(phases),
+        trackers=tuple(track.trackers) if track else (),
         path=file,
         tree=tree,
         flaws=tuple(dict.fromkeys(flaws)),

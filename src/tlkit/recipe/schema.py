@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from tlkit.errors import close_matches
-from tlkit.recipe.reader import Tree
+from tlkit.recipe.reader import PARTS, Tree
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -25,6 +25,8 @@ Std = Annotated[float, Field(ge=1e-4, le=1e4)]
 Location = Annotated[Path, BeforeValidator(lambda value: Path(value) if isinstance(value, str) else value)]
 #: What the epochs of a phase are compared by, on the validation images.
 Monitor = Literal["accuracy", "balanced_accuracy", "loss"]
+#: Experiment trackers.
+Tracker = Literal["tensorboard", "mlflow", "wandb"]
 #: What every recipe inherits, so that a table without a name has something to merge into.
 DEFAULTS: Tree = {
     "head": "linear",
@@ -222,6 +224,12 @@ class FeaturesSpec(Spec):
     cache: bool = True
 
 
+class TrackSpec(Spec):
+    """The experiment trackers that a run is sent to."""
+
+    trackers: list[Tracker] = Field(default=[], alias="with")
+
+
 class PhaseSpec(TrainingSpec):
     """A [[phase]] as written; what is left out is inherited from the recipe's tables."""
 
@@ -253,6 +261,7 @@ class RecipeSpec(Spec):
     head: Table = DEFAULTS["head"]
     features: FeaturesSpec = FeaturesSpec()
     training: TrainingSpec = TrainingSpec()
+    track: TrackSpec = TrackSpec()
     phase: Annotated[list[PhaseSpec], Field(min_length=1)]
 
 
@@ -282,6 +291,19 @@ def to_toml_value(value: Any) -> str:
     return json.dumps(value, default=str, ensure_ascii=False)
 
 
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields a recipe's dotted keys and values; a phase is named, and a part has its name as a key."""
+    for key, value in tree.items():
+        if key == "phase":
+            for row in value:
+                yield from flatten(row, f"phase.{row['name']}.")
+        elif isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            named = key in PARTS and isinstance(value, str)
+            yield f"{prefix}{key}.name" if named else prefix + key, value
+
+
 def _names(location: Sequence[Any], tree: Tree) -> Iterator[str]:
     for index, key in enumerate(location):
         if isinstance(key, int) and index and location[index - 1] == "phase":
@@ -299,8 +321,10 @@ def _known_keys(location: Sequence[Any]) -> list[str]:
         "preprocess": PreprocessSpec,
         "features": FeaturesSpec,
         "training": TrainingSpec,
+        "track": TrackSpec,
         "phase": PhaseSpec,
     }
     enclosing = [key for key in location[:-1] if isinstance(key, str) and key in tables]
-    known = list((tables[enclosing[-1]] if enclosing else RecipeSpec).model_fields)
+    fields = (tables[enclosing[-1]] if enclosing else RecipeSpec).model_fields
+    known = [field.alias or name for name, field in fields.items()]
     return known if enclosing else [*known, "extends"]

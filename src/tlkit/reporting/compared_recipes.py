@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from tlkit.recipe.reader import PARTS, plain
+from tlkit.recipe.reader import plain
 from tlkit.recipe.recipe import Recipe
-from tlkit.recipe.schema import to_toml_value
+from tlkit.recipe.schema import flatten, to_toml_value
 
 #: Keys in which repetitions of one experiment may differ.
 REPETITION_KEYS = frozenset({"name", "seed"})
@@ -53,7 +53,7 @@ class Spread:
 
 def recipe_differences(recipes: Sequence[Recipe]) -> list[RecipeDifference]:
     """Returns the keys in which recipes differ, in the order in which they are written."""
-    values = [dict(_flatten({"seed": recipe.seed, **plain(recipe.tree)})) for recipe in recipes]
+    values = [_flat({"seed": recipe.seed, **plain(recipe.tree)}) for recipe in recipes]
     keys = dict.fromkeys(key for recipe in values for key in recipe)
     rows = [(key, tuple(recipe.get(key, "") for recipe in values)) for key in keys]
     return [RecipeDifference(key, row) for key, row in rows if len(set(row)) > 1]
@@ -65,19 +65,10 @@ def repetitions(recipes: Sequence[Recipe]) -> list[list[int]]:
     for position, recipe in enumerate(recipes):
         rest = {key: value for key, value in plain(recipe.tree).items() if key not in REPETITION_KEYS}
         # one run counts for each seed
-        groups.setdefault(tuple(sorted(_flatten(rest))), {}).setdefault(recipe.seed, position)
+        groups.setdefault(tuple(sorted(_flat(rest).items())), {}).setdefault(recipe.seed, position)
     return [list(positions.values()) for positions in groups.values() if len(positions) > 1]
 
 
-def _flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yields dotted keys and their values as TOML; a phase is named, and a part has its name as a key."""
-    for key, value in tree.items():
-        if key == "phase":
-            for row in value:
-                yield from _flatten(row, f"phase.{row['name']}.")
-        elif isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
-        elif key in PARTS and isinstance(value, str):
-            yield f"{prefix}{key}.name", to_toml_value(value)
-        else:
-            yield prefix + key, to_toml_value(value)
+def _flat(tree: Mapping[str, Any]) -> dict[str, str]:
+    """Returns a recipe's dotted keys and their values as TOML."""
+    return {key: to_toml_value(value) for key, value in flatten(tree)}

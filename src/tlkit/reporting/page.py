@@ -12,6 +12,7 @@ from tlkit.evaluation.metrics import Baselines
 from tlkit.experiment.observer import Observer
 from tlkit.experiment.record import PhaseRecord, RunRecord, SplitPredictions
 from tlkit.experiment.results import PhaseResult, describe_gains, describe_gains_correction
+from tlkit.experiment.tracking import track_report
 from tlkit.inference.loading import load
 from tlkit.inference.predictor import UNCLASSIFIED, Predictor
 from tlkit.plugins.loader import load_registry
@@ -29,6 +30,7 @@ from tlkit.reporting.provenance_section import ProvenanceSection, make_provenanc
 from tlkit.reporting.render import render, replaced_when_complete
 from tlkit.reporting.results_section import ResultsSection, make_results_section
 from tlkit.reporting.run_images import RunImages
+from tlkit.reporting.tuning_section import TuningSection, make_tuning_section
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Report:
         phases: the phases.
         results: the last phase's predictions, or None without them.
         choice: the comparison of backbones, or None if the recipe named its own.
+        tuning: the search for the settings, or None if `tlkit tune` has not chosen them.
         curve: the learning curve, or None if `tlkit curve` has not measured it.
         examples: test images with predictions.
         layers: what layers respond to.
@@ -71,6 +74,7 @@ class Report:
     phases: PhasesSection
     results: ResultsSection | None
     choice: ChoiceSection | None
+    tuning: TuningSection | None
     curve: CurveSection | None
     examples: list[ExampleGroup]
     layers: list[LayerSection]
@@ -102,14 +106,17 @@ def report(
         RunFolderError: it is not a run folder, or a file in it cannot be read.
         ReportError: the page cannot be written.
     """
-    record = RunRecord(Path(run))
+    record, observer = RunRecord(Path(run)), observer or Observer()
     page = record.folder / "report.html"
     with replaced_when_complete(page) as unfinished:
-        content = make_report(
-            record, unfinished.album, registry or load_registry(), device, observer or Observer()
-        )
+        content = make_report(record, unfinished.album, registry or load_registry(), device, observer)
         unfinished.file.write_text(render("report.html", content), encoding="utf-8")
+    track_report(record.recipe, record.folder, page, partial(_tracker_failed, observer))
     return page
+
+
+def _tracker_failed(observer: Observer, name: str, problem: str) -> None:
+    observer.note(f"the report was not sent to {name}: {problem}")
 
 
 def make_report(
@@ -159,6 +166,7 @@ def make_report(
         choice=missing.attempt(
             "the comparison of backbones", partial(make_choice_section, record.folder, album)
         ),
+        tuning=missing.attempt("the search for settings", partial(make_tuning_section, record.folder, album)),
         curve=missing.attempt("the learning curve", partial(make_curve_section, record.folder, album)),
         examples=examples,
         layers=layers,
