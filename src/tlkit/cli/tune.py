@@ -43,9 +43,7 @@ def tune(
     from tlkit.analysis.tune import tune as search
     from tlkit.cli.observer import ConsoleObserver
     from tlkit.reporting.tuning_section import write_chart
-    from tlkit.runtime.memory import keep_freed_memory
 
-    keep_freed_memory()
     result = search(
         recipe,
         space=space or (),
