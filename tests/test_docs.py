@@ -204,7 +204,7 @@ def test_the_commands_and_the_code_of_the_page_about_exporting(
     shutil.copytree(fitted, here / "runs" / "pets")
     lines = [line for block in blocks("exporting.md", "console") for line in block.splitlines()]
     commands = [shlex.split(line.removeprefix("$ ")) for line in lines]
-    assert [command[1] for command in commands] == ["export", "export", "predict", "evaluate"]
+    assert [command[1] for command in commands] == ["export", "predict", "evaluate"]
     for command in commands:
         with mock.patch.object(sys, "argv", command), pytest.raises(SystemExit) as ended:
             main()

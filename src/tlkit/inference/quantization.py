@@ -1,8 +1,8 @@
 """Computes an exported network in 8-bit integers, and measures what that costs.
 
 Weights have a scale per channel; one for all channels of a layer costs many correct predictions. Scales of
-activations come from validation images. The detector of unknown images stays in float32, with a threshold of
-its own, since its features come from the quantised network.
+activations come from validation images. Layer norms and the detector of unknown images stay in float32; the
+detector gets a threshold of its own, since its features come from the quantised network.
 """
 
 from __future__ import annotations
@@ -130,19 +130,21 @@ def _to_int8(network: onnx.ModelProto, batches: Iterator[NDArray[np.float32]]) -
         onnx.save(network, source)
         # onnxruntime's own inference of shapes fails where the number of images is open
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
+        graph = onnx.load(prepared).graph
+        norms = {node.name for node in graph.node if node.op_type == "LayerNormalization"}
         quantization.quantize_static(
             prepared,
             result,
             _Reader(batches),
             per_channel=True,
-            nodes_to_exclude=sorted(_detector(onnx.load(prepared))),
+            nodes_to_exclude=sorted(norms | _detector(graph)),
         )
         return onnx.load(result)
 
 
-def _detector(network: onnx.ModelProto) -> set[str]:
+def _detector(graph: onnx.GraphProto) -> set[str]:
     """Returns the names of the nodes that novelty depends on and logits do not."""
-    producers = {output: node for node in network.graph.node for output in node.output}
+    producers = {output: node for node in graph.node for output in node.output}
 
     def behind(output: str) -> set[str]:
         names, waiting = set[str](), [output]
