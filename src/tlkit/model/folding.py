@@ -61,16 +61,17 @@ class FoldedClassifier(nn.Module):
 def _fold_backbone(classifier: Classifier, size: int, device: torch.device) -> fx.GraphModule | None:
     """Returns a classifier's backbone with batch norms folded, or None if it cannot be traced."""
     root = classifier.backbone
-    image = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
+    # two, since some networks squeeze a batch of one away
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
     try:
         graph = trace(root, classifier.method)
         (output,) = (node.args[0] for node in graph.nodes if node.op == "output")
         # only cached features need fingerprints
         folded = fold_prefix(root, dependencies(root, [output]), [output], dict.fromkeys(graph.nodes, ""))
-        (features,) = folded(image)
+        (features,) = folded(images)
     except Exception:  # whatever a network's code raises under tracing, or as a graph
         return None
-    expected = classifier.features(image)
+    expected = classifier.features(images)
     same = (features - expected).abs().max() <= TOLERANCE * expected.abs().max()
     return folded if same else None
 
