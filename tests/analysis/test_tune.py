@@ -138,6 +138,11 @@ def test_a_search_that_is_cut_short_goes_on(
     # what was cut short was tried again first, and nothing that had ended
     assert tried[3] == tried[2] == tuning.trials[cut].settings
     assert read_tuning(out) == tuning
+    # more trials replace the recipe of fewer
+    tuned = (out / "recipe.toml").read_text()
+    (out / "recipe.toml").write_text("name = 'of fewer trials'")
+    assert tlkit.tune(recipe, space=SPACE, trials=6, out=out) == tuning
+    assert (out / "recipe.toml").read_text() == tuned
 
 
 def test_the_command_writes_a_recipe_that_runs_with_the_best_settings(

@@ -21,7 +21,6 @@ from tlkit.errors import RecipeError, ReportError, RunFolderError
 from tlkit.evaluation.intervals import independent_images, wilson
 from tlkit.experiment.observer import Observer
 from tlkit.experiment.phase_feeds import labels_of
-from tlkit.experiment.run_folder import RunFolder
 from tlkit.experiment.runner import prepare_experiment
 from tlkit.experiment.validation import recipe_problems
 from tlkit.parts.head import SelfFittingHead
@@ -30,6 +29,7 @@ from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Phase, Recipe, as_recipe
 from tlkit.recipe.schema import Monitor
 from tlkit.runtime.devices import choose_device
+from tlkit.utils.atomic_write import atomic_write
 from tlkit.utils.json_files import JsonModel, NonNegative, Proportion, content_sha256, read_json, write_json
 
 FILE = "tuning.json"
@@ -194,8 +194,7 @@ def tune(
         tried = Trials(folder / SEARCH, search, data, encoder.backbone, dataset.classes, registry)
         tried.run(trials, observer)
         tuning = _result(search, tried, data, folder)
-        RunFolder(folder).prepare(search.tuned(tuning.best_trial.settings))
-        write_json(folder / FILE, tuning)
+        _write(tuning, search.tuned(tuning.best_trial.settings), folder)
     return tuning
 
 
@@ -293,6 +292,16 @@ def _open_search(folder: Path, recipe: Recipe, phase: Phase, choices: Mapping[st
     except OSError as error:
         raise RunFolderError(f"{folder} cannot be written: {error.strerror or error}") from error
     return lock
+
+
+def _write(tuning: Tuning, tuned: Recipe, folder: Path) -> None:
+    """Writes the tuned recipe and tuning.json, in place of those of fewer trials."""
+    try:
+        with atomic_write(folder / "recipe.toml") as temporary:
+            temporary.write_text(tuned.to_toml(), encoding="utf-8")
+        write_json(folder / FILE, tuning)
+    except OSError as error:
+        raise RunFolderError(f"{folder} cannot be written: {error.strerror or error}") from error
 
 
 def _result(space: SearchSpace, tried: Trials, data: FoldedFeatures, folder: Path) -> Tuning:

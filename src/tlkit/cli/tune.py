@@ -63,7 +63,9 @@ def tune(
 
 def print_tuning(result: Tuning) -> None:
     """Prints the best trials, what to expect of the best one, and how to train it."""
-    ranked = sorted(result.trials, key=lambda trial: -trial.score)
+    # settings that were tried again have the same outcome
+    different = {trial.describe(): trial for trial in reversed(result.trials)}.values()
+    ranked = sorted(different, key=lambda trial: (-trial.score, trial.number))
     rows = [
         (str(trial.number), f"{trial.accuracy:.3f}", f"{trial.log_loss:.4f}", trial.describe())
         for trial in ranked[:SHOWN]
