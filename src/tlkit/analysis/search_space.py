@@ -153,6 +153,11 @@ class SearchSpace:
                 recipe="tune",
             )
 
+    @property
+    def logarithmic(self) -> tuple[str, ...]:
+        """The keys that are searched on a logarithmic scale."""
+        return tuple(key for key, choice in self._choices.items() if choice.log)
+
     def suggest(self, trial: Trial) -> Settings:
         """Lets Optuna choose a value for each key that has an effect on the head it chooses."""
         choices = dict(self._choices)

@@ -75,6 +75,7 @@ class Tuning(JsonModel):
         phase: the phase that was tuned.
         folder: the folder with the tuned recipe.
         backbone: the backbone's name.
+        logarithmic: the keys that were searched on a logarithmic scale.
         measure: what trials are compared by.
         images: number of images, each predicted out of fold.
         folds: number of folds.
@@ -91,6 +92,7 @@ class Tuning(JsonModel):
     phase: str
     folder: str
     backbone: str
+    logarithmic: tuple[str, ...]
     measure: Monitor
     images: NonNegative
     folds: NonNegative
@@ -314,6 +316,7 @@ def _result(space: SearchSpace, tried: Trials, data: FoldedFeatures, folder: Pat
         phase=space.phase.name,
         folder=str(folder),
         backbone=space.phase.backbone.name,
+        logarithmic=space.logarithmic,
         measure=space.phase.training.monitor,
         images=int((data.folds >= 0).sum()),
         folds=data.count,

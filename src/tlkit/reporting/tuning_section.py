@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: A key is drawn on a logarithmic scale if its values span more than this factor.
-LOGARITHMIC = 50
-
 
 @dataclass(frozen=True)
 class TuningSection:
@@ -93,7 +90,7 @@ def _draw_key(axes: Axes, tuning: Tuning, key: str) -> None:
         axes.plot([str(value) for value in values], [trial.accuracy for trial in trials], "o", ms=3)
     else:
         axes.plot(numbers, [trial.accuracy for trial in trials], "o", ms=3)
-        if min(numbers) > 0 and max(numbers) > LOGARITHMIC * min(numbers):
+        if key in tuning.logarithmic:
             axes.set_xscale("log")
     axes.axhline(tuning.accuracy, color=COLOURS[1], linestyle="--")
     axes.set_xlabel(key)
