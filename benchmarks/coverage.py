@@ -106,7 +106,7 @@ def main(
                 last = [result[list(WAYS)[-1]] for result in results]
                 width, bias = mean(row[1] for row in last), mean(row[2] for row in last)
                 row = " | ".join([str(classes), str(per_class), *cells, f"{width:.3f}", f"{bias:+.3f}"])
-                typer.echo(f"| {row} |", flush=True)
+                typer.echo(f"| {row} |")
 
 
 if __name__ == "__main__":
