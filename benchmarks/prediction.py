@@ -8,7 +8,6 @@ its processors, then runs the folded network on them: 1 / (1 / decoding + 1 / fo
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -111,7 +110,6 @@ def main(
     turns: int = 5,
 ) -> None:
     """Print a table: images per second, and in brackets per second of processor time."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the command line has it, before torch is loaded
     from tlkit.runtime.devices import choose_device, has_bfloat16
     from tlkit.runtime.process import keep_freed_memory
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import os
 import random
 import signal
 import subprocess
@@ -229,7 +228,6 @@ def main(
     bad: Annotated[int, typer.Option(help="How many bad requests are sent.")] = 10_000,
 ) -> None:
     """Print throughput beside prediction alone, latency and memory; then what bad requests and a stop get."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the command line has it
     paths = sorted(photos.glob("*.jpg"))[:PHOTOS]
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model"

@@ -12,7 +12,7 @@ from networks import KINDS, REGISTRY, backbone, classifier, partitioned, tiny
 from PIL import Image as PillowImage
 from torch import Tensor, nn
 
-from tlkit.data import views as views_module
+from tlkit.data import images as images_module
 from tlkit.data.images import Image, inspect_images, read_image
 from tlkit.data.loader import load_batches
 from tlkit.data.views import View, ViewReader
@@ -191,7 +191,7 @@ def test_an_image_is_decoded_once_for_all_its_views(
         decoded.append(path)
         return read_image(path, sha256)
 
-    monkeypatch.setattr(views_module, "read_image", read)
+    monkeypatch.setattr(images_module, "read_image", read)
     assert extract_features(jobs, store, COMPUTE, ViewReader()) == {owner: 160}
     # an image at the end of one batch may go on in the next; 32 is a multiple of 4
     assert sorted(decoded) == sorted(image.sample.path for image in images)

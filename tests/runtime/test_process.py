@@ -1,14 +1,11 @@
-"""How a process uses memory and processors."""
+"""How a process uses memory."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
 import pytest
-
-from tlkit.runtime.process import wait_passively
 
 #: Prints how many pages each of 10 large blocks costs in a thread that is not the first.
 ALLOCATING = """
@@ -31,12 +28,3 @@ print((faults[-1] - faults[1]) // 9)
 def test_freed_memory_is_kept_for_the_next_block_in_any_thread() -> None:
     done = subprocess.run([sys.executable, "-c", ALLOCATING], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 100, "100 MB are 24,000 pages"
-
-
-def test_an_environment_that_says_how_to_wait_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    wait_passively()
-    assert os.environ["OMP_WAIT_POLICY"] == "active"
-    monkeypatch.delenv("OMP_WAIT_POLICY")
-    wait_passively()
-    assert os.environ["OMP_WAIT_POLICY"] == "passive"

@@ -31,7 +31,7 @@ from tlkit.cli.serve import serve
 from tlkit.cli.tune import tune
 from tlkit.errors import PluginError, TlkitError
 from tlkit.plugins.disabled import is_disabled
-from tlkit.runtime.process import keep_freed_memory, wait_passively
+from tlkit.runtime.process import keep_freed_memory
 
 #: The heading of plugins' commands in --help.
 PANEL = "Commands of plugins"
@@ -85,7 +85,6 @@ def main() -> None:
     """Runs the command line; exits with code 2 and without a traceback if the user made a mistake."""
     interrupt_once()
     keep_freed_memory()
-    wait_passively()
     _accept_any_name()
     # --debug may be anywhere on the command line
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]

@@ -68,7 +68,8 @@ def read_timm_folder(folder: Path) -> ModelConfig:
         RunFolderError: it does not say what prediction needs.
     """
     path = folder / "config.json"
-    config = parse_json(read_text(path, RunFolderError), _TimmConfig, RunFolderError, str(path))
+    where = f"{path} (read as timm's, since it has no table 'tlkit')"
+    config = parse_json(read_text(path, RunFolderError), _TimmConfig, RunFolderError, where)
     pretrained = config.pretrained_cfg
     _, height, width = pretrained.input_size
     classes = config.label_names or pretrained.label_names

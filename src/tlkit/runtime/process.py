@@ -1,9 +1,8 @@
-"""How a process uses memory and processors; it does not load torch, so that it can be set up before."""
+"""How a process uses memory; it does not load torch, so that it can be set up before."""
 
 from __future__ import annotations
 
 import ctypes
-import os
 
 
 def keep_freed_memory() -> None:
@@ -22,12 +21,3 @@ def keep_freed_memory() -> None:
     mallopt(mmap_threshold, 2**30)
     mallopt(trim_threshold, 2**31 - 1)
     mallopt(arena_max, 1)
-
-
-def wait_passively() -> None:
-    """Lets torch's threads sleep while they wait for each other; it must be called before torch is loaded.
-
-    By default they wait in a loop, and keep other threads and processes from the processors. An environment
-    that sets ``OMP_WAIT_POLICY`` is left as it is.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
