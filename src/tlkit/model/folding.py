@@ -33,7 +33,8 @@ class FoldedClassifier(nn.Module):
 
     Attributes:
         head: the classifier's.
-        folded: the backbone with batch norms folded; None if it cannot be traced, and is used as it is.
+        folded: the backbone with batch norms folded; None if it has none or cannot be traced, and is used as
+            it is.
     """
 
     def __init__(self, classifier: Classifier, size: int, compute: ComputeConfig) -> None:
@@ -59,8 +60,10 @@ class FoldedClassifier(nn.Module):
 
 @torch.inference_mode()
 def _fold_backbone(classifier: Classifier, size: int, device: torch.device) -> fx.GraphModule | None:
-    """Returns a classifier's backbone with batch norms folded, or None if it cannot be traced."""
+    """Returns a classifier's backbone with batch norms folded, or None if it has none or cannot be traced."""
     root = classifier.backbone
+    if not any(isinstance(module, nn.BatchNorm2d) for module in root.modules()):
+        return None
     # two, since some networks squeeze a batch of one away
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
     try:
