@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 # Before anything loads torch: the workers of pytest-xdist and the processes that tests start share the cores.
@@ -24,7 +23,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["TLKIT_CACHE"] = tempfile.mkdtemp(prefix="tlkit-cache-")
 
 import pytest
-from filelock import FileLock
+from made_once import made_once
 from small_runs import two_phases
 from tlkit_catsdogs.drawn.world import draw
 
@@ -39,18 +38,6 @@ def pytest_unconfigure() -> None:
     """Removes the cache, when the workers have ended."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         shutil.rmtree(os.environ["TLKIT_CACHE"], ignore_errors=True)
-
-
-def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """Returns a folder that the first of several workers makes for all of them."""
-    worker = "PYTEST_XDIST_WORKER" in os.environ
-    shared = factory.getbasetemp().parent if worker else factory.getbasetemp()
-    folder, done = shared / name, shared / f"{name}.done"
-    with FileLock(shared / f"{name}.lock"):
-        if not done.exists():
-            make(folder)
-            done.touch()
-    return folder
 
 
 @pytest.fixture(autouse=True)

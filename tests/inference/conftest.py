@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from made_once import made_once
 from small_runs import PROBE
 
 import tlkit
@@ -16,10 +17,14 @@ def model(
     real_photos: Path, by_class: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tlkit.Run:
     """A probe of cats and dogs, on real features."""
-    folder = tmp_path_factory.mktemp("probe")
-    recipe = folder / "recipe.toml"
-    recipe.write_text(PROBE.format(photos=by_class, weights=weights))
-    return tlkit.run(recipe, out=folder / "run")
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "recipe.toml").write_text(PROBE.format(photos=by_class, weights=weights))
+        tlkit.run(folder / "recipe.toml", out=folder / "run")
+
+    folder = made_once(tmp_path_factory, "probe", make)
+    return tlkit.run(folder / "recipe.toml", out=folder / "run")  # it has ended: its results are read
 
 
 @pytest.fixture(scope="session")
@@ -38,10 +43,13 @@ def waste(datasets: Path) -> list[Path]:
 @pytest.fixture(scope="session")
 def exported(model: tlkit.Run, known: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ONNX file of the probe of cats and dogs."""
-    file = tmp_path_factory.mktemp("exported") / "probe.onnx"
-    check = export_onnx(model.folder / "phases" / "probe" / "model", file, known[::5])
-    assert (check.images, check.left_out) == (8, ())
-    return file
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        check = export_onnx(model.folder / "phases" / "probe" / "model", folder / "probe.onnx", known[::5])
+        assert (check.images, check.left_out) == (8, ())
+
+    return made_once(tmp_path_factory, "exported", make) / "probe.onnx"
 
 
 @pytest.fixture(scope="session")
