@@ -13,6 +13,7 @@ import pytest
 from small_runs import Runner, history
 
 import tlkit
+from tlkit.cli.run import make_report
 from tlkit.errors import RecipeError
 from tlkit.experiment.log import PluginFailed, read_events
 from tlkit.recipe.recipe import make_recipe
@@ -62,12 +63,16 @@ def test_a_run_in_tensorboard_and_mlflow(
     monkeypatch.setattr("tlkit.reporting.page.make_report", lambda *_: None)
     monkeypatch.setattr("tlkit.reporting.page.render", lambda *_: "<p>the report</p>")
     tlkit.report(out)
+    (tracking,) = mlflow.search_runs(experiment_names=["few"], output_format="list")
+    client = mlflow.MlflowClient()
+    assert not client.list_artifacts(tracking.info.run_id), "a run folder may be somebody else's"
+    (out / "report.html").unlink()
+    make_report(ended, tlkit.Observer(), None)
 
     (tracking,) = mlflow.search_runs(experiment_names=["few"], output_format="list")
     assert tracking.info.status == "FINISHED" and tracking.info.run_name == str(out)
     assert tracking.data.params["training.optimizer.lr"] == "0.01"
     assert tracking.data.params["phase.fine-tune.freeze.name"] == "all-but-last-blocks"
-    client = mlflow.MlflowClient()
     events = accumulator.EventAccumulator(str(out / "tensorboard"))
     events.Reload()
     for phase in ("bottleneck", "fine-tune"):

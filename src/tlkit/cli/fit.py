@@ -105,7 +105,7 @@ def fit(
             hanging=2,
         )
         if report:
-            make_report(run.folder, observer, device)
+            make_report(run, observer, device)
 
 
 def summarise(results: Results) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -51,7 +50,7 @@ def run(
         warn_of_copies(finished, observer)
         say(str(finished.folder))
         if report:
-            make_report(finished.folder, observer, device)
+            make_report(finished, observer, device)
 
 
 def warn_of_copies(finished: Run, observer: Observer) -> None:
@@ -62,11 +61,20 @@ def warn_of_copies(finished: Run, observer: Observer) -> None:
         observer.note(describe_leaks(leaks, finished))
 
 
-def make_report(folder: Path, observer: Observer, device: str | None) -> None:
-    """Makes the report of a finished run, unless there is one of its results, and prints its path."""
+def make_report(finished: Run, observer: Observer, device: str | None) -> None:
+    """Makes the report of a finished run, unless there is one of its results, and prints its path.
+
+    It is sent to the run's trackers from here: `tlkit report` may be given somebody else's run folder, which
+    must not reach the network.
+    """
+    from tlkit.experiment.tracking import track_report
     from tlkit.reporting.page import report
 
-    page, results = folder / "report.html", folder / "results.json"
+    def tracker_failed(name: str, problem: str) -> None:
+        observer.note(f"the report was not sent to {name}: {problem}")
+
+    page, results = finished.folder / "report.html", finished.folder / "results.json"
     if not page.is_file() or page.stat().st_mtime < results.stat().st_mtime:
-        report(folder, observer=observer, device=device)
+        report(finished.folder, observer=observer, device=device)
+        track_report(finished.recipe, finished.folder, page, tracker_failed)
     say(str(page))

@@ -12,7 +12,6 @@ from tlkit.evaluation.metrics import Baselines
 from tlkit.experiment.observer import Observer
 from tlkit.experiment.record import PhaseRecord, RunRecord, SplitPredictions
 from tlkit.experiment.results import PhaseResult, describe_gains, describe_gains_correction
-from tlkit.experiment.tracking import track_report
 from tlkit.inference.loading import load
 from tlkit.inference.predictor import UNCLASSIFIED, Predictor
 from tlkit.plugins.loader import load_registry
@@ -111,12 +110,7 @@ def report(
     with replaced_when_complete(page) as unfinished:
         content = make_report(record, unfinished.album, registry or load_registry(), device, observer)
         unfinished.file.write_text(render("report.html", content), encoding="utf-8")
-    track_report(record.recipe, record.folder, page, partial(_tracker_failed, observer))
     return page
-
-
-def _tracker_failed(observer: Observer, name: str, problem: str) -> None:
-    observer.note(f"the report was not sent to {name}: {problem}")
 
 
 def make_report(
