@@ -30,7 +30,14 @@ from tlkit.recipe.recipe import Phase, Recipe, as_recipe
 from tlkit.recipe.schema import Monitor
 from tlkit.runtime.devices import choose_device
 from tlkit.utils.atomic_write import atomic_write
-from tlkit.utils.json_files import JsonModel, NonNegative, Proportion, content_sha256, read_json, write_json
+from tlkit.utils.json_files import (
+    JsonModel,
+    NonNegative,
+    Proportion,
+    read_json,
+    read_text,
+    write_json,
+)
 
 FILE = "tuning.json"
 #: Folders and files of a search, in the run folder.
@@ -272,8 +279,7 @@ def _open_search(folder: Path, recipe: Recipe, phase: Phase, choices: Mapping[st
         RunFolderError: it holds something else, or another process uses it.
     """
     content = [recipe.to_toml(), phase.name, [repr(choice) for choice in choices.values()]]
-    description = json.dumps({"search": content, "sha256": ""})
-    own = content_sha256(description, "sha256")
+    own = json.dumps(content, indent=1)
     file = folder / SEARCH / DESCRIPTION
     try:
         if (folder / "run.json").is_file() or (
@@ -283,12 +289,14 @@ def _open_search(folder: Path, recipe: Recipe, phase: Phase, choices: Mapping[st
         file.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / SEARCH / ".lock", timeout=0)
         lock.acquire()
-        if file.is_file() and json.loads(file.read_text())["sha256"] != own:
+        if not file.is_file():
+            with atomic_write(file) as temporary:
+                temporary.write_text(own, encoding="utf-8")
+        elif read_text(file, RunFolderError) != own:
             lock.release()
             raise RunFolderError(
                 f"{folder} holds a search of another recipe or space: name another --out, or remove it"
             )
-        file.write_text(json.dumps({"search": content, "sha256": own}, indent=1))
     except Timeout as error:
         raise RunFolderError(f"{folder} is in use by another tlkit: wait until it has ended") from error
     except OSError as error:
