@@ -17,6 +17,7 @@ from tlkit.runtime.devices import ComputeConfig
 from tlkit.training.loop import TrainingInputs
 
 COMPUTE = ComputeConfig(torch.device("cpu"), torch.float32)
+LOSS = REGISTRY.make("loss", "cross-entropy", {}, ["a", "b"], [1, 1])
 
 
 class TensorFeed:
@@ -46,7 +47,7 @@ def make_inputs(count: int = 24, *, starts_trained: bool = False) -> TrainingInp
     images = torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     images += torch.from_numpy(labels).view(-1, 1, 1, 1)
     feed = TensorFeed(images)
-    return TrainingInputs("head", feed, labels, feed, labels, 2, ("test",), starts_trained)
+    return TrainingInputs("head", feed, labels, feed, labels, 2, ("test",), LOSS, starts_trained)
 
 
 def make_training(**changes: object) -> TrainingSpec:

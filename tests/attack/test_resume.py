@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from networks import REGISTRY, partitioned, tiny
+from small_training import LOSS
 from torch import Tensor, nn
 
 from tlkit.data.feed import Indices, batch_indices
@@ -52,7 +53,7 @@ class Noise:
 
 
 LABELS = np.arange(8) % 2
-INPUTS = TrainingInputs("noise", Noise(8), LABELS, Noise(8), LABELS, 2, ("attack",))
+INPUTS = TrainingInputs("noise", Noise(8), LABELS, Noise(8), LABELS, 2, ("attack",), LOSS)
 
 
 def make_training(optimizer: str, **options: object) -> TrainingSpec:

@@ -114,9 +114,9 @@ def train_network(
         val_labels=labels_of(val),
         classes=len(classes),
         seed=(recipe.seed, phase.name, *part),
+        loss=context.registry.make("loss", loss.name, loss.options, classes, counts),
         starts_trained=phase.start_from is not None,
         last_epoch=last_epoch,
-        loss=context.registry.make("loss", loss.name, loss.options, classes, counts),
     )
     return train(
         prepared.network,

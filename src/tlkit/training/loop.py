@@ -42,11 +42,6 @@ Tick = Callable[[int], object]
 SAVE_EVERY = 20.0
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Returns each image's cross-entropy, ``(B,)``."""
-    return nn.functional.cross_entropy(logits, labels, reduction="none")
-
-
 @dataclass(frozen=True)
 class TrainingInputs:
     """What a phase is trained and validated on.
@@ -59,10 +54,10 @@ class TrainingInputs:
         val_labels: int64 ``(M,)``.
         classes: the number of classes.
         seed: what order and dropout are seeded from, besides the epoch.
+        loss: what is minimised.
         starts_trained: whether the phase starts from weights that an earlier phase trained: they are kept
             unless an epoch is better.
         last_epoch: the number of epochs after which to end, with the schedule of all; None: after all.
-        loss: what is minimised.
     """
 
     phase: str
@@ -72,9 +67,9 @@ class TrainingInputs:
     val_labels: NDArray[np.int64]
     classes: int
     seed: tuple[object, ...]
+    loss: Loss
     starts_trained: bool = False
     last_epoch: int | None = None
-    loss: Loss = cross_entropy
 
     @property
     def compares(self) -> bool:
