@@ -40,6 +40,17 @@ class Server:
 
 
 @contextmanager
+def running(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Runs an HTTP server on this machine until the context ends, and yields its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    # shutdown() waits for the next poll, half a second by default
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+@contextmanager
 def serving(content: bytes) -> Iterator[Server]:
     """Serves `content` under every path, with ranges, until the context ends."""
     state = Server(content)
@@ -77,10 +88,5 @@ def serving(content: bytes) -> Iterator[Server]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    # shutdown() waits for the next poll, half a second by default
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    state.url = f"http://127.0.0.1:{server.server_address[1]}"
-    yield state
-    server.shutdown()
-    server.server_close()
+    with running(Handler) as state.url:
+        yield state

@@ -20,7 +20,7 @@ from tlkit.fitting.images import TrainingImages, image_data
 from tlkit.fitting.recipe import FitOptions, FolderCounts, Quality, choose_recipe
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
-from tlkit.recipe.recipe import Phase
+from tlkit.recipe.recipe import Phase, Recipe
 from tlkit.recipe.schema import DataSpec
 from tlkit.runtime.distributed import process_state
 from tlkit.utils.formatting import plural
@@ -96,15 +96,9 @@ def fit(
     choice: Choice | None = None
     if backbone == AUTO:
         # a recipe says which images are held out for testing
-        choice = choose(
-            choose_recipe(data, options, counts, BACKBONE),
-            device=device,
-            observer=observer,
-            registry=registry,
+        choice = _compare_backbones(
+            choose_recipe(data, options, counts, BACKBONE), device, observer, registry
         )
-        for candidate in choice.candidates:
-            observer.note(candidate.describe())
-        observer.note(choice.describe())
         chosen = choice.best.backbone
     else:
         chosen = choose_backbone(backbone, weights, registry=registry, observer=observer)
@@ -131,6 +125,15 @@ def fit(
             raise
         observer.note(f"{error.most} folds are drawn, since no class has more images that differ")
         return run_with(replace(options, folds=error.most))
+
+
+def _compare_backbones(recipe: Recipe, device: str | None, observer: Observer, registry: Registry) -> Choice:
+    """Compares the backbones at hand on a recipe's images, and notes what was found."""
+    choice = choose(recipe, device=device, observer=observer, registry=registry)
+    for candidate in choice.candidates:
+        observer.note(candidate.describe())
+    observer.note(choice.describe())
+    return choice
 
 
 def why_not_worth_trying(phase: Phase, results: Results) -> str | None:
