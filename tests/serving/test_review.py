@@ -208,8 +208,9 @@ def test_heat_maps_are_shown_and_hidden(browser: Browser, copied: Path, model: P
         page.keyboard.press("h")
         expect(page.locator("#photos img")).to_have_attribute("alt", re.compile(f"looks for {suggested} in"))
         expect(page.locator("#photos figcaption")).to_contain_text(f"bright: what speaks for {suggested}")
-        page.wait_for_load_state("networkidle")
-        assert page.evaluate("document.querySelector('#photos img').naturalWidth") > 0
+        expect(page.locator("#status")).to_contain_text("Computing the heat map")
+        page.locator("#photos img").evaluate("image => image.decode()")  # waits until it is there
+        expect(page.locator("#status")).to_have_text("")
         # on the page is what tlkit explain draws
         image = Review(copied).suspects[0].image
         answer = requests.get(f"{server.address}heat?image={image}&label={suggested}", timeout=60)

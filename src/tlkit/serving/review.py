@@ -21,7 +21,7 @@ from tlkit.data.corrections_file import (
     read_corrections,
 )
 from tlkit.data.images import MAX_BYTES, read_image
-from tlkit.errors import AuditFileError, RunFolderError, ServingError
+from tlkit.errors import AuditFileError, ServingError
 from tlkit.parts.source import SPLITS
 from tlkit.utils.regular_files import read_regular
 
@@ -89,7 +89,7 @@ class Review:
         audit: the audit.
         suspects: label errors, most probable first; copies; images unlike all others.
         path: the corrections file.
-        model: the folder of a classifier that shows where it looks in an image, or None.
+        model: a model or run folder that shows where it looks in an image, or None.
     """
 
     def __init__(self, audit: Path, model: Path | None = None) -> None:
@@ -214,6 +214,7 @@ class Review:
         Raises:
             UnreadableImage: the image cannot be read any more, or has changed.
             DataError: the classifier does not know the class.
+            RunFolderError: the classifier cannot be loaded.
         """
         if image not in self._files or self.model is None:
             return None
@@ -260,23 +261,18 @@ def _check(audit: Audit) -> None:
 
 
 def _find_model(audit: Audit, model: Path | None) -> Path | None:
-    """Returns the folder of a classifier, or of that of the run that was audited; None: there is none.
+    """Returns a classifier, or the run that was audited; None: there is none.
 
     Raises:
         RunFolderError: `model` is no trained classifier.
     """
-    audited_run = (Path(audit.target) / "results.json").is_file()
-    if model is None and not audited_run:
-        return None
-    # it loads torch, which a review without heat maps starts faster without
-    from tlkit.inference.loading import find_model
+    if model is not None:
+        # it loads torch, without which a review starts faster
+        from tlkit.inference.loading import find_model
 
-    try:
-        return find_model(model or Path(audit.target))
-    except RunFolderError:
-        if model is not None:
-            raise
-        return None  # the run has finished no phase
+        return find_model(model)
+    audited = Path(audit.target)
+    return audited if (audited / "results.json").is_file() else None
 
 
 def _suspects(audit: Audit) -> tuple[Suspect, ...]:

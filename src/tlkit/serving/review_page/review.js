@@ -51,7 +51,10 @@ function photo(image, size, alt) {
 // Where the classifier looks for the class that is asked about.
 function heatMap(image, name) {
   const address = `heat?image=${encodeURIComponent(image.image)}&label=${encodeURIComponent(name)}`;
-  return picture(address, `Where the classifier looks for ${name} in ${image.image}`);
+  const made = picture(address, `Where the classifier looks for ${name} in ${image.image}`);
+  $("status").textContent = "Computing the heat map: the first one takes some seconds …";
+  made.addEventListener("load", () => { $("status").textContent = ""; });
+  return made;
 }
 
 function picture(address, alt) {
@@ -157,6 +160,7 @@ function choose(place) {
 
 function toggleHeat() {
   heat = !heat;
+  $("status").textContent = "";
   render();
 }
 
