@@ -9,6 +9,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from small_training import LOSS
 from torch import nn
 
 import tlkit
@@ -23,7 +24,6 @@ from tlkit.errors import RecipeError, RunFolderError
 from tlkit.recipe.schema import PartSpec, TrainingSpec
 from tlkit.reporting.pictures import Album
 from tlkit.reporting.tuning_section import make_tuning_section
-from tlkit.training.loop import cross_entropy
 from tlkit.utils.hashing import seed
 
 RECIPE = """
@@ -69,7 +69,7 @@ def test_the_folds_that_are_trained_together_are_those_that_are_trained_one_by_o
         PartSpec(name="momentum", options={"lr": 0.1, "momentum": 0.0, "weight_decay": 0.0}),
     )
     training = TrainingSpec(epochs=3, batch_size=15, keep="last", optimizer=optimizer)
-    together = out_of_fold_logits(head(), data, training, cross_entropy)
+    together = out_of_fold_logits(head(), data, training, LOSS)
     labels = torch.from_numpy(data.labels)
     for fold in range(4):
         one, seen = head(), torch.from_numpy(data.folds != fold)
@@ -91,10 +91,10 @@ def test_the_folds_that_are_trained_together_are_those_that_are_trained_one_by_o
 def test_no_image_is_predicted_by_a_head_that_saw_its_label(make) -> None:
     data = folded()
     training = TrainingSpec(epochs=4, batch_size=8, patience=2)
-    before = out_of_fold_logits(make(), data, training, cross_entropy)
+    before = out_of_fold_logits(make(), data, training, LOSS)
     labels = np.where(data.folds == 2, 2 - data.labels, data.labels)
     changed = FoldedFeatures(data.views, labels, data.folds, 4, 3, 0)
-    after = out_of_fold_logits(make(), changed, training, cross_entropy)
+    after = out_of_fold_logits(make(), changed, training, LOSS)
     assert (after[data.folds == 2] == before[data.folds == 2]).all()
     assert (after[data.folds == 0] != before[data.folds == 0]).any()
 

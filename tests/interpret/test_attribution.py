@@ -10,11 +10,13 @@ import timm
 import torch
 from captum.attr import LayerGradCam
 from commands import command
+from networks import REGISTRY, tiny
 from PIL import Image
 from tlkit_catsdogs.drawn.world import draw
 from torch import nn
 
 import tlkit
+from tlkit.builtin.probe import Probe
 from tlkit.data.loader import normalize
 from tlkit.errors import DataError
 from tlkit.inference.predictor import Predictor
@@ -23,6 +25,7 @@ from tlkit.model.classifier import Classifier
 from tlkit.parts.backbone import Backbone
 from tlkit.parts.preprocess import Preprocess
 from tlkit.parts.timm_backbone import from_timm
+from tlkit.utils.kernel import hellinger
 
 
 @pytest.fixture
@@ -114,6 +117,33 @@ def test_it_looks_at_the_part_that_decides() -> None:
     assert 36 <= row < 52 and 4 <= column < 20
     assert attribution.heat[:30].max() < 0.1
     assert attribution.overlay().shape == (64, 64, 3)
+
+
+def test_a_probe_with_a_kernel_is_explained(weights: Path, by_class: Path) -> None:
+    """Real features are 0 in many places, where a square root has no gradient."""
+    backbone = REGISTRY.make("backbone", f"local-dir:{weights}", {})
+    probe = Probe(backbone.feature_shape, 2, kernel=True)
+    predictor = Predictor(Classifier(backbone, probe), backbone.preprocess, ("cat", "dog"), device="cpu")
+    images = [by_class / kind / f"{number}.jpg" for kind in ("cat", "dog") for number in (1, 2, 3)]
+    probe.support = hellinger(torch.from_numpy(predictor.features(images)))
+    assert (probe.support == 0).any()
+    probe.coefficients = torch.tensor([[1.0] * 3 + [-1.0] * 3, [-1.0] * 3 + [1.0] * 3])
+    probe.offset, probe.precision = torch.zeros(2), torch.tensor(1.0)
+    for image in images:
+        attribution = explain(predictor, image)
+        assert attribution.method == "Grad-CAM"
+        assert attribution.heat.max() == 1
+
+
+def test_gradients_that_are_not_finite_are_said(image: Path) -> None:
+    class Root(nn.Module):
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            return (features.mean((2, 3)) * 0).sqrt()[:, :2]
+
+    backbone = tiny(nn.Conv2d(3, 4, 3))
+    predictor = Predictor(Classifier(backbone, Root()), backbone.preprocess, ("a", "b"))
+    with pytest.raises(DataError, match="gradients are not finite"):
+        explain(predictor, image)
 
 
 def test_the_probability_is_the_one_that_predict_returns(fitted: Path, image: Path) -> None:

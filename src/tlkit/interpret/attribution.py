@@ -77,7 +77,7 @@ def explain(predictor: Predictor, image: ImageLike, *, label: str | None = None)
         label: the class; None: the most probable one.
 
     Raises:
-        DataError: the image cannot be read, or the class is unknown.
+        DataError: the image cannot be read, the class is unknown, or gradients are not finite.
     """
     if label is not None and label not in predictor.classes:
         listed = shortlist(predictor.classes, CLASSES_SHOWN)
@@ -154,5 +154,7 @@ def integrated_gradients(network: nn.Module, inputs: Tensor, target: int) -> Hea
 
 
 def _normalized(heat: Heatmap) -> Heatmap:
+    if not np.isfinite(heat).all():
+        raise DataError("the network's gradients are not finite numbers here, so that there is no heat map")
     maximum = float(heat.max())
     return (heat / maximum).astype(np.float32) if maximum > 0 else np.zeros_like(heat)

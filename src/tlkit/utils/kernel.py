@@ -49,7 +49,9 @@ class Kernel:
 
 def hellinger(pooled: Tensor) -> Tensor:
     """Returns the signed square roots of features, scaled to length 1, ``(N, C)``: Hellinger's kernel."""
-    return nn.functional.normalize(pooled.sign() * pooled.abs().sqrt(), dim=1)
+    # many features are 0 behind a ReLU, where a root's gradient is infinite; Grad-CAM needs a finite one
+    roots = pooled.abs().clamp(min=torch.finfo(pooled.dtype).tiny).sqrt()
+    return nn.functional.normalize(pooled.sign() * roots, dim=1)
 
 
 def kernel_values(transformed: Tensor, support: Tensor, precision: Tensor) -> Tensor:
