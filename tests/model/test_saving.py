@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from model_folders import sign
+from model_folders import change_config, sign
 from networks import KINDS, REGISTRY, backbone
 
 from tlkit.errors import RunFolderError
 from tlkit.model.classifier import Classifier
 from tlkit.model.saving import Calibration, load_model, read_config, save_model
 from tlkit.parts.backbone import Backbone
+from tlkit.plugins.loader import load_registry
 
 CLASSES = ["a", "b", "c"]
 REJECTING = Calibration(temperature=1.5, reject_below=0.8)
@@ -80,6 +81,21 @@ def test_options_of_a_blueprint_are_written_as_they_are(tmp_path: Path) -> None:
     part = read_config(tmp_path / "model").tlkit.backbone
     assert part.name == "a-plugins"
     assert part.options == {"config": {"limit": None, "sizes": [1, 2]}, "weights": None}
+
+
+def test_a_missing_plugin_is_named_with_the_command_that_installs_it(tmp_path: Path) -> None:
+    base = backbone("residual")
+    base.blueprint = {"name": "night-vision"}
+    save_classifier(tmp_path / "model", base, "mlp")
+    change_config(tmp_path / "model", lambda config: config["tlkit"].update(plugins={"tlkit-night": "1.2"}))
+    with pytest.raises(
+        RunFolderError, match=r"'night-vision'.* tlkit-night 1\.2, .*pip install tlkit-night$"
+    ):
+        load_model(tmp_path / "model", load_registry())
+    # it is shown in a command
+    change_config(tmp_path / "model", lambda config: config["tlkit"].update(plugins={"x; rm -rf ~": "1"}))
+    with pytest.raises(RunFolderError, match=r"tlkit\.plugins"):
+        read_config(tmp_path / "model")
 
 
 def test_a_saved_model_replaces_the_one_before(tmp_path: Path) -> None:
