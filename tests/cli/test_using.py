@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,34 @@ def test_bad_images_among_good_ones(fitted: Path, few_photos: Path) -> None:
     assert lines["dog.1.jpg"]["error"] == "the file is empty"
     assert lines["dog.1.jpg"]["label"] is None
     assert "2 could not be read" in done.stderr
+
+
+def test_a_model_names_the_plugins_that_its_parts_come_from(fitted: Path) -> None:
+    config = json.loads((fitted / "phases" / "fine-tune" / "model" / "config.json").read_text())
+    assert config["tlkit"]["plugins"] == {"tlkit-catsdogs": version("tlkit-catsdogs")}
+
+
+def test_missing_images_among_good_ones(fitted: Path, by_class: Path, tmp_path: Path) -> None:
+    done = command("predict", fitted, "nowhere.jpg", by_class / "cat" / "1.jpg", tmp_path, "--json")
+    missing, good, empty = map(json.loads, done.stdout.splitlines())
+    assert done.returncode == 1
+    assert good["label"] in ("cat", "dog")
+    assert (missing["path"], missing["error"]) == ("nowhere.jpg", "No such file or directory")
+    assert (empty["path"], empty["error"]) == (str(tmp_path), "a folder without images")
+    assert "3 images in" in done.stderr and "; 2 could not be read" in done.stderr
+
+
+@pytest.mark.parametrize("line", [["predict", "model"], ["evaluate", "model"], ["fit"]])
+def test_an_empty_folder_is_found_before_torch_is_imported(line: list[str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "tlkit", *line, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert f"{tmp_path} holds no images" in done.stderr
+    assert "torch" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from tlkit.cli.options import (
     PrecisionOption,
     RejectOption,
     UnknownOption,
+    check_holds_images,
 )
 from tlkit.cli.results_text import print_evaluation
 
@@ -32,6 +33,7 @@ def evaluate(
     precision: PrecisionOption = "float32",
 ) -> None:
     """Evaluate a classifier on labelled images; classes are matched by name."""
+    check_holds_images(images)
     from tlkit.cli.observer import ConsoleObserver
     from tlkit.inference.answers import evaluate as evaluate_images
 

@@ -216,6 +216,8 @@ def _inspect(sample: Sample) -> Image | str:
 def _read_bytes(path: Path) -> bytes:
     try:
         content = read_regular(path, MAX_BYTES)
+    except IsADirectoryError as error:
+        raise UnreadableImage("a folder without images") from error
     except OSError as error:
         raise UnreadableImage(_reason(error)) from error
     if not content:
