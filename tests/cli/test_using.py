@@ -165,6 +165,20 @@ def test_evaluation_for_a_person_and_a_program(fitted: Path, by_class: Path, tmp
     scores = f"balanced accuracy {as_json['balanced_accuracy']:.3f}, macro F1 {as_json['macro_f1']:.3f}"
     assert scores in done.stdout.splitlines()
     assert as_json["baselines"] == {"chance": 0.5, "majority": 0.5, "majority_class": "cat"}
+    assert "mistakes" not in as_json
+    # each photo of a dog is called a cat, and so on
+    swapped = tmp_path / "swapped"
+    shutil.copytree(by_class / "cat", swapped / "dog")
+    shutil.copytree(by_class / "dog", swapped / "cat")
+    listed = json.loads(command("evaluate", fitted, swapped, "--json", "--mistakes").stdout)["mistakes"]
+    assert len(listed) == as_json["correct"]
+    assert listed == sorted(listed, key=lambda mistake: -mistake["confidence"])
+    first = listed[0]
+    assert Path(first["image"]).parent.name == first["label"] != first["predicted"]
+    for_people = command("evaluate", fitted, swapped, "--mistakes").stdout.splitlines()
+    assert (
+        f"{first['image']}: {first['label']}, predicted as {first['predicted']}" in for_people[-len(listed)]
+    )
     lines = [
         "path,label",
         *(f"{kind}/{number}.jpg,{kind}" for kind in ("cat", "dog") for number in range(1, 41)),

@@ -17,7 +17,7 @@ from tlkit.cli.options import (
     UnknownOption,
     check_holds_images,
 )
-from tlkit.cli.results_text import print_evaluation
+from tlkit.cli.results_text import print_evaluation, print_mistakes
 
 
 def evaluate(
@@ -25,6 +25,12 @@ def evaluate(
     images: Annotated[Path, typer.Argument(help="A folder per class, or a CSV file with path and label.")],
     json_: Annotated[
         bool, typer.Option("--json", help="One JSON object, as under test in results.json.")
+    ] = False,
+    mistakes: Annotated[
+        bool,
+        typer.Option(
+            "--mistakes", help="List the images that are not predicted correctly, or add them to --json."
+        ),
     ] = False,
     reject_below: RejectOption = None,
     unknown: UnknownOption = True,
@@ -49,6 +55,9 @@ def evaluate(
     )
     if json_:
         without = {key for key in ("rejected", "unknown") if getattr(evaluation, key) is None}
+        without |= set() if mistakes else {"mistakes"}
         json_line(evaluation.model_dump(mode="json", by_alias=True, exclude=without))
     else:
         print_evaluation(evaluation)
+        if mistakes:
+            print_mistakes(evaluation.mistakes)
