@@ -264,7 +264,7 @@ def _enable_heic() -> None:
 
 
 def _open(content: bytes) -> PillowImage.Image:
-    formats = FORMATS
+    formats: tuple[str, ...] = FORMATS
     if _is_heic(content):
         _enable_heic()
         formats = ("HEIF",)

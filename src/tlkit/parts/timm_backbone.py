@@ -156,7 +156,16 @@ def _blocks(module: nn.Module) -> list[Block]:
     network, prefix = _unwrapped(module)
     ends = _ends(network)
     groups = _by_end(network, ends) if ends else _by_matcher(network)
-    return [Block(name, tuple(prefix + key for key in keys)) for name, keys in groups.items() if keys]
+    return [
+        Block(name, tuple(prefix + key for key in keys), _start(name, keys[0]) if ends else None)
+        for name, keys in groups.items()
+        if keys
+    ]
+
+
+def _start(end: str, first: str) -> str:
+    """Returns the module that begins a block, as far from the root as the module that ends it."""
+    return ".".join(first.split(".")[: end.count(".") + 1])
 
 
 def _layers(module: nn.Module) -> list[list[str]] | None:
