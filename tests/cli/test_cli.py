@@ -185,6 +185,17 @@ def test_help_is_fast_whatever_plugins_import(tlkit: Command, tmp_path: Path) ->
     assert min(waiting) < 4, "a plugin's five seconds are not waited for"
 
 
+def test_a_shell_completes_commands() -> None:
+    environment = {
+        **os.environ,
+        "_TLKIT_COMPLETE": "complete_bash",
+        "COMP_WORDS": "tlkit ev",
+        "COMP_CWORD": "1",
+    }
+    ended = subprocess.run(TLKIT, env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout.split()) == (0, ["evaluate"])
+
+
 def test_a_plugins_command_has_a_heading_of_its_own(tlkit: Command, tmp_path: Path) -> None:
     """It is loaded only when it is asked for."""
     code = "import typer\napp = typer.Typer()\n@app.command()\ndef hello(): print('hello')\n"
