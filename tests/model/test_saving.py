@@ -11,6 +11,7 @@ import torch
 from model_folders import change_config, sign
 from networks import KINDS, REGISTRY, backbone
 
+import tlkit
 from tlkit.errors import RunFolderError
 from tlkit.model.classifier import Classifier
 from tlkit.model.saving import Calibration, load_model, read_config, save_model
@@ -63,6 +64,19 @@ def test_plain_timm_loads_a_linear_head_on_pooled_features(kind: str, tmp_path: 
         torch.testing.assert_close(of_timm(images), classifier(images))
     assert of_timm.pretrained_cfg["label_names"] == CLASSES
     assert list(of_timm.pretrained_cfg["input_size"]) == [3, 64, 64]
+
+
+def test_plain_timm_loads_a_plugins_network_of_timm(tmp_path: Path) -> None:
+    base = tlkit.from_timm(timm.create_model("test_resnet"), preprocess=tlkit.Preprocess(size=64))
+    classifier = save_classifier(tmp_path / "model", base, "linear")
+    of_timm = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(of_timm(images), classifier(images))
+    # the same weights, and another network
+    changed = timm.create_model("test_resnet")
+    changed.act1 = torch.nn.GELU()
+    assert tlkit.from_timm(changed).timm_config is None
 
 
 def test_a_model_without_rejection_has_no_threshold(tmp_path: Path) -> None:

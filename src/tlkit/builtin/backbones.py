@@ -72,7 +72,7 @@ def timm_backbone(
         model_args: further arguments of the network, as for timm.create_model.
     """
     from tlkit.builtin.timm_weights import create_model, find_origin, saved_config
-    from tlkit.parts.timm_backbone import from_timm, load_weights
+    from tlkit.parts.timm_backbone import divide_network, load_weights
 
     model = create_model(name, model_args, pretrained=weights == "pretrained")
     config = dict(model.pretrained_cfg)
@@ -89,7 +89,7 @@ def timm_backbone(
     if arguments:
         blueprint["model_args"] = arguments
     return replace(
-        from_timm(model, features=features),
+        divide_network(model, features=features),
         blueprint=blueprint,
         timm_config={"architecture": architecture, "model_args": arguments, "pretrained_cfg": config},
         weights_origin=origin,
