@@ -64,9 +64,9 @@ def folder(root: Path, *, unlabelled: Path | None = None) -> Source:
         head = "class folders without images: fill them or remove them"
         raise DataError(bulleted(head, empty, PROBLEMS_SHOWN))
     samples = [
-        Sample(_id(image, root), image, labels[path.name], split)
+        Sample(name, image, labels[path.name], split)
         for split, path in class_folders
-        for image in images[path]
+        for name, image in zip(_ids(images[path], path, root), images[path], strict=True)
     ]
     _check_every_split(root, classes, samples)
     return Source(classes, samples, _unlabelled(root, unlabelled))
@@ -125,24 +125,26 @@ def find_images(folder: Path) -> list[Path]:
     def fail(error: OSError) -> None:
         raise _unreadable(error) from error
 
-    images: list[Path] = []
-    visited: set[Path] = set()
-    for parent, subfolders, files in os.walk(folder, onerror=fail, followlinks=True):
-        path = Path(parent)
+    top = os.fspath(folder)
+    images: list[str] = []  # strings until the end: a Path costs more than all the rest
+    visited: set[str] = set()
+    for parent, subfolders, files in os.walk(top, onerror=fail, followlinks=True):
         subfolders[:] = sorted(filter(_is_visible, subfolders), key=natural)
-        if path.resolve() in visited:  # a link can lead back to a parent
+        if (target := os.path.realpath(parent)) in visited:  # a link can lead back to a parent
             subfolders.clear()
             continue
-        visited.add(path.resolve())
-        images += [
-            path / file for file in files if _is_visible(file) and Path(file).suffix.lower() in IMAGE_SUFFIXES
-        ]
-    return sorted(images, key=lambda image: natural(image.as_posix()))
+        visited.add(target)
+        images += [os.path.join(parent, file) for file in files if _is_image(file)]  # noqa: PTH118
+    return [Path(image) for image in sorted(images, key=lambda image: natural(image[len(top) :]))]
 
 
 def natural(text: str) -> tuple[object, str]:
     """Returns a sort key that puts ``cat.2`` before ``cat.10``, and ignores case unless strings tie."""
     return _natsort_key(text), text
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and _is_visible(name)  # noqa: PTH122
 
 
 def _is_visible(name: str) -> bool:
@@ -193,11 +195,14 @@ def _unlabelled(root: Path, folder: Path | None) -> list[Sample]:
     images = find_images(folder)
     if not images:
         raise DataError(f"{folder} holds no images: add some, or leave 'unlabelled' out")
-    return [Sample(_id(image, root), image) for image in images]
+    return [Sample(name, image) for name, image in zip(_ids(images, folder, root), images, strict=True)]
 
 
-def _id(image: Path, root: Path) -> str:
-    return Path(os.path.relpath(image, root)).as_posix()
+def _ids(images: Sequence[Path], folder: Path, root: Path) -> list[str]:
+    """Returns the path of each image that is below `folder`, relative to `root`."""
+    above = Path(os.path.relpath(folder, root)).as_posix()
+    prefix = "" if above == "." else f"{above}/"
+    return [prefix + image.relative_to(folder).as_posix() for image in images]
 
 
 def _read_rows(table: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:

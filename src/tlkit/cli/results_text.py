@@ -73,6 +73,8 @@ def print_evaluation(evaluation: Evaluation) -> None:
     correct = f"{evaluation.correct:,} of {evaluation.n:,}"
     say(f"accuracy {accuracy_with_interval(evaluation)}: {correct}")
     say(f"balanced accuracy {evaluation.balanced_accuracy:.3f}, macro F1 {evaluation.macro_f1:.3f}")
+    if evaluation.top5 is not None:
+        say(f"label among the five most probable classes {evaluation.top5:.3f}")
     auroc = "" if evaluation.auroc is None else f", area under the ROC curve {evaluation.auroc:.4f}"
     say(f"log loss {evaluation.log_loss:.4f}{auroc}")
     low, high = evaluation.ece_ci95
@@ -92,14 +94,8 @@ def print_evaluation(evaluation: Evaluation) -> None:
         for name, scores in evaluation.per_class.items()
     ]
     table(None, CLASS_COLUMNS, rows)
-    confusions = [
-        (count, names[label], names[predicted])
-        for label, row in enumerate(evaluation.confusion)
-        for predicted, count in enumerate(row)
-        if count and label != predicted
-    ]
-    for count, name, predicted_name in sorted(confusions, reverse=True)[:CONFUSIONS_SHOWN]:
-        say(f"{count:,} of {name} predicted as {predicted_name}")
+    for label, predicted, count in evaluation.most_confused(CONFUSIONS_SHOWN):
+        say(f"{count:,} of {names[label]} predicted as {names[predicted]}")
 
 
 def print_mistakes(mistakes: Sequence[Mistake]) -> None:

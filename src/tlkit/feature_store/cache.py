@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlkit.feature_store.store import ColumnInfo, FeatureStore, cache_limit
-from tlkit.utils.directories import cache_folder, download_folder, generated_folder, is_own
+from tlkit.utils.directories import cache_folder, download_folder, generated_folder, index_folder, is_own
 
 #: What is stored beside features, and the functions that return its folder.
-OTHER_FOLDERS = {"generated images": generated_folder, "unfinished downloads": download_folder}
+OTHER_FOLDERS = {
+    "generated images": generated_folder,
+    "unfinished downloads": download_folder,
+    "hashes of images": index_folder,
+}
 
 
 @dataclass(frozen=True)
