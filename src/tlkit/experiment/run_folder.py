@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from tlkit.data.dataset import Dataset
 from tlkit.data.images import Image
 from tlkit.errors import RunFolderError
-from tlkit.experiment.log import AnyEvent, append_event
+from tlkit.experiment.log import AnyEvent, append_event, read_events
 from tlkit.experiment.plan import Plan
 from tlkit.experiment.results import Results, RunDescription
 from tlkit.experiment.tables import prediction_columns, read_prediction_rows, read_rows
@@ -152,6 +152,14 @@ class RunFolder:
             finished=finished,
         )
         self._write_json("run.json", description)
+
+    def events(self) -> list[AnyEvent]:
+        """Returns the events of the executions so far.
+
+        Raises:
+            RunFolderError: log.jsonl is damaged.
+        """
+        return read_events(self.path / "log.jsonl")
 
     def log(self, event: AnyEvent) -> None:
         """Appends an event to log.jsonl."""

@@ -114,10 +114,11 @@ def run(
         estimates = partial(_estimate, todo, experiment.dataset, store)
         started = Run(recipe, folder.path, results, experiment.plan, estimates)
         if not plan_only:
+            before = folder.events()
             _begin(experiment, started, folder)
             dataset, frozen_pass = experiment.dataset, FrozenPass(experiment.dataset, store, observer, folder)
             context = PhaseContext(
-                started, dataset, folder, frozen_pass, events, observer, registry, skip, deadline
+                started, dataset, folder, frozen_pass, events, observer, registry, skip, deadline, before
             )
             _execute(experiment, todo, context)
             _finish(experiment, context)
