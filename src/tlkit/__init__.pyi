@@ -21,6 +21,8 @@ from .errors import TrainingError as TrainingError
 from .errors import UnreachableWeightsError as UnreachableWeightsError
 from .errors import WeightsError as WeightsError
 from .errors import close_matches as close_matches
+from .experiment.compute_features import ComputedFeatures as ComputedFeatures
+from .experiment.compute_features import compute_features as compute_features
 from .experiment.fetch import Fetched as Fetched
 from .experiment.fetch import fetch as fetch
 from .experiment.observer import Observer as Observer

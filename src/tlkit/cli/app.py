@@ -19,6 +19,7 @@ from tlkit.cli.curve import curve
 from tlkit.cli.evaluate import evaluate
 from tlkit.cli.explain import explain, visualize
 from tlkit.cli.export import export
+from tlkit.cli.features import features
 from tlkit.cli.fetch import fetch
 from tlkit.cli.fit import fit
 from tlkit.cli.interrupts import INTERRUPTED, Interrupted, interrupt_once
@@ -61,6 +62,7 @@ COMMANDS = (
     card,
     push,
     serve,
+    features,
     fetch,
 )
 for command in COMMANDS:
