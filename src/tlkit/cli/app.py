@@ -23,6 +23,7 @@ from tlkit.cli.features import features
 from tlkit.cli.fetch import fetch
 from tlkit.cli.fit import fit
 from tlkit.cli.interrupts import INTERRUPTED, Interrupted, interrupt_once
+from tlkit.cli.manifest import manifest
 from tlkit.cli.next_to_label import next_to_label
 from tlkit.cli.predict import predict
 from tlkit.cli.report import compare, report
@@ -62,6 +63,7 @@ COMMANDS = (
     card,
     push,
     serve,
+    manifest,
     features,
     fetch,
 )

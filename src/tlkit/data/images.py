@@ -210,9 +210,12 @@ def _inspect_together(
     began = time.time_ns()
     identities = pool.map(FileIdentity.of, [sample.path for sample in samples], CHUNK)
     files = [(sample.path, identity) for sample, identity in zip(samples, identities, strict=True)]
+    recorded = [_recorded(sample, identity) for sample, (_, identity) in zip(samples, files, strict=True)]
+    unknown = [number for number, image in enumerate(recorded) if image is None]
+    indexed = dict(zip(unknown, index.find([files[number] for number in unknown]), strict=True))
     known = [
-        found if printable(sample.id) == sample.id else None
-        for sample, found in zip(samples, index.find(files), strict=True)
+        (image or indexed[number]) if printable(sample.id) == sample.id else None
+        for number, (sample, image) in enumerate(zip(samples, recorded, strict=True))
     ]
     changed = [number for number, found in enumerate(known) if found is None]
     tick(len(samples) - len(changed))
@@ -233,6 +236,15 @@ def _inspect_together(
         Image(sample, *found) if found else inspected[number]
         for number, (sample, found) in enumerate(zip(samples, known, strict=True))
     ]
+
+
+def _recorded(sample: Sample, identity: FileIdentity | None) -> IndexedImage | None:
+    """Returns what the source knows of a file, if the file has not changed since."""
+    if sample.recorded is None or identity is None:
+        return None
+    size, mtime, sha256, width, height = sample.recorded
+    unchanged = (size, mtime) == (identity.size, identity.mtime)
+    return IndexedImage(sha256, width, height) if unchanged else None
 
 
 def _inspect(sample: Sample) -> Image | str:

@@ -189,16 +189,25 @@ def prepare_experiment(
         DataError: the images cannot be used.
     """
     source, prepared = _check(recipe, phases, registry, device)
-    assert recipe.data is not None  # _check raises without it
-    _generate_images(source, observer)
-    with observer.progress("reading images", len(source), "images") as tick:
-        dataset = read_dataset(source, recipe.data, recipe.seed, tick)
+    dataset = read_images(source, recipe, observer)
     count, limit = len(dataset.splits.train), cache_limit()
     prepared = [resolve_auto_views(item, recipe, registry, count, limit) for item in prepared]
     plan = describe_plan(recipe, dataset, prepared, device)
     if small := plan.data.describe_small_classes():
         observer.note(small)
     return Experiment(dataset, prepared, plan)
+
+
+def read_images(source: Source, recipe: Recipe, observer: Observer) -> Dataset:
+    """Generates a source's images, if it makes them, reads them, and divides them as the recipe says.
+
+    Raises:
+        DataError: the images cannot be used.
+    """
+    assert recipe.data is not None  # it has been checked
+    _generate_images(source, observer)
+    with observer.progress("reading images", len(source), "images") as tick:
+        return read_dataset(source, recipe.data, recipe.seed, tick)
 
 
 def _check(
