@@ -48,6 +48,7 @@ from .inference.export_checks import ExportCheck as ExportCheck
 from .inference.exporting import export as export
 from .inference.loading import load as load
 from .inference.prediction import Evaluation as Evaluation
+from .inference.prediction import Mistake as Mistake
 from .inference.prediction import Prediction as Prediction
 from .inference.prediction import Predictions as Predictions
 from .inference.predictor import Predictor as Predictor

@@ -84,7 +84,7 @@ def csv_file(
     """Lists the images in a CSV file, which has a row per image with its path, label and, optionally, split.
 
     Args:
-        root: the folder that the paths are relative to.
+        root: the folder that the paths are relative to; absolute ones must lead into it.
         file: the CSV file, relative to the root.
         path_column: the column of the paths.
         label_column: the column of the class names.
@@ -98,18 +98,17 @@ def csv_file(
     lines: dict[str, int] = {}
     problems: list[str] = []
     for line, (path, label, *rest) in _read_rows(table, columns):
-        name = PurePosixPath(path).as_posix()
+        name = _inside(root, path)
         split = SPLIT_NAMES.get(rest[0].casefold()) if rest else None
-        mistakes = _path_problems(root, path)
-        if name in lines:
+        mistakes = _path_problems(root, path, name)
+        if name and lines.setdefault(name, line) != line:
             mistakes.append(f"{path!r} is in line {lines[name]} already")
         if not label:
             mistakes.append(f"{label_column!r} is empty")
         if rest and not split:
             mistakes.append(f"{split_column!r} is {rest[0]!r}: it must be train, val or test")
         problems += [f"line {line}: {mistake}" for mistake in mistakes]
-        lines.setdefault(name, line)
-        rows.append((name, label, split))
+        rows.append((name or path, label, split))
     if problems:
         raise DataError(bulleted(f"{table}: {plural(len(problems), 'problem')}", problems, PROBLEMS_SHOWN))
     classes = tuple(sorted({label for _, label, _ in rows}, key=natural))
@@ -230,20 +229,33 @@ def _read_rows(table: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[
         raise DataError(f"{table} cannot be read as a CSV file in UTF-8: {error}") from error
 
 
-def _path_problems(root: Path, path: str) -> list[str]:
+def _inside(root: Path, path: str) -> str | None:
+    """Returns a CSV file's path relative to the root, with ``/``; None where it leads out of the root."""
     as_windows = PureWindowsPath(path)  # knows both kinds of slashes, and drives
+    if ".." in as_windows.parts:
+        return None
+    if not as_windows.anchor:
+        return PurePosixPath(path).as_posix()
+    absolute = Path(path)
+    return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else None
+
+
+def _path_problems(root: Path, path: str, name: str | None) -> list[str]:
     if not path:
         return ["the path is empty"]
-    if as_windows.anchor or ".." in as_windows.parts:
-        return [f"{path!r} leads out of {root}: paths must be relative to it and stay inside"]
-    return [] if (root / path).is_file() else [f"{path!r} is not a file in {root}"]
+    if name is None:
+        return [f"{path!r} leads out of {root}: paths must stay inside it"]
+    return [] if (root / name).is_file() else [f"{path!r} is not a file in {root}"]
 
 
 def _check_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     if folder.exists():
-        raise DataError(f"{folder} is a file: name the folder that contains the images")
+        raise DataError(
+            f"{folder} is a file: name the folder that contains the images, or a .csv file with the columns "
+            "path and label"
+        )
     parent = folder.parent
     siblings = [path.name for path in _subfolders(parent)] if parent.is_dir() else []
     raise DataError(f"folder {folder} does not exist{close_matches(folder.name, siblings)}")
@@ -254,10 +266,11 @@ def _check_classes(source: Path, classes: Sequence[str]) -> None:
     if len(classes) > 1:
         return
     count = f"only one class, {classes[0]!r}" if classes else "no classes"
-    needed = (
-        "a label column with at least two values" if source.is_file() else "a folder per class, at least two"
-    )
-    raise DataError(f"{source} has {count}: it needs {needed}")
+    if source.is_file():
+        raise DataError(f"{source} has {count}: it needs a label column with at least two values")
+    tables = sorted(table.name for table in source.glob("*.csv"))
+    listed = f"; or name its {' or '.join(tables)} instead, if it lists paths and labels" if tables else ""
+    raise DataError(f"{source} has {count}: it needs a folder per class, at least two{listed}")
 
 
 def _check_every_split(source: Path, classes: Sequence[str], samples: Sequence[Sample]) -> None:

@@ -15,8 +15,9 @@ from tlkit.cli.options import (
     PrecisionOption,
     RejectOption,
     UnknownOption,
+    check_holds_images,
 )
-from tlkit.cli.results_text import print_evaluation
+from tlkit.cli.results_text import print_evaluation, print_mistakes
 
 
 def evaluate(
@@ -25,6 +26,12 @@ def evaluate(
     json_: Annotated[
         bool, typer.Option("--json", help="One JSON object, as under test in results.json.")
     ] = False,
+    mistakes: Annotated[
+        bool,
+        typer.Option(
+            "--mistakes", help="List the images that are not predicted correctly, or add them to --json."
+        ),
+    ] = False,
     reject_below: RejectOption = None,
     unknown: UnknownOption = True,
     phase: PhaseOption = None,
@@ -32,6 +39,7 @@ def evaluate(
     precision: PrecisionOption = "float32",
 ) -> None:
     """Evaluate a classifier on labelled images; classes are matched by name."""
+    check_holds_images(images)
     from tlkit.cli.observer import ConsoleObserver
     from tlkit.inference.answers import evaluate as evaluate_images
 
@@ -47,6 +55,9 @@ def evaluate(
     )
     if json_:
         without = {key for key in ("rejected", "unknown") if getattr(evaluation, key) is None}
+        without |= set() if mistakes else {"mistakes"}
         json_line(evaluation.model_dump(mode="json", by_alias=True, exclude=without))
     else:
         print_evaluation(evaluation)
+        if mistakes:
+            print_mistakes(evaluation.mistakes)

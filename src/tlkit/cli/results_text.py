@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tlkit.cli.console import say, table
-from tlkit.utils.formatting import format_duration, format_p_value, shortlist
+from tlkit.utils.formatting import format_duration, format_p_value, printable, shortlist
 
 if TYPE_CHECKING:
     from tlkit.evaluation.metrics import Baselines, Scores
     from tlkit.experiment.results import PhaseResult, Results
-    from tlkit.inference.prediction import Evaluation
+    from tlkit.inference.prediction import Evaluation, Mistake
     from tlkit.reporting.compare import ComparedPair, Comparison
 
 #: How many pairs of confused classes an evaluation lists.
@@ -96,6 +96,15 @@ def print_evaluation(evaluation: Evaluation) -> None:
     table(None, CLASS_COLUMNS, rows)
     for label, predicted, count in evaluation.most_confused(CONFUSIONS_SHOWN):
         say(f"{count:,} of {names[label]} predicted as {names[predicted]}")
+
+
+def print_mistakes(mistakes: Sequence[Mistake]) -> None:
+    """Prints a line for each image that is not predicted correctly; paths are not wrapped."""
+    for mistake in mistakes:
+        say(
+            f"{printable(mistake.image)}: {mistake.label}, predicted as {mistake.predicted} "
+            f"({mistake.confidence:.1%})"
+        )
 
 
 def print_comparison(comparison: Comparison) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import cast
@@ -36,6 +38,14 @@ FORMATS = tuple(
     for name in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000")
     if name in PillowImage.OPEN
 )
+#: What the content of other files begins with that are often among photos, and what to do with them.
+OTHER_FORMATS = (
+    (b"%PDF", "a PDF document: export its pages as PNG or JPEG"),
+    (b"<svg", "an SVG drawing: export it as PNG"),
+    (b"<?xml", "no image; an SVG drawing has to be exported as PNG"),
+)
+#: The brands of HEIC, the format of iPhones' photos.
+HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"})
 #: Increase it when `decode` changes pixels, so that cached features are computed again.
 DECODING = 1
 #: Larger images are rejected: a small file can decompress to more than the memory can hold.
@@ -268,6 +278,8 @@ def _inspect(sample: Sample) -> Image | str:
 def _read_bytes(path: Path) -> bytes:
     try:
         content = read_regular(path, MAX_BYTES)
+    except IsADirectoryError as error:
+        raise UnreadableImage("a folder without images") from error
     except OSError as error:
         raise UnreadableImage(_reason(error)) from error
     if not content:
@@ -275,14 +287,47 @@ def _read_bytes(path: Path) -> bytes:
     return content
 
 
+def decoder_versions() -> tuple[str, ...]:
+    """Returns the versions that pixels depend on: Pillow's, and pillow-heif's once it is in use."""
+    heif = sys.modules.get("pillow_heif")
+    return (PIL.__version__,) if heif is None else (PIL.__version__, heif.__version__)
+
+
+def _is_heic(content: bytes) -> bool:
+    """Returns whether an image is HEIC, as the box at its beginning says (ISO/IEC 23008-12)."""
+    end = min(int.from_bytes(content[:4]), 256)
+    return content[4:8] == b"ftyp" and any(content[at : at + 4] in HEIC_BRANDS for at in range(8, end, 4))
+
+
+@cache
+def _enable_heic() -> None:
+    """Lets Pillow open HEIC.
+
+    Raises:
+        UnreadableImage: pillow-heif is not installed.
+    """
+    try:
+        import pillow_heif
+    except ModuleNotFoundError as error:
+        hint = "pip install 'tlkit[heif]' reads it, or save it as JPEG"
+        raise UnreadableImage(f"a HEIC photo: {hint}") from error
+    pillow_heif.register_heif_opener(thumbnails=False)
+
+
 def _open(content: bytes) -> PillowImage.Image:
+    formats: tuple[str, ...] = FORMATS
+    if _is_heic(content):
+        _enable_heic()
+        formats = ("HEIF",)
     try:
         with warnings.catch_warnings():
             # Pillow warns of images above its own limit; tlkit's is checked below
             warnings.simplefilter("ignore", PillowImage.DecompressionBombWarning)
-            image = PillowImage.open(io.BytesIO(content), formats=FORMATS)
+            image = PillowImage.open(io.BytesIO(content), formats=formats)
     except UnidentifiedImageError as error:
-        raise UnreadableImage("not an image, or of an unsupported format") from error
+        start = content[:64].lstrip()
+        known = (hint for prefix, hint in OTHER_FORMATS if start.startswith(prefix))
+        raise UnreadableImage(next(known, "not an image, or of an unsupported format")) from error
     _check_size(image)
     return image
 
@@ -305,7 +350,7 @@ def _load(image: PillowImage.Image, content: bytes, *, eighth: bool = False) -> 
     Raises:
         UnreadableImage: data are missing, or have a wrong checksum.
     """
-    if eighth:
+    if eighth and isinstance(image, JpegImageFile):
         image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
     image.load()
     if isinstance(image, PngImageFile) and (chunk := wrong_checksum(content)):

@@ -179,6 +179,9 @@ def write_phase(prepared: PreparedPhase, outcome: PhaseOutcome, context: PhaseCo
                 mirror=phase.training.mirror,
             ),
             unknown=outcome.unknown,
+            plugins=context.registry.plugins_of(
+                (prepared.backbone.blueprint or {}).get("name", phase.backbone.name), phase.head.name
+            ),
         )
     if predictions is None:
         assert phase.start_from is not None
