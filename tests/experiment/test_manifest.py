@@ -11,7 +11,7 @@ from recipes import write_recipe as write_text
 from small_runs import Runner, predictions, without
 
 import tlkit
-from tlkit.data import image_index, images
+from tlkit.data import image_index, inspection
 
 SOURCE = '{{ source = {{ name = "parquet", file = "{file}" }}, root = "{root}" }}'
 
@@ -26,8 +26,10 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> None:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that are hashed."""
     names: list[str] = []
-    inspect = images._inspect
-    monkeypatch.setattr(images, "_inspect", lambda sample: (names.append(sample.id), inspect(sample))[1])
+    inspect = inspection.inspect_image
+    monkeypatch.setattr(
+        inspection, "inspect_image", lambda sample: (names.append(sample.id), inspect(sample))[1]
+    )
     return names
 
 
