@@ -20,7 +20,6 @@ from tlkit.data.folds import draw_folds
 from tlkit.errors import RecipeError, ReportError, RunFolderError
 from tlkit.evaluation.intervals import independent_images, wilson
 from tlkit.experiment.observer import Observer
-from tlkit.experiment.phase_feeds import labels_of
 from tlkit.experiment.runner import prepare_experiment
 from tlkit.experiment.validation import recipe_problems
 from tlkit.parts.head import SelfFittingHead
@@ -264,7 +263,7 @@ def _folded_features(
     folds = dataset.folds or draw_folds(images, dataset.classes, seed=recipe.seed, folds=FOLDS)
     return FoldedFeatures(
         views=tuple(encoder.encode(images, observer)),
-        labels=labels_of(images),
+        labels=dataset.labels_of(images),
         folds=folds.assignment[0],
         count=folds.count,
         classes=len(dataset.classes),

@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from tlkit.experiment.log import AnyEvent, append_event
 from tlkit.experiment.plan import Plan
 from tlkit.experiment.results import Results, RunDescription
 from tlkit.experiment.tables import prediction_columns, read_prediction_rows, read_rows
+from tlkit.parts.task import join_labels
 from tlkit.recipe.recipe import Recipe
 from tlkit.runtime.distributed import process_state
 from tlkit.training.history import EpochMetrics
@@ -47,11 +48,25 @@ LIBRARIES = (
 
 @dataclass(frozen=True)
 class SplitProbabilities:
-    """A classifier's probabilities ``(N, classes)`` for the images of one split."""
+    """A classifier's probabilities for the images of one split.
+
+    Attributes:
+        split: the split's name.
+        images: its images.
+        probabilities: ``(N, classes)``.
+        answers: whether an image is said to have each class, ``(N, classes)``; None: the most probable one.
+    """
 
     split: str
     images: Sequence[Image]
     probabilities: NDArray[np.float64]
+    answers: NDArray[np.bool_] | None = None
+
+    def predicted(self, classes: Sequence[str]) -> list[str]:
+        """Returns what is said of each image: a class, or several in one cell."""
+        if self.answers is None:
+            return [classes[index] for index in self.probabilities.argmax(1)]
+        return [join_labels(classes[index] for index in np.flatnonzero(row).tolist()) for row in self.answers]
 
 
 class RunFolder:
@@ -196,10 +211,10 @@ class RunFolder:
                 "name another --out"
             )
 
-    def write_history(self, phase: str, epochs: Sequence[EpochMetrics]) -> None:
+    def write_history(self, phase: str, epochs: Sequence[EpochMetrics], columns: Sequence[str]) -> None:
         """Writes history.csv, a row per epoch."""
-        names = [field.name for field in fields(EpochMetrics)]
-        self._write_csv(f"phases/{phase}/history.csv", [names, *map(astuple, epochs)])
+        rows = [[getattr(metrics, name) for name in columns] for metrics in epochs]
+        self._write_csv(f"phases/{phase}/history.csv", [columns, *rows])
 
     def write_predictions(
         self, phase: str, classes: Sequence[str], parts: Iterable[SplitProbabilities]
@@ -207,9 +222,9 @@ class RunFolder:
         """Writes predictions.csv: split, id, label, predicted, one probability ``p_…`` per class."""
         rows: list[Sequence[object]] = [prediction_columns(classes)]
         for part in parts:
-            for image, row in zip(part.images, part.probabilities, strict=True):
+            predictions = part.predicted(classes)
+            for image, row, predicted in zip(part.images, part.probabilities, predictions, strict=True):
                 numbers = [f"{value:.7g}" for value in row]
-                predicted = classes[int(row.argmax())]
                 rows.append([part.split, image.sample.id, _label(image, classes), predicted, *numbers])
         self._write_csv(f"phases/{phase}/predictions.csv", rows)
 
@@ -256,4 +271,4 @@ class RunFolder:
 
 
 def _label(image: Image, classes: Sequence[str]) -> str:
-    return "" if image.sample.label is None else classes[image.sample.label]
+    return join_labels(classes[label] for label in image.sample.class_indices)

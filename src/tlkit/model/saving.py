@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, Self
 
 import torch
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -32,7 +32,7 @@ from tlkit.utils.atomic_write import atomic_write
 from tlkit.utils.connectivity import offline
 from tlkit.utils.formatting import shortlist
 from tlkit.utils.hashing import file_sha256
-from tlkit.utils.json_files import JsonModel, content_sha256, parse_json, read_text, write_json
+from tlkit.utils.json_files import JsonModel, Proportion, content_sha256, parse_json, read_text, write_json
 from tlkit.utils.regular_files import check_regular
 
 FORMAT = 1
@@ -48,11 +48,14 @@ class Calibration(JsonModel):
         temperature: logits are divided by it before the softmax.
         reject_below: confidence below which an image stays unclassified, or None.
         mirror: whether logits are the mean over an image and its mirror image.
+        thresholds: where an image may have several labels: the probability of each class, the sigmoid of its
+            logit, from which on an image is said to have it; None: it has one.
     """
 
     temperature: Annotated[float, Field(ge=1e-3, le=1e3)]
     reject_below: Fraction | None = None
     mirror: bool = False
+    thresholds: tuple[Proportion, ...] | None = None
 
 
 ClassName = Annotated[str, Field(min_length=1, max_length=1000)]
@@ -120,6 +123,13 @@ class ModelDescription(JsonModel):
     versions: dict[str, str]
     sha256: str
     config_sha256: str = ""
+
+    @model_validator(mode="after")
+    def _has_a_threshold_per_class(self) -> Self:
+        thresholds = self.calibration.thresholds
+        if thresholds is not None and len(thresholds) != len(self.classes):
+            raise ValueError(f"there are {len(thresholds)} thresholds and {len(self.classes)} classes")
+        return self
 
 
 class ModelConfig(JsonModel):
