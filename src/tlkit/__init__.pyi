@@ -21,6 +21,7 @@ from .errors import TrainingError as TrainingError
 from .errors import UnreachableWeightsError as UnreachableWeightsError
 from .errors import WeightsError as WeightsError
 from .errors import close_matches as close_matches
+from .evaluation.multilabel import MultilabelScores as MultilabelScores
 from .experiment.fetch import Fetched as Fetched
 from .experiment.fetch import fetch as fetch
 from .experiment.observer import Observer as Observer
@@ -43,6 +44,8 @@ from .inference.answers import predict as predict
 from .inference.export_checks import ExportCheck as ExportCheck
 from .inference.exporting import export as export
 from .inference.loading import load as load
+from .inference.multilabel import LabelPredictions as LabelPredictions
+from .inference.multilabel import MultilabelPredictor as MultilabelPredictor
 from .inference.prediction import Evaluation as Evaluation
 from .inference.prediction import Prediction as Prediction
 from .inference.prediction import Predictions as Predictions

@@ -27,6 +27,7 @@ from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Phase, Recipe, as_recipe
 from tlkit.recipe.schema import Monitor
+from tlkit.recipe.task import require_one_label
 from tlkit.runtime.devices import choose_device
 from tlkit.utils.atomic_write import atomic_write
 from tlkit.utils.json_files import (
@@ -178,6 +179,7 @@ def tune(
     if find_spec("optuna") is None:
         raise RecipeError(["optuna is not installed: pip install 'tlkit[tune]'"], recipe="tune")
     recipe, choices = as_recipe(recipe, overrides), read_space(space)
+    require_one_label(recipe, "tlkit tune")
     observer, registry = observer or Observer(), registry or load_registry()
     if not recipe.phases:
         raise RecipeError(recipe.flaws or ["phase: there is none to tune"], recipe=recipe.label)

@@ -106,9 +106,9 @@ class Probe(nn.Module):
             What was chosen.
         """
         pooled = self.pool(features.float())
-        task: _Task | _LabelTasks = _LabelTasks(labels, weights)
-        if labels.ndim == 1:
-            task = _Task(labels, weights, self.fc.out_features)
+        task: _Task | _LabelTasks = (
+            _Task(labels, weights, self.fc.out_features) if labels.ndim == 1 else _LabelTasks(labels, weights)
+        )
         scale = pooled.norm(dim=1).mean().clamp(min=1e-12)
         forms = [task.best("linear", Rotation.of(pooled / scale), LINEAR_STRENGTHS)]
         self.fc.weight.copy_(forms[0].weight / scale)

@@ -1,0 +1,194 @@
+"""Runs with several labels per image, on drawn images: beside a plain torch loop, and out of fold."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from drawings import CLASSES, draw
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, f1_score, precision_recall_curve
+
+import tlkit
+from tlkit.errors import RecipeError
+from tlkit.experiment.record import RunRecord
+from tlkit.experiment.results import PhaseResult
+from tlkit.recipe.recipe import make_recipe
+
+#: Enough, with all images in a batch and this decay, to be where all initial weights lead to.
+EPOCHS = 150
+OPTIMIZER = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw(tmp_path_factory.mktemp("drawn"), 240)
+
+
+def recipe(images: Path, weights: Path, **tables: Any) -> tlkit.Recipe:
+    return make_recipe(
+        {
+            "name": "drawings",
+            "task": "multilabel",
+            "data": {"source": {"name": "csv", "separator": "|"}, "root": str(images)},
+            "backbone": {"name": f"local-dir:{weights}", "features": "pooled"},
+            "preprocess": {"size": 64},
+            "training": {
+                "epochs": EPOCHS,
+                "precision": "float32",
+                "keep": "last",
+                "batch_size": 1000,
+                "optimizer": OPTIMIZER,
+            },
+            "phase": [{"name": "linear"}],
+            **tables,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def ended(drawn: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tlkit.Run:
+    return tlkit.run(recipe(drawn, weights, goal=0.6), out=tmp_path_factory.mktemp("runs") / "run")
+
+
+def rows(folder: Path, name: str) -> list[dict[str, str]]:
+    with (folder / name).open() as file:
+        return list(csv.DictReader(file))
+
+
+def phase(run: tlkit.Run, name: str) -> PhaseResult:
+    result = run.results.phase(name)
+    assert result is not None
+    return result
+
+
+def test_metrics_are_those_of_a_plain_torch_loop(ended: tlkit.Run, drawn: Path) -> None:
+    parts = {split: [row for row in rows(ended.folder, "splits.csv") if row["split"] == split]
+             for split in ("train", "val", "test")}  # fmt: skip
+    features, labels = {}, {}
+    for split, images in parts.items():
+        encoded = tlkit.load(ended.folder).features([drawn / row["id"] for row in images])
+        features[split] = torch.from_numpy(encoded)
+        labels[split] = np.array([[name in row["label"].split("|") for name in CLASSES] for row in images])
+    probabilities = plain_loop(features, labels["train"])
+    scores = phase(ended, "linear").multilabel
+    assert scores is not None and scores.test is not None
+    precision = average_precision_score(labels["test"], probabilities["test"])
+    assert abs(scores.test.mean_average_precision.value - precision) < 0.002
+    answers = np.zeros(labels["test"].shape, bool)
+    for column in range(2):
+        hits, found, steps = precision_recall_curve(labels["val"][:, column], probabilities["val"][:, column])
+        f1 = 2 * hits * found / (hits + found).clip(1e-9)
+        best = int(f1[:-1].argmax())
+        below = np.r_[0, steps][best]
+        answers[:, column] = probabilities["test"][:, column] >= (steps[best] + below) / 2
+    for average, estimate in (("macro", scores.test.macro_f1), ("micro", scores.test.micro_f1)):
+        assert abs(f1_score(labels["test"], answers, average=average) - estimate.value) < 0.002
+
+
+def plain_loop(
+    features: dict[str, torch.Tensor], labels: NDArray[np.bool_]
+) -> dict[str, NDArray[np.float32]]:
+    """Trains a linear layer on features as any tutorial does, and returns probabilities."""
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(features["train"].shape[1], labels.shape[1])
+    parameters = [{"params": [layer.weight], "weight_decay": 0.01}, {"params": [layer.bias]}]
+    optimizer = torch.optim.SGD(parameters, lr=0.05, momentum=0.9, nesterov=True)
+    loss, targets = torch.nn.BCEWithLogitsLoss(), torch.from_numpy(labels).float()
+    for _ in range(EPOCHS):
+        optimizer.zero_grad()
+        loss(layer(features["train"]), targets).backward()
+        optimizer.step()
+    with torch.no_grad():
+        return {split: layer(values).sigmoid().numpy() for split, values in features.items()}
+
+
+def test_the_run_folder_has_labels_thresholds_and_history(ended: tlkit.Run) -> None:
+    result = phase(ended, "linear")
+    assert ended.results.goal_met and ended.results.baselines is None
+    assert result.multilabel is not None and result.multilabel.val is not None and result.test is None
+    predictions = rows(ended.folder / "phases" / "linear", "predictions.csv")
+    assert list(predictions[0]) == ["split", "id", "label", "predicted", "p_circle", "p_red"]
+    thresholds = dict(zip(CLASSES, result.multilabel.thresholds, strict=True))
+    for row in predictions:
+        above = [name for name in CLASSES if float(row[f"p_{name}"]) >= thresholds[name]]
+        assert row["predicted"] == "|".join(above)
+    assert {row["label"] for row in predictions} == {"", "circle", "red", "circle|red"}
+    record = RunRecord(ended.folder)
+    (linear,) = record.phases
+    assert len(linear.history) == EPOCHS and {image.label for image in record.images} > {None, "circle|red"}
+    assert all(metrics.scores and metrics.scores.accuracy is None for metrics in linear.history)
+    model = tlkit.load(ended.folder)
+    assert model.thresholds == result.multilabel.thresholds
+
+
+def test_out_of_fold(drawn: Path, weights: Path, tmp_path: Path) -> None:
+    spec = {"source": {"name": "csv", "label_columns": list(CLASSES)}, "root": str(drawn), "folds": 4}
+    phases = [
+        {"name": "probe", "head": {"name": "probe", "kernel": False}},
+        {"name": "linear", "epochs": 2, "keep": "best"},
+    ]
+    ended = tlkit.run(recipe(drawn, weights, data=spec, phase=phases), out=tmp_path / "run")
+    for name in ("probe", "linear"):
+        result = phase(ended, name)
+        assert result.multilabel is not None and result.multilabel.test is None
+        scores = result.multilabel.out_of_fold
+        assert scores is not None and (scores.n, scores.folds, scores.untested) == (240, 4, ())
+        predictions = rows(ended.folder / "phases" / name, "predictions.csv")
+        has = np.array([[c in row["label"].split("|") for c in CLASSES] for row in predictions])
+        said = np.array([[c in row["predicted"].split("|") for c in CLASSES] for row in predictions])
+        assert scores.micro_f1.value == pytest.approx(f1_score(has, said, average="micro"))
+    probe = phase(ended, "probe")
+    assert probe.multilabel is not None and probe.multilabel.measured.mean_average_precision.value > 0.8
+    assert probe.fitted is not None and probe.fitted.startswith("linear")
+
+
+def test_a_phase_that_starts_from_another_is_decided_by_the_loss(
+    drawn: Path, weights: Path, tmp_path: Path
+) -> None:
+    spec = {"source": {"name": "csv", "separator": "|"}, "root": str(drawn), "folds": 3}
+    phases = [
+        {"name": "linear", "epochs": 3},
+        {"name": "more", "epochs": 2, "start_from": "linear"},
+    ]
+    ended = tlkit.run(recipe(drawn, weights, data=spec, phase=phases), out=tmp_path / "run")
+    decision = phase(ended, "more").decision
+    assert decision is not None and decision.measure == "loss" and decision.taken
+    assert decision.gain is not None and decision.gain > 0
+
+
+@pytest.mark.parametrize(
+    ("tables", "problem"),
+    [
+        ({"head": "prototype"}, "'prototype' is not meant for task = \"multilabel\": there are linear"),
+        ({"head": {"name": "knn", "neighbours": 3}}, "'knn' is not meant for"),
+        (
+            {"training": {"loss": "focal"}},
+            "'focal' is not meant for task = \"multilabel\": there are binary-",
+        ),
+        ({"data": {"source": "csv", "root": "{drawn}"}}, "data: source 'csv' gives one label per image"),
+        (
+            {"task": "multiclass", "training": {}},
+            "data: the source gives several labels per image: set task",
+        ),
+        (
+            {"task": "multiclass", "training": {"loss": "binary-cross-entropy"}},
+            "'binary-cross-entropy' is not meant for task = \"multiclass\"",
+        ),
+    ],
+)
+def test_parts_that_do_not_fit_the_task_are_refused(
+    drawn: Path, weights: Path, tmp_path: Path, tables: dict[str, Any], problem: str
+) -> None:
+    if "data" in tables:
+        with (drawn / "labels.csv").open() as file:
+            lines = [line.replace("|", " ") for line in file if ",," not in line]
+        (drawn / "one.csv").write_text("".join(lines))
+        tables = {"data": {"source": {"name": "csv", "file": "one.csv"}, "root": str(drawn)}}
+    with pytest.raises(RecipeError) as caught:
+        tlkit.run(recipe(drawn, weights, **tables), out=tmp_path / "run")
+    assert problem in str(caught.value)
