@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+
+from tlkit.recipe.recipe import Recipe, make_recipe
 
 CLASSES = ("circle", "red")
 SIDE = 96
+#: Enough, with all images in a batch and this decay, to be where all initial weights lead to.
+EPOCHS = 100
+OPTIMIZER = {"name": "sgd", "lr": 0.03, "momentum": 0.9, "weight_decay": 0.2}
 
 
 def draw(folder: Path, count: int, seed: int = 0) -> Path:
@@ -27,7 +34,7 @@ def draw(folder: Path, count: int, seed: int = 0) -> Path:
     return folder
 
 
-def _draw(has: np.ndarray, generator: np.random.Generator) -> Image.Image:
+def _draw(has: NDArray[np.bool_], generator: np.random.Generator) -> Image.Image:
     """Draws a shape on noise: a circle or a square, reddish or greenish, both hard to tell at times."""
     circle, red = has
     noise = generator.normal(128, 45, (SIDE, SIDE, 3)).clip(0, 255).astype(np.uint8)
@@ -40,3 +47,26 @@ def _draw(has: np.ndarray, generator: np.random.Generator) -> Image.Image:
     pen = ImageDraw.Draw(image)
     (pen.ellipse if circle else pen.rectangle)(box, fill=colour)
     return image
+
+
+def drawings_recipe(images: Path, weights: Path, **tables: Any) -> Recipe:
+    """Returns a recipe for drawn images: a linear head on real features."""
+    return make_recipe(
+        {
+            "name": "drawings",
+            "task": "multilabel",
+            "goal": 0.6,
+            "data": {"source": {"name": "csv", "separator": "|"}, "root": str(images)},
+            "backbone": {"name": f"local-dir:{weights.resolve()}", "features": "pooled"},
+            "preprocess": {"size": 64},
+            "training": {
+                "epochs": EPOCHS,
+                "precision": "float32",
+                "keep": "last",
+                "batch_size": 1000,
+                "optimizer": OPTIMIZER,
+            },
+            "phase": [{"name": "linear"}],
+            **tables,
+        }
+    )

@@ -44,6 +44,11 @@ class MultilabelResult(JsonModel):
         return scores
 
     @property
+    def chosen_on(self) -> str:
+        """What the thresholds were chosen on."""
+        return "validation images" if self.out_of_fold is None else "images out of fold"
+
+    @property
     def thresholds(self) -> tuple[float, ...]:
         """The probability of each class from which on an image is said to have it."""
         return tuple(scores.threshold for scores in self.measured.per_class.values())

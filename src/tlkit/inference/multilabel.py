@@ -46,10 +46,12 @@ class MultilabelPredictor(Predictor):
         """Takes `thresholds`, and otherwise what `Predictor` does, but no threshold to reject below.
 
         Raises:
-            RunFolderError: there is one.
+            RunFolderError: there is one, or the number of thresholds is not that of the classes.
         """
         super().__init__(network, preprocess, classes, **options)
         self.thresholds = tuple(thresholds)
+        if len(self.thresholds) != len(self.classes):
+            raise RunFolderError(f"there are {len(thresholds)} thresholds and {len(classes)} classes")
         if self.reject_below is not None:
             raise RunFolderError("reject_below is for one label per image: this model has several")
 

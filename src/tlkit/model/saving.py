@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Protocol, Self
+from typing import Annotated, Any, Protocol
 
 import torch
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import AfterValidator, BaseModel, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -123,13 +123,6 @@ class ModelDescription(JsonModel):
     versions: dict[str, str]
     sha256: str
     config_sha256: str = ""
-
-    @model_validator(mode="after")
-    def _has_a_threshold_per_class(self) -> Self:
-        thresholds = self.calibration.thresholds
-        if thresholds is not None and len(thresholds) != len(self.classes):
-            raise ValueError(f"there are {len(thresholds)} thresholds and {len(self.classes)} classes")
-        return self
 
 
 class ModelConfig(JsonModel):

@@ -138,7 +138,10 @@ def shown_views(recipe: Recipe, phase: PhaseRecord, preprocess: Preprocess, regi
 
 def _draw_curves(phase: PhaseRecord, album: Album) -> Picture:
     best = phase.result.best_epoch if phase.result else None
-    alt = f"Loss and accuracy of {phase.name} over {len(phase.history)} epochs"
+    score = (
+        "accuracy" if phase.result is None or phase.result.multilabel is None else "mean average precision"
+    )
+    alt = f"Loss and {score} of {phase.name} over {len(phase.history)} epochs"
     alt += f"; the weights of epoch {best} were kept" if best else ""
     draw = partial(run_charts.curves, history=phase.history, best_epoch=best)
     return album.chart(f"curves-{phase.name}", alt, draw, height=3.4)
