@@ -16,6 +16,7 @@ import pytest
 from commands import command as run_command
 from recipes import write_recipe
 
+import tlkit
 from tlkit.cli.app import main
 from tlkit.experiment.validation import validate
 from tlkit.plugins.loader import load_registry
@@ -128,6 +129,16 @@ def test_the_code_of_the_page_about_scikit_learn(here: Path, capsys: pytest.Capt
     assert (here / "models" / "pets" / "config.json").is_file()
 
 
+def test_the_code_and_the_recipe_of_the_page_about_other_libraries(here: Path) -> None:
+    shutil.copyfile(here / "photos" / "cat" / "1.jpg", here / "new.jpg")
+    code = [block for block in blocks("coming-from.md", "python") if "tlkit." in block]
+    names: dict[str, Any] = {}
+    exec(compile("\n".join(code), "docs/coming-from.md", "exec"), names)
+    assert names["classifier"].predict(["new.jpg"]).shape == (1,)
+    (text,) = blocks("coming-from.md", "toml")
+    validate(read_recipe(write_recipe(here, text)), load_registry())
+
+
 def test_the_recipe_of_the_fine_tuning_page_is_valid(here: Path) -> None:
     (text,) = blocks("fine-tuning.md", "toml")
     recipe = write_recipe(here, text)
@@ -143,6 +154,11 @@ def test_the_recipe_of_the_fine_tuning_page_is_valid(here: Path) -> None:
 def test_the_recipe_tables_name_all_keys_of_training() -> None:
     page = (DOCS / "recipes.md").read_text(encoding="utf-8")
     assert {*re.findall(r"^\| `training\.(\w+)` \|", page, re.MULTILINE)} == {*TrainingSpec.model_fields}
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    pages = "".join(page.read_text(encoding="utf-8") for page in (DOCS / "api").glob("*.md"))
+    assert sorted(re.findall(r"^::: tlkit\.(\w+)$", pages, re.MULTILINE)) == sorted(tlkit.__all__)
 
 
 def test_links_lead_to_files() -> None:

@@ -47,6 +47,7 @@ from .inference.loading import load as load
 from .inference.multilabel import LabelPredictions as LabelPredictions
 from .inference.multilabel import MultilabelPredictor as MultilabelPredictor
 from .inference.prediction import Evaluation as Evaluation
+from .inference.prediction import Mistake as Mistake
 from .inference.prediction import Prediction as Prediction
 from .inference.prediction import Predictions as Predictions
 from .inference.predictor import Predictor as Predictor

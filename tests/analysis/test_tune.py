@@ -15,6 +15,7 @@ from torch import nn
 import tlkit
 from tlkit.analysis import trials as trials_module
 from tlkit.analysis.head_folds import FoldedFeatures, out_of_fold_logits
+from tlkit.analysis.range_test import range_test
 from tlkit.analysis.search_space import SearchSpace, read_space
 from tlkit.analysis.selection_bias import corrected_accuracy
 from tlkit.analysis.tune import _open_search, read_tuning
@@ -99,6 +100,22 @@ def test_no_image_is_predicted_by_a_head_that_saw_its_label(make) -> None:
     assert (after[data.folds == 0] != before[data.folds == 0]).any()
 
 
+def test_a_range_test_finds_rates_that_train_and_rates_that_diverge() -> None:
+    network, data = head(), folded()
+    before = network.fc.weight.detach().clone()
+    optimizer = PartSpec(name="sgd", options={"lr": 1.0, "momentum": 0.9})
+    tried = range_test(network, data, TrainingSpec(epochs=1, batch_size=15, optimizer=optimizer), LOSS)
+    assert (network.fc.weight == before).all()
+    losses = dict(zip(tried.rates, tried.losses, strict=True))
+    best = min(losses, key=losses.get)
+    assert tried.rates[0] == 1e-6 and 1e-2 < best < 3
+    assert losses[best] < 0.8 * losses[tried.rates[0]]
+    assert tried.losses[-1] > 1.5 * losses[best]
+    assert (
+        range_test(network, data, TrainingSpec(epochs=1, batch_size=15, optimizer=optimizer), LOSS) == tried
+    )
+
+
 def test_the_best_of_many_guesses_is_expected_to_guess() -> None:
     generator = np.random.default_rng(0)
     expected = []
@@ -171,6 +188,9 @@ def test_the_command_writes_a_recipe_that_runs_with_the_best_settings(
     assert ended_run.folder == out and ended_run.results.phases[0].test is not None
     section = make_tuning_section(out, Album(tmp_path))
     assert section is not None and section.tuning == tuning
+    fits_itself = best.settings["head.name"] == "prototype"
+    assert (tuning.range_test is None) == (section.range_test is None) == fits_itself
+    assert (out / "learning-rates.svg").is_file() != fits_itself
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tlkit.builtin.sources import csv_file, find_images, folder, natural
+from tlkit.data.labelled import describe_source
 from tlkit.errors import DataError
 from tlkit.parts.source import Sample
 from tlkit.plugins.loader import load_registry
@@ -191,6 +192,30 @@ def test_all_mistakes_in_a_csv_file_are_reported_with_their_lines(tmp_path: Path
     ]
     assert len(lines) == len(expected)
     assert all(line.startswith(f"  - {start}") for line, start in zip(lines, expected, strict=True))
+
+
+def test_absolute_paths_in_a_csv_file_stay_inside_the_root(tmp_path: Path) -> None:
+    draw(tmp_path, "photos/a/1.png", "photos/b/2.png", "other/3.png")
+    inside = [f"{tmp_path}/photos/a/1.png,cat", f"{tmp_path}/photos/b/2.png,dog"]
+    table(tmp_path, ["path,label", *inside])
+    # a file that the user names says itself where its images are
+    part, root = describe_source(tmp_path / "labels.csv")
+    assert root == tmp_path / "photos"
+    assert ids(csv_file(root, **part.options).samples) == ["a/1.png", "b/2.png"]
+    # a recipe's root stays the limit
+    table(
+        tmp_path,
+        ["path,label", *inside, f"{tmp_path}/photos/../other/3.png,dog", f"{tmp_path}/other/3.png,dog"],
+    )
+    with pytest.raises(DataError, match=r"2 problems\n.*line 4: .*leads out of.*\n.*line 5: .*leads out of"):
+        csv_file(root, **part.options)
+
+
+def test_a_folder_without_class_folders_says_that_it_has_a_csv_file(tmp_path: Path) -> None:
+    draw(tmp_path, "1.png", "2.png")
+    table(tmp_path, ["path,label", "1.png,cat", "2.png,dog"])
+    with pytest.raises(DataError, match=r"no classes: .*; or name its labels\.csv instead"):
+        folder(tmp_path)
 
 
 @pytest.mark.parametrize(

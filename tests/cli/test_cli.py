@@ -18,6 +18,8 @@ from commands import command
 from installing import install
 from processes import Started
 
+import tlkit as tlkit_package
+
 TLKIT = [str(Path(sys.executable).with_name("tlkit"))]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -118,7 +120,9 @@ def test_classes_with_few_images_are_warned_of_by_name(here: Path) -> None:
         (["run", ".", "--phase", "bottlneck"], "did you mean 'bottleneck'"),
         (["run", ".", "--device", "warp"], "warp"),
         (["run", ".", "--out", "/sys/tlkit"], "cannot be written"),
+        (["run", ".", "--set", "backbone.name=photos"], "write local-dir:"),
         (["plugins", "show", "liner"], "did you mean 'linear'"),
+        (["plugins", "show", "adamw"], "recipes name it in training.optimizer"),
         (["cache", "prune", "--limit", "lots"], "is not a size"),
     ],
 )
@@ -181,6 +185,17 @@ def test_help_is_fast_whatever_plugins_import(tlkit: Command, tmp_path: Path) ->
     assert min(waiting) < 4, "a plugin's five seconds are not waited for"
 
 
+def test_a_shell_completes_commands() -> None:
+    environment = {
+        **os.environ,
+        "_TLKIT_COMPLETE": "complete_bash",
+        "COMP_WORDS": "tlkit ev",
+        "COMP_CWORD": "1",
+    }
+    ended = subprocess.run(TLKIT, env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout.split()) == (0, ["evaluate"])
+
+
 def test_a_plugins_command_has_a_heading_of_its_own(tlkit: Command, tmp_path: Path) -> None:
     """It is loaded only when it is asked for."""
     code = "import typer\napp = typer.Typer()\n@app.command()\ndef hello(): print('hello')\n"
@@ -205,11 +220,24 @@ def test_a_plugins_command_has_a_heading_of_its_own(tlkit: Command, tmp_path: Pa
 
 
 def test_blocks_of_vgg16() -> None:
-    shown = command("plugins", "blocks", "vgg16").stdout
+    shown = command("plugins", "blocks", "vgg16", "--features", "map").stdout
     assert "14,714,688 parameters" in shown
     (last,) = (line for line in shown.splitlines() if line.strip().startswith("5 "))
     assert "7,079,424" in last
     assert "features.24.weight … features.28.bias" in last
+
+
+def test_blocks_are_those_of_the_plan(here: Path) -> None:
+    """Without options, features are pooled in both."""
+    freeze = 'phase.bottleneck.freeze={name="all-but-last-blocks",blocks=1}'
+    plan = command("run", ".", "--plan", "--set", "backbone.name=mobilenetv2_050", "--set", freeze).stdout
+    (last,) = (
+        line.split()
+        for line in command("plugins", "blocks", "mobilenetv2_050").stdout.splitlines()
+        if line.strip().startswith("5 ")
+    )
+    assert f"{last[2]} in 1 of 5 blocks" in plan
+    assert "frontier   in front of blocks.5" in plan, "where the block begins; blocks.6 ends it"
 
 
 def test_the_cache_is_listed_and_cleared(here: Path) -> None:
@@ -222,6 +250,10 @@ def test_the_cache_is_listed_and_cleared(here: Path) -> None:
     listed = command("cache", "list").stdout
     assert listed.startswith("0 in ")
     assert "generated images, in " in listed
+    (tlkit_package.cache_folder() / "of-a-plugin").write_bytes(b"12345")
+    assert "of-a-plugin, which a plugin stores, in " in command("cache", "list").stdout
+    assert "of-a-plugin: a plugin's" in command("cache", "clear").stdout
+    assert (tlkit_package.cache_folder() / "of-a-plugin").exists()
 
 
 def test_two_processes_share_the_work_and_agree(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,34 @@ def test_bad_images_among_good_ones(fitted: Path, few_photos: Path) -> None:
     assert "2 could not be read" in done.stderr
 
 
+def test_a_model_names_the_plugins_that_its_parts_come_from(fitted: Path) -> None:
+    config = json.loads((fitted / "phases" / "fine-tune" / "model" / "config.json").read_text())
+    assert config["tlkit"]["plugins"] == {"tlkit-catsdogs": version("tlkit-catsdogs")}
+
+
+def test_missing_images_among_good_ones(fitted: Path, by_class: Path, tmp_path: Path) -> None:
+    done = command("predict", fitted, "nowhere.jpg", by_class / "cat" / "1.jpg", tmp_path, "--json")
+    missing, good, empty = map(json.loads, done.stdout.splitlines())
+    assert done.returncode == 1
+    assert good["label"] in ("cat", "dog")
+    assert (missing["path"], missing["error"]) == ("nowhere.jpg", "No such file or directory")
+    assert (empty["path"], empty["error"]) == (str(tmp_path), "a folder without images")
+    assert "3 images in" in done.stderr and "; 2 could not be read" in done.stderr
+
+
+@pytest.mark.parametrize("line", [["predict", "model"], ["evaluate", "model"], ["fit"]])
+def test_an_empty_folder_is_found_before_torch_is_imported(line: list[str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "tlkit", *line, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert f"{tmp_path} holds no images" in done.stderr
+    assert "torch" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -136,6 +165,20 @@ def test_evaluation_for_a_person_and_a_program(fitted: Path, by_class: Path, tmp
     scores = f"balanced accuracy {as_json['balanced_accuracy']:.3f}, macro F1 {as_json['macro_f1']:.3f}"
     assert scores in done.stdout.splitlines()
     assert as_json["baselines"] == {"chance": 0.5, "majority": 0.5, "majority_class": "cat"}
+    assert "mistakes" not in as_json
+    # each photo of a dog is called a cat, and so on
+    swapped = tmp_path / "swapped"
+    shutil.copytree(by_class / "cat", swapped / "dog")
+    shutil.copytree(by_class / "dog", swapped / "cat")
+    listed = json.loads(command("evaluate", fitted, swapped, "--json", "--mistakes").stdout)["mistakes"]
+    assert len(listed) == as_json["correct"]
+    assert listed == sorted(listed, key=lambda mistake: -mistake["confidence"])
+    first = listed[0]
+    assert Path(first["image"]).parent.name == first["label"] != first["predicted"]
+    for_people = command("evaluate", fitted, swapped, "--mistakes").stdout.splitlines()
+    assert (
+        f"{first['image']}: {first['label']}, predicted as {first['predicted']}" in for_people[-len(listed)]
+    )
     lines = [
         "path,label",
         *(f"{kind}/{number}.jpg,{kind}" for kind in ("cat", "dog") for number in range(1, 41)),

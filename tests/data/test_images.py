@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,40 @@ def test_every_kind_becomes_rgb(content: bytes, expected: tuple[int, int, int]) 
     image = decode(content)
     assert image.mode == "RGB"
     assert image.getpixel((3, 3)) == pytest.approx(expected, abs=1)
+
+
+def heic(size: tuple[int, int] = (64, 48)) -> bytes:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    stream = io.BytesIO()
+    pillow_heif.from_pillow(PillowImage.new("RGB", size, RED)).save(stream, quality=90)
+    return stream.getvalue()
+
+
+def test_heic(tmp_path: Path) -> None:
+    image = decode(heic())
+    assert (image.mode, image.size) == ("RGB", (64, 48))
+    assert image.getpixel((3, 3)) == pytest.approx(RED, abs=6)
+    (tmp_path / "cut.heic").write_bytes(heic()[:-20])
+    images, rejected = inspect_images([Sample("cut", tmp_path / "cut.heic")], threads=1)
+    assert images == [] and rejected
+    assert len(images_module.decoder_versions()) == 2
+
+
+def test_heic_without_the_package_that_decodes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = heic()
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    images_module._enable_heic.cache_clear()
+    with pytest.raises(UnreadableImage, match=r"pip install 'tlkit\[heif\]'"):
+        decode(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [(b"%PDF-1.7 ...", "a PDF document"), (b'\n<svg xmlns="...">', "an SVG drawing: export it as PNG")],
+)
+def test_drawings_and_documents_have_a_hint(content: bytes, hint: str) -> None:
+    with pytest.raises(UnreadableImage, match=hint):
+        decode(content)
 
 
 def test_cmyk_and_jpeg() -> None:

@@ -80,26 +80,26 @@ def test_every_score_of_a_test_set(classes: int) -> None:
     expected = areas[1] if classes == 2 else sum(areas) / classes
     assert scores.auroc == pytest.approx(expected, abs=1e-9)
     assert scores.ece == pytest.approx(binned_error(probabilities, labels), abs=1e-9)
-    assert scores.confusion == tuple(
-        tuple(
+    assert scores.confusion_matrix(classes).tolist() == [
+        [
             int(((labels == true) & (probabilities.argmax(1) == predicted)).sum())
             for predicted in range(classes)
-        )
+        ]
         for true in range(classes)
-    )
+    ]
 
 
 def test_a_worked_example() -> None:
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.8, 0.2]])
     scores = evaluate(probabilities, np.array([0, 0, 1, 1]))
-    expected = "n correct accuracy ci95 balanced_accuracy macro_f1 log_loss auroc ece ece_ci95 confusion"
+    expected = "n correct accuracy ci95 balanced_accuracy macro_f1 log_loss top5 auroc ece ece_ci95 confusion"
     assert list(scores.model_dump()) == expected.split()
     assert (scores.n, scores.correct, scores.accuracy) == (4, 3, 0.75)
     assert scores.ci95 == pytest.approx((0.3006, 0.9544), abs=1e-4)
     assert scores.log_loss == pytest.approx((-math.log(0.9 * 0.6 * 0.7 * 0.2)) / 4)
     assert scores.auroc == pytest.approx(0.75)  # of four pairs, 0.2 against 0.4 is the wrong way round
     assert scores.ece == pytest.approx((0.1 + 0.4 + 0.3 + 0.8) / 4)
-    assert scores.confusion == ((2, 0), (1, 1))
+    assert scores.confusion == ((0, 0, 2), (1, 0, 1), (1, 1, 1))
 
 
 def test_balanced_accuracy_and_macro_f1_count_classes_equally() -> None:
@@ -138,7 +138,7 @@ def test_classes_are_unequal_if_one_is_over_three_times_another(counts: tuple[in
     labels = np.repeat(range(3), counts)
     scores = evaluate(np.eye(3)[labels], labels)
     assert scores.describe_inequality(["cat", "dog", "owl"]) == text
-    empty = scores.model_copy(update={"confusion": ((0, 0, 0),) * 3})
+    empty = scores.model_copy(update={"confusion": ()})
     assert empty.describe_inequality(["cat", "dog", "owl"]) == ""
 
 
@@ -156,7 +156,6 @@ def test_auroc_is_null_where_a_class_is_missing(classes: int, labels: list[int])
     probabilities = np.full((3, classes), 1 / classes)
     scores = evaluate(probabilities, np.array(labels))
     assert scores.auroc is None
-    assert len(scores.confusion) == classes
     assert '"auroc":null' in scores.model_dump_json()
 
 
@@ -167,7 +166,7 @@ def test_scores_are_read_from_json_as_they_were_written() -> None:
 
 def test_of_equally_probable_classes_the_first_is_predicted() -> None:
     tied = np.array([[0.5, 0.5], [0.5, 0.5]])
-    assert evaluate(tied, np.array([0, 1])).confusion == ((1, 0), (1, 0))
+    assert evaluate(tied, np.array([0, 1])).confusion == ((0, 0, 1), (1, 0, 1))
 
 
 def test_probabilities_of_nought_and_one_and_beside_them() -> None:
@@ -230,3 +229,27 @@ def test_balanced_accuracy_is_the_mean_recall_of_the_classes_with_images() -> No
     assert balanced_accuracy(np.array([0, 0, 1, 1, 0, 2]), labels) == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
     # a class without images may be predicted; scikit-learn would warn
     assert balanced_accuracy(np.array([0, 0, 0, 3, 3, 3]), labels) == pytest.approx(1 / 3)
+
+
+def test_of_many_classes_the_five_most_probable_are_counted_too() -> None:
+    classes = 30
+    probabilities, labels = make_predictions(classes)
+    scores = evaluate(probabilities, labels)
+    # sorted by probability, and of equally probable classes the first comes first
+    first = [sorted(range(classes), key=lambda label: (-row[label], label))[:5] for row in probabilities]
+    assert scores.top5 == np.mean([label in five for label, five in zip(labels, first, strict=True)])
+    assert scores.accuracy < scores.top5 < 1
+    assert evaluate(*make_predictions(5)).top5 is None
+
+
+def test_results_of_two_thousand_classes_are_small() -> None:
+    labels = np.arange(2000).repeat(2)
+    scores = evaluate(np.eye(2000)[(labels + np.arange(4000) % 2) % 2000], labels)
+    assert scores.n == 4000 and scores.top5 is not None
+    assert len(scores.model_dump_json(indent=1)) < 250_000
+    assert scores.confusion_matrix(2000).sum() == 4000
+
+
+def test_the_most_frequent_confusions_come_first() -> None:
+    labels, predicted = np.array([0, 0, 1, 1, 1, 2]), np.array([1, 0, 0, 0, 1, 2])
+    assert evaluate(np.eye(3)[predicted], labels).most_confused(5) == [(1, 0, 2), (0, 1, 1)]

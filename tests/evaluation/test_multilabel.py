@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, f1_score
 
 from tlkit.evaluation.multilabel import (
-    _average_precision,
+    _Ranked,
     choose_thresholds,
     evaluate_labels,
     mean_average_precision,
@@ -46,8 +46,8 @@ def test_scores_are_those_of_scikit_learn() -> None:
 def test_a_bootstrap_sample_has_scikit_learns_average_precision() -> None:
     probabilities, labels = draw(120)
     weights = np.random.default_rng(1).multinomial(120, np.full(120, 1 / 120), size=4).astype(float)
-    order = np.argsort(-probabilities[:, 1])
-    computed = _average_precision(weights[:, order], probabilities[order, 1], labels[order, 1])
+    ranked = _Ranked.of(probabilities[:, 1], labels[:, 1])
+    computed = ranked.average_precision(weights.T.astype(np.float32))
     expected = [
         average_precision_score(labels[:, 1], probabilities[:, 1], sample_weight=row) for row in weights
     ]

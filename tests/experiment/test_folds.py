@@ -99,7 +99,7 @@ def test_results_of_folds(folded: tlkit.Run) -> None:
     scores = probe.out_of_fold
     assert probe.test is None and probe.val is None and scores is not None and probe.measured is scores
     assert (scores.n, scores.folds, scores.repeats, len(scores.fold_accuracies)) == (24, 4, 3, 12)
-    assert sum(map(sum, scores.confusion)) == 24
+    assert sum(cell.images for cell in scores.confusion) == 24
     low, high = scores.ci95
     assert low < scores.accuracy < high
     assert folded.results.data.folds == 4 and folded.results.data.train == 24

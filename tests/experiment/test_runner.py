@@ -54,8 +54,8 @@ def test_results_follow_the_schema(run: Runner) -> None:
     assert set(bottleneck["val"]) == {
         *("n", "correct", "accuracy", "ci95", "balanced_accuracy", "macro_f1", "log_loss")
     }
-    assert set(bottleneck["test"]) == {*bottleneck["val"], "auroc", "ece", "ece_ci95", "confusion"}
-    assert sum(map(sum, bottleneck["test"]["confusion"])) == bottleneck["test"]["n"] == 8
+    assert set(bottleneck["test"]) == {*bottleneck["val"], "top5", "auroc", "ece", "ece_ci95", "confusion"}
+    assert sum(cell[2] for cell in bottleneck["test"]["confusion"]) == bottleneck["test"]["n"] == 8
     (versus,) = fine_tune["versus"]
     assert versus["phase"] == "bottleneck"
     gained = fine_tune["test"]["correct"] - bottleneck["test"]["correct"]

@@ -21,6 +21,7 @@ from tlkit.data.loader import normalize
 from tlkit.errors import DataError
 from tlkit.inference.predictor import Predictor
 from tlkit.interpret.attribution import explain, grad_cam, last_feature_map
+from tlkit.interpret.png import CAPTIONED_WIDTH, FONT_SIZE, with_caption
 from tlkit.model.classifier import Classifier
 from tlkit.parts.backbone import Backbone
 from tlkit.parts.preprocess import Preprocess
@@ -167,8 +168,23 @@ def test_the_command(fitted: Path, image: Path, tmp_path: Path) -> None:
     files = sorted((tmp_path / "out").iterdir())
     assert [file.name for file in files] == ["cat-2.png", "cat.png"]
     with Image.open(files[0]) as picture:
-        assert picture.size == (128, 128)
-    assert "Grad-CAM for" in result.stdout
+        # the map, and its class, probability and method below it
+        assert picture.width > 128 < picture.height
+        caption = np.asarray(picture.convert("L"))[128:]
+    assert (caption[:, :100] < 100).sum() > 100
+    assert "Grad-CAM for" in result.stdout and f"in {other}" in result.stdout
+    folder = command(
+        "explain", fitted, other.parent, tmp_path / "again" / "*.jpg", "--out", tmp_path / "more"
+    )
+    assert [file.name for file in sorted((tmp_path / "more").iterdir())] == ["cat-2.png", "cat.png"]
+    assert folder.returncode == 0
+
+
+def test_long_class_names_are_wrapped() -> None:
+    picture = with_caption(np.zeros((40, 40, 3), np.uint8), f"{'a long name ' * 5}\nGrad-CAM")
+    assert picture.shape[1] == CAPTIONED_WIDTH
+    assert picture.shape[0] > 40 + 4 * FONT_SIZE
+    assert (picture[:, -2:] == 255).all()
 
 
 def test_bad_input(fitted: Path, image: Path, tmp_path: Path) -> None:

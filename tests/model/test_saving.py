@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from model_folders import sign
+from model_folders import change_config, sign
 from networks import KINDS, REGISTRY, backbone
 
+import tlkit
 from tlkit.errors import RunFolderError
 from tlkit.model.classifier import Classifier
 from tlkit.model.saving import Calibration, load_model, read_config, save_model
 from tlkit.parts.backbone import Backbone
+from tlkit.plugins.loader import load_registry
 
 CLASSES = ["a", "b", "c"]
 REJECTING = Calibration(temperature=1.5, reject_below=0.8)
@@ -64,6 +66,19 @@ def test_plain_timm_loads_a_linear_head_on_pooled_features(kind: str, tmp_path: 
     assert list(of_timm.pretrained_cfg["input_size"]) == [3, 64, 64]
 
 
+def test_plain_timm_loads_a_plugins_network_of_timm(tmp_path: Path) -> None:
+    base = tlkit.from_timm(timm.create_model("test_resnet"), preprocess=tlkit.Preprocess(size=64))
+    classifier = save_classifier(tmp_path / "model", base, "linear")
+    of_timm = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(of_timm(images), classifier(images))
+    # the same weights, and another network
+    changed = timm.create_model("test_resnet")
+    changed.act1 = torch.nn.GELU()
+    assert tlkit.from_timm(changed).timm_config is None
+
+
 def test_a_model_without_rejection_has_no_threshold(tmp_path: Path) -> None:
     save_classifier(tmp_path / "model", backbone("residual"), "mlp", Calibration(temperature=1.0))
     description = read_config(tmp_path / "model").tlkit
@@ -80,6 +95,21 @@ def test_options_of_a_blueprint_are_written_as_they_are(tmp_path: Path) -> None:
     part = read_config(tmp_path / "model").tlkit.backbone
     assert part.name == "a-plugins"
     assert part.options == {"config": {"limit": None, "sizes": [1, 2]}, "weights": None}
+
+
+def test_a_missing_plugin_is_named_with_the_command_that_installs_it(tmp_path: Path) -> None:
+    base = backbone("residual")
+    base.blueprint = {"name": "night-vision"}
+    save_classifier(tmp_path / "model", base, "mlp")
+    change_config(tmp_path / "model", lambda config: config["tlkit"].update(plugins={"tlkit-night": "1.2"}))
+    with pytest.raises(
+        RunFolderError, match=r"'night-vision'.* tlkit-night 1\.2, .*pip install tlkit-night$"
+    ):
+        load_model(tmp_path / "model", load_registry())
+    # it is shown in a command
+    change_config(tmp_path / "model", lambda config: config["tlkit"].update(plugins={"x; rm -rf ~": "1"}))
+    with pytest.raises(RunFolderError, match=r"tlkit\.plugins"):
+        read_config(tmp_path / "model")
 
 
 def test_a_saved_model_replaces_the_one_before(tmp_path: Path) -> None:

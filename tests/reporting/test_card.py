@@ -63,7 +63,7 @@ def test_a_card_has_the_numbers_of_the_results(run: tlkit.Run, tmp_path: Path) -
     )
     assert f"({scores.correct} of {scores.n}) | {low:.3f}–{high:.3f} |" in card.text
     assert "Measured on fewer than 20 images, so that their scores mean little: cat, dog." in card.text
-    cats = scores.confusion[0]
+    cats = scores.confusion_matrix(2)[0]
     assert (
         f"| cat | {run.results.data.per_class['cat'].train} | {sum(cats)} | {cats[0] / sum(cats):.3f} |"
         in card.text

@@ -200,7 +200,15 @@ def test_images_that_have_changed_are_not_shown(odd_names: Path, tmp_path: Path)
     assert "The run's images cannot be shown" in Page(tlkit.report(run)).text
 
 
-@pytest.mark.parametrize(("classes", "images"), [(200, 300), (2, 100_000), (200, 10_000)])
+@pytest.mark.parametrize(
+    ("classes", "images"),
+    [
+        (200, 300),
+        (2, 20_000),
+        pytest.param(2, 100_000, marks=pytest.mark.slow),
+        pytest.param(200, 10_000, marks=pytest.mark.slow),
+    ],
+)
 def test_many_classes_and_many_images_stay_small(
     classes: int, images: int, embedded: Path, tmp_path: Path
 ) -> None:

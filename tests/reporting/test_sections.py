@@ -24,9 +24,7 @@ from tlkit.reporting.pictures import Album
 from tlkit.reporting.prediction_charts import (
     GRID,
     MAX_CURVE_POINTS,
-    ConfusedPair,
     confidence,
-    confused_pairs,
     reject,
     reliability,
     roc,
@@ -76,7 +74,14 @@ def result(epochs: int, computed: int, cached: bool = True) -> PhaseResult:
         seconds=PhaseSeconds(total=1, features=0, training=1, evaluation=0),
         temperature=1.0,
         val=scores,
-        test={**scores, "auroc": None, "ece": 0.0, "ece_ci95": (0.0, 0.5), "confusion": ((1, 0), (1, 0))},
+        test={
+            **scores,
+            "top5": None,
+            "auroc": None,
+            "ece": 0.0,
+            "ece_ci95": (0.0, 0.5),
+            "confusion": ((0, 0, 1), (1, 0, 1)),
+        },
     )
 
 
@@ -134,11 +139,6 @@ def test_savings_are_the_passes_that_cached_features_replaced() -> None:
     assert "about" not in describe_savings(result(epochs=10, computed=120), DATA, None)
     assert "they saved nothing (960 passes" in describe_savings(result(epochs=2, computed=960), DATA, 0.5)
     assert describe_savings(result(epochs=2, computed=0, cached=False), DATA, 0.5) == ""
-
-
-def test_the_most_frequent_confusions_come_first() -> None:
-    cells = [[5, 1, 0], [3, 9, 0], [0, 0, 2]]
-    assert confused_pairs(cells, "abc") == [ConfusedPair("b", "a", 3), ConfusedPair("a", "b", 1)]
 
 
 def test_roc_curves() -> None:

@@ -16,6 +16,7 @@ from tlkit.data.corrections_file import read_corrections
 from tlkit.data.dataset import divide_images, read_assignment
 from tlkit.data.generate import missing_images
 from tlkit.data.images import Image, inspect_images
+from tlkit.data.labelled import describe_source
 from tlkit.errors import DataError, RecipeError
 from tlkit.experiment.backbones import choose_backbone
 from tlkit.experiment.observer import Observer
@@ -108,10 +109,7 @@ def recipe_for(target: Path | str) -> Recipe:
         raise DataError(
             f"{path} does not exist: name a folder per class, a CSV file, a recipe or a run folder"
         )
-    source: PartSpec = PartSpec(name="folder")
-    root = path.absolute()
-    if path.suffix.lower() == ".csv":
-        source, root = PartSpec(name="csv", options={"file": path.name}), path.absolute().parent
+    source, root = describe_source(path)
     data = DataSpec(source=source, root=root).model_dump(exclude_unset=True)
     return make_recipe({"name": "images", "data": {**data, "source": source.table()}, "phase": []})
 

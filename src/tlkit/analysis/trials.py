@@ -14,15 +14,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
+from torch import nn
 
 from tlkit.analysis.head_folds import FoldedFeatures, out_of_fold_logits
+from tlkit.analysis.range_test import RangeTest, range_test
 from tlkit.analysis.search_space import SearchSpace, Settings
 from tlkit.analysis.selection_bias import corrected_accuracy
 from tlkit.errors import RunFolderError, TrainingError
 from tlkit.experiment.observer import Observer
 from tlkit.parts.backbone import Backbone
+from tlkit.parts.head import SelfFittingHead
+from tlkit.parts.loss import Loss
 from tlkit.plugins.registry import Registry
-from tlkit.recipe.schema import Monitor
+from tlkit.recipe.schema import Monitor, TrainingSpec
 from tlkit.utils.atomic_write import atomic_write
 from tlkit.utils.hashing import seed
 
@@ -113,22 +117,29 @@ class Trials:
         self._study.tell(trial, float(self.mean_scores([outcome])[0]))
 
     def _cross_validate(self, number: int, settings: Settings) -> Outcome:
-        phase = self._space.tuned(settings).phase(self._space.phase.name)
-        recipe, labels = self._space.recipe, self._data.labels
-        counts = np.bincount(labels, minlength=len(self._classes)).tolist()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed(recipe.seed, phase.name, "head"))
-            head = self._registry.make(
-                "head", phase.head.name, phase.head.options, self._backbone, self._classes
-            )
-            name, options = phase.training.loss.name, phase.training.loss.options
-            loss = self._registry.make("loss", name, options, self._classes, counts)
-            logits = out_of_fold_logits(head, self._data, phase.training, loss)[self._tested]
-        labels = labels[self._tested]
+            head, training, loss = self._make(settings)
+            logits = out_of_fold_logits(head, self._data, training, loss)[self._tested]
+        labels = self._data.labels[self._tested]
         losses = torch.nn.functional.cross_entropy(
             torch.from_numpy(logits), torch.from_numpy(labels), reduction="none"
         ).numpy()
         return Outcome(number, settings, losses, logits.argmax(1) == labels)
+
+    def _make(self, settings: Settings) -> tuple[nn.Module, TrainingSpec, Loss]:
+        """Makes the head and the loss of a trial."""
+        phase, labels = self._space.tuned(settings).phase(self._space.phase.name), self._data.labels
+        counts = np.bincount(labels, minlength=len(self._classes)).tolist()
+        torch.manual_seed(seed(self._space.recipe.seed, phase.name, "head"))
+        head = self._registry.make("head", phase.head.name, phase.head.options, self._backbone, self._classes)
+        name, options = phase.training.loss.name, phase.training.loss.options
+        return head, phase.training, self._registry.make("loss", name, options, self._classes, counts)
+
+    def range_test(self, settings: Settings) -> RangeTest | None:
+        """Tries learning rates with a trial's settings; returns None if its head fits itself."""
+        with torch.random.fork_rng(devices=[]):
+            head, training, loss = self._make(settings)
+            return None if isinstance(head, SelfFittingHead) else range_test(head, self._data, training, loss)
 
     def outcomes(self) -> list[Outcome]:
         """Reads the outcomes of all trials that ended, in their order."""

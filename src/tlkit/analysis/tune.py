@@ -13,6 +13,7 @@ from pydantic import Field
 
 from tlkit.analysis.encoder import Encoder
 from tlkit.analysis.head_folds import FoldedFeatures
+from tlkit.analysis.range_test import RangeTest
 from tlkit.analysis.search_space import HEAD_NAME, Choice, SearchSpace, Value, read_space
 from tlkit.analysis.trials import Trials
 from tlkit.data.dataset import Dataset
@@ -92,6 +93,7 @@ class Tuning(JsonModel):
         accuracy: the accuracy to expect of its settings, without the optimism of having been chosen; see
             `tlkit.analysis.selection_bias`.
         ci95: its 95% interval.
+        range_test: a learning-rate range test of the best trial's settings, or None if its head fits itself.
     """
 
     schema_version: Literal[1] = Field(1, alias="schema")
@@ -108,6 +110,7 @@ class Tuning(JsonModel):
     best: NonNegative
     accuracy: Proportion
     ci95: tuple[Proportion, Proportion]
+    range_test: RangeTest | None
 
     @property
     def keys(self) -> list[str]:
@@ -343,4 +346,5 @@ def _result(space: SearchSpace, tried: Trials, data: FoldedFeatures, folder: Pat
         best=outcomes[best].number,
         accuracy=accuracy,
         ci95=interval,
+        range_test=tried.range_test(outcomes[best].settings),
     )

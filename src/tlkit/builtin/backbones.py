@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tlkit.errors import PluginError
 from tlkit.parts.backbone import Backbone, WeightsOrigin
 from tlkit.plugins.hookspecs import hookimpl
 
@@ -37,6 +38,9 @@ def lookup(name: str) -> partial[Backbone] | None:
     """Returns the factory of a timm name, with or without a tag, or None if timm does not know it.
 
     Addresses that begin with ``local-dir:`` or ``hf-hub:`` are names too.
+
+    Raises:
+        PluginError: it is a folder's path without ``local-dir:``.
     """
     import timm
 
@@ -44,6 +48,9 @@ def lookup(name: str) -> partial[Backbone] | None:
         return partial(timm_backbone, name)
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture) or (tag and not timm.models.is_model_pretrained(name)):
+        if Path(name).is_dir():
+            hint = f"for the network in that folder, write local-dir:{name}"
+            raise PluginError(f"no backbone is called {name!r}: {hint}")
         return None
     return partial(timm_backbone, name)
 
@@ -65,7 +72,7 @@ def timm_backbone(
         model_args: further arguments of the network, as for timm.create_model.
     """
     from tlkit.builtin.timm_weights import create_model, find_origin, saved_config
-    from tlkit.parts.timm_backbone import from_timm, load_weights
+    from tlkit.parts.timm_backbone import divide_network, load_weights
 
     model = create_model(name, model_args, pretrained=weights == "pretrained")
     config = dict(model.pretrained_cfg)
@@ -82,7 +89,7 @@ def timm_backbone(
     if arguments:
         blueprint["model_args"] = arguments
     return replace(
-        from_timm(model, features=features),
+        divide_network(model, features=features),
         blueprint=blueprint,
         timm_config={"architecture": architecture, "model_args": arguments, "pretrained_cfg": config},
         weights_origin=origin,

@@ -64,9 +64,9 @@ def folder(root: Path, *, unlabelled: Path | None = None) -> Source:
         head = "class folders without images: fill them or remove them"
         raise DataError(bulleted(head, empty, PROBLEMS_SHOWN))
     samples = [
-        Sample(_id(image, root), image, labels[path.name], split)
+        Sample(name, image, labels[path.name], split)
         for split, path in class_folders
-        for image in images[path]
+        for name, image in zip(_ids(images[path], path, root), images[path], strict=True)
     ]
     _check_every_split(root, classes, samples)
     return Source(classes, samples, _unlabelled(root, unlabelled))
@@ -88,7 +88,7 @@ def csv_file(
     An image has several labels, or none, with `separator` or `label_columns`.
 
     Args:
-        root: the folder that the paths are relative to.
+        root: the folder that the paths are relative to; absolute ones must lead into it.
         file: the CSV file, relative to the root.
         path_column: the column of the paths.
         label_column: the column of the class names.
@@ -108,18 +108,17 @@ def csv_file(
     lines: dict[str, int] = {}
     problems: list[str] = []
     for line, (path, *cells) in _read_rows(table, columns):
-        name = PurePosixPath(path).as_posix()
+        name = _inside(root, path)
         written = cells.pop() if split_column else ""
         split = SPLIT_NAMES.get(written.casefold())
         labels, mistakes = _row_labels(cells, label_column, separator, label_columns)
-        mistakes = [*_path_problems(root, path), *mistakes]
-        if name in lines:
+        mistakes = [*_path_problems(root, path, name), *mistakes]
+        if name and lines.setdefault(name, line) != line:
             mistakes.append(f"{path!r} is in line {lines[name]} already")
         if split_column and not split:
             mistakes.append(f"{split_column!r} is {written!r}: it must be train, val or test")
         problems += [f"line {line}: {mistake}" for mistake in mistakes]
-        lines.setdefault(name, line)
-        rows.append((name, labels, split))
+        rows.append((name or path, labels, split))
     if problems:
         raise DataError(bulleted(f"{table}: {plural(len(problems), 'problem')}", problems, PROBLEMS_SHOWN))
     classes = tuple(
@@ -161,24 +160,26 @@ def find_images(folder: Path) -> list[Path]:
     def fail(error: OSError) -> None:
         raise _unreadable(error) from error
 
-    images: list[Path] = []
-    visited: set[Path] = set()
-    for parent, subfolders, files in os.walk(folder, onerror=fail, followlinks=True):
-        path = Path(parent)
+    top = os.fspath(folder)
+    images: list[str] = []  # strings until the end: a Path costs more than all the rest
+    visited: set[str] = set()
+    for parent, subfolders, files in os.walk(top, onerror=fail, followlinks=True):
         subfolders[:] = sorted(filter(_is_visible, subfolders), key=natural)
-        if path.resolve() in visited:  # a link can lead back to a parent
+        if (target := os.path.realpath(parent)) in visited:  # a link can lead back to a parent
             subfolders.clear()
             continue
-        visited.add(path.resolve())
-        images += [
-            path / file for file in files if _is_visible(file) and Path(file).suffix.lower() in IMAGE_SUFFIXES
-        ]
-    return sorted(images, key=lambda image: natural(image.as_posix()))
+        visited.add(target)
+        images += [os.path.join(parent, file) for file in files if _is_image(file)]  # noqa: PTH118
+    return [Path(image) for image in sorted(images, key=lambda image: natural(image[len(top) :]))]
 
 
 def natural(text: str) -> tuple[object, str]:
     """Returns a sort key that puts ``cat.2`` before ``cat.10``, and ignores case unless strings tie."""
     return _natsort_key(text), text
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and _is_visible(name)  # noqa: PTH122
 
 
 def _is_visible(name: str) -> bool:
@@ -229,11 +230,14 @@ def _unlabelled(root: Path, folder: Path | None) -> list[Sample]:
     images = find_images(folder)
     if not images:
         raise DataError(f"{folder} holds no images: add some, or leave 'unlabelled' out")
-    return [Sample(_id(image, root), image) for image in images]
+    return [Sample(name, image) for name, image in zip(_ids(images, folder, root), images, strict=True)]
 
 
-def _id(image: Path, root: Path) -> str:
-    return Path(os.path.relpath(image, root)).as_posix()
+def _ids(images: Sequence[Path], folder: Path, root: Path) -> list[str]:
+    """Returns the path of each image that is below `folder`, relative to `root`."""
+    above = Path(os.path.relpath(folder, root)).as_posix()
+    prefix = "" if above == "." else f"{above}/"
+    return [prefix + image.relative_to(folder).as_posix() for image in images]
 
 
 def _read_rows(table: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
@@ -260,20 +264,33 @@ def _read_rows(table: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[
         raise DataError(f"{table} cannot be read as a CSV file in UTF-8: {error}") from error
 
 
-def _path_problems(root: Path, path: str) -> list[str]:
+def _inside(root: Path, path: str) -> str | None:
+    """Returns a CSV file's path relative to the root, with ``/``; None where it leads out of the root."""
     as_windows = PureWindowsPath(path)  # knows both kinds of slashes, and drives
+    if ".." in as_windows.parts:
+        return None
+    if not as_windows.anchor:
+        return PurePosixPath(path).as_posix()
+    absolute = Path(path)
+    return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else None
+
+
+def _path_problems(root: Path, path: str, name: str | None) -> list[str]:
     if not path:
         return ["the path is empty"]
-    if as_windows.anchor or ".." in as_windows.parts:
-        return [f"{path!r} leads out of {root}: paths must be relative to it and stay inside"]
-    return [] if (root / path).is_file() else [f"{path!r} is not a file in {root}"]
+    if name is None:
+        return [f"{path!r} leads out of {root}: paths must stay inside it"]
+    return [] if (root / name).is_file() else [f"{path!r} is not a file in {root}"]
 
 
 def _check_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     if folder.exists():
-        raise DataError(f"{folder} is a file: name the folder that contains the images")
+        raise DataError(
+            f"{folder} is a file: name the folder that contains the images, or a .csv file with the columns "
+            "path and label"
+        )
     parent = folder.parent
     siblings = [path.name for path in _subfolders(parent)] if parent.is_dir() else []
     raise DataError(f"folder {folder} does not exist{close_matches(folder.name, siblings)}")
@@ -284,10 +301,11 @@ def _check_classes(source: Path, classes: Sequence[str]) -> None:
     if len(classes) > 1:
         return
     count = f"only one class, {classes[0]!r}" if classes else "no classes"
-    needed = (
-        "a label column with at least two values" if source.is_file() else "a folder per class, at least two"
-    )
-    raise DataError(f"{source} has {count}: it needs {needed}")
+    if source.is_file():
+        raise DataError(f"{source} has {count}: it needs a label column with at least two values")
+    tables = sorted(table.name for table in source.glob("*.csv"))
+    listed = f"; or name its {' or '.join(tables)} instead, if it lists paths and labels" if tables else ""
+    raise DataError(f"{source} has {count}: it needs a folder per class, at least two{listed}")
 
 
 def _check_every_split(source: Path, classes: Sequence[str], samples: Sequence[Sample]) -> None:

@@ -40,7 +40,6 @@ app = typer.Typer(
     name="tlkit",
     help="Transfer learning for image classification with little data.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 COMMANDS = (

@@ -16,8 +16,9 @@ from tlkit.cli.options import (
     PrecisionOption,
     RejectOption,
     UnknownOption,
+    check_holds_images,
 )
-from tlkit.cli.results_text import print_evaluation
+from tlkit.cli.results_text import print_evaluation, print_mistakes
 
 
 def evaluate(
@@ -25,6 +26,12 @@ def evaluate(
     images: Annotated[Path, typer.Argument(help="A folder per class, or a CSV file with path and label.")],
     json_: Annotated[
         bool, typer.Option("--json", help="One JSON object, as under test in results.json.")
+    ] = False,
+    mistakes: Annotated[
+        bool,
+        typer.Option(
+            "--mistakes", help="List the images that are not predicted correctly, or add them to --json."
+        ),
     ] = False,
     reject_below: RejectOption = None,
     unknown: UnknownOption = True,
@@ -37,6 +44,7 @@ def evaluate(
     Where images may have several labels, the CSV file has them with | between them, or a column of 0 and 1
     for each class.
     """
+    check_holds_images(images)
     from tlkit.cli.observer import ConsoleObserver
     from tlkit.evaluation.multilabel import MultilabelScores
     from tlkit.inference.answers import evaluate as evaluate_images
@@ -52,6 +60,8 @@ def evaluate(
         observer=ConsoleObserver(),
     )
     if isinstance(evaluation, MultilabelScores):
+        if mistakes:
+            raise typer.BadParameter("--mistakes is for one label per image: this model tells several")
         if json_:
             json_line(evaluation.model_dump(mode="json"))
         else:
@@ -59,6 +69,9 @@ def evaluate(
             print_multilabel_scores(evaluation)
     elif json_:
         without = {key for key in ("rejected", "unknown") if getattr(evaluation, key) is None}
+        without |= set() if mistakes else {"mistakes"}
         json_line(evaluation.model_dump(mode="json", by_alias=True, exclude=without))
     else:
         print_evaluation(evaluation)
+        if mistakes:
+            print_mistakes(evaluation.mistakes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,12 +11,13 @@ from typing import Annotated, Literal
 import typer
 
 from tlkit.cli.console import say
-from tlkit.cli.options import DeviceOption, ModelArgument, PhaseOption
+from tlkit.cli.options import IMAGES_HELP, DeviceOption, ModelArgument, PhaseOption
+from tlkit.utils.formatting import printable
 
 
 def explain(
     model: ModelArgument,
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help=IMAGES_HELP)],
     out: Annotated[Path, typer.Option(help="The folder to write PNG files to.")] = Path("explained"),
     class_: Annotated[
         str | None,
@@ -24,11 +26,14 @@ def explain(
     phase: PhaseOption = None,
     device: DeviceOption = None,
 ) -> None:
-    """Show where a classifier looks: a heat map over each image, as PNG."""
+    """Show where a classifier looks: a heat map over each image, as PNG with the class below it."""
+    from tlkit.data.image_paths import image_paths
+
+    images = [Path(path) for path in image_paths(paths, sys.stdin)]
     from tlkit.errors import DataError
     from tlkit.inference.loading import load
     from tlkit.interpret.attribution import explain as explain_image
-    from tlkit.interpret.png import write_png
+    from tlkit.interpret.png import with_caption, write_png
 
     predictor = load(model, phase=phase, device=device)
     failed = 0
@@ -45,9 +50,10 @@ def explain(
         target = out / f"{_unused_name(image.stem, used)}.png"
         if target.exists() and any(target.samefile(other) for other in images if other.exists()):
             raise DataError(f"{target} is one of the images: name another folder with --out")
-        file = write_png(target, attribution.overlay())
+        file = write_png(target, with_caption(attribution.overlay(), attribution.caption()))
         probability = f"probability {attribution.probability:.3f}"
-        say(f"{file}: {attribution.method} for {attribution.label}, {probability}")
+        shown = f"{attribution.method} for {attribution.label}, {probability}"
+        say(f"{file}: {shown}, in {printable(str(image))}")
     if failed:
         raise typer.Exit(1)
 

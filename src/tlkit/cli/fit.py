@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tlkit.cli.console import say
-from tlkit.cli.options import DeviceOption, OutOption, ReportOption
+from tlkit.cli.options import DeviceOption, OutOption, ReportOption, check_holds_images
 from tlkit.cli.results_text import print_results
 from tlkit.cli.run import make_report, warn_of_copies
 
@@ -71,6 +71,7 @@ def fit(
     report: ReportOption = True,
 ) -> None:
     """Train the best classifier that labelled images allow; the choices are made and shown."""
+    check_holds_images(images)
     limit = None if time_limit is None else duration(time_limit)
     from tlkit.cli.observer import watching
     from tlkit.fitting.fit import fit as fit_images

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from tlkit.errors import DataError
+
 RecipeArgument = Annotated[Path, typer.Argument(help="A recipe, or a folder that holds recipe.toml.")]
 TargetArgument = Annotated[
     Path, typer.Argument(help="A folder per class, a CSV file, a recipe or a run folder.")
@@ -25,6 +27,8 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Set one key, such as phase.fine-tune.epochs=5."),
 ]
 OutOption = Annotated[Path | None, typer.Option(help="The run folder; runs/NAME/NUMBER unless given.")]
+#: Of the images of `predict` and `explain`.
+IMAGES_HELP = "Images, folders or patterns; - reads paths from stdin."
 PhaseOption = Annotated[str | None, typer.Option(help="A run's phase; its last one unless given.")]
 DeviceOption = Annotated[
     str | None, typer.Option(help="Such as cpu, cuda, cuda:1 or mps; the best one unless given.")
@@ -46,3 +50,11 @@ UnknownOption = Annotated[
     typer.Option("--unknown/--no-unknown", help="Label images that belong to no class 'unknown'."),
 ]
 ReportOption = Annotated[bool, typer.Option("--report/--no-report", help="Make report.html at the end.")]
+
+
+def check_holds_images(path: Path) -> None:
+    """Raises DataError if a path does not exist, or is a folder without images; torch is not imported."""
+    from tlkit.data.image_paths import why_no_images
+
+    if problem := why_no_images(str(path)):
+        raise DataError(f"{problem}: name a folder per class, or a .csv file with the columns path and label")

@@ -12,6 +12,7 @@ import typer
 from tlkit.cli.console import say, table
 from tlkit.cli.plugins_check import check, check_kind
 from tlkit.cli.plugins_new import new
+from tlkit.errors import PluginError
 
 if TYPE_CHECKING:
     from tlkit.plugins.registry import RegisteredPart
@@ -57,13 +58,28 @@ def show(
     if kind is not None:
         check_kind(kind)
     registry = load_registry()
-    parts = [registry.find(kind, name)] if kind else registry.search(name)
+    try:
+        parts = [registry.find(kind, name)] if kind else registry.search(name)
+    except PluginError as error:
+        raise PluginError(_of_timm(name) or str(error)) from error
     if len(parts) > 1:
         kinds = ", ".join(part.kind for part in parts)
         raise typer.BadParameter(
             f"several parts are called {name!r}: choose one of {kinds}", param_hint="--kind"
         )
     _show(parts[0])
+
+
+def _of_timm(name: str) -> str | None:
+    """Returns where recipes name timm's optimisers and schedules, if it is one of these."""
+    from timm.optim import list_optimizers
+
+    from tlkit.training.optimizers import SCHEDULES
+
+    for key, names in (("optimizer", list_optimizers()), ("schedule", SCHEDULES)):
+        if name in names:
+            return f"{name!r} is one of timm's {key}s and no plugin's part: recipes name it in training.{key}"
+    return None
 
 
 def _show(part: RegisteredPart) -> None:
@@ -95,15 +111,16 @@ def _default(value: object) -> str:
 @app.command()
 def blocks(
     name: Annotated[str, typer.Argument(help="A backbone's name, as in a recipe.")],
-    features: Annotated[str, typer.Option(help="map or pooled, where the backbone has that option.")] = "map",
+    features: Annotated[
+        str | None,
+        typer.Option(help="map or pooled; the backbone's default unless given."),
+    ] = None,
 ) -> None:
     """Show a backbone's blocks, which freeze policies freeze as a whole, from input to output."""
-    from tlkit.plugins import options
     from tlkit.plugins.loader import load_registry
 
     registry = load_registry()
-    known = {option.name for option in options.describe(registry.find("backbone", name).factory)}
-    chosen = {"features": features} if "features" in known else {}
+    chosen = {} if features is None else {"features": features}
     backbone = registry.make("backbone", name, {**chosen, **registry.without_weights(name)})
     sizes = {key: value.numel() for key, value in backbone.module.named_parameters()}
     rows = []

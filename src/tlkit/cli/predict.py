@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tlkit.cli.console import counting, json_line, say
+from tlkit.cli.console import counting, format_rate, json_line, say
 from tlkit.cli.options import (
+    IMAGES_HELP,
     DeviceOption,
     ModelArgument,
     PhaseOption,
@@ -21,7 +22,7 @@ from tlkit.cli.options import (
 )
 from tlkit.parts.task import join_labels
 from tlkit.utils.csv_cells import write_rows
-from tlkit.utils.formatting import printable
+from tlkit.utils.formatting import plural, printable
 
 if TYPE_CHECKING:
     from tlkit.inference.prediction import Prediction
@@ -39,7 +40,7 @@ def predict(
     model: ModelArgument,
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="PATH...", help="Images, folders or patterns; - reads paths from stdin."),
+        typer.Argument(metavar="PATH...", help=IMAGES_HELP),
     ],
     top: Annotated[int, typer.Option(min=1, help="How many classes to list with their probabilities.")] = 1,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
@@ -52,6 +53,8 @@ def predict(
 ) -> None:
     """Label images; exit with code 1 if some cannot be read, after labelling the others."""
     from tlkit.data.image_paths import image_paths
+
+    images = image_paths(paths, sys.stdin)  # a mistake is reported before torch is imported
     from tlkit.inference.loading import load
     from tlkit.inference.predictor import UNCLASSIFIED, UNKNOWN
 
@@ -63,7 +66,6 @@ def predict(
         device=device,
         precision=precision,
     )
-    images = image_paths(paths, sys.stdin)
     output = Format.json if json_ else Format.csv if csv_ else Format.table
     label_width = max(map(len, (*predictor.classes, UNCLASSIFIED, UNKNOWN)))
     write = _writer(output, min(top, len(predictor.classes)), label_width)
@@ -76,7 +78,8 @@ def predict(
             tick(1)
     seconds = max(time.monotonic() - began, 1e-9)
     unreadable = f"; {failed:,} could not be read" if failed else ""
-    say(f"{count:,} images in {seconds:,.1f} s, {count / seconds:,.0f}/s{unreadable}", stderr=True)
+    rate = format_rate(count / seconds)
+    say(f"{plural(count, 'image')} in {seconds:,.1f} s, {rate}{unreadable}", stderr=True)
     if failed:
         raise typer.Exit(1)
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from tlkit.cli.console import say, table
 from tlkit.cli.multilabel_text import print_multilabel_results
-from tlkit.utils.formatting import format_duration, format_p_value, shortlist
+from tlkit.utils.formatting import format_duration, format_p_value, printable, shortlist
 
 if TYPE_CHECKING:
     from tlkit.evaluation.metrics import Baselines, Scores
     from tlkit.experiment.results import PhaseResult, Results
-    from tlkit.inference.prediction import Evaluation
+    from tlkit.inference.prediction import Evaluation, Mistake
     from tlkit.reporting.compare import ComparedPair, Comparison
 
 #: How many pairs of confused classes an evaluation lists.
@@ -77,6 +77,8 @@ def print_evaluation(evaluation: Evaluation) -> None:
     correct = f"{evaluation.correct:,} of {evaluation.n:,}"
     say(f"accuracy {accuracy_with_interval(evaluation)}: {correct}")
     say(f"balanced accuracy {evaluation.balanced_accuracy:.3f}, macro F1 {evaluation.macro_f1:.3f}")
+    if evaluation.top5 is not None:
+        say(f"label among the five most probable classes {evaluation.top5:.3f}")
     auroc = "" if evaluation.auroc is None else f", area under the ROC curve {evaluation.auroc:.4f}"
     say(f"log loss {evaluation.log_loss:.4f}{auroc}")
     low, high = evaluation.ece_ci95
@@ -96,14 +98,17 @@ def print_evaluation(evaluation: Evaluation) -> None:
         for name, scores in evaluation.per_class.items()
     ]
     table(None, CLASS_COLUMNS, rows)
-    confusions = [
-        (count, names[label], names[predicted])
-        for label, row in enumerate(evaluation.confusion)
-        for predicted, count in enumerate(row)
-        if count and label != predicted
-    ]
-    for count, name, predicted_name in sorted(confusions, reverse=True)[:CONFUSIONS_SHOWN]:
-        say(f"{count:,} of {name} predicted as {predicted_name}")
+    for label, predicted, count in evaluation.most_confused(CONFUSIONS_SHOWN):
+        say(f"{count:,} of {names[label]} predicted as {names[predicted]}")
+
+
+def print_mistakes(mistakes: Sequence[Mistake]) -> None:
+    """Prints a line for each image that is not predicted correctly; paths are not wrapped."""
+    for mistake in mistakes:
+        say(
+            f"{printable(mistake.image)}: {mistake.label}, predicted as {mistake.predicted} "
+            f"({mistake.confidence:.1%})"
+        )
 
 
 def print_comparison(comparison: Comparison) -> None:

@@ -42,7 +42,7 @@ def tune(
     """Choose settings of a recipe's head and training, by cross-validation on cached features."""
     from tlkit.analysis.tune import tune as search
     from tlkit.cli.observer import ConsoleObserver
-    from tlkit.reporting.tuning_section import write_chart
+    from tlkit.reporting.tuning_section import write_charts
 
     result = search(
         recipe,
@@ -54,7 +54,7 @@ def tune(
         device=device,
         observer=ConsoleObserver(),
     )
-    write_chart(result)
+    write_charts(result)
     if json_:
         json_line(result.model_dump(mode="json", by_alias=True))
         return

@@ -19,17 +19,31 @@ def image_paths(arguments: Iterable[str], lines: Iterable[str]) -> Iterator[str]
 
     Args:
         arguments: files; folders, which are searched for images with all folders below them, except hidden
-            ones (a folder that cannot be read is yielded itself); patterns such as ``photos/*.jpg``; ``-``
-            for `lines`.
+            ones; patterns such as ``photos/*.jpg``; ``-`` for `lines`. Among several, one that names no image
+            is yielded itself, as is a folder that cannot be read: reading it fails, with the reason.
         lines: one path each, such as standard input.
 
     Raises:
-        DataError: a path does not exist, or holds no images; before any path is yielded.
+        DataError: no argument names an image; before any path is yielded.
     """
     arguments = list(arguments)
-    for path in arguments:
-        _check(path)
+    problems = [problem for path in arguments if (problem := why_no_images(path))]
+    if problems and len(problems) == len(arguments):
+        raise DataError("\n".join(problems))
     return _expand(arguments, lines)
+
+
+def why_no_images(path: str) -> str | None:
+    """Returns why an argument names no image, or None if it names some."""
+    if path == STDIN:
+        return None
+    if Path(path).is_dir():
+        return f"{path} holds no images" if next(_images_below(path), None) is None else None
+    if Path(path).exists() or next(glob.iglob(path, recursive=True), None) is not None:  # noqa: PTH207
+        return None
+    parent = Path(path).parent
+    siblings = [sibling.name for sibling in parent.iterdir()] if parent.is_dir() else []
+    return f"{path} does not exist{close_matches(Path(path).name, siblings)}"
 
 
 def _expand(arguments: Iterable[str], lines: Iterable[str]) -> Iterator[str]:
@@ -37,11 +51,18 @@ def _expand(arguments: Iterable[str], lines: Iterable[str]) -> Iterator[str]:
         if path == STDIN:
             yield from (line.rstrip("\r\n") for line in lines if line.strip())
         elif Path(path).is_dir():
-            yield from _images_below(path)
+            yield from _or_itself(path, _images_below(path))
         elif Path(path).exists():
             yield path
         else:
-            yield from sorted(glob.glob(path, recursive=True))  # noqa: PTH207  Path's has no absolute patterns
+            matches = sorted(glob.glob(path, recursive=True))  # noqa: PTH207  Path's has no absolute patterns
+            yield from matches or [path]
+
+
+def _or_itself(folder: str, images: Iterator[str]) -> Iterator[str]:
+    """Yields images, or the folder itself if there are none."""
+    yield next(images, folder)
+    yield from images
 
 
 def _images_below(folder: str) -> Iterator[str]:
@@ -61,18 +82,3 @@ def _images_below(folder: str) -> Iterator[str]:
             if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
                 yield os.path.join(parent, name)  # noqa: PTH118  a Path for each of a million is slow
     yield from unreadable
-
-
-def _check(path: str) -> None:
-    """Raises if an argument names no file."""
-    if path == STDIN:
-        return
-    if Path(path).is_dir():
-        if next(_images_below(path), None) is None:
-            raise DataError(f"{path} holds no images")
-    elif not Path(path).exists():
-        if next(glob.iglob(path, recursive=True), None) is not None:  # noqa: PTH207
-            return
-        parent = Path(path).parent
-        siblings = [sibling.name for sibling in parent.iterdir()] if parent.is_dir() else []
-        raise DataError(f"{path} does not exist{close_matches(Path(path).name, siblings)}")

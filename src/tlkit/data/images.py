@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import io
+import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import cast
 
+import PIL
 from PIL import Image as PillowImage
 from PIL import ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from tlkit.data.damage import ends_in_grey, lacks_scans, lengthen_scans, wrong_checksum
+from tlkit.data.image_index import FileIdentity, ImageIndex, IndexedImage
 from tlkit.parts.source import Sample
 from tlkit.utils.formatting import printable
 from tlkit.utils.regular_files import read_regular
@@ -33,6 +38,14 @@ FORMATS = tuple(
     for name in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000")
     if name in PillowImage.OPEN
 )
+#: What the content of other files begins with that are often among photos, and what to do with them.
+OTHER_FORMATS = (
+    (b"%PDF", "a PDF document: export its pages as PNG or JPEG"),
+    (b"<svg", "an SVG drawing: export it as PNG"),
+    (b"<?xml", "no image; an SVG drawing has to be exported as PNG"),
+)
+#: The brands of HEIC, the format of iPhones' photos.
+HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"})
 #: Increase it when `decode` changes pixels, so that cached features are computed again.
 DECODING = 1
 #: Larger images are rejected: a small file can decompress to more than the memory can hold.
@@ -43,6 +56,8 @@ MAX_GREY = 65535
 #: Images are refused whose sides differ by more than this factor: no photo does, and resizing the shorter
 #: side to a network's size makes the longer one so large that the memory does not hold it.
 MAX_RATIO = 100
+#: Files that are inspected before the index learns of them, and of these, those that a thread takes at once.
+TOGETHER, CHUNK = 5000, 16
 #: Rows that are composited at a time.
 STRIP = 256
 
@@ -171,28 +186,63 @@ def read_thumbnail(path: Path, side: int) -> PillowImage.Image:
 def inspect_images(
     samples: Sequence[Sample], *, threads: int, tick: Callable[[int], object] = lambda _: None
 ) -> tuple[list[Image], list[tuple[str, str]]]:
-    """Reads every sample's file once, to hash its content and to check that it can be decoded.
+    """Hashes the content of every sample's file, and checks that it can be decoded.
 
-    JPEGs are decoded at an eighth of their size, which detects damaged files at a fraction of the cost.
+    JPEGs are decoded at an eighth of their size, which detects damaged files at a fraction of the cost. Files
+    that have not changed since they were inspected are not read again; see `tlkit.data.image_index`.
 
     Args:
         samples: the samples to read.
         threads: how many files are read at a time.
-        tick: called with 1 after each file.
+        tick: called after some files with their number.
 
     Returns:
         The images that can be decoded, in the samples' order, and (id, reason) of each of the others.
     """
     images: list[Image] = []
     rejected: list[tuple[str, str]] = []
-    with ThreadPoolExecutor(threads) as pool:
-        for sample, result in zip(samples, pool.map(_inspect, samples), strict=True):
-            if isinstance(result, Image):
-                images.append(result)
-            else:
-                rejected.append((printable(sample.id), result))
-            tick(1)
+    index = ImageIndex(f"{DECODING} {PIL.__version__}")
+    with ThreadPool(threads) as pool:
+        for start in range(0, len(samples), TOGETHER):
+            together = samples[start : start + TOGETHER]
+            for sample, result in zip(together, _inspect_together(together, index, pool, tick), strict=True):
+                if isinstance(result, Image):
+                    images.append(result)
+                else:
+                    rejected.append((printable(sample.id), result))
     return images, rejected
+
+
+def _inspect_together(
+    samples: Sequence[Sample], index: ImageIndex, pool: ThreadPool, tick: Callable[[int], object]
+) -> list[Image | str]:
+    """Returns the image of each sample, or the reason why it cannot be used; the index learns what is new."""
+    began = time.time_ns()
+    identities = pool.map(FileIdentity.of, [sample.path for sample in samples], CHUNK)
+    files = [(sample.path, identity) for sample, identity in zip(samples, identities, strict=True)]
+    known = [
+        found if printable(sample.id) == sample.id else None
+        for sample, found in zip(samples, index.find(files), strict=True)
+    ]
+    changed = [number for number, found in enumerate(known) if found is None]
+    tick(len(samples) - len(changed))
+    inspected: dict[int, Image | str] = {}
+    results = pool.imap(_inspect, [samples[number] for number in changed], CHUNK)
+    for number, result in zip(changed, results, strict=True):
+        inspected[number] = result
+        tick(1)
+    index.add(
+        [
+            (*files[number], IndexedImage(image.sha256, image.width, image.height))
+            for number, image in inspected.items()
+            if isinstance(image, Image)
+        ],
+        began,
+    )
+    return [
+        Image(sample, *found) if found else inspected[number]
+        for number, (sample, found) in enumerate(zip(samples, known, strict=True))
+    ]
 
 
 def _inspect(sample: Sample) -> Image | str:
@@ -216,6 +266,8 @@ def _inspect(sample: Sample) -> Image | str:
 def _read_bytes(path: Path) -> bytes:
     try:
         content = read_regular(path, MAX_BYTES)
+    except IsADirectoryError as error:
+        raise UnreadableImage("a folder without images") from error
     except OSError as error:
         raise UnreadableImage(_reason(error)) from error
     if not content:
@@ -223,14 +275,47 @@ def _read_bytes(path: Path) -> bytes:
     return content
 
 
+def decoder_versions() -> tuple[str, ...]:
+    """Returns the versions that pixels depend on: Pillow's, and pillow-heif's once it is in use."""
+    heif = sys.modules.get("pillow_heif")
+    return (PIL.__version__,) if heif is None else (PIL.__version__, heif.__version__)
+
+
+def _is_heic(content: bytes) -> bool:
+    """Returns whether an image is HEIC, as the box at its beginning says (ISO/IEC 23008-12)."""
+    end = min(int.from_bytes(content[:4]), 256)
+    return content[4:8] == b"ftyp" and any(content[at : at + 4] in HEIC_BRANDS for at in range(8, end, 4))
+
+
+@cache
+def _enable_heic() -> None:
+    """Lets Pillow open HEIC.
+
+    Raises:
+        UnreadableImage: pillow-heif is not installed.
+    """
+    try:
+        import pillow_heif
+    except ModuleNotFoundError as error:
+        hint = "pip install 'tlkit[heif]' reads it, or save it as JPEG"
+        raise UnreadableImage(f"a HEIC photo: {hint}") from error
+    pillow_heif.register_heif_opener(thumbnails=False)
+
+
 def _open(content: bytes) -> PillowImage.Image:
+    formats: tuple[str, ...] = FORMATS
+    if _is_heic(content):
+        _enable_heic()
+        formats = ("HEIF",)
     try:
         with warnings.catch_warnings():
             # Pillow warns of images above its own limit; tlkit's is checked below
             warnings.simplefilter("ignore", PillowImage.DecompressionBombWarning)
-            image = PillowImage.open(io.BytesIO(content), formats=FORMATS)
+            image = PillowImage.open(io.BytesIO(content), formats=formats)
     except UnidentifiedImageError as error:
-        raise UnreadableImage("not an image, or of an unsupported format") from error
+        start = content[:64].lstrip()
+        known = (hint for prefix, hint in OTHER_FORMATS if start.startswith(prefix))
+        raise UnreadableImage(next(known, "not an image, or of an unsupported format")) from error
     _check_size(image)
     return image
 
@@ -253,7 +338,7 @@ def _load(image: PillowImage.Image, content: bytes, *, eighth: bool = False) -> 
     Raises:
         UnreadableImage: data are missing, or have a wrong checksum.
     """
-    if eighth:
+    if eighth and isinstance(image, JpegImageFile):
         image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
     image.load()
     if isinstance(image, PngImageFile) and (chunk := wrong_checksum(content)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,42 @@ from tlkit.parts.source import Sample, Source
 from tlkit.parts.task import SEPARATOR, join_labels
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
+from tlkit.recipe.schema import PartSpec
+from tlkit.utils.regular_files import check_regular
+
+
+def describe_source(path: Path) -> tuple[PartSpec, Path]:
+    """Returns the source and the root of labelled images that a user names.
+
+    The paths in a CSV file are relative to its folder. Where some are absolute, the root is the folder that
+    all of these images are in, so that a recipe says which folder it reads.
+
+    Args:
+        path: a folder with a folder per class, or a CSV file.
+
+    Raises:
+        DataError: the images are on several drives.
+    """
+    if path.suffix.lower() != ".csv":
+        return PartSpec(name="folder"), path.absolute()
+    folders = {os.path.dirname(image) for image in _paths(path) if os.path.isabs(image)}  # noqa: PTH117, PTH120
+    if not folders:
+        return PartSpec(name="csv", options={"file": path.name}), path.absolute().parent
+    try:
+        root = Path(os.path.commonpath(folders))
+    except ValueError as error:  # Windows' drives
+        raise DataError(f"{path}: the images have no folder in common: {error}") from error
+    return PartSpec(name="csv", options={"file": str(path.absolute())}), root
+
+
+def _paths(table: Path) -> list[str]:
+    """Returns the paths in a CSV file; none if it cannot be read, which its source reports."""
+    try:
+        check_regular(table)
+        with table.open(encoding="utf-8-sig", newline="") as lines:
+            return [(row.get("path") or "").strip() for row in csv.DictReader(lines)]
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
 
 
 def images_with_labels(
@@ -36,6 +73,7 @@ def images_with_labels(
             f"{SEPARATOR!r} between the labels of an image, or a column of 0 and 1 for each class"
         )
     try:
+        check_regular(path)
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = next(csv.reader(file), [])
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -45,8 +83,8 @@ def images_with_labels(
         form = {"separator": SEPARATOR}
     if "split" in header:
         form["split_column"] = "split"
-    options = {"file": path.name, **form}
-    source: Source = (registry or load_registry()).make("source", "csv", options, path.parent)
+    part, root = describe_source(path)
+    source: Source = (registry or load_registry()).make("source", "csv", {**part.options, **form}, root)
     chosen = _test_images(source, path)
     labels = [join_labels(source.classes[index] for index in sample.class_indices) for sample in chosen]
     return [sample.path for sample in chosen], labels
@@ -64,11 +102,8 @@ def labelled_images(path: Path, registry: Registry | None = None) -> tuple[list[
         DataError: there are no labelled images, or the folder or file has another form.
     """
     registry = registry or load_registry()
-    source: Source
-    if path.suffix.lower() == ".csv":
-        source = registry.make("source", "csv", {"file": path.name}, path.parent)
-    else:
-        source = registry.make("source", "folder", {}, path)
+    part, root = describe_source(path)
+    source: Source = registry.make("source", part.name, part.options, root)
     chosen = _test_images(source, path)
     labels = [source.classes[sample.label] for sample in chosen if sample.label is not None]
     return [sample.path for sample in chosen], labels

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
-import PIL
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from tlkit.data.image_cache import ImageCache
-from tlkit.data.images import DECODING, ChangedImage, Image, UnreadableImage
+from tlkit.data.images import DECODING, ChangedImage, Image, UnreadableImage, decoder_versions
 from tlkit.errors import DataError
 from tlkit.parts.augmentation import Augmentation, Transform, split_fixed_steps
 from tlkit.parts.preprocess import Preprocess
@@ -45,7 +44,7 @@ class View:
     def identity(self) -> str:
         """A hash of what determines the pixels; views with the same identity have the same pixels."""
         mirrored = ["mirrored"] if self.mirrored else []
-        return digest(DECODING, PIL.__version__, self.preprocess, self.name, self.draw, *mirrored)
+        return digest(DECODING, *decoder_versions(), self.preprocess, self.name, self.draw, *mirrored)
 
     def drawn(self, *draw: object) -> View:
         """Returns the same augmentation with another random draw."""

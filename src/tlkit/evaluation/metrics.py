@@ -4,13 +4,14 @@
 | --- | --- |
 | `n`, `correct`, `accuracy` | counted |
 | `ci95` | Wilson's interval of the accuracy, `tlkit.evaluation.intervals` |
+| `top5` | fraction of the images whose label is among the five most probable classes; None with up to five |
 | `balanced_accuracy` | mean recall of the classes, `sklearn.metrics.recall_score` |
 | `macro_f1` | mean F1 of the classes, `sklearn.metrics.f1_score` |
 | `log_loss` | mean of ``-ln p(true class)``; p is clipped to a float32 epsilon from 0 and 1 |
-| `auroc` | `sklearn.metrics.roc_auc_score`: of class 1 for two classes, else the mean over one-vs-rest |
+| `auroc` | of class 1 for two classes, `sklearn.metrics.roc_auc_score`, else the mean over one-vs-rest |
 | `ece` | expected calibration error of the top class, 15 bins of equal width (Guo et al. 2017) |
 | `ece_ci95` | bootstrap interval of it, `tlkit.evaluation.calibration_error` |
-| `confusion` | `sklearn.metrics.confusion_matrix` |
+| `confusion` | `sklearn.metrics.confusion_matrix` without its zeros, which may be millions |
 | `precision`, `recall`, `f1` | `sklearn.metrics.precision_recall_fscore_support` |
 
 Classes without an image in the evaluated set are left out of `balanced_accuracy` and `macro_f1`.
@@ -20,9 +21,10 @@ The predicted class is the most probable one, and of equally probable ones the f
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +35,8 @@ from tlkit.evaluation.intervals import wilson
 from tlkit.utils.formatting import plural
 from tlkit.utils.json_files import JsonModel, NonNegative, Proportion
 
+#: An image is correct among the first of this many classes.
+TOP = 5
 EPSILON = float(np.finfo(np.float32).eps)
 #: Classes are unequal if the largest has more than this many times the smallest's images.
 UNEQUAL_RATIO = 3
@@ -70,34 +74,59 @@ class Scores(JsonModel):
         return self
 
 
+class ConfusionCell(NamedTuple):
+    """How many images of one class are predicted as another, or as itself; classes are given by index."""
+
+    label: NonNegative
+    predicted: NonNegative
+    images: NonNegative
+
+
 class TestScores(Scores):
     """Scores on test images.
 
     Attributes:
+        top5: fraction of the images whose label is among the five most probable classes; None with up to
+            five classes.
         auroc: area under the ROC curve; None where a class has no image or a probability is not finite.
         ece: expected calibration error.
         ece_ci95: bootstrap interval of it, see `tlkit.evaluation.calibration_error`.
-        confusion: counts, a row per true class and a column per predicted class.
+        confusion: the cells of the confusion matrix that are not zero, by label and then by prediction.
     """
 
     __test__ = False  # not a test case of pytest's
 
+    top5: Proportion | None
     auroc: Proportion | None
     ece: Proportion
     ece_ci95: tuple[Proportion, Proportion]
-    confusion: tuple[tuple[NonNegative, ...], ...]
+    confusion: tuple[ConfusionCell, ...]
+
+    def confusion_matrix(self, classes: int) -> NDArray[np.int64]:
+        """Returns the confusion matrix: a row per true class, and a column per predicted class."""
+        matrix = np.zeros((classes, classes), np.int64)
+        for label, predicted, images in self.confusion:
+            matrix[label, predicted] = images
+        return matrix
+
+    def most_confused(self, limit: int) -> list[ConfusionCell]:
+        """Returns the pairs of classes that are confused most often, most frequent first."""
+        wrong = [cell for cell in self.confusion if cell.label != cell.predicted]
+        return sorted(wrong, key=lambda cell: -cell.images)[:limit]
 
     def describe_inequality(self, classes: Sequence[str]) -> str:
         """Describes how unequal the classes are, if the largest has over three times the smallest's images.
 
         Classes without an image do not count.
         """
-        counts = {name: sum(row) for name, row in zip(classes, self.confusion, strict=True) if sum(row)}
+        counts: Counter[str] = Counter()
+        for label, _, images in self.confusion:
+            counts[classes[label]] += images
         if max(counts.values(), default=0) <= UNEQUAL_RATIO * min(counts.values(), default=0):
             return ""
         largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
-        images = f"{plural(counts[largest], 'image')} of {largest}, {counts[smallest]:,} of {smallest}"
-        return f"The classes are unequal: {images}."
+        described = f"{plural(counts[largest], 'image')} of {largest}, {counts[smallest]:,} of {smallest}"
+        return f"The classes are unequal: {described}."
 
 
 class Baselines(JsonModel):
@@ -174,6 +203,7 @@ def evaluate(
     confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
     return TestScores(
         **summary(probabilities, labels, independent=independent).model_dump(),
+        top5=_top5(probabilities, labels),
         auroc=_auroc(probabilities, labels),
         ece=calibration_error(confidence, correct),
         ece_ci95=calibration_error_interval(confidence, correct, independent=independent),
@@ -287,6 +317,7 @@ def _macro_f1(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
 
 
 def _auroc(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float | None:
+    from scipy.stats import rankdata
     from sklearn.metrics import roc_auc_score
 
     classes = probabilities.shape[1]
@@ -295,13 +326,30 @@ def _auroc(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> flo
     probabilities = probabilities.clip(0, 1)  # rounding errors beside 0 and 1 are ties
     if classes == 2:
         return float(roc_auc_score(labels, probabilities[:, 1]))
-    # one class at a time: sklearn's own multiclass form insists that rows sum to exactly 1
-    areas = [roc_auc_score(labels == label, probabilities[:, label]) for label in range(classes)]
+    # sklearn's own multiclass form insists that rows sum to exactly 1, and is slow for many classes
+    positives = np.bincount(labels)
+    areas = []
+    for label, count in enumerate(positives.tolist()):
+        ranks = rankdata(probabilities[:, label])[labels == label]  # Mann and Whitney's statistic
+        areas.append((ranks.sum() - count * (count + 1) / 2) / (count * (len(labels) - count)))
     return float(np.mean(areas))
 
 
-def _confusion(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
+def _top5(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float | None:
+    # sklearn's own sorts all classes of every image
+    count = probabilities.shape[1]
+    if count <= TOP:
+        return None
+    of_label = probabilities[np.arange(len(labels)), labels][:, None]
+    before = np.arange(count) < labels[:, None]
+    rank = ((probabilities > of_label) | ((probabilities == of_label) & before)).sum(1)
+    return float((rank < TOP).mean())
+
+
+def _confusion(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> tuple[ConfusionCell, ...]:
     from sklearn.metrics import confusion_matrix
 
     cells = confusion_matrix(labels, probabilities.argmax(1), labels=range(probabilities.shape[1]))
-    return tuple(tuple(row) for row in cells.tolist())
+    rows, columns = np.nonzero(cells)
+    counts = cells[rows, columns]
+    return tuple(map(ConfusionCell, rows.tolist(), columns.tolist(), counts.tolist()))

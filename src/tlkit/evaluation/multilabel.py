@@ -16,6 +16,7 @@ In all of it, ``probabilities`` are ``(N, classes)`` and ``labels`` 0 or 1 for e
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -234,50 +235,73 @@ def _resampled(
     size: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Returns mean average precision, macro and micro F1 of bootstrap samples of `size` images."""
-    count, orders = len(labels), np.argsort(-probabilities, axis=0, kind="stable")
+    ranked = [_Ranked.of(*of_class) for of_class in zip(probabilities.T, labels.T, strict=True)]
+    flags = [values.astype(np.float32) for values in ((labels == 1) & answers, answers, labels)]
     precisions, macros, micros = [], [], []
-    hits, said, have = (labels == 1) & answers, answers, labels == 1
-    for weights in _samples(count, size):
-        defined = np.stack(
-            [
-                _average_precision(weights[:, order], score[order], of_class[order])
-                for order, score, of_class in zip(orders.T, probabilities.T, labels.T, strict=True)
-            ]
+    for weights in _samples(len(labels), size):
+        precisions.append(
+            _mean_defined(np.stack([of_class.average_precision(weights) for of_class in ranked]))
         )
-        precisions.append(_mean_defined(defined.T))
-        true_positives, predicted, positives = (
-            weights @ flags.astype(np.float64) for flags in (hits, said, have)
-        )
-        f1 = 2 * true_positives / (predicted + positives).clip(min=1)
-        macros.append(_mean_defined(np.where(positives > 0, f1, np.nan)))
-        micros.append(2 * true_positives.sum(1) / (predicted + positives).sum(1).clip(min=1))
+        hits, said, have = (values.T @ weights for values in flags)
+        f1 = 2 * hits / (said + have).clip(min=1)
+        macros.append(_mean_defined(np.where(have > 0, f1, np.nan)))
+        micros.append(2 * hits.sum(0) / (said + have).sum(0).clip(min=1))
     return np.concatenate(precisions), np.concatenate(macros), np.concatenate(micros)
 
 
-def _samples(count: int, size: int) -> Iterator[NDArray[np.float64]]:
-    """Yields how often each image is in each bootstrap sample, some samples at a time."""
+def _samples(count: int, size: int) -> Iterator[NDArray[np.float32]]:
+    """Yields how often each image is in each bootstrap sample, ``(N, samples)``, some samples at a time."""
     generator = np.random.default_rng(0)  # the same interval for the same predictions
     at_once = max(1, min(RESAMPLES, HELD // count))
     for begin in range(0, RESAMPLES, at_once):
         drawn = min(at_once, RESAMPLES - begin)
-        yield generator.multinomial(size, np.full(count, 1 / count), size=drawn).astype(np.float64)
+        weights = generator.multinomial(size, np.full(count, 1 / count), size=drawn)
+        yield np.ascontiguousarray(weights.T, np.float32)
 
 
-def _average_precision(
-    weights: NDArray[np.float64], descending: NDArray[np.float64], has_class: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Computes a class's average precision in each sample; images in descending order of probability."""
-    last = np.flatnonzero(np.append(descending[:-1] != descending[1:], True))
-    seen = weights.cumsum(1)[:, last]
-    found = (weights * has_class).cumsum(1)[:, last]
-    gained = np.diff(found, prepend=0.0, axis=1)
-    total = found[:, -1]
-    areas = (gained * found / seen.clip(min=1)).sum(1)
-    return np.where(total > 0, areas / total.clip(min=1), np.nan)
+@dataclass(frozen=True)
+class _Ranked:
+    """The images in descending order of a class's probability, down to the last that has the class.
+
+    Attributes:
+        order: their positions.
+        steps: where each group of images begins that ends with ties of an image that has the class.
+        positives: positions of the images that have it.
+        groups: where the first of them is in each of these groups.
+    """
+
+    order: NDArray[np.int64]
+    steps: NDArray[np.int64]
+    positives: NDArray[np.int64]
+    groups: NDArray[np.int64]
+
+    @staticmethod
+    def of(probability: NDArray[np.float64], has_class: NDArray[np.int64]) -> _Ranked:
+        """Ranks images by the probability of a class."""
+        order = np.argsort(-probability, kind="stable")
+        descending, hits = probability[order], has_class[order].cumsum()
+        last = np.flatnonzero(np.append(descending[:-1] != descending[1:], True))
+        found = hits[last]
+        raises = np.diff(found, prepend=0) > 0
+        ends, before = last[raises], found[raises]
+        steps = np.concatenate([[0], ends[:-1] + 1])[: len(ends)]
+        groups = np.concatenate([[0], before[:-1]])[: len(ends)]
+        kept = order[: ends[-1] + 1] if len(ends) else order[:0]
+        return _Ranked(kept, steps, kept[has_class[kept] == 1], groups)
+
+    def average_precision(self, weights: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Computes the average precision in samples that have images so often; NaN without the class."""
+        if not len(self.steps):
+            return np.full(weights.shape[1], np.nan)
+        seen = np.add.reduceat(weights[self.order], self.steps, axis=0).cumsum(0)
+        gained = np.add.reduceat(weights[self.positives], self.groups, axis=0)
+        found = gained.cumsum(0)
+        areas = (gained * (found / seen.clip(min=1))).sum(0, dtype=np.float64)
+        return np.where(found[-1] > 0, areas / found[-1].clip(min=1), np.nan)
 
 
-def _mean_defined(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the mean of each row's values that are defined; 0 without any."""
+def _mean_defined(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Returns the mean over the classes of the values that are defined; 0 without any."""
     defined = ~np.isnan(values)
-    means: NDArray[np.float64] = np.where(defined, values, 0.0).sum(1) / defined.sum(1).clip(min=1)
+    means: NDArray[np.float64] = np.where(defined, values, 0.0).sum(0) / defined.sum(0).clip(min=1)
     return means

@@ -202,6 +202,9 @@ def write_phase(prepared: PreparedPhase, outcome: PhaseOutcome, context: PhaseCo
                 thresholds=outcome.result.multilabel.thresholds if outcome.result.multilabel else None,
             ),
             unknown=outcome.unknown,
+            plugins=context.registry.plugins_of(
+                (prepared.backbone.blueprint or {}).get("name", phase.backbone.name), phase.head.name
+            ),
         )
     if predictions is None:
         assert phase.start_from is not None

@@ -307,11 +307,9 @@ def _block_state(names: Sequence[str], trainable: set[str]) -> Literal["trainabl
 
 def _describe_frontier(prepared: PreparedPhase) -> str:
     blocks = prepared.network.classifier.blocks()
-    first = next(
-        (block.name for block in blocks if not prepared.trainable.isdisjoint(block.parameters)), None
-    )
+    first = next((block for block in blocks if not prepared.trainable.isdisjoint(block.parameters)), None)
     if first is None:
         return "behind the backbone"
     if not prepared.network.boundaries:
         return "at the image"
-    return f"in {first}" if first == blocks[0].name else f"in front of {first}"
+    return f"in {first.name}" if first == blocks[0] else f"in front of {first.start or first.name}"

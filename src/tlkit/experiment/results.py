@@ -281,7 +281,7 @@ class Results(JsonModel):
     Attributes:
         schema_version: version of the file's format; ``schema`` in JSON.
         recipe: the recipe's name.
-        classes: class names; confusions are in this order.
+        classes: class names; confusions are given by index into them.
         goal: accuracy, or, with several labels per image, mean average precision, that the last phase must
             reach on the test images; or None.
         goal_met: whether it does; None while phases are missing.
@@ -301,13 +301,13 @@ class Results(JsonModel):
     phases: tuple[PhaseResult, ...]
 
     @model_validator(mode="after")
-    def _has_a_row_per_class(self) -> Self:
+    def _has_known_classes(self) -> Self:
         count = len(self.classes)
         for phase in self.phases:
             for scores in (phase.test, phase.out_of_fold):
-                rows = scores.confusion if scores else [[0] * count] * count
-                if len(rows) != count or any(len(row) != count for row in rows):
-                    raise ValueError(f"phase {phase.name!r}: the confusion matrix is not of {count} classes")
+                cells = scores.confusion if scores else ()
+                if any(max(cell.label, cell.predicted) >= count for cell in cells):
+                    raise ValueError(f"phase {phase.name!r}: the confusions are not of {count} classes")
         return self
 
     @staticmethod

@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlkit.feature_store.store import ColumnInfo, FeatureStore, cache_limit
-from tlkit.utils.directories import download_folder, generated_folder, is_own
+from tlkit.utils.directories import cache_folder, download_folder, generated_folder, index_folder, is_own
 
 #: What is stored beside features, and the functions that return its folder.
-OTHER_FOLDERS = {"generated images": generated_folder, "unfinished downloads": download_folder}
+OTHER_FOLDERS = {
+    "generated images": generated_folder,
+    "unfinished downloads": download_folder,
+    "hashes of images": index_folder,
+}
 
 
 @dataclass(frozen=True)
 class StoredFolder:
-    """A folder of the cache, besides the features.
+    """A folder or file of the cache, besides the features.
 
     Attributes:
         content: what is in it.
@@ -66,7 +70,8 @@ class ClearedCache:
 def list_cache() -> CacheContents:
     """Lists the cached features, and what else is stored between runs."""
     store = FeatureStore()
-    folders = ((content, folder()) for content, folder in OTHER_FOLDERS.items())
+    folders = [(content, folder()) for content, folder in OTHER_FOLDERS.items()]
+    folders += [(f"{path.name}, which a plugin stores", path) for path in _of_plugins(store.folder)]
     others = tuple(StoredFolder(content, folder, _size(folder)) for content, folder in folders)
     return CacheContents(store.folder, tuple(store.columns()), cache_limit(), others)
 
@@ -101,9 +106,17 @@ def clear_cache() -> ClearedCache:
             shutil.rmtree(folder, ignore_errors=True)
         elif folder.exists():
             left.append(f"{folder}: not made by tlkit")
+    left += [f"{path}: a plugin's" for path in _of_plugins(store.folder)]
     return ClearedCache(freed, tuple(left))
 
 
+def _of_plugins(features: Path) -> list[Path]:
+    """Returns what is directly in the cache folder and not tlkit's own: plugins may store files there."""
+    own = {features, *(folder() for folder in OTHER_FOLDERS.values())}
+    folder = cache_folder()
+    return sorted(path for path in folder.iterdir() if path not in own) if folder.is_dir() else []
+
+
 def _size(folder: Path) -> int:
-    """Returns the size of a folder's files in bytes."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Returns the size of a file, or of a folder's files, in bytes."""
+    return sum(path.stat().st_size for path in (folder, *folder.rglob("*")) if path.is_file())

@@ -90,11 +90,12 @@ def plan_extraction(
     first: dict[ImageView, tuple[FeatureRequest, Image]] = {}
     for request in requests:
         by_hash = {image.sha256: image for image in request.images}
+        identity = request.view.identity
         for boundary in request.network.boundaries:
             column = store.column(column_key(boundary, request.view, compute))
+            target = (request.network, boundary)
             for sha256 in column.missing(list(by_hash)):
-                image_view = (sha256, request.view.identity)
-                target = (request.network, boundary)
+                image_view = (sha256, identity)
                 missing.setdefault(image_view, {}).setdefault(boundary.fingerprint, target)
                 first.setdefault(image_view, (request, by_hash[sha256]))
     return _group_into_jobs(missing, first)

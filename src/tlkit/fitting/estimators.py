@@ -251,6 +251,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             head_table=_part(self.head).table(),
             classes=[str(label) for label in self.classes_],
             calibration=Calibration(temperature=1.0, mirror=self.mirror),
+            plugins=encoder.registry.plugins_of(
+                (encoder.backbone.blueprint or {}).get("name", encoder.table.name), _part(self.head).name
+            ),
         )
         return path
 

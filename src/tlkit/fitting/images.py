@@ -22,6 +22,7 @@ import torch
 from PIL import Image as PillowImage
 
 from tlkit.data.images import ImageInMemory, UnreadableImage
+from tlkit.data.labelled import describe_source
 from tlkit.errors import DataError
 from tlkit.experiment.observer import Observer
 from tlkit.inference.pixels import ImageLike, Images, as_images, decode_image
@@ -96,10 +97,8 @@ def image_data(
 
 def _path_data(path: Path) -> ImageData:
     """Describes a folder per class or a CSV file; whether they are there, their source says."""
-    if path.suffix.lower() == ".csv":
-        source = PartSpec(name="csv", options={"file": path.name})
-        return ImageData(path.stem, source, path.absolute().parent)
-    return ImageData(path.absolute().name, PartSpec(name="folder"), path.absolute())
+    source, root = describe_source(path)
+    return ImageData(path.stem if source.name == "csv" else root.name, source, root)
 
 
 def _paired(images: Any, labels: Any) -> tuple[list[ImageLike], list[object]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlkit.evaluation.metrics import Baselines, ClassScores, Rejected, TestScores
+from tlkit.utils.json_files import JsonModel, Proportion
 
 
 class Predictions(NamedTuple):
@@ -61,6 +63,22 @@ class Prediction:
     labels: tuple[tuple[str, float], ...] | None = None
 
 
+class Mistake(JsonModel):
+    """A labelled image whose most probable class is another one.
+
+    Attributes:
+        image: its path, or its position for an image that is not a file.
+        label: its class.
+        predicted: the most probable class.
+        confidence: the probability of that class.
+    """
+
+    image: str
+    label: str
+    predicted: str
+    confidence: Proportion
+
+
 class Evaluation(TestScores):
     """Scores on labelled images.
 
@@ -70,9 +88,35 @@ class Evaluation(TestScores):
         rejected: images that stay unclassified; None without a threshold.
         unknown: number of images that are called unknown; the other scores count them by their most probable
             class. None: nothing is called unknown.
+        mistakes: the images that are not predicted correctly, the most confident predictions first.
     """
 
     per_class: dict[str, ClassScores]
     baselines: Baselines
     rejected: Rejected | None = None
     unknown: int | None = None
+    mistakes: tuple[Mistake, ...] = ()
+
+
+def find_mistakes(
+    images: Sequence[str], rows: NDArray[np.float64], truth: NDArray[np.int64], classes: Sequence[str]
+) -> tuple[Mistake, ...]:
+    """Returns the images whose most probable class is not theirs, the most confident predictions first.
+
+    Args:
+        images: their names.
+        rows: probabilities, ``(N, classes)``.
+        truth: the positions of their classes, ``(N,)``.
+        classes: names.
+    """
+    predicted, confidence = rows.argmax(1), rows.max(1)
+    return tuple(
+        Mistake(
+            image=images[index],
+            label=classes[truth[index]],
+            predicted=classes[predicted[index]],
+            confidence=float(confidence[index]),
+        )
+        for index in np.argsort(-confidence, kind="stable")
+        if predicted[index] != truth[index]
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +22,7 @@ from tlkit.evaluation.calibration import probabilities
 from tlkit.evaluation.metrics import baselines, evaluate, per_class, rejected
 from tlkit.inference.exported import ExportedDetector, OnnxNetwork
 from tlkit.inference.pixels import ImageLike, Images, as_images, read_pixels
-from tlkit.inference.prediction import Evaluation, Prediction, Predictions, Represented
+from tlkit.inference.prediction import Evaluation, Prediction, Predictions, Represented, find_mistakes
 from tlkit.model.classifier import Classifier, PredictionNetwork, average_positions, to_layout
 from tlkit.model.folding import FoldedClassifier
 from tlkit.model.unknown import UnknownDetector
@@ -258,6 +258,7 @@ class Predictor:
             baselines=baselines(counts, max(counts, key=counts.__getitem__)),
             rejected=unclassified,
             unknown=None if self.unknown is None else int(unknown.sum()),
+            mistakes=find_mistakes(list(map(_name, count(), images)), rows, truth, self.classes),
         )
 
     def _answers(self, outputs: tuple[Tensor, ...]) -> Answers:

@@ -57,6 +57,10 @@ class Attribution:
     probability: float
     method: str
 
+    def caption(self) -> str:
+        """Returns the class with its probability, and below it the method."""
+        return f"{self.label} {self.probability:.1%}\n{self.method}"
+
     def overlay(self) -> Pixels:
         """Returns the heat map over the image in grey, uint8 RGB ``(size, size, 3)``."""
         import matplotlib

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -30,7 +31,7 @@ class Classifier(nn.Module):
         self.head = head
         self.method = backbone.method
         self._blocks = tuple(
-            Block(block.name, tuple(f"backbone.{name}" for name in block.parameters))
+            replace(block, parameters=tuple(f"backbone.{name}" for name in block.parameters))
             for block in backbone.blocks()
         )
         layers = backbone.layers or (*(block.parameters for block in backbone.blocks()), ())

@@ -22,6 +22,7 @@ from torch import Tensor
 from tlkit.errors import RunFolderError, TlkitError
 from tlkit.model.classifier import Classifier
 from tlkit.model.limits import built_within, check_options
+from tlkit.model.plugins import Plugins, describe_missing
 from tlkit.model.timm_names import own_name, timm_layer, timm_name
 from tlkit.model.unknown import UnknownDescription, UnknownDetector, load_detector, save_detector
 from tlkit.parts.backbone import Backbone, WeightsOrigin
@@ -104,9 +105,9 @@ class ModelDescription(JsonModel):
         classifier_layer: timm's name of the last layer, where timm can load the folder; else None.
         calibration: how logits become answers.
         unknown: when an image belongs to none of the classes; None: that is not told.
-        weights: where the pretrained weights come from that training started with; None: it started with
-            random ones, or that is unknown.
+        weights: where the pretrained weights that training started with come from; None: unknown, or random.
         versions: of the libraries that it was trained with.
+        plugins: the distributions that its parts come from, besides tlkit.
         sha256: checksum of model.safetensors.
         config_sha256: checksum of what config.json has besides this key.
     """
@@ -121,6 +122,7 @@ class ModelDescription(JsonModel):
     unknown: UnknownDescription | None = None
     weights: WeightsOrigin | None = None
     versions: dict[str, str]
+    plugins: Plugins = Field(default={})
     sha256: str
     config_sha256: str = ""
 
@@ -182,6 +184,7 @@ def save_model(
     classes: Sequence[str],
     calibration: Calibration,
     unknown: UnknownDetector | None = None,
+    plugins: Mapping[str, str] | None = None,
 ) -> None:
     """Writes a model folder; a reader sees the whole folder or none.
 
@@ -194,6 +197,7 @@ def save_model(
         classes: names in the order of the logits.
         calibration: how logits become answers.
         unknown: tells which images belong to none of the classes, or None.
+        plugins: of the parts; see `Registry.plugins_of`.
 
     Raises:
         RunFolderError: it cannot be written.
@@ -219,6 +223,7 @@ def save_model(
                 unknown=save_detector(temporary, unknown),
                 weights=backbone.weights_origin,
                 versions={name: version(name) for name in LIBRARIES},
+                plugins=dict(plugins or {}),
                 sha256=file_sha256(weights),
             )
             config = _config(backbone, classes, layer, description)
@@ -239,6 +244,7 @@ def save_again(folder: Path, saved: SavedModel) -> None:
         classes=saved.classes,
         calibration=saved.calibration,
         unknown=saved.unknown,
+        plugins=description.plugins,
     )
 
 
@@ -267,7 +273,8 @@ def load_model(folder: Path, registry: PartMaker, config: ModelConfig | None = N
         classifier = Classifier(backbone, head)
         backbone.weights_origin = description.weights
     except TlkitError as error:
-        raise RunFolderError(f"{folder} cannot be loaded: {error}") from error
+        missing = describe_missing(description.plugins)
+        raise RunFolderError(f"{folder} cannot be loaded: {error}{missing}") from error
     load_state(classifier, state, folder)
     classifier.eval()
     return SavedModel(classifier, backbone, config, load_detector(folder, description.unknown, backbone))

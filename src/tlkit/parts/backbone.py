@@ -26,10 +26,12 @@ class Block:
     Attributes:
         name: the module that ends the block, or what its author calls it.
         parameters: names as in ``module.named_parameters()``.
+        start: the module that begins the block, where that has another name.
     """
 
     name: str
     parameters: tuple[str, ...]
+    start: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

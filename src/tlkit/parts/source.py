@@ -14,7 +14,7 @@ SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 #: included on purpose: such a photo is then reported instead of overlooked.
 IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .gif .bmp .tif .tiff .webp .ppm .pgm .pbm .pnm "
-    ".avif .heic .heif .jp2 .jxl".split()
+    ".avif .heic .heif .jp2 .jxl .svg .pdf".split()
 )
 
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import timm
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import group_parameters
@@ -32,6 +35,8 @@ def from_timm(
 ) -> Backbone:
     """Makes a backbone of a network that is built like timm's, with its blocks and pretrained last layer.
 
+    Where it is a network that timm makes without further arguments, its model folders are timm's, too.
+
     Args:
         model: the whole network, weights and classifier included; its classifier is taken off.
         features: "pooled": what the classifier sees, ``(B, C)``; "map": the last activation maps
@@ -41,6 +46,12 @@ def from_timm(
     Raises:
         PluginError: it takes images that are not square.
     """
+    config = _timm_config(model)
+    return replace(divide_network(model, features=features, preprocess=preprocess), timm_config=config)
+
+
+def divide_network(model: nn.Module, *, features: Features, preprocess: Preprocess | None = None) -> Backbone:
+    """Makes a backbone as `from_timm` does, without finding out whether timm makes that network."""
     network: Any = model
     classifier = _last_layer(network)
     preprocess = preprocess or _preprocess(network)
@@ -53,6 +64,21 @@ def from_timm(
         grouping=_blocks(module),
         layers=_layers(module),
     )
+
+
+def _timm_config(network: Any) -> dict[str, Any] | None:
+    """Returns what timm needs to make a network, if it makes exactly this one of its name alone."""
+    config: dict[str, Any] = dict(getattr(network, "pretrained_cfg", None) or {})
+    architecture = config.get("architecture") or ""
+    if not timm.is_model(architecture):
+        return None
+    with torch.device("meta"):
+        own = timm.create_model(architecture, num_classes=network.num_classes)
+    shapes = [{key: value.shape for key, value in each.state_dict().items()} for each in (own, network)]
+    # layers' descriptions have strides, activations and the like
+    if shapes[0] != shapes[1] or repr(own) != repr(network):
+        return None
+    return {"architecture": architecture, "model_args": {}, "pretrained_cfg": config}
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -156,7 +182,16 @@ def _blocks(module: nn.Module) -> list[Block]:
     network, prefix = _unwrapped(module)
     ends = _ends(network)
     groups = _by_end(network, ends) if ends else _by_matcher(network)
-    return [Block(name, tuple(prefix + key for key in keys)) for name, keys in groups.items() if keys]
+    return [
+        Block(name, tuple(prefix + key for key in keys), _start(name, keys[0]) if ends else None)
+        for name, keys in groups.items()
+        if keys
+    ]
+
+
+def _start(end: str, first: str) -> str:
+    """Returns the module that begins a block, as far from the root as the module that ends it."""
+    return ".".join(first.split(".")[: end.count(".") + 1])
 
 
 def _layers(module: nn.Module) -> list[list[str]] | None:

@@ -291,6 +291,11 @@ class Registry:
             if part_options.get(option) not in (None, "none"):
                 raise PluginError(f"{kind} {name!r}: {option!r} is a path, and a model folder names none")
 
+    def plugins_of(self, backbone: str, head: str) -> dict[str, str]:
+        """Returns the distributions, with versions, of a backbone and a head that are not built in."""
+        parts = (self.find("backbone", backbone), self.find("head", head))
+        return {part.owner: part.version for part in parts if part.owner != "tlkit"}
+
     def without_weights(self, backbone: str) -> dict[str, Any]:
         """Returns the options that make that backbone without loading weights."""
         return options.without_weights(self.find("backbone", backbone).factory)

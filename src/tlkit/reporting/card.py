@@ -128,7 +128,10 @@ def make_card(record: RunRecord, phase: str | None = None) -> Card:
         splits_sha256=file_sha256(splits) if splits.is_file() else None,
         classes=classes,
         few=[row.name for row in classes if row.measured < FEW_IMAGES],
-        confusions=_confusions(result, record.classes),
+        confusions=[
+            (record.classes[label], record.classes[predicted], count)
+            for label, predicted, count in result.measured.most_confused(CONFUSIONS)
+        ],
         majority=(record.results.baselines.majority, record.results.baselines.majority_class),
         description=record.description,
         timm=config.architecture is not None,
@@ -177,23 +180,13 @@ def _metadata(record: RunRecord, result: PhaseResult, *, timm: bool) -> str:
 
 
 def _class_rows(data: DataSummary, result: PhaseResult, classes: tuple[str, ...]) -> list[ClassRow]:
-    confusion = result.measured.confusion
-    predicted = [sum(column) for column in zip(*confusion, strict=True)]
+    confusion = result.measured.confusion_matrix(len(classes))
+    counts = zip(
+        confusion.sum(1).tolist(), confusion.sum(0).tolist(), confusion.diagonal().tolist(), strict=True
+    )
     rows = []
-    for index, name in enumerate(classes):
-        measured, correct = sum(confusion[index]), confusion[index][index]
+    for name, (measured, predicted, correct) in zip(classes, counts, strict=True):
         recall = correct / measured if measured else None
-        precision = correct / predicted[index] if predicted[index] else None
+        precision = correct / predicted if predicted else None
         rows.append(ClassRow(name, data.per_class[name].train, measured, recall, precision))
     return rows
-
-
-def _confusions(result: PhaseResult, classes: tuple[str, ...]) -> list[tuple[str, str, int]]:
-    confusion = result.measured.confusion
-    pairs = [
-        (label, predicted, count)
-        for label, row in zip(classes, confusion, strict=True)
-        for predicted, count in zip(classes, row, strict=True)
-        if count and label != predicted
-    ]
-    return sorted(pairs, key=lambda pair: -pair[2])[:CONFUSIONS]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,25 +25,13 @@ MAX_NUMBERED_CLASSES = 12
 LINE_STYLES = ("-", "--", "-.", ":")
 #: More points than this of a reject curve are left out.
 MAX_CURVE_POINTS = 300
-#: How many pairs of classes are listed, most often confused first.
-PAIRS_LISTED = 10
 #: False positive rates at which ROC curves are drawn.
 GRID: NDArray[np.float64] = np.unique(np.concatenate([np.linspace(0, 0.1, 101), np.linspace(0.1, 1, 181)]))
 
 
-@dataclass(frozen=True)
-class ConfusedPair:
-    """Two classes that are confused: `count` images of class `truth` are predicted as `predicted`."""
-
-    truth: str
-    predicted: str
-    count: int
-
-
-def confusion(figure: Figure, cells: Sequence[Sequence[int]], classes: Sequence[str]) -> None:
+def confusion(figure: Figure, counts: NDArray[np.int64], classes: Sequence[str]) -> None:
     """Draws the confusion matrix: a row per true class, a column per predicted class."""
     axes = figure.subplots()
-    counts = np.array(cells)
     fractions = counts / counts.sum(1, keepdims=True).clip(1)
     axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     axes.set_xlabel("predicted")
@@ -60,19 +47,6 @@ def confusion(figure: Figure, cells: Sequence[Sequence[int]], classes: Sequence[
         axes.annotate(
             f"{counts[row, column]:,}", (column, row), ha="center", va="center", color=colour, fontsize=8
         )
-
-
-def confused_pairs(cells: Sequence[Sequence[int]], classes: Sequence[str]) -> list[ConfusedPair]:
-    """Returns the pairs of classes that are confused most often, most frequent first."""
-    counts = np.array(cells)
-    np.fill_diagonal(counts, 0)
-    order = np.argsort(-counts, axis=None, kind="stable")[:PAIRS_LISTED]
-    rows, columns = np.unravel_index(order, counts.shape)
-    return [
-        ConfusedPair(classes[row], classes[column], int(counts[row, column]))
-        for row, column in zip(rows, columns, strict=True)
-        if counts[row, column]
-    ]
 
 
 def roc(figure: Figure, tests: Mapping[str, SplitPredictions]) -> None:

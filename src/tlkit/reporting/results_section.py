@@ -17,7 +17,7 @@ from tlkit.experiment.results import PhaseResult
 from tlkit.inference.predictor import UNCLASSIFIED
 from tlkit.reporting import prediction_charts
 from tlkit.reporting.pictures import Album, Picture
-from tlkit.reporting.prediction_charts import MAX_NUMBERED_CLASSES, ConfusedPair, confused_pairs
+from tlkit.reporting.prediction_charts import MAX_NUMBERED_CLASSES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,6 +26,19 @@ if TYPE_CHECKING:
 PREDICTED_CLASSES_SHOWN = 12
 #: With more classes than this only those with the lowest F1 are listed.
 CLASSES_LISTED = 30
+#: With more classes than this a confusion matrix is too fine to be seen.
+MAX_DRAWN_CLASSES = 100
+#: How many pairs of classes are listed, most often confused first.
+PAIRS_LISTED = 10
+
+
+@dataclass(frozen=True)
+class ConfusedPair:
+    """Two classes that are confused: `count` images of class `truth` are predicted as `predicted`."""
+
+    truth: str
+    predicted: str
+    count: int
 
 
 @dataclass(frozen=True)
@@ -83,9 +96,7 @@ def make_results_section(
     ]
     if unlabelled is not None:
         charts.append(_draw_unlabelled(count_predictions(unlabelled, classes, threshold), album))
-    confused = (
-        confused_pairs(result.measured.confusion, classes) if len(classes) > MAX_NUMBERED_CLASSES else []
-    )
+    confused = result.measured.most_confused(PAIRS_LISTED) if len(classes) > MAX_NUMBERED_CLASSES else []
     scores = per_class(predictions.probabilities.astype(np.float64), predictions.labels, classes)
     return ResultsSection(
         phase=result.name,
@@ -93,7 +104,7 @@ def make_results_section(
         measured_on=result.measured_on,
         rejected=unclassified,
         charts=charts,
-        confused=confused,
+        confused=[ConfusedPair(classes[label], classes[other], count) for label, other, count in confused],
         class_scores=_listed(scores),
         class_count=len(scores),
     )
@@ -127,19 +138,22 @@ def _draw_classes(
     album: Album,
 ) -> list[Picture]:
     name, test = results[-1].name, results[-1].measured
-    wrong = test.n - test.correct
-    confusion = f"Confusion of {name}: {wrong:,} of {test.n:,} {results[-1].measured_on} are misclassified"
     areas = ", ".join(
         f"{result.name} {'undefined' if result.measured.auroc is None else f'{result.measured.auroc:.3f}'}"
         for result in results
     )
     average = f"of {classes[1]}" if len(classes) == 2 else "mean over the classes, each against the rest"
     roc = f"ROC curves; area below: {areas} ({average})"
-    draw_confusion = partial(prediction_charts.confusion, cells=test.confusion, classes=classes)
-    return [
-        _chart(album, "confusion", confusion, draw_confusion),
-        _chart(album, "roc", roc, partial(prediction_charts.roc, tests=tests)),
-    ]
+    charts = [_chart(album, "roc", roc, partial(prediction_charts.roc, tests=tests))]
+    if len(classes) <= MAX_DRAWN_CLASSES:
+        wrong = test.n - test.correct
+        confusion = (
+            f"Confusion of {name}: {wrong:,} of {test.n:,} {results[-1].measured_on} are misclassified"
+        )
+        counts = test.confusion_matrix(len(classes))
+        draw = partial(prediction_charts.confusion, counts=counts, classes=classes)
+        charts.insert(0, _chart(album, "confusion", confusion, draw))
+    return charts
 
 
 def _draw_confidence(

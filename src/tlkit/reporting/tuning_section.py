@@ -13,6 +13,9 @@ from tlkit.analysis.tune import Tuning, read_tuning
 from tlkit.errors import ReportError
 from tlkit.reporting.pictures import COLOURS, Album, Picture
 
+#: The key of the learning rate.
+LEARNING_RATE = "training.optimizer.lr"
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -25,10 +28,12 @@ class TuningSection:
     Attributes:
         tuning: the search.
         chart: its chart.
+        range_test: the chart of the learning-rate range test, or None if the best head fits itself.
     """
 
     tuning: Tuning
     chart: Picture
+    range_test: Picture | None
 
 
 def make_tuning_section(folder: Path, album: Album) -> TuningSection | None:
@@ -38,17 +43,19 @@ def make_tuning_section(folder: Path, album: Album) -> TuningSection | None:
         ReportError: tuning.json cannot be read.
     """
     tuning = read_tuning(folder)
-    return TuningSection(tuning, _chart(tuning, album)) if tuning else None
+    return TuningSection(tuning, _chart(tuning, album), _range_chart(tuning, album)) if tuning else None
 
 
-def write_chart(tuning: Tuning) -> None:
-    """Writes tuning.svg into the search's folder.
+def write_charts(tuning: Tuning) -> None:
+    """Writes tuning.svg and learning-rates.svg into the search's folder.
 
     Raises:
-        ReportError: it cannot be written.
+        ReportError: they cannot be written.
     """
+    album = Album(Path(tuning.folder))
     try:
-        _chart(tuning, Album(Path(tuning.folder)))
+        _chart(tuning, album)
+        _range_chart(tuning, album)
     except OSError as error:
         raise ReportError(f"{tuning.folder} cannot be written to: {error.strerror or error}") from error
 
@@ -61,6 +68,32 @@ def _chart(tuning: Tuning, album: Album) -> Picture:
         width=7.0,
         height=0.5 + 2.2 * -(-(1 + len(tuning.keys)) // 2),
     )
+
+
+def _range_chart(tuning: Tuning, album: Album) -> Picture | None:
+    if tuning.range_test is None:
+        return None
+    return album.chart(
+        "learning-rates",
+        "The training loss, smoothed, while the learning rate grows with every step.",
+        partial(draw_range_test, tuning=tuning),
+        caption="Learning-rate range test with the best trial's settings: good rates lie where the loss "
+        "falls steeply, well before it rises.",
+    )
+
+
+def draw_range_test(figure: Figure, tuning: Tuning) -> None:
+    """Draws the loss against the learning rate, and where the best trial's rate lies if it was chosen."""
+    assert tuning.range_test is not None
+    axes = figure.subplots()
+    axes.plot(tuning.range_test.rates, tuning.range_test.losses, color=COLOURS[0])
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("training loss")
+    chosen = tuning.best_trial.settings.get(LEARNING_RATE)
+    if chosen is not None:
+        axes.axvline(float(chosen), color=COLOURS[1], linestyle="--", label="of the best trial")
+        figure.legend(loc="outside upper center")
 
 
 def draw_tuning(figure: Figure, tuning: Tuning) -> None:

@@ -39,6 +39,11 @@ def download_folder() -> Path:
     return own_folder(cache_folder() / "downloads")
 
 
+def index_folder() -> Path:
+    """Returns the folder of the hashes of image files."""
+    return own_folder(cache_folder() / "hashes")
+
+
 def own_folder(folder: Path) -> Path:
     """Makes a folder if it does not exist, marked as tlkit's own; returns it.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from tlkit import Backbone, WeightsOrigin
 
@@ -38,11 +38,9 @@ def efficientnet_lite(
     elif isinstance(weights, Path):
         load_weights(model, weights)
         origin = WeightsOrigin(weights.name)
-    config: dict[str, Any] = dict(model.pretrained_cfg)
     return replace(
         from_timm(model, features=features),
         # timm alone builds the network of a model folder, without this plugin
         blueprint={"name": architecture, "features": features, "weights": "none"},
-        timm_config={"architecture": architecture, "model_args": {}, "pretrained_cfg": config},
         weights_origin=origin,
     )
