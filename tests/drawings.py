@@ -20,18 +20,28 @@ OPTIMIZER = {"name": "sgd", "lr": 0.03, "momentum": 0.9, "weight_decay": 0.2}
 
 
 def draw(folder: Path, count: int, seed: int = 0) -> Path:
-    """Draws images and ``labels.csv``, with a column of labels, ``|`` between them, and 0/1 columns."""
+    """Draws images, and CSV files that list them.
+
+    ``labels.csv`` has a column of labels, ``|`` between them; ``few.csv`` those of the first 30 images. Of
+    these, ``columns.csv`` has a column of 0 and 1 for each class.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(seed)
-    with (folder / "labels.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["path", "label", *CLASSES])
-        for number in range(count):
-            has = generator.random(2) < (0.5, 0.3)
-            _draw(has, generator).save(folder / f"{number}.png")
-            labels = [name for name, present in zip(CLASSES, has, strict=True) if present]
-            rows.writerow([f"{number}.png", "|".join(labels), *map(int, has)])
+    rows = []
+    for number in range(count):
+        has = generator.random(2) < (0.5, 0.3)
+        _draw(has, generator).save(folder / f"{number}.png")
+        rows.append([f"{number}.png", has])
+    labels = [[name, "|".join(np.array(CLASSES)[has].tolist())] for name, has in rows]
+    _write(folder / "labels.csv", ["path", "label"], labels)
+    _write(folder / "few.csv", ["path", "label"], labels[:30])
+    _write(folder / "columns.csv", ["path", *CLASSES], [[name, *map(int, has)] for name, has in rows[:30]])
     return folder
+
+
+def _write(path: Path, header: list[str], rows: list[list[Any]]) -> None:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
 
 
 def _draw(has: NDArray[np.bool_], generator: np.random.Generator) -> Image.Image:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +10,14 @@ import onnxruntime
 import pytest
 from drawings import CLASSES
 from model_folders import change_config
+from onnx_files import colours, save_onnx
 from PIL import Image
 from small_runs import copy_run
 
 import tlkit
 from tlkit.analysis.next_to_label import next_to_label
 from tlkit.errors import DataError, ExportError, RunFolderError
+from tlkit.inference.onnx_graph import surround
 from tlkit.model.saving import Calibration, load_model, save_model
 from tlkit.plugins.loader import load_registry
 
@@ -46,19 +48,14 @@ def test_labels_are_those_above_their_thresholds(model: tlkit.MultilabelPredicto
         assert prediction.confidence == pytest.approx(row.max(), abs=1e-6)
 
 
-def test_evaluate_reads_a_csv_of_either_form(several_labels: Path, tmp_path: Path) -> None:
+def test_evaluate_reads_a_csv_of_either_form(several_labels: Path) -> None:
     run, images = several_labels / "run", several_labels / "images"
-    lines = (images / "labels.csv").read_text().splitlines()[:31]
-    cells = [line.split(",") for line in lines]
-    for row in cells[1:]:
-        shutil.copyfile(images / row[0], tmp_path / row[0])
-    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
-    (tmp_path / "columns.csv").write_text("\n".join(",".join([row[0], *row[2:]]) for row in cells) + "\n")
-    scores = tlkit.evaluate(run, tmp_path / "labels.csv")
+    scores = tlkit.evaluate(run, images / "few.csv")
     assert isinstance(scores, tlkit.MultilabelScores) and scores.n == 30
-    assert tlkit.evaluate(run, tmp_path / "columns.csv") == scores
-    paths = [images / row[0] for row in cells[1:]]
-    assert tlkit.evaluate(run, paths, [row[1] for row in cells[1:]]) == scores
+    assert tlkit.evaluate(run, images / "columns.csv") == scores
+    with (images / "few.csv").open() as file:
+        paths, labels = zip(*list(csv.reader(file))[1:], strict=True)
+    assert tlkit.evaluate(run, [images / path for path in paths], labels) == scores
     with pytest.raises(DataError, match="take a CSV file with columns path and label"):
         tlkit.evaluate(run, images)
 
@@ -85,6 +82,7 @@ def test_explain_takes_any_class(model: tlkit.MultilabelPredictor, files: list[P
         assert (shown.label, shown.probability) == (name, pytest.approx(probability, abs=1e-4))
 
 
+@pytest.mark.slow
 def test_onnx_has_the_same_answers(fitted: Path, by_class: Path, tmp_path: Path) -> None:
     photos = [by_class / kind / f"{number}.jpg" for kind in ("cat", "dog") for number in (1, 2)]
     saved = load_model(fitted / "phases" / "fine-tune" / "model", load_registry())
@@ -118,3 +116,23 @@ def test_onnx_has_the_same_answers(fitted: Path, by_class: Path, tmp_path: Path)
 def test_timm_has_no_place_for_thresholds(several_labels: Path, files: list[Path], tmp_path: Path) -> None:
     check = tlkit.export(several_labels / "run", tmp_path / "timm", format="timm", images=files)
     assert (check.changed, check.left_out) == (0, ("the classes' thresholds",))
+
+
+def test_the_onnx_graph_compares_each_class_with_its_threshold(tmp_path: Path) -> None:
+    preprocess = tlkit.Preprocess(size=8, crop=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    thresholds = (0.6, 0.7, 0.5)  # of a whole channel's colour, the sigmoid is 0.73, and of none 0.5
+    content = surround(colours(8), preprocess, Calibration(temperature=1.0, thresholds=thresholds), None)
+    path = save_onnx(
+        tmp_path / "colours.onnx", content, input="images", temperature=1.0, thresholds=thresholds
+    )
+    pixels = np.zeros((2, 9, 12, 3), np.uint8)
+    pixels[1, ..., :2] = 255
+    session = onnxruntime.InferenceSession(str(path))
+    assert [output.name for output in session.get_outputs()] == ["probabilities", "labels"]
+    probabilities, labels = session.run(None, {"images": pixels})
+    assert labels.tolist() == [[False, False, True], [True, True, True]]
+    exported = tlkit.load(path)
+    assert isinstance(exported, tlkit.MultilabelPredictor)
+    predicted, same = exported.predict(list(pixels))
+    assert predicted == [("blue",), ("red", "green", "blue")]
+    np.testing.assert_allclose(same, probabilities, atol=1e-6)

@@ -85,8 +85,9 @@ class MultilabelScores(JsonModel):
 class MultilabelOutOfFold(MultilabelScores):
     """Scores of out-of-fold predictions: each image's come from models that did not see it.
 
-    An image's labels are those above thresholds that were chosen on the other folds' images. Intervals are
-    wider than those of as many test images, see `tlkit.evaluation.intervals`.
+    An image's labels are those above thresholds that were chosen on the other folds' images, or above 0.5
+    where a single fold was trained. Intervals are wider than those of as many test images, see
+    `tlkit.evaluation.intervals`.
 
     Attributes:
         folds: number of folds that were trained.

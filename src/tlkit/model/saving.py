@@ -49,8 +49,7 @@ class Calibration(JsonModel):
         temperature: logits are divided by it before the softmax.
         reject_below: confidence below which an image stays unclassified, or None.
         mirror: whether logits are the mean over an image and its mirror image.
-        thresholds: where an image may have several labels: the probability of each class, the sigmoid of its
-            logit, from which on an image is said to have it; None: it has one.
+        thresholds: of the classes' sigmoids, where an image may have several labels; None: it has one.
     """
 
     temperature: Annotated[float, Field(ge=1e-3, le=1e3)]
