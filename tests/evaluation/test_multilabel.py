@@ -81,6 +81,17 @@ def test_a_class_that_no_image_has_is_not_scored() -> None:
     assert none.mean_average_precision.value == 0 and none.chance == 0
 
 
+def test_perfect_predictions_have_a_score_of_one() -> None:
+    generator = np.random.default_rng(0)
+    for count in range(40, 80):
+        labels = (generator.random((count, 3)) < 0.3).astype(np.int64)
+        labels[0] = 1
+        probabilities = (labels + generator.random(labels.shape)) / 2
+        scores = evaluate_labels(probabilities, labels, CLASSES, np.array([0.5] * 3))
+        assert scores.mean_average_precision.value == pytest.approx(1) and scores.micro_f1.value == 1
+        assert scores.mean_average_precision.ci95[1] <= 1
+
+
 def test_fewer_independent_images_have_wider_intervals() -> None:
     probabilities, labels = draw(300)
     thresholds = choose_thresholds(probabilities, labels)

@@ -156,12 +156,11 @@ def average_precisions(scores: NDArray[np.floating], labels: NDArray[np.int64]) 
     """Computes the average precision of each class, ``(classes,)``; NaN of one that no image has."""
     from sklearn.metrics import average_precision_score
 
-    return np.array(
-        [
-            average_precision_score(of_class, score) if of_class.any() else np.nan
-            for score, of_class in zip(scores.T, labels.T, strict=True)
-        ]
-    )
+    values = [
+        average_precision_score(of_class, score) if of_class.any() else np.nan
+        for score, of_class in zip(scores.T, labels.T, strict=True)
+    ]
+    return np.minimum(values, 1.0)  # it is a sum, which may be rounded to more
 
 
 def choose_thresholds(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -225,7 +224,7 @@ def _micro_f1(answers: NDArray[np.bool_], labels: NDArray[np.int64]) -> float:
 def _estimate(values: Sequence[float], resampled: NDArray[np.float64]) -> Estimate:
     """Returns the mean of the classes' values, and the interval that bootstrap samples have of it."""
     value = float(np.mean(values)) if values else 0.0
-    low, high = np.nan_to_num(np.quantile(resampled, QUANTILES))
+    low, high = np.quantile(resampled, QUANTILES).clip(0, 1)
     return Estimate(value=value, ci95=(float(min(low, value)), float(max(high, value))))
 
 
