@@ -134,7 +134,7 @@ def csv_file(
     for name, labels, split in rows:
         indices = tuple(sorted(index[label] for label in labels))
         one, all_of_them = (None, indices) if several else (indices[0], None)
-        samples.append(Sample(name, root / name, one, split, all_of_them))
+        samples.append(Sample(name, root / name, one, split, labels=all_of_them))
     _check_every_split(table, classes, samples)
     return Source(classes, samples, _unlabelled(root, unlabelled))
 
@@ -165,10 +165,10 @@ def _check_one_label(table: Path, classes: Sequence[str]) -> None:
         for separator in SEPARATORS:
             parts = [part.strip() for part in name.split(separator)]
             if len(parts) > 1 and set(parts) <= set(classes):
+                listed = " and ".join(map(repr, parts))
                 raise DataError(
-                    f"{table}: {name!r} is made of the classes {' and '.join(map(repr, parts))}: where images "
-                    f'may have several labels, a recipe has task = "multilabel", and the source separator = '
-                    f'"{separator}"'
+                    f"{table}: {name!r} is made of the classes {listed}: where images may have several labels, "
+                    f'a recipe has task = "multilabel", and the source separator = "{separator}"'
                 )
 
 

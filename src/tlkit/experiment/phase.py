@@ -16,6 +16,7 @@ from tlkit.evaluation.metrics import Scores, TestScores, evaluate, summary
 from tlkit.evaluation.multilabel import label_probabilities
 from tlkit.experiment.fold_files import copy_folds
 from tlkit.experiment.folds import OutOfFold, cross_validate
+from tlkit.experiment.log import time_of_phase
 from tlkit.experiment.multilabel import CrossValidated, MultilabelResult, PredictedPart, score_parts
 from tlkit.experiment.phase_context import PhaseContext
 from tlkit.experiment.phase_feeds import (
@@ -136,6 +137,7 @@ def run_phase(prepared: PreparedPhase, context: PhaseContext) -> PhaseOutcome:
         detects = context.dataset.task == "multiclass"
         fitted = fit_unknown(prepared, context) if taken and detects else None
     ended = time.perf_counter()
+    earlier = time_of_phase(context.earlier, name)
     own_pass = frozen_pass.seconds.get(name, 0.0) - shared_pass
     result = PhaseResult(
         name=name,
@@ -148,9 +150,9 @@ def run_phase(prepared: PreparedPhase, context: PhaseContext) -> PhaseOutcome:
         weights=prepared.backbone.weights_origin,
         features=frozen_pass.feature_use(prepared),
         seconds=PhaseSeconds(
-            total=round(ended - began + shared_pass, 3),
-            features=round(shared_pass + own_pass, 3),
-            training=round(max(0.0, ended_training - began - own_pass), 3),
+            total=round(ended - began + shared_pass + earlier.features + earlier.training, 3),
+            features=round(shared_pass + own_pass + earlier.features, 3),
+            training=round(max(0.0, ended_training - began - own_pass) + earlier.training, 3),
             evaluation=round(ended - ended_training, 3),
         ),
         temperature=evaluation.temperature,

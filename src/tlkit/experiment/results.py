@@ -48,7 +48,7 @@ class FeatureUse(JsonModel):
 
 
 class PhaseSeconds(JsonModel):
-    """Where a phase's time went, in seconds."""
+    """Where a phase's time went, in seconds; of interrupted executions, up to their last event."""
 
     total: NonNegativeFloat
     features: NonNegativeFloat

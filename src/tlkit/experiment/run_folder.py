@@ -15,14 +15,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel
+from safetensors.numpy import save_file
 
 from tlkit.data.dataset import Dataset
 from tlkit.data.images import Image
 from tlkit.errors import RunFolderError
-from tlkit.experiment.log import AnyEvent, append_event
+from tlkit.experiment.log import AnyEvent, append_event, read_events
 from tlkit.experiment.plan import Plan
 from tlkit.experiment.results import Results, RunDescription
-from tlkit.experiment.tables import prediction_columns, read_prediction_rows, read_rows
+from tlkit.experiment.tables import (
+    MAX_COLUMNS,
+    PROBABILITIES,
+    prediction_columns,
+    read_prediction_rows,
+    read_rows,
+)
 from tlkit.parts.task import join_labels
 from tlkit.recipe.recipe import Recipe
 from tlkit.runtime.distributed import process_state
@@ -168,6 +175,14 @@ class RunFolder:
         )
         self._write_json("run.json", description)
 
+    def events(self) -> list[AnyEvent]:
+        """Returns the events of the executions so far.
+
+        Raises:
+            RunFolderError: log.jsonl is damaged.
+        """
+        return read_events(self.path / "log.jsonl")
+
     def log(self, event: AnyEvent) -> None:
         """Appends an event to log.jsonl."""
         if self.writes:
@@ -219,21 +234,37 @@ class RunFolder:
     def write_predictions(
         self, phase: str, classes: Sequence[str], parts: Iterable[SplitProbabilities]
     ) -> None:
-        """Writes predictions.csv: split, id, label, predicted, one probability ``p_…`` per class."""
-        rows: list[Sequence[object]] = [prediction_columns(classes)]
+        """Writes predictions.csv: split, id, label, predicted, one probability ``p_…`` per class.
+
+        Of many classes, the probabilities are in probabilities.safetensors, ``(N, classes)`` for each split.
+        """
+        parts, columns = list(parts), prediction_columns(classes)
+        rows: list[Sequence[object]] = [columns]
         for part in parts:
+            shown = part.probabilities
+            if len(classes) > MAX_COLUMNS:
+                shown = shown.max(1, keepdims=True)
             predictions = part.predicted(classes)
-            for image, row, predicted in zip(part.images, part.probabilities, predictions, strict=True):
+            for image, row, predicted in zip(part.images, shown.tolist(), predictions, strict=True):
                 numbers = [f"{value:.7g}" for value in row]
                 rows.append([part.split, image.sample.id, _label(image, classes), predicted, *numbers])
         self._write_csv(f"phases/{phase}/predictions.csv", rows)
+        if self.writes and len(classes) > MAX_COLUMNS:
+            name = f"phases/{phase}/{PROBABILITIES}"
+            with self._writing(name), atomic_write(self.path / name) as temporary:
+                save_file(
+                    {part.split: np.ascontiguousarray(part.probabilities, np.float32) for part in parts},
+                    temporary,
+                )
 
     def copy_predictions(self, source: str, phase: str) -> None:
         """Writes the predictions of an earlier phase as those of one that kept its weights."""
         if self.writes:
-            name = f"phases/{phase}/predictions.csv"
-            with self._writing(name), atomic_write(self.path / name) as temporary:
-                shutil.copyfile(self.phase(source) / "predictions.csv", temporary)
+            for file in ("predictions.csv", PROBABILITIES):
+                name = f"phases/{phase}/{file}"
+                if (self.phase(source) / file).is_file():
+                    with self._writing(name), atomic_write(self.path / name) as temporary:
+                        shutil.copyfile(self.phase(source) / file, temporary)
 
     def correct(self, phase: str, part: str, classes: Sequence[str]) -> dict[str, bool]:
         """Returns whether each image of a part that a phase predicts, by id, is predicted correctly.

@@ -74,11 +74,11 @@ def make_data_section(
         # an image that has several classes is no part of one bar
         stacked = classes if task == "multiclass" else ()
         draw = partial(run_charts.splits, images=images, classes=stacked)
-        charts.append(album.chart("split", alt, draw, height=2.4, caption="Images per split"))
+        charts.append(album.chart("split", alt, draw, caption="Images per split"))
     if len({(image.width, image.height) for image in images}) > 1:
         alt = f"Sizes of the images: {sizes}"
         draw = partial(run_charts.sizes, images=images)
-        charts.append(album.chart("sizes", alt, draw, height=2.4, caption=alt))
+        charts.append(album.chart("sizes", alt, draw, caption=alt))
     rejected = summary.rejected if summary else ()
     corrected = summary.corrected if summary else ()
     return DataSection(
