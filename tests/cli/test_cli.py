@@ -140,11 +140,14 @@ def test_debug_shows_the_traceback() -> None:
 
 def run_on_a_full_disk(limit: int, *arguments: object) -> None:
     """Runs a command whose files may grow to `limit` bytes."""
+    import resource
+
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     sys.dont_write_bytecode = True  # it must not be cut short: later runs of the tests would read it
     processes.tlkit(*arguments)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limits of a process's files")
 def test_a_full_disk_is_reported_and_loses_nothing(cache: Path, here: Path) -> None:
     # the recipe fits, the features in front of the last block do not
     line = ("run", ".", "--out", "out", "--no-report", "--set", "phase.bottleneck.freeze=all-but-last-blocks")
