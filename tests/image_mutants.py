@@ -20,7 +20,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-from tlkit.data.images import FORMATS, UnreadableImage, decode, inspect_images
+from tlkit.data.images import FORMATS, UnreadableImage, decode
+from tlkit.data.inspection import inspect_images
 from tlkit.parts.source import Sample
 
 #: What Pillow writes each format with.

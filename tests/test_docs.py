@@ -106,6 +106,22 @@ def test_the_commands_of_the_pages_about_choosing_a_backbone_and_labelling_next(
     assert capsys.readouterr().out
 
 
+def test_the_commands_of_the_page_about_many_images(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = 'name = "pets"\ndata = { source = "folder", root = "photos" }\n[[phase]]\nname = "probe"\n'
+    write_recipe(here, f'backbone = {{ name = "vgg16-quarter" }}\n{text}')
+    lines = [line for block in blocks("scale.md", "console") for line in block.splitlines()]
+    commands = [shlex.split(line.removeprefix("$ ")) for line in lines if line.startswith("$ tlkit")]
+    assert [command[1] for command in commands] == ["features", "manifest"]
+    for command in commands:
+        with mock.patch.object(sys, "argv", command), pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 0, command
+        assert capsys.readouterr().out
+    data = tomllib.loads(blocks("scale.md", "toml")[0])["data"]
+    assert not read_recipe(here, {"data": {**data, "root": "photos"}}).flaws
+    assert (here / "images.parquet").is_file()
+
+
 def test_the_code_of_the_python_page(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = "\n".join(blocks("python.md", "python"))
     names: dict[str, object] = {}

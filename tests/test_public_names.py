@@ -13,7 +13,7 @@ import tlkit
 from tlkit.cli.app import app
 
 #: Commands whose function has another name, and groups of commands.
-FUNCTIONS = {"next": "next_to_label"}
+FUNCTIONS = {"features": "compute_features", "next": "next_to_label"}
 
 
 def test_every_command_is_a_function() -> None:

@@ -21,8 +21,12 @@ from .errors import TrainingError as TrainingError
 from .errors import UnreachableWeightsError as UnreachableWeightsError
 from .errors import WeightsError as WeightsError
 from .errors import close_matches as close_matches
+from .experiment.compute_features import ComputedFeatures as ComputedFeatures
+from .experiment.compute_features import compute_features as compute_features
 from .experiment.fetch import Fetched as Fetched
 from .experiment.fetch import fetch as fetch
+from .experiment.manifest import Manifest as Manifest
+from .experiment.manifest import manifest as manifest
 from .experiment.observer import Observer as Observer
 from .experiment.observer import Run as Run
 from .experiment.results import PhaseResult as PhaseResult
@@ -63,6 +67,7 @@ from .parts.loss import Loss as Loss
 from .parts.preprocess import Preprocess as Preprocess
 from .parts.source import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .parts.source import Download as Download
+from .parts.source import RecordedFile as RecordedFile
 from .parts.source import Sample as Sample
 from .parts.source import Source as Source
 from .parts.source import SplitName as SplitName

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from tlkit.analysis.shortcuts import find_shortcuts
-from tlkit.data.images import inspect_images
+from tlkit.data.inspection import inspect_images
 from tlkit.experiment.observer import Observer
 from tlkit.parts.source import Sample
 

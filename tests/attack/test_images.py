@@ -24,7 +24,8 @@ from PIL import Image as PillowImage
 from processes import Started
 
 import tlkit
-from tlkit.data.images import UnreadableImage, decode, inspect_images, upright
+from tlkit.data.images import UnreadableImage, decode, upright
+from tlkit.data.inspection import inspect_images
 from tlkit.data.views import View, ViewReader
 from tlkit.errors import DataError, ExportError
 from tlkit.inference.export_onnx import export_onnx

@@ -156,7 +156,7 @@ def test_steps_after_a_random_step_are_not_fixed() -> None:
 
 def test_views_depend_on_seed_and_image_whether_cached_or_not(photos: Path) -> None:
     from tlkit.data.image_cache import ImageCache
-    from tlkit.data.images import inspect_images
+    from tlkit.data.inspection import inspect_images
     from tlkit.data.views import View, ViewReader
     from tlkit.parts.source import Sample
 

@@ -10,7 +10,8 @@ import pytest
 
 from tlkit.data.corrections import apply_corrections
 from tlkit.data.corrections_file import HEADER, Correction, Decision, append_correction, read_corrections
-from tlkit.data.images import Image, inspect_images
+from tlkit.data.images import Image
+from tlkit.data.inspection import inspect_images
 from tlkit.errors import AuditFileError
 from tlkit.parts.source import Sample
 

@@ -13,7 +13,8 @@ from PIL import Image as PillowImage
 
 from tlkit.data import image_index, images
 from tlkit.data.image_index import RACY_NS, FileIdentity, ImageIndex, IndexedImage
-from tlkit.data.images import Image, inspect_images
+from tlkit.data.images import Image
+from tlkit.data.inspection import inspect_images
 from tlkit.parts.source import Sample
 
 KNOWN = IndexedImage("ab" * 32, 20, 10)

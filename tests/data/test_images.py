@@ -11,7 +11,8 @@ import pytest
 from PIL import Image as PillowImage
 
 from tlkit.data import images as images_module
-from tlkit.data.images import UnreadableImage, decode, inspect_images, read_image
+from tlkit.data.images import UnreadableImage, decode, read_image
+from tlkit.data.inspection import inspect_images
 from tlkit.parts.preprocess import Preprocess
 from tlkit.parts.source import Sample
 

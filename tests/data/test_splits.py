@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tlkit.data.images import Image, inspect_images
+from tlkit.data.images import Image
+from tlkit.data.inspection import inspect_images
 from tlkit.data.splits import Splits, draw_splits
 from tlkit.errors import DataError
 from tlkit.parts.source import Sample, SplitName

@@ -13,7 +13,8 @@ from PIL import Image as PillowImage
 from torch import Tensor, nn
 
 from tlkit.data import images as images_module
-from tlkit.data.images import Image, inspect_images, read_image
+from tlkit.data.images import Image, read_image
+from tlkit.data.inspection import inspect_images
 from tlkit.data.loader import load_batches
 from tlkit.data.views import View, ViewReader
 from tlkit.feature_store import executor as executor_module

@@ -10,7 +10,8 @@ import pytest
 import torch
 from networks import REGISTRY, backbone, classifier, partitioned
 
-from tlkit.data.images import Image, inspect_images
+from tlkit.data.images import Image
+from tlkit.data.inspection import inspect_images
 from tlkit.data.loader import load_batches
 from tlkit.data.views import View, ViewReader
 from tlkit.feature_store import feeds, store

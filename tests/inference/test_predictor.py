@@ -13,7 +13,8 @@ import torch
 from PIL import Image as PillowImage
 
 import tlkit
-from tlkit.data.images import inspect_images, read_image
+from tlkit.data.images import read_image
+from tlkit.data.inspection import inspect_images
 from tlkit.data.labelled import labelled_images
 from tlkit.data.loader import normalize
 from tlkit.data.views import View, ViewReader

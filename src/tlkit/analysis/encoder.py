@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tlkit.data.dataset import Dataset
-from tlkit.data.images import Image, ImageInMemory, UnreadableImage, inspect_images
+from tlkit.data.images import Image, ImageInMemory, UnreadableImage
+from tlkit.data.inspection import inspect_images
 from tlkit.data.splits import Splits
 from tlkit.errors import DataError
 from tlkit.experiment.backbones import absolute_name, choose_backbone

@@ -15,7 +15,8 @@ from tlkit.data.corrections import apply_corrections
 from tlkit.data.corrections_file import read_corrections
 from tlkit.data.dataset import divide_images, read_assignment
 from tlkit.data.generate import missing_images
-from tlkit.data.images import Image, inspect_images
+from tlkit.data.images import Image
+from tlkit.data.inspection import inspect_images
 from tlkit.data.labelled import describe_source
 from tlkit.errors import DataError, RecipeError
 from tlkit.experiment.backbones import choose_backbone

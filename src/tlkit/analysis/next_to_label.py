@@ -11,7 +11,7 @@ import torch
 
 from tlkit.analysis.selection import Selected, select_typical, select_uncertain
 from tlkit.data.image_paths import image_paths
-from tlkit.data.images import inspect_images
+from tlkit.data.inspection import inspect_images
 from tlkit.errors import DataError, close_matches
 from tlkit.experiment.backbones import choose_backbone
 from tlkit.experiment.observer import Observer

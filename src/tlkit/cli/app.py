@@ -19,9 +19,11 @@ from tlkit.cli.curve import curve
 from tlkit.cli.evaluate import evaluate
 from tlkit.cli.explain import explain, visualize
 from tlkit.cli.export import export
+from tlkit.cli.features import features
 from tlkit.cli.fetch import fetch
 from tlkit.cli.fit import fit
 from tlkit.cli.interrupts import INTERRUPTED, Interrupted, interrupt_once
+from tlkit.cli.manifest import manifest
 from tlkit.cli.next_to_label import next_to_label
 from tlkit.cli.predict import predict
 from tlkit.cli.report import compare, report
@@ -60,6 +62,8 @@ COMMANDS = (
     card,
     push,
     serve,
+    manifest,
+    features,
     fetch,
 )
 for command in COMMANDS:

@@ -12,7 +12,8 @@ import numpy as np
 from tlkit.data.corrections import LabelChange, apply_corrections
 from tlkit.data.corrections_file import read_corrections
 from tlkit.data.folds import Folds, draw_folds
-from tlkit.data.images import Image, inspect_images
+from tlkit.data.images import Image
+from tlkit.data.inspection import inspect_images
 from tlkit.data.split_file import assign_splits, read_split_file
 from tlkit.data.splits import Splits, draw_splits
 from tlkit.errors import DataError

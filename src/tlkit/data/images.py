@@ -9,13 +9,11 @@ from __future__ import annotations
 import hashlib
 import io
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import cast
 
@@ -26,7 +24,6 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from tlkit.data.damage import ends_in_grey, lacks_scans, lengthen_scans, wrong_checksum
-from tlkit.data.image_index import FileIdentity, ImageIndex, IndexedImage
 from tlkit.parts.source import Sample
 from tlkit.utils.formatting import printable
 from tlkit.utils.regular_files import read_regular
@@ -56,8 +53,6 @@ MAX_GREY = 65535
 #: Images are refused whose sides differ by more than this factor: no photo does, and resizing the shorter
 #: side to a network's size makes the longer one so large that the memory does not hold it.
 MAX_RATIO = 100
-#: Files that are inspected before the index learns of them, and of these, those that a thread takes at once.
-TOGETHER, CHUNK = 5000, 16
 #: Rows that are composited at a time.
 STRIP = 256
 
@@ -183,70 +178,14 @@ def read_thumbnail(path: Path, side: int) -> PillowImage.Image:
         return upright(image).resize((side, side), PillowImage.Resampling.BOX)
 
 
-def inspect_images(
-    samples: Sequence[Sample], *, threads: int, tick: Callable[[int], object] = lambda _: None
-) -> tuple[list[Image], list[tuple[str, str]]]:
-    """Hashes the content of every sample's file, and checks that it can be decoded.
+def inspect_image(sample: Sample) -> Image | str:
+    """Hashes a sample's file, and checks that it can be decoded.
 
-    JPEGs are decoded at an eighth of their size, which detects damaged files at a fraction of the cost. Files
-    that have not changed since they were inspected are not read again; see `tlkit.data.image_index`.
-
-    Args:
-        samples: the samples to read.
-        threads: how many files are read at a time.
-        tick: called after some files with their number.
+    A JPEG is decoded at an eighth of its size, which detects damaged files at a fraction of the cost.
 
     Returns:
-        The images that can be decoded, in the samples' order, and (id, reason) of each of the others.
+        The image, or the reason why it cannot be used.
     """
-    images: list[Image] = []
-    rejected: list[tuple[str, str]] = []
-    index = ImageIndex(f"{DECODING} {PIL.__version__}")
-    with ThreadPool(threads) as pool:
-        for start in range(0, len(samples), TOGETHER):
-            together = samples[start : start + TOGETHER]
-            for sample, result in zip(together, _inspect_together(together, index, pool, tick), strict=True):
-                if isinstance(result, Image):
-                    images.append(result)
-                else:
-                    rejected.append((printable(sample.id), result))
-    return images, rejected
-
-
-def _inspect_together(
-    samples: Sequence[Sample], index: ImageIndex, pool: ThreadPool, tick: Callable[[int], object]
-) -> list[Image | str]:
-    """Returns the image of each sample, or the reason why it cannot be used; the index learns what is new."""
-    began = time.time_ns()
-    identities = pool.map(FileIdentity.of, [sample.path for sample in samples], CHUNK)
-    files = [(sample.path, identity) for sample, identity in zip(samples, identities, strict=True)]
-    known = [
-        found if printable(sample.id) == sample.id else None
-        for sample, found in zip(samples, index.find(files), strict=True)
-    ]
-    changed = [number for number, found in enumerate(known) if found is None]
-    tick(len(samples) - len(changed))
-    inspected: dict[int, Image | str] = {}
-    results = pool.imap(_inspect, [samples[number] for number in changed], CHUNK)
-    for number, result in zip(changed, results, strict=True):
-        inspected[number] = result
-        tick(1)
-    index.add(
-        [
-            (*files[number], IndexedImage(image.sha256, image.width, image.height))
-            for number, image in inspected.items()
-            if isinstance(image, Image)
-        ],
-        began,
-    )
-    return [
-        Image(sample, *found) if found else inspected[number]
-        for number, (sample, found) in enumerate(zip(samples, known, strict=True))
-    ]
-
-
-def _inspect(sample: Sample) -> Image | str:
-    """Returns the image, or the reason why it cannot be used."""
     try:
         with refuse_unreadable():
             if printable(sample.id) != sample.id:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from tlkit.data.downloads import download, unpack
-from tlkit.data.images import inspect_images
+from tlkit.data.inspection import inspect_images
 from tlkit.errors import FetchError, RecipeError, TlkitError
 from tlkit.experiment.observer import Observer
 from tlkit.experiment.planning import make_source

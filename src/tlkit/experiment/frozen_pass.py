@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 from tlkit.data.dataset import Dataset
+from tlkit.data.shard import Shard
 from tlkit.data.views import ViewReader
 from tlkit.experiment.log import FeaturesComputed
 from tlkit.experiment.observer import Observer
@@ -15,6 +17,7 @@ from tlkit.experiment.results import FeatureUse
 from tlkit.experiment.run_folder import RunFolder
 from tlkit.feature_store.extraction import (
     ExtractionJob,
+    FeatureRequest,
     RequestOwner,
     column_key,
     extract_features,
@@ -33,19 +36,35 @@ class FrozenPass:
         reader: reads images.
         computed: number of image views computed, by phase and part of the data.
         seconds: duration, by phase; a pass for several phases is divided by their numbers of image views.
+        requested: number of image views that the phases so far asked for; each counts once.
     """
 
     def __init__(
-        self, dataset: Dataset, store: FeatureStore, observer: Observer, folder: RunFolder | None = None
+        self,
+        dataset: Dataset,
+        store: FeatureStore,
+        observer: Observer,
+        folder: RunFolder | None = None,
+        shard: Shard | None = None,
     ) -> None:
-        """Takes the images, and what is told of the pass; outside a run there is no folder to log in."""
+        """Takes the images, and what is told of the pass.
+
+        Args:
+            dataset: the images.
+            store: where features are stored.
+            observer: is shown progress.
+            folder: the run folder to log in; None outside of a run.
+            shard: the part of the images to compute; None: all.
+        """
         self.store = store
         self.reader = ViewReader()
         self.computed: dict[RequestOwner, int] = {}
         self.seconds: dict[str, float] = {}
+        self.requested = 0
         self._dataset = dataset
         self._folder = folder
         self._observer = observer
+        self._shard = shard
 
     def run(self, phases: Sequence[PreparedPhase]) -> None:
         """Computes what the store lacks of these phases' features."""
@@ -61,7 +80,13 @@ class FrozenPass:
 
     def _run_together(self, phases: Sequence[PreparedPhase], compute: ComputeConfig) -> None:
         began = time.perf_counter()
-        requests = [request for prepared in phases for request in prepared.requests(self._dataset, compute)]
+        requests = [
+            self._own(request) for prepared in phases for request in prepared.requests(self._dataset, compute)
+        ]
+        by_view: dict[str, set[str]] = {}
+        for request in requests:
+            by_view.setdefault(request.view.identity, set()).update(image.sha256 for image in request.images)
+        self.requested += sum(map(len, by_view.values()))
         # decided for all processes: another run may write between two looks
         if not broadcast_from_main(bool(plan_extraction(requests, self.store, compute))):
             return
@@ -72,12 +97,19 @@ class FrozenPass:
                     for request in requests
                     for boundary in request.network.boundaries
                 }
-                alone.enter_context(self.store.computing(keys, self._wait))
+                part = f"-{self._shard.number}-of-{self._shard.count}" if self._shard else ""
+                alone.enter_context(self.store.computing({key + part for key in keys}, self._wait))
             process_state().wait_for_everyone()
             # what another run has computed meanwhile is not computed again
             jobs = plan_extraction(requests, self.store, compute)
             process_state().wait_for_everyone()  # no process writes before all have planned
             self._compute(jobs, compute, began)
+
+    def _own(self, request: FeatureRequest) -> FeatureRequest:
+        """Returns what a request asks for of this process's part of the images."""
+        if self._shard is None:
+            return request
+        return replace(request, images=tuple(image for image in request.images if self._shard.holds(image)))
 
     def _wait(self) -> None:
         self._observer.note("waiting for another process, which computes features that this run needs too")

@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
+from safetensors import SafetensorError, safe_open
 
 from tlkit.data.images import MAX_PIXELS
 from tlkit.errors import RunFolderError, TlkitError, close_matches
@@ -20,8 +21,10 @@ from tlkit.experiment.plan import DataSummary, PhasePlan, Plan
 from tlkit.experiment.planning import make_source
 from tlkit.experiment.results import PhaseResult, Results, RunDescription
 from tlkit.experiment.tables import (
+    MAX_COLUMNS,
     PARTS,
     PREDICTION_COLUMNS,
+    PROBABILITIES,
     check_value,
     malformed,
     read_prediction_rows,
@@ -33,6 +36,7 @@ from tlkit.recipe.recipe import Phase, Recipe, read_recipe
 from tlkit.training.history import EpochMetrics
 from tlkit.utils.connectivity import offline
 from tlkit.utils.json_files import read_json
+from tlkit.utils.regular_files import check_regular
 
 Model = TypeVar("Model", bound=BaseModel)
 #: A line number and the cells of that line.
@@ -40,6 +44,7 @@ Row = tuple[int, list[str]]
 
 #: How far a row's probabilities may sum to something else than 1, for they are rounded.
 SUM_TOLERANCE = 1e-3
+NO_PROBABILITIES = "its probabilities are negative, or do not sum to 1"
 #: Rows of predictions.csv that are held as text at a time: with many classes they are long.
 CHUNK = 2000
 #: The minimum number of image views from which the frozen pass's rate is estimated.
@@ -240,12 +245,12 @@ def _history_from(events: Iterable[AnyEvent], phase: str) -> list[EpochMetrics]:
 def _read_images(path: Path, classes: Sequence[str]) -> list[ImageRow]:
     if not path.is_file():
         return []
-    images = []
+    images, known = [], frozenset(classes)
     for line, row in read_rows(path, [field.name for field in fields(ImageRow)]):
         split, name, label, width, height, sha256, folds = row
         check_value(path, line, "split", split, PARTS)
         if label and classes:  # without a plan, classes are not known
-            check_value(path, line, "label", label, classes)
+            check_value(path, line, "label", label, known)
         try:
             size = int(width), int(height)
         except ValueError as error:
@@ -284,17 +289,48 @@ def _read_predictions(
     ids: dict[str, list[str]] = {}
     labels: dict[str, list[int]] = {}
     numbers: dict[str, list[NDArray[np.float32]]] = {}
+    has_all = len(classes) <= MAX_COLUMNS
     for split, chunk in _chunks(read_prediction_rows(path, classes)):
         for line, row in chunk:
             if images and images.get(row[1]) != ("train" if split == "out-of-fold" else split):
                 raise malformed(path, line, f"splits.csv has no image {row[1]!r} in {split}")
         ids.setdefault(split, []).extend(row[1] for _, row in chunk)
         labels.setdefault(split, []).extend(indices[row[2]] for _, row in chunk)
-        numbers.setdefault(split, []).append(_probabilities(path, chunk))
+        if has_all:
+            numbers.setdefault(split, []).append(_probabilities(path, chunk))
+    probabilities = {split: np.concatenate(parts) for split, parts in numbers.items()}
+    if not has_all:
+        counts = {split: len(names) for split, names in ids.items()}
+        probabilities = _read_probabilities(path.with_name(PROBABILITIES), counts, len(classes))
     return {
-        split: SplitPredictions(ids[split], np.array(labels[split], np.int64), np.concatenate(numbers[split]))
+        split: SplitPredictions(ids[split], np.array(labels[split], np.int64), probabilities[split])
         for split in ids
     }
+
+
+def _read_probabilities(
+    path: Path, counts: Mapping[str, int], classes: int
+) -> dict[str, NDArray[np.float32]]:
+    """Reads the probabilities of many classes, given the number of images of each split."""
+    try:
+        check_regular(path)
+        with safe_open(path, "np") as file:
+            probabilities = {split: file.get_tensor(split) for split in counts}
+    except (OSError, SafetensorError) as error:
+        raise RunFolderError(f"{path} cannot be read: {error}") from error
+    for split, values in probabilities.items():
+        expected = (counts[split], classes)
+        if values.shape != expected or values.dtype != np.float32:
+            raise RunFolderError(f"{path} cannot be read: {split} must be float32 of the shape {expected}")
+        if (wrong := _are_wrong(values)).any():
+            raise RunFolderError(f"{path} cannot be read: {split}, row {wrong.argmax()}: {NO_PROBABILITIES}")
+    return probabilities
+
+
+def _are_wrong(probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Returns which rows are no probabilities; NaN is not within the tolerance either."""
+    wrong: NDArray[np.bool_] = ~(np.abs(probabilities.sum(1) - 1) < SUM_TOLERANCE)
+    return wrong | (probabilities < 0).any(1)
 
 
 def _probabilities(path: Path, chunk: list[Row]) -> NDArray[np.float32]:
@@ -308,11 +344,8 @@ def _probabilities(path: Path, chunk: list[Row]) -> NDArray[np.float32]:
             except ValueError as error:
                 raise malformed(path, line, str(error)) from error
         raise
-    # written with seven digits; NaN is not within the tolerance either
-    wrong = ~(np.abs(probabilities.sum(1) - 1) < SUM_TOLERANCE) | (probabilities < 0).any(1)
-    if wrong.any():
-        line = chunk[int(wrong.argmax())][0]
-        raise malformed(path, line, "its probabilities are negative, or do not sum to 1")
+    if (wrong := _are_wrong(probabilities)).any():
+        raise malformed(path, chunk[int(wrong.argmax())][0], NO_PROBABILITIES)
     return probabilities
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel
+from safetensors.numpy import save_file
 
 from tlkit.data.dataset import Dataset
 from tlkit.data.images import Image
@@ -22,7 +23,13 @@ from tlkit.errors import RunFolderError
 from tlkit.experiment.log import AnyEvent, append_event, read_events
 from tlkit.experiment.plan import Plan
 from tlkit.experiment.results import Results, RunDescription
-from tlkit.experiment.tables import prediction_columns, read_prediction_rows, read_rows
+from tlkit.experiment.tables import (
+    MAX_COLUMNS,
+    PROBABILITIES,
+    prediction_columns,
+    read_prediction_rows,
+    read_rows,
+)
 from tlkit.recipe.recipe import Recipe
 from tlkit.runtime.distributed import process_state
 from tlkit.training.history import EpochMetrics
@@ -212,21 +219,37 @@ class RunFolder:
     def write_predictions(
         self, phase: str, classes: Sequence[str], parts: Iterable[SplitProbabilities]
     ) -> None:
-        """Writes predictions.csv: split, id, label, predicted, one probability ``p_…`` per class."""
-        rows: list[Sequence[object]] = [prediction_columns(classes)]
+        """Writes predictions.csv: split, id, label, predicted, one probability ``p_…`` per class.
+
+        Of many classes, the probabilities are in probabilities.safetensors, ``(N, classes)`` for each split.
+        """
+        parts, columns = list(parts), prediction_columns(classes)
+        rows: list[Sequence[object]] = [columns]
         for part in parts:
-            for image, row in zip(part.images, part.probabilities, strict=True):
+            predicted = part.probabilities.argmax(1)
+            shown = part.probabilities
+            if len(classes) > MAX_COLUMNS:
+                shown = shown[np.arange(len(shown)), predicted][:, None]
+            for image, label, row in zip(part.images, predicted.tolist(), shown.tolist(), strict=True):
                 numbers = [f"{value:.7g}" for value in row]
-                predicted = classes[int(row.argmax())]
-                rows.append([part.split, image.sample.id, _label(image, classes), predicted, *numbers])
+                rows.append([part.split, image.sample.id, _label(image, classes), classes[label], *numbers])
         self._write_csv(f"phases/{phase}/predictions.csv", rows)
+        if self.writes and len(classes) > MAX_COLUMNS:
+            name = f"phases/{phase}/{PROBABILITIES}"
+            with self._writing(name), atomic_write(self.path / name) as temporary:
+                save_file(
+                    {part.split: np.ascontiguousarray(part.probabilities, np.float32) for part in parts},
+                    temporary,
+                )
 
     def copy_predictions(self, source: str, phase: str) -> None:
         """Writes the predictions of an earlier phase as those of one that kept its weights."""
         if self.writes:
-            name = f"phases/{phase}/predictions.csv"
-            with self._writing(name), atomic_write(self.path / name) as temporary:
-                shutil.copyfile(self.phase(source) / "predictions.csv", temporary)
+            for file in ("predictions.csv", PROBABILITIES):
+                name = f"phases/{phase}/{file}"
+                if (self.phase(source) / file).is_file():
+                    with self._writing(name), atomic_write(self.path / name) as temporary:
+                        shutil.copyfile(self.phase(source) / file, temporary)
 
     def correct(self, phase: str, part: str, classes: Sequence[str]) -> dict[str, bool]:
         """Returns whether each image of a part that a phase predicts, by id, is predicted correctly.

@@ -96,8 +96,7 @@ def run(
     torch_device = choose_device(device)
     keep_freed_memory()
     named = Path(out) if out is not None else None
-    with gpu_settings(torch_device), _own_random_state(torch_device), ExitStack() as opened:
-        opened.enter_context(_enough_memory(torch_device))
+    with computing_on(torch_device), ExitStack() as opened:
         if plan_only:
             folder = RunFolder(named or next(next_folders(recipe)))
         elif named is not None and (finished := _finished(recipe, chosen, RunFolder(named))):
@@ -126,6 +125,13 @@ def run(
                 started.features = read_cached_features(experiment.phases, dataset, store)
             started.estimates = dict  # the networks need not stay in memory with the run
     return started
+
+
+@contextmanager
+def computing_on(device: torch.device) -> Iterator[None]:
+    """Sets a device up, keeps torch's random state, and says what can be done where its memory is full."""
+    with gpu_settings(device), _own_random_state(device), _enough_memory(device):
+        yield
 
 
 @contextmanager
@@ -184,16 +190,25 @@ def prepare_experiment(
         DataError: the images cannot be used.
     """
     source, prepared = _check(recipe, phases, registry, device)
-    assert recipe.data is not None  # _check raises without it
-    _generate_images(source, observer)
-    with observer.progress("reading images", len(source), "images") as tick:
-        dataset = read_dataset(source, recipe.data, recipe.seed, tick)
+    dataset = read_images(source, recipe, observer)
     count, limit = len(dataset.splits.train), cache_limit()
     prepared = [resolve_auto_views(item, recipe, registry, count, limit) for item in prepared]
     plan = describe_plan(recipe, dataset, prepared, device)
     if small := plan.data.describe_small_classes():
         observer.note(small)
     return Experiment(dataset, prepared, plan)
+
+
+def read_images(source: Source, recipe: Recipe, observer: Observer) -> Dataset:
+    """Generates a source's images, if it makes them, reads them, and divides them as the recipe says.
+
+    Raises:
+        DataError: the images cannot be used.
+    """
+    assert recipe.data is not None  # it has been checked
+    _generate_images(source, observer)
+    with observer.progress("reading images", len(source), "images") as tick:
+        return read_dataset(source, recipe.data, recipe.seed, tick)
 
 
 def _check(
@@ -266,11 +281,7 @@ def _execute(experiment: Experiment, todo: Sequence[PreparedPhase], context: Pha
     """Runs the phases one after the other; each result is written at once."""
     run, folder, events = context.run, context.folder, context.events
     events.notify("tlkit_run_started", run=run)
-    by_name = {prepared.phase.name: prepared for prepared in experiment.phases}
-    # one pass for all features that do not depend on what an earlier phase trains
-    known = [item for item in todo if features_known_beforehand(item, run.recipe, by_name)]
-    # in a cross-validation, a phase that starts from another one may not be worth trying
-    context.frozen_pass.run([item for item in known if not (context.dataset.folds and item.phase.start_from)])
+    context.frozen_pass.run(without_training(experiment, todo, run.recipe))
     for prepared in todo:
         name = prepared.phase.name
         run.stopping = None
@@ -285,6 +296,16 @@ def _execute(experiment: Experiment, todo: Sequence[PreparedPhase], context: Pha
             remove_checkpoint(folder.checkpoint(name))
         folder.log(PhaseEnded(phase=name))
         events.notify("tlkit_phase_ended", run=run, phase=prepared.phase, result=result)
+
+
+def without_training(
+    experiment: Experiment, phases: Sequence[PreparedPhase], recipe: Recipe
+) -> list[PreparedPhase]:
+    """Returns the phases whose features one pass computes before anything is trained."""
+    by_name = {prepared.phase.name: prepared for prepared in experiment.phases}
+    known = [prepared for prepared in phases if features_known_beforehand(prepared, recipe, by_name)]
+    # in a cross-validation, a phase that starts from another one may not be worth trying
+    return [prepared for prepared in known if not (experiment.dataset.folds and prepared.phase.start_from)]
 
 
 def _finish(experiment: Experiment, context: PhaseContext) -> None:

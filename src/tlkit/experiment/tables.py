@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from tlkit.errors import RunFolderError
@@ -15,10 +15,15 @@ PARTS = ("train", "val", "test", "unlabelled")
 PREDICTED = (*PARTS, "out-of-fold")
 #: The columns of predictions.csv in front of the probabilities.
 PREDICTION_COLUMNS = ("split", "id", "label", "predicted")
+#: With more classes than this, predictions.csv has the probability of the predicted class alone, and
+#: probabilities.safetensors those of all: as text they are long, and slow to write and to read.
+MAX_COLUMNS, PROBABILITIES = 100, "probabilities.safetensors"
 
 
 def prediction_columns(classes: Sequence[str]) -> list[str]:
     """Returns the columns of predictions.csv."""
+    if len(classes) > MAX_COLUMNS:
+        return [*PREDICTION_COLUMNS, "probability"]
     return [*PREDICTION_COLUMNS, *(f"p_{name}" for name in classes)]
 
 
@@ -47,16 +52,17 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[st
 
 def read_prediction_rows(path: Path, classes: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
     """Yields the rows of predictions.csv, with splits and class names checked; see `read_rows`."""
+    known = frozenset(classes)
     for line, row in read_rows(path, prediction_columns(classes)):
         split, _, label, predicted, *_ = row
         check_value(path, line, "split", split, PREDICTED)
         if label or split != "unlabelled":
-            check_value(path, line, "label", label, classes)
-        check_value(path, line, "predicted", predicted, classes)
+            check_value(path, line, "label", label, known)
+        check_value(path, line, "predicted", predicted, known)
         yield line, row
 
 
-def check_value(path: Path, line: int, column: str, value: str, known: Sequence[str]) -> None:
+def check_value(path: Path, line: int, column: str, value: str, known: Collection[str]) -> None:
     """Raises RunFolderError if a cell has none of the known values."""
     if value not in known:
         raise malformed(path, line, f"{column} {value!r} is unknown")

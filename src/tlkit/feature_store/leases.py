@@ -79,12 +79,12 @@ def removal(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def computing(folder: Path, keys: Collection[str], wait: Callable[[], object]) -> Iterator[None]:
+def computing(folder: Path, names: Collection[str], wait: Callable[[], object]) -> Iterator[None]:
     """Computes columns alone: of several processes, the others wait and then find them done.
 
     Args:
         folder: the folder of leases.
-        keys: the columns.
+        names: of the columns, or of parts of them.
         wait: called once if another process computes one of them.
 
     Raises:
@@ -93,8 +93,8 @@ def computing(folder: Path, keys: Collection[str], wait: Callable[[], object]) -
     folder.mkdir(parents=True, exist_ok=True)
     told = False
     with ExitStack() as locks:
-        for key in sorted(keys):  # in one order, so that no two processes wait for each other
-            lock = FileLock(folder / f"{key}.computing")
+        for name in sorted(names):  # in one order, so that no two processes wait for each other
+            lock = FileLock(folder / f"{name}.computing")
             try:
                 lock.acquire(timeout=0)
             except Timeout:

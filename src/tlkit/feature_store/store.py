@@ -102,14 +102,18 @@ class FeatureStore:
         return Column(self.folder / key[:2] / key, key, self._verified)
 
     @contextmanager
-    def computing(self, keys: Collection[str], wait: Callable[[], object]) -> Iterator[None]:
-        """Computes columns alone: other processes wait until they are done; see `leases.computing`.
+    def computing(self, names: Collection[str], wait: Callable[[], object]) -> Iterator[None]:
+        """Computes columns, or parts of them, alone: other processes wait; see `leases.computing`.
+
+        Args:
+            names: keys of columns, which a part's name may follow.
+            wait: called once if another process computes one of them.
 
         Raises:
             StoreError: the store cannot be written.
         """
         try:
-            with computing(self._leases, keys, wait):
+            with computing(self._leases, names, wait):
                 yield
         except OSError as error:
             raise StoreError(
@@ -148,7 +152,8 @@ class FeatureStore:
                 for info in columns:
                     if total - freed > limit and info.key not in keep:
                         shutil.rmtree(self.folder / info.key[:2] / info.key, ignore_errors=True)
-                        (self._leases / f"{info.key}.computing").unlink(missing_ok=True)
+                        for lock in self._leases.glob(f"{info.key}*.computing"):
+                            lock.unlink(missing_ok=True)
                         freed += info.size
         except OSError as error:
             raise StoreError(f"{self.folder} cannot be written: {error.strerror or error}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
@@ -18,6 +18,24 @@ IMAGE_SUFFIXES = frozenset(
 )
 
 
+class RecordedFile(NamedTuple):
+    """What was known of an image file when it was read.
+
+    Attributes:
+        size: in bytes.
+        mtime: its time of modification, in nanoseconds since the epoch.
+        sha256: hash of its bytes, in hexadecimal.
+        width: in pixels, as stored.
+        height: in pixels, as stored.
+    """
+
+    size: int
+    mtime: int
+    sha256: str
+    width: int
+    height: int
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One image file.
@@ -27,12 +45,15 @@ class Sample:
         path: the file.
         label: index into the source's classes, or None for an unlabelled image.
         split: the split that the source assigns, or None where tlkit draws it.
+        recorded: what is known of the file, which is not read to be hashed while its size and its time of
+            modification are those; None: nothing.
     """
 
     id: str
     path: Path
     label: int | None = None
     split: SplitName | None = None
+    recorded: RecordedFile | None = None
 
 
 @dataclass(frozen=True, slots=True)

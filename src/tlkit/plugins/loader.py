@@ -20,7 +20,10 @@ GROUP = "tlkit"
 #: Named, not imported: the toolkit's own parts are plugins like any other.
 BUILTIN = tuple(
     f"tlkit.builtin.{name}"
-    for name in ("backbones", "heads", "losses", "augmentations", "freeze_policies", "sources")
+    for name in (
+        *("backbones", "heads", "losses", "augmentations", "freeze_policies"),
+        *("sources", "parquet", "webdataset"),
+    )
 )
 
 

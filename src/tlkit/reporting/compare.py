@@ -345,7 +345,7 @@ def _draw_accuracies(runs: Sequence[ComparedRun], album: Album) -> Picture:
     tests = {run.name: run.test for run in runs}
     alt = "Accuracies: " + ", ".join(f"{name} {test.accuracy:.3f}" for name, test in tests.items())
     draw = partial(run_charts.accuracies, tests=tests, goal=None)
-    return album.chart("accuracies", alt, draw, width=5.2, height=1.3 + 0.45 * len(runs))
+    return album.chart("accuracies", alt, draw, height=1.3 + 0.45 * len(runs))
 
 
 def _draw_curves(phases: Mapping[str, PhaseRecord], album: Album) -> Picture | None:

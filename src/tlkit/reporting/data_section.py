@@ -70,11 +70,11 @@ def make_data_section(
     if images:
         alt = "Images: " + ", ".join(f"{count:,} {name}" for name, count in counts.items())
         draw = partial(run_charts.splits, images=images, classes=classes)
-        charts.append(album.chart("split", alt, draw, height=2.4, caption="Images per split"))
+        charts.append(album.chart("split", alt, draw, caption="Images per split"))
     if len({(image.width, image.height) for image in images}) > 1:
         alt = f"Sizes of the images: {sizes}"
         draw = partial(run_charts.sizes, images=images)
-        charts.append(album.chart("sizes", alt, draw, height=2.4, caption=alt))
+        charts.append(album.chart("sizes", alt, draw, caption=alt))
     rejected = summary.rejected if summary else ()
     corrected = summary.corrected if summary else ()
     return DataSection(

@@ -156,26 +156,36 @@ def _box(corner: tuple[float, float], width: float, height: float, state: str) -
     return Rectangle(corner, width, height, facecolor=STATE_COLOURS[state], hatch=hatch, ec="w")
 
 
-def curves(figure: Figure, history: Sequence[EpochMetrics], best_epoch: int | None) -> None:
-    """Draws loss and validation accuracy per epoch, and marks the epoch whose weights were kept."""
-    above, below = figure.subplots(2, sharex=True)
-    epochs = [metrics.epoch for metrics in history]
+def losses(figure: Figure, history: Sequence[EpochMetrics], best_epoch: int | None) -> None:
+    """Draws the loss per epoch, and marks the epoch whose weights were kept."""
+    axes, epochs = figure.subplots(), [metrics.epoch for metrics in history]
     marker = "." if len(epochs) < MAX_MARKED_EPOCHS else None
     train_loss = [metrics.train_loss for metrics in history]
     val_loss = [_or_nan(metrics.val_loss) for metrics in history]
-    above.plot(epochs, train_loss, label="training", color=COLOURS[1], marker=marker)
-    above.plot(epochs, val_loss, label="validation", color=COLOURS[0], marker=marker)
-    above.set_ylabel("loss")
-    below.plot(
-        epochs, [_or_nan(metrics.val_accuracy) for metrics in history], color=COLOURS[0], marker=marker
-    )
-    below.set_ylabel("accuracy on\nvalidation")
-    below.set_xlabel("epoch")
-    below.xaxis.get_major_locator().set_params(integer=True)
+    axes.plot(epochs, train_loss, label="training", color=COLOURS[1], marker=marker)
+    axes.plot(epochs, val_loss, label="validation", color=COLOURS[0], marker=marker)
+    axes.set_ylabel("loss")
+    _mark_epoch(figure, axes, best_epoch)
+
+
+def val_accuracies(figure: Figure, history: Sequence[EpochMetrics], best_epoch: int | None) -> None:
+    """Draws the validation accuracy per epoch, and marks the epoch whose weights were kept."""
+    axes, epochs = figure.subplots(), [metrics.epoch for metrics in history]
+    marker = "." if len(epochs) < MAX_MARKED_EPOCHS else None
+    accuracy = [_or_nan(metrics.val_accuracy) for metrics in history]
+    axes.plot(epochs, accuracy, label="validation", color=COLOURS[0], marker=marker)
+    axes.set_ylabel("accuracy")
+    _mark_epoch(figure, axes, best_epoch)
+
+
+def _mark_epoch(figure: Figure, axes: Axes, best_epoch: int | None) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if best_epoch is not None:
-        for axes in (above, below):
-            axes.axvline(best_epoch, color=GREY, linestyle="--", linewidth=1, label="best epoch")
-    figure.legend(*above.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+        axes.axvline(best_epoch, color=GREY, linestyle="--", linewidth=1, label="best epoch")
+    figure.legend(loc="outside upper center", ncols=3)
 
 
 def seconds(figure: Figure, durations: Mapping[str, PhaseSeconds]) -> None:

@@ -1,0 +1,243 @@
+"""Measures what many images cost besides the network: bitmaps of 8 pixels, a backbone of 16 numbers.
+
+python -m benchmarks.scale rows 10000 100000 1000000
+python -m benchmarks.scale classes 10 1000 2000
+python -m benchmarks.scale shards 100000 4
+
+With over 100,000 images, the features are drawn instead of computed.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+import tlkit
+from tlkit.data.image_index import RACY_NS
+from tlkit.experiment.log import FeaturesComputed, read_events
+from tlkit.experiment.runner import prepare_experiment
+from tlkit.feature_store.extraction import column_key
+from tlkit.feature_store.shards import open_shard
+from tlkit.feature_store.store import FeatureStore, Writer
+from tlkit.plugins.loader import BUILTIN, load_registry
+from tlkit.recipe.recipe import make_recipe
+from tlkit.runtime.devices import choose_device
+from tlkit.runtime.process import keep_freed_memory
+
+Value = TypeVar("Value")
+#: Classes of the images of `rows` and `shards`; images of `classes`.
+CLASSES, IMAGES = 10, 50_000
+#: More features than this are drawn.
+COMPUTED = 100_000
+SIDE = 8
+HEADER = b"BM" + (54 + 3 * SIDE * SIDE).to_bytes(4, "little") + bytes(4) + (54).to_bytes(4, "little")
+HEADER += (40).to_bytes(4, "little") + 2 * SIDE.to_bytes(4, "little") + b"\1\0\x18\0" + bytes(24)
+
+
+def lay_out(folder: Path, images: int, classes: int) -> None:
+    """Writes bitmaps of random pixels, brighter with the number of their class."""
+    generator = np.random.default_rng(0)
+    for label in range(classes):
+        target = folder / f"class {label:04}"
+        target.mkdir(parents=True)
+        for number in range(label, images, classes):
+            pixels = generator.integers(0, 128, 3 * SIDE * SIDE, dtype=np.uint8)
+            (target / f"{number:07}.bmp").write_bytes(HEADER + (pixels + 127 * label // classes).tobytes())
+
+
+def recipe(data: dict[str, Any], **training: Any) -> tlkit.Recipe:
+    """Returns a recipe of a linear head on these images."""
+    return make_recipe(
+        {
+            "name": "scale",
+            "data": data,
+            "backbone": {"name": "tiny"},
+            "training": {"epochs": 3, "batch_size": 4096, **training},
+            "phase": [{"name": "probe"}],
+        }
+    )
+
+
+class Clock:
+    """Measures calls in seconds, by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def __call__(self, name: str, call: Callable[[], Value]) -> Value:
+        began = time.perf_counter()
+        value = call()
+        self.seconds[name] = time.perf_counter() - began
+        return value
+
+
+def draw_features(of: tlkit.Recipe, registry: tlkit.Registry) -> None:
+    """Writes the features that a run reads, drawn around a mean for each class."""
+    with FeatureStore() as store:
+        experiment = prepare_experiment(of, of.phases, registry, choose_device(None), tlkit.Observer())
+        means = np.random.default_rng(1).normal(size=(len(experiment.dataset.classes), 16))
+        generator = np.random.default_rng(2)
+        done: set[tuple[str, str]] = set()
+        for prepared in experiment.phases:
+            for compute in dict.fromkeys((prepared.compute, prepared.evaluation)):
+                for request in prepared.requests(experiment.dataset, compute):
+                    key = column_key(request.network.boundaries[0], request.view, compute)
+                    images = [image for image in request.images if (key, image.sha256) not in done]
+                    done |= {(key, image.sha256) for image in images}
+                    labels = np.array([image.sample.label for image in images], np.int64)
+                    features = means[labels] + generator.normal(size=(len(labels), 16))
+                    writer = Writer(store.column(key))
+                    writer.add(
+                        [image.sha256 for image in images], torch.tensor(features[:, None]).to(compute.dtype)
+                    )
+                    writer.flush()
+
+
+def measure(images: int, classes: int) -> dict[str, Any]:
+    """Measures a run on a folder, from nothing and again, and on a manifest of it."""
+    keep_freed_memory()
+    registry, clock = load_registry((*BUILTIN, "benchmarks.tiny")), Clock()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        os.environ["TLKIT_CACHE"] = str(folder / "cache")
+        lay_out(folder / "images", images, classes)
+        time.sleep(RACY_NS / 1e9)  # files that were written just now are not remembered
+        listed = recipe({"source": "folder", "root": str(folder / "images")})
+        plan = functools.partial(tlkit.run, out=folder / "none", registry=registry, plan_only=True)
+        clock("first plan", lambda: plan(listed))
+        clock("plan", lambda: plan(listed))
+        file = folder / "images.parquet"
+        clock("manifest", lambda: tlkit.manifest(listed, out=file, registry=registry))
+        source = {"name": "parquet", "file": str(file)}
+        of_manifest = recipe({"source": source, "root": str(folder / "images")})
+        clock("plan of manifest", lambda: plan(of_manifest))
+        if images > COMPUTED:
+            draw_features(of_manifest, registry)
+        run = clock("run", lambda: tlkit.run(of_manifest, out=folder / "run", registry=registry))
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        clock("report", lambda: tlkit.report(run.folder))
+        events = read_events(run.folder / "log.jsonl")
+        (phase,) = run.results.phases
+        passes = sum(event.seconds for event in events if isinstance(event, FeaturesComputed))
+        files = {
+            name: (run.folder / name).stat().st_size
+            for name in ("results.json", "splits.csv", "phases/probe/predictions.csv", "report.html")
+        }
+        return {
+            "images": images,
+            "classes": classes,
+            **clock.seconds,
+            **files,
+            "frozen pass": passes,
+            "training": phase.seconds.training,
+            "rest": clock.seconds["run"] - passes - phase.seconds.training,
+            "memory": memory,
+            "manifest.parquet": file.stat().st_size,
+            "index": sum(path.stat().st_size for path in (folder / "cache" / "hashes").glob("*.sqlite")),
+        }
+
+
+def compute_shard(folder: str, shard: str) -> dict[str, Any]:
+    """Computes a part of the features, and measures that alone."""
+    registry = load_registry((*BUILTIN, "benchmarks.tiny"))
+    listed = recipe({"source": "folder", "root": folder})
+    before = time.process_time()
+    done = tlkit.compute_features(listed, shard=shard, registry=registry)
+    return {"computed": done.computed, "seconds": done.seconds, "processor": time.process_time() - before}
+
+
+def stored(cache: Path) -> dict[tuple[str, bytes], bytes]:
+    """Returns the bits of each feature in a store, by column and image."""
+    features = {}
+    for path in (cache / "features").glob("??/*/*.safetensors"):
+        shard = open_shard(path, path.parent.name)
+        assert shard is not None
+        for image, row in zip(shard.images, shard.features, strict=True):
+            features[path.parent.name, image.tobytes()] = row.numpy().tobytes()
+    return features
+
+
+def shards(images: int, processes: int) -> None:
+    """Compares the frozen pass of one process with that of several at once."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        lay_out(folder / "images", images, CLASSES)
+        time.sleep(RACY_NS / 1e9)
+        for name, count in (("alone", 1), ("together", processes)):
+            environment = {**os.environ, "TLKIT_CACHE": str(folder / name), "OMP_NUM_THREADS": "1"}
+            command = [sys.executable, "-m", "benchmarks.scale", "--shard", str(folder / "images")]
+            parts = [
+                subprocess.Popen(
+                    [*command, f"{part}/{count}"], env=environment, stdout=subprocess.PIPE, text=True
+                )
+                for part in range(1, count + 1)
+            ]
+            began = time.perf_counter()
+            outputs = [json.loads(part.communicate()[0].splitlines()[-1]) for part in parts]
+            wall = time.perf_counter() - began
+            computed = sum(output["computed"] for output in outputs)
+            processor = sum(output["processor"] for output in outputs)
+            print(  # noqa: T201
+                f"{name}: {computed:,} image views, {wall:.1f} s, {1000 * processor / computed:.3f} ms of "
+                f"processor time each"
+            )
+        alone, together = stored(folder / "alone"), stored(folder / "together")
+        print(f"{len(alone):,} features, equal bit for bit: {alone == together}")  # noqa: T201
+
+
+def main(cases: list[tuple[int, int]]) -> None:
+    seconds = [
+        "first plan",
+        "plan",
+        "manifest",
+        "plan of manifest",
+        "frozen pass",
+        "training",
+        "rest",
+        "report",
+    ]
+    sizes = ["memory", "index", "manifest.parquet", "splits.csv", "results.json", "report.html"]
+    sizes.insert(5, "phases/probe/predictions.csv")
+    table = Table(title="Seconds, and MB", title_justify="left", box=box.SIMPLE_HEAD)
+    measurements = []
+    for images, classes in cases:
+        command = [sys.executable, "-m", "benchmarks.scale", "--one", str(images), str(classes)]
+        process = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+        measurements.append(json.loads(process.stdout.splitlines()[-1]))
+    table.add_column("")
+    for one in measurements:
+        table.add_column(f"{one['images']:,} images, {one['classes']:,} classes", justify="right")
+    for name in seconds:
+        table.add_row(f"{name}, s", *(f"{one[name]:.1f}" for one in measurements))
+    for name in sizes:
+        table.add_row(f"{name}, MB", *(f"{one[name] / 1e6:,.2f}" for one in measurements))
+    Console(width=140).print(table)
+
+
+if __name__ == "__main__":
+    mode, *rest = sys.argv[1:]
+    if mode == "--one":
+        print(json.dumps(measure(int(rest[0]), int(rest[1]))))  # noqa: T201
+    elif mode == "--shard":
+        print(json.dumps(compute_shard(*rest)))  # noqa: T201
+    elif mode == "shards":
+        shards(int(rest[0]), int(rest[1]))
+    elif mode == "classes":
+        main([(IMAGES, int(count)) for count in rest])
+    else:
+        main([(int(count), CLASSES) for count in rest])

@@ -1,0 +1,136 @@
+"""The built-in source that reads a manifest, such as `tlkit manifest` writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlkit.builtin.sources import natural
+from tlkit.errors import DataError, close_matches
+from tlkit.parts.manifest import CLASSES_KEY, OPTIONAL, RECORDED, REQUIRED
+from tlkit.parts.source import SPLITS, RecordedFile, Sample, Source
+from tlkit.plugins.hookspecs import hookimpl
+from tlkit.utils.formatting import shortlist
+from tlkit.utils.regular_files import check_regular
+
+if TYPE_CHECKING:
+    from tlkit.plugins.registry import Register
+
+#: Paths that lead out of the root, on any system.
+OUTSIDE = r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)"
+#: Control characters.
+CONTROL = r"[\x00-\x1f\x7f]"
+
+
+@hookimpl
+def tlkit_sources(register: Register) -> None:
+    register("parquet", parquet)
+
+
+def parquet(root: Path, *, file: Path) -> Source:
+    """Lists the images in a Parquet file, such as `tlkit manifest` writes.
+
+    It has a row per image with its ``path`` and ``label``; an image whose label is null has none. It may
+    have ``id`` and ``split``. With the files' ``size``, ``mtime``, ``sha256``, ``width`` and ``height``, they
+    are not read to be hashed while their size and time of modification are as listed.
+
+    Args:
+        root: the folder that the paths are relative to.
+        file: the Parquet file.
+    """
+    if not root.is_dir():
+        raise DataError(
+            f"folder {root} does not exist: name the folder that the paths in {file} are relative to"
+        )
+    if find_spec("pyarrow") is None:
+        raise DataError("the source 'parquet' needs pyarrow: pip install 'tlkit[parquet]'")
+    columns, names = _read(file)
+    labels = columns["label"]
+    used = {label for label in labels if label is not None}
+    classes = names or tuple(sorted(used, key=natural))
+    if len(classes) < 2:
+        raise DataError(f"{file}: the column 'label' needs two classes at least, and has {len(used)}")
+    indices = {name: index for index, name in enumerate(classes)}
+    if unknown := sorted(used - indices.keys()):
+        raise DataError(f"{file}: labels that are not among its classes: {shortlist(unknown)}")
+    samples = [
+        Sample(name, root / path, None if label is None else indices[label], split, recorded)
+        for name, path, label, split, recorded in zip(
+            columns["id"], columns["path"], labels, columns["split"], _recorded(columns), strict=True
+        )
+    ]
+    labelled = [sample for sample in samples if sample.label is not None]
+    return Source(classes, labelled, [sample for sample in samples if sample.label is None])
+
+
+def _recorded(columns: dict[str, list[Any]]) -> Iterator[RecordedFile | None]:
+    """Yields what is known of each file."""
+    if not all(name in columns for name in RECORDED):
+        yield from [None] * len(columns["path"])
+        return
+    for values in zip(*(columns[name] for name in RECORDED), strict=True):
+        yield None if None in values else RecordedFile(*values)
+
+
+def _read(file: Path) -> tuple[dict[str, list[Any]], tuple[str, ...]]:
+    """Returns the columns of a manifest, checked, and its class names if it has them."""
+    import pyarrow as pa
+    from pyarrow import parquet as pq
+
+    if not file.is_file():
+        siblings = [path.name for path in file.parent.glob("*.parquet")]
+        raise DataError(f"{file} does not exist{close_matches(file.name, siblings)}")
+    try:
+        check_regular(file)
+        schema = pq.read_schema(file)
+        if missing := [
+            f"no column {name!r}{close_matches(name, schema.names)}"
+            for name in REQUIRED
+            if name not in schema.names
+        ]:
+            raise DataError(f"{file}: {'; '.join(missing)}; it has {shortlist(schema.names, 10)}")
+        present = [name for name in (*REQUIRED, *OPTIONAL, *RECORDED) if name in schema.names]
+        table = pq.read_table(file, columns=present)
+        classes = json.loads((schema.metadata or {}).get(CLASSES_KEY, b"[]"))
+        types = {name: pa.int64() for name in ("size", "mtime", "width", "height")}
+        columns = {name: table[name].cast(types.get(name, pa.string())) for name in present}
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise DataError(f"{file} cannot be read as a manifest in Parquet: {error}") from error
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise DataError(f"{file} cannot be read: {CLASSES_KEY.decode()} is not a list of names")
+    columns.setdefault("id", columns["path"])
+    columns.setdefault("split", pa.chunked_array([pa.nulls(len(table), pa.string())]))
+    _check(file, columns)
+    return {name: column.to_pylist() for name, column in columns.items()}, tuple(classes)
+
+
+def _check(file: Path, columns: dict[str, Any]) -> None:
+    """Raises if a cell cannot be used; whole columns are checked at once, since there may be millions."""
+    import pyarrow as pa
+    from pyarrow import compute as pc
+
+    def refuse(name: str, wrong: Any, problem: str) -> None:
+        if rows := pc.indices_nonzero(pc.fill_null(wrong, False)).to_pylist():
+            values = shortlist([f"row {row + 1}: {columns[name][row].as_py()!r}" for row in rows[:6]])
+            raise DataError(f"{file}: {problem} in the column {name!r}: {values}")
+
+    for name in ("path", "id"):
+        refuse(name, pc.is_null(columns[name]), "nothing")
+        refuse(name, pc.match_substring_regex(columns[name], CONTROL), "control characters")
+    refuse("path", pc.equal(columns["path"], ""), "nothing")
+    refuse("path", pc.match_substring_regex(columns["path"], OUTSIDE), "paths that are not below data.root")
+    refuse("split", pc.invert(pc.is_in(columns["split"], pa.array([*SPLITS, None]))), "unknown splits")
+    refuse("label", pc.equal(columns["label"], ""), "empty names")
+    if "sha256" in columns:
+        is_hash = pc.match_substring_regex(columns["sha256"], "^[0-9a-f]{64}$")
+        refuse("sha256", pc.invert(is_hash), "no hashes")
+    for name in ("width", "height"):
+        if name in columns:
+            refuse(name, pc.less(columns[name], 1), "numbers below 1")
+    counts = pc.value_counts(columns["id"])
+    if len(counts) < len(columns["id"]):
+        twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist()
+        raise DataError(f"{file}: images that are listed more than once: {shortlist(twice)}")

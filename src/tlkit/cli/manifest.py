@@ -1,0 +1,26 @@
+"""`tlkit manifest`: lists the images of a recipe in a Parquet file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tlkit.cli.console import say
+from tlkit.cli.options import RecipeArgument, SetOption
+from tlkit.utils.formatting import plural
+
+
+def manifest(
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    out: Annotated[Path, typer.Option(help="The Parquet file to write.")] = Path("manifest.parquet"),
+) -> None:
+    """List the images of a recipe with their labels, splits and hashes in a Parquet file."""
+    from tlkit.cli.observer import ConsoleObserver
+    from tlkit.experiment.manifest import manifest as write
+
+    written = write(recipe, out=out, overrides=set_ or (), observer=ConsoleObserver())
+    say(f"{written.file}: {plural(written.images, 'image')}. A recipe reads it with")
+    say(f'data = {{ source = {{ name = "parquet", file = "{written.file}" }}, root = "{written.root}" }}')

@@ -1,0 +1,85 @@
+"""A manifest stands for the images that it lists: same splits, same results, nothing hashed again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from commands import command
+from recipes import write_recipe as write_text
+from small_runs import Runner, predictions, without
+
+import tlkit
+from tlkit.data import image_index, inspection
+
+SOURCE = '{{ source = {{ name = "parquet", file = "{file}" }}, root = "{root}" }}'
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets files that were written just now count as settled."""
+    monkeypatch.setattr(image_index, "RACY_NS", 0)
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are hashed."""
+    names: list[str] = []
+    inspect = inspection.inspect_image
+    monkeypatch.setattr(
+        inspection, "inspect_image", lambda sample: (names.append(sample.id), inspect(sample))[1]
+    )
+    return names
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_run_of_a_manifest_is_the_run_of_its_images(
+    run: Runner, few_photos: Path, tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = {"training.epochs": 1}
+    first = run(overrides=short, phases="bottleneck")
+    file = tmp_path / "images.parquet"
+    written = tlkit.manifest(first.recipe, out=file)
+    assert (written.root, written.images) == (few_photos, 30)
+    reads.clear()
+    monkeypatch.setattr(image_index.ImageIndex, "find", lambda _, files: [None] * len(files))
+    data = {"source": {"name": "parquet", "file": str(file)}, "root": str(few_photos)}
+    again = run(overrides={**short, "data": data}, phases="bottleneck")
+    assert reads == []
+    assert [phase.features.computed for phase in again.results.phases] == [0]
+    assert without(again.results, "seconds", "features") == without(first.results, "seconds", "features")
+    assert predictions(again, "bottleneck") == predictions(first, "bottleneck")
+
+    changed = few_photos / "cat.1.jpg"
+    status = changed.stat()
+    os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    run(overrides={"data": data}, plan_only=True)
+    assert reads == ["cat.1.jpg"]
+
+
+def test_files_that_may_have_changed_since_are_hashed_again(
+    run: Runner, few_photos: Path, tmp_path: Path, reads: list[str]
+) -> None:
+    """The photos were written just now."""
+    recipe = run(plan_only=True).recipe
+    tlkit.manifest(recipe, out=tmp_path / "images.parquet")
+    reads.clear()
+    data = {"source": {"name": "parquet", "file": str(tmp_path / "images.parquet")}, "root": str(few_photos)}
+    run(overrides={"data": data}, plan_only=True)
+    assert len(reads) == 30
+
+
+def test_the_command_prints_what_a_recipe_needs(by_class: Path, tmp_path: Path) -> None:
+    recipe = write_text(
+        tmp_path,
+        f'name = "pets"\ndata = {{ source = "folder", root = "{by_class}" }}\n'
+        'backbone = { name = "vgg16-quarter" }\n[[phase]]\nname = "probe"\n',
+    )
+    ended = command("manifest", recipe, "--out", tmp_path / "pets.parquet")
+    said = " ".join(ended.stdout.split())
+    assert ended.returncode == 0, ended.stderr
+    assert "pets.parquet: 80 images. A recipe reads it with data = { source = { name =" in said
+    assert said.endswith(f'root = "{by_class}" }}')
+    missing = command("manifest", recipe, "--out", "/proc/nowhere/pets.parquet")
+    assert missing.returncode == 2 and "cannot be written" in missing.stderr
