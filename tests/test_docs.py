@@ -63,7 +63,7 @@ def test_the_commands_of_the_report_page(
     lines = [line for block in blocks("report.md", "console") for line in block.splitlines()]
     commands = [shlex.split(line.removeprefix("$ "), comments=True) for line in lines]
     assert [command[1] for command in commands] == [
-        *("report", "compare", "explain", "explain", "visualize", "visualize")
+        *("report", "compare", "explain", "explain", "explain", "visualize", "visualize")
     ]
     for command in commands:
         with mock.patch.object(sys, "argv", command), pytest.raises(SystemExit) as ended:

@@ -48,7 +48,14 @@ def test_an_interrupted_phase_is_resumed_and_ends_as_if_it_had_not_been(
     with pytest.raises(Stop):
         run(out=tmp_path / "out", observer=Stopper())
     assert len(json.loads((tmp_path / "out" / "results.json").read_text())["phases"]) == 1
+    # as if the first two epochs had taken long
+    log = tmp_path / "out" / "log.jsonl"
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    events[-1]["time"] += 1000
+    log.write_text("".join(json.dumps(event) + "\n" for event in events))
     ended = run(out=tmp_path / "out")
+    seconds = [phase.seconds for phase in ended.results.phases]
+    assert seconds[0].total < 1000 < seconds[1].training < seconds[1].total
     assert train_losses(ended, "fine-tune") == train_losses(whole, "fine-tune")
     assert predictions(ended, "fine-tune") == predictions(whole, "fine-tune")
 

@@ -38,6 +38,14 @@ def test_the_page_in_a_browser(browser: Browser, embedded: Path, scheme: str) ->
     assert page.evaluate(wide) == []
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(23, 24, 26)"
     assert dark == (scheme == "dark")
+    page.click("#results th:has-text('recall')")
+    recalls = page.locator("#results table tbody td:nth-child(4)").all_inner_texts()
+    assert recalls == sorted(recalls) and page.get_attribute("[aria-sort]", "aria-sort") == "ascending"
+    photo = page.locator("#mistakes .photos img").first
+    photo.press("Enter")
+    assert page.inner_text("dialog p") == page.locator("#mistakes figcaption").first.inner_text()
+    page.keyboard.press("Escape")
+    assert not page.is_visible("dialog")
     assert messages == []
     assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
     page.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import hashlib
 import json
 import re
 import shutil
@@ -13,13 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import command
+from safetensors.numpy import save_file
 
 import tlkit
 from tlkit.errors import RunFolderError
 from tlkit.evaluation.significance import holm
+from tlkit.experiment.tables import MAX_COLUMNS, PROBABILITIES, prediction_columns
 from tlkit.utils.formatting import format_p_value
 
-SECTIONS = ["answer", "data", "phases", "results", "examples", "layers", "reproduce"]
+SECTIONS = ["answer", "data", "phases", "results", "mistakes", "examples", "layers", "reproduce"]
 PHASES = ["benchmark", "zero-shot", "bottleneck", "fine-tune"]
 
 
@@ -97,7 +101,8 @@ def test_every_picture_is_on_the_page_and_in_the_folder(embedded: Path) -> None:
         "reject-curve",
     }
     assert {f"{name}.svg" for name in (*charts, "unlabelled")} <= names
-    assert {f"curves-{name}.svg" for name in PHASES if name != "zero-shot"} <= names
+    curves = {f"{kind}-{name}.svg" for kind in ("loss", "scores") for name in PHASES if name != "zero-shot"}
+    assert curves <= names
     assert {"sample-1.jpg", "view-fine-tune-8.jpg", "view-benchmark-1.jpg", "unsure-1-heat.jpg"} <= names
     assert len([name for name in names if name.startswith("layer-")]) == 9
 
@@ -113,7 +118,12 @@ def test_it_is_one_small_file_that_asks_for_no_other(embedded: Path) -> None:
     page = Page(embedded / "report.html")
     assert len(text) < 3_000_000
     assert all(address.startswith(("data:", "#")) for address in page.addresses)
-    assert not re.search(r"<script|@import|url\(", text)
+    assert not re.search(r"@import|url\(", text)
+    # its policy allows one script, the page's own, and nothing from elsewhere
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'"
+    assert f'<meta http-equiv="Content-Security-Policy" content="{policy}">' in text
 
 
 @pytest.mark.usefixtures("embedded_cache")
@@ -245,10 +255,12 @@ def invented(embedded: Path, run: Path, classes: int, images: int) -> Path:
     (run / "results.json").write_text(json.dumps(results))
     with (run / "phases" / "fine-tune" / "predictions.csv").open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["split", "id", "label", "predicted", *(f"p_{name}" for name in names)])
+        rows.writerow(prediction_columns(names))
         for index, row in enumerate(chances):
-            cells = [f"{value:.7g}" for value in row]
+            cells = [f"{value:.7g}" for value in (row if classes == 2 else [row.max()])]
             rows.writerow(["test", f"{index}.jpg", names[labels[index]], names[row.argmax()], *cells])
+    if classes > MAX_COLUMNS:
+        save_file({"test": chances.astype(np.float32)}, run / "phases" / "fine-tune" / PROBABILITIES)
     with (run / "splits.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["split", "id", "label", "width", "height", "sha256", "folds"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import re
 from collections.abc import Callable
@@ -157,6 +158,14 @@ def calls_a_missing_module() -> Backbone:
     return backbone(Broken())
 
 
+def has_another_networks_classifier() -> Backbone:
+    class Pooled(Network):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images).mean((2, 3))
+
+    return backbone(Pooled(), classifier=nn.Linear(16, 10))
+
+
 BACKBONES: list[tuple[Callable[..., Backbone], list[str]]] = [
     (
         misses_a_parameter,
@@ -192,6 +201,10 @@ BACKBONES: list[tuple[Callable[..., Backbone], list[str]]] = [
             "feature shapes agree: expected features of shape (1, 8, 9, 9), as feature_shape declares for 1 "
             "image of 32 px; got (1, 8, 7, 7); to fix: declare the shape that the network returns"
         ],
+    ),
+    (
+        has_another_networks_classifier,
+        ["expected a classifier for 8 features, as feature_shape says; got one for 16"],
     ),
     (draws_in_evaluation, ["features repeat: expected the same features", "where self.training is true"]),
     (
@@ -252,9 +265,24 @@ def with_steps(*steps: Any) -> Callable[[Preprocess], Any]:
     return factory
 
 
+class OfTheProcess:
+    """Draws from torch's global generator, as transforms of torchvision do."""
+
+    def __init__(self, preprocess: Preprocess) -> None:
+        self.size = preprocess.size
+
+    def set_random_seed(self, seed: int) -> None:
+        torch.manual_seed(seed)
+
+    def __call__(self, *, image: Any) -> dict[str, Any]:
+        resized = np.asarray(Image.fromarray(image).resize((self.size, self.size)))
+        return {"image": resized // 2 + np.uint8(torch.randint(100, ()).item())}
+
+
 @pytest.mark.parametrize(
     ("factory", "fragment"),
     [
+        (OfTheProcess, "threads do not disturb each other: expected the same pixels in 4 threads at once"),
         (
             with_steps(A.HorizontalFlip(), A.ToFloat(max_value=255)),
             "got float32 (32, 32, 3); to fix: return pixels",
@@ -323,6 +351,21 @@ def test_wrong_heads() -> None:
     with pytest.raises(AssertionError) as failed:
         check_head(lambda backbone, classes: idle(backbone.feature_shape, 1))
     message = "expected finite logits of shape (1, 3) from features of shape (1, 16); got (1, 1)"
+    assert message in str(failed.value)
+
+    class Probable(nn.Module):
+        def __init__(self, width: int, classes: int) -> None:
+            super().__init__()
+            self.fc = nn.Linear(width, classes)
+
+        def forward(self, features: Tensor) -> Tensor:
+            return self.fc(features.flatten(1)).softmax(1)
+
+    with pytest.raises(AssertionError) as failed:
+        check_head(
+            lambda backbone, classes: Probable(torch.Size(backbone.feature_shape).numel(), len(classes))
+        )
+    message = "logits are no probabilities: expected logits without limits from 100 times the usual features"
     assert message in str(failed.value)
 
     class Drawn(nn.Linear):
@@ -500,3 +543,23 @@ def test_a_users_mistakes_are_not_failed_checks(tmp_path: Path) -> None:
         check_head("mlp", hiden=3)
     with pytest.raises(tlkit.TlkitError, match="does not exist"):
         check_source("folder", tmp_path / "nowhere")
+
+
+def test_an_error_is_located_in_the_parts_own_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "tlkit_night"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "layers.py").write_text(
+        "from torch import nn\nclass Broken(nn.Module):\n"
+        "    def forward(self, features):\n        return nn.functional.linear(features, self.weight)\n"
+        "    weight = nn.Parameter(__import__('torch').zeros(3, 7))\n"
+    )
+    (package / "heads.py").write_text(
+        "from tlkit_night.layers import Broken\ndef night(backbone, classes):\n    return Broken()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    factory = importlib.import_module("tlkit_night.heads").night
+    with pytest.raises(AssertionError, match=r"in tlkit_night/layers\.py, line 4;"):
+        check_head(factory)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tlkit.data.folds import Folds
 from tlkit.errors import RunFolderError
+from tlkit.experiment.log import FoldEnded
 from tlkit.experiment.phase_context import PhaseContext
 from tlkit.runtime.distributed import broadcast_from_main, process_state
 from tlkit.utils.atomic_write import atomic_write
@@ -57,6 +58,7 @@ def write_fold(context: PhaseContext, phase: str, fold: int, outcome: FoldOutcom
                 save_file(tensors, temporary)
         except (OSError, SafetensorError) as error:
             raise RunFolderError(f"{file} cannot be written: {error}") from error
+    context.folder.log(FoldEnded(phase=phase))
     process_state().wait_for_everyone()
 
 

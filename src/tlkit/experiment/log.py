@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -44,6 +46,13 @@ class EpochEnded(Event):
     metrics: EpochMetrics
 
 
+class FoldEnded(Event):
+    """A fold of a cross-validation has been trained, and its outcome is saved."""
+
+    event: Literal["fold"] = "fold"
+    phase: str
+
+
 class PhaseEnded(Event):
     """A phase has been evaluated."""
 
@@ -66,7 +75,7 @@ class PluginFailed(Event):
     problem: str
 
 
-AnyEvent = FeaturesComputed | PhaseStarted | EpochEnded | PhaseEnded | RunEnded | PluginFailed
+AnyEvent = FeaturesComputed | PhaseStarted | EpochEnded | FoldEnded | PhaseEnded | RunEnded | PluginFailed
 
 
 class _Line(BaseModel):
@@ -104,3 +113,30 @@ def read_events(path: Path) -> list[AnyEvent]:
         parse_json(f'{{"event": {line}}}', _Line, RunFolderError, f"{path}, line {number}").event
         for number, line in enumerate(lines, 1)
     ]
+
+
+@dataclass(frozen=True)
+class PhaseTime:
+    """How long a phase took, up to the last event of it, in seconds; `training` is without `features`."""
+
+    features: float
+    training: float
+
+
+def time_of_phase(events: Iterable[AnyEvent], phase: str) -> PhaseTime:
+    """Returns how long a phase took in all executions of its run that wrote these events."""
+    features = training = 0.0
+    last: float | None = None  # the time of its last event, while it is this phase's turn
+    for event in events:
+        if isinstance(event, PhaseStarted):
+            last = event.time if event.phase == phase else None
+        elif isinstance(event, FeaturesComputed):
+            own = sum(count for owner, count in event.computed.items() if owner.split("/")[0] == phase)
+            features += event.seconds * own / max(1, sum(event.computed.values()))
+            if last is not None:
+                training += max(0.0, event.time - last - event.seconds)
+                last = event.time
+        elif isinstance(event, EpochEnded | FoldEnded) and last is not None:
+            training += event.time - last
+            last = event.time
+    return PhaseTime(features, training)

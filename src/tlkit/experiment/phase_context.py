@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tlkit.data.dataset import Dataset
 from tlkit.experiment.frozen_pass import FrozenPass
+from tlkit.experiment.log import AnyEvent
 from tlkit.experiment.observer import Events, Observer, Run
 from tlkit.experiment.results import Results
 from tlkit.experiment.run_folder import RunFolder
@@ -31,6 +32,7 @@ class PhaseContext:
         observer: is shown progress.
         registry: all parts.
         skip: of a phase that starts from another one, why it is not worth trying, or None.
+        earlier: the events of the run's earlier executions, which were interrupted.
         deadline: when to stop trying phases, as `time.monotonic` counts; None: never.
     """
 
@@ -43,6 +45,7 @@ class PhaseContext:
     registry: Registry
     skip: SkipRule = lambda _phase, _results: None
     deadline: float | None = None
+    earlier: Sequence[AnyEvent] = ()
 
     @property
     def seconds_left(self) -> float:

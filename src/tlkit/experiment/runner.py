@@ -113,10 +113,11 @@ def run(
         estimates = partial(_estimate, todo, experiment.dataset, store)
         started = Run(recipe, folder.path, results, experiment.plan, estimates)
         if not plan_only:
+            before = folder.events()
             _begin(experiment, started, folder)
             dataset, frozen_pass = experiment.dataset, FrozenPass(experiment.dataset, store, observer, folder)
             context = PhaseContext(
-                started, dataset, folder, frozen_pass, events, observer, registry, skip, deadline
+                started, dataset, folder, frozen_pass, events, observer, registry, skip, deadline, before
             )
             _execute(experiment, todo, context)
             _finish(experiment, context)
@@ -207,7 +208,7 @@ def read_images(source: Source, recipe: Recipe, observer: Observer) -> Dataset:
     assert recipe.data is not None  # it has been checked
     _generate_images(source, observer)
     with observer.progress("reading images", len(source), "images") as tick:
-        return read_dataset(source, recipe.data, recipe.seed, tick)
+        return read_dataset(source, recipe.data, recipe.seed, tick, recipe.task)
 
 
 def _check(
@@ -218,7 +219,7 @@ def _check(
     source: Source | None = None
     if recipe.data is not None and not source_problems(recipe, registry):
         try:
-            source = make_source(recipe.data, registry)
+            source = make_source(recipe.data, registry, recipe.task)
         except TlkitError as error:
             problems.append(f"data: {error}")
         else:
@@ -316,7 +317,7 @@ def _finish(experiment: Experiment, context: PhaseContext) -> None:
     phases = [result.model_copy(update={"versus": _versus(run, folder, result.name)}) for result in phases]
     complete, goal_met = len(phases) == len(order), None
     if run.recipe.goal is not None and complete:
-        goal_met = phases[-1].measured.accuracy >= run.recipe.goal
+        goal_met = phases[-1].headline >= run.recipe.goal
     run.results = run.results.model_copy(update={"phases": tuple(phases), "goal_met": goal_met})
     folder.write_results(run.results)
     folder.describe(run.recipe, experiment.plan.device, finished=complete)
@@ -328,7 +329,12 @@ def _finish(experiment: Experiment, context: PhaseContext) -> None:
 
 
 def _versus(run: Run, folder: RunFolder, name: str) -> tuple[Versus, ...]:
-    """Compares a phase with the one before and with the first, on the same test or out-of-fold images."""
+    """Compares a phase with the one before and with the first, on the same test or out-of-fold images.
+
+    McNemar's test needs answers that are right or wrong: with several labels per image, none is compared.
+    """
+    if run.recipe.task == "multilabel":
+        return ()
     order, classes = [phase.name for phase in run.recipe.phases], run.results.classes
     part = "test" if run.results.data.test else "out-of-fold"
     earlier = [other for other in order[: order.index(name)] if run.results.phase(other)]

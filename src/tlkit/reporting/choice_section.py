@@ -60,7 +60,7 @@ def _chart(choice: Choice, album: Album, name: str) -> Picture:
         f"{candidate.backbone} {candidate.scores.accuracy:.3f}, {1000 * candidate.seconds:.0f} ms"
         for candidate in choice.candidates
     )
-    return album.chart(name, alt, partial(_draw, choice=choice), width=5.6, height=3.6)
+    return album.chart(name, alt, partial(_draw, choice=choice), height=3.6)
 
 
 def _draw(figure: Figure, choice: Choice) -> None:

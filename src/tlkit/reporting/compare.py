@@ -19,6 +19,7 @@ from tlkit.experiment.record import PhaseRecord, RunRecord, SplitPredictions
 from tlkit.experiment.results import PhaseResult, PhaseSeconds
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
+from tlkit.recipe.task import require_one_label
 from tlkit.reporting import run_charts
 from tlkit.reporting.compared_images import ComparedImages, predict_folder, shared_images
 from tlkit.reporting.compared_recipes import RecipeDifference, Spread, recipe_differences, repetitions
@@ -165,6 +166,8 @@ def compare(
     page = Path(out) / "compare.html"
     _check_folder(page)
     records = [RunRecord(Path(run)) for run in runs]
+    for record in records:
+        require_one_label(record.recipe, "tlkit compare")
     names = _distinct_names([record.folder for record in records])
     phases = [_last_phase(record) for record in records]
     if images is None:
@@ -345,7 +348,7 @@ def _draw_accuracies(runs: Sequence[ComparedRun], album: Album) -> Picture:
     tests = {run.name: run.test for run in runs}
     alt = "Accuracies: " + ", ".join(f"{name} {test.accuracy:.3f}" for name, test in tests.items())
     draw = partial(run_charts.accuracies, tests=tests, goal=None)
-    return album.chart("accuracies", alt, draw, width=5.2, height=1.3 + 0.45 * len(runs))
+    return album.chart("accuracies", alt, draw, height=1.3 + 0.45 * len(runs))
 
 
 def _draw_curves(phases: Mapping[str, PhaseRecord], album: Album) -> Picture | None:

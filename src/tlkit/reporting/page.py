@@ -23,6 +23,8 @@ from tlkit.reporting.data_section import DataSection, make_data_section, sample_
 from tlkit.reporting.examples_section import MAX_EXAMPLES, ExampleGroup, make_examples_section
 from tlkit.reporting.layers_section import MAX_LAYER_PICTURES, LayerSection, make_layers
 from tlkit.reporting.missing import Missing, add_unfinished_phases
+from tlkit.reporting.mistakes import Mistakes, make_mistakes
+from tlkit.reporting.multilabel_section import MultilabelSection, make_multilabel_section
 from tlkit.reporting.phases_section import PhasesSection, make_phases_section, view_photos
 from tlkit.reporting.pictures import Album, Picture
 from tlkit.reporting.provenance_section import ProvenanceSection, make_provenance_section
@@ -50,10 +52,12 @@ class Report:
         data: the images.
         phases: the phases.
         results: the last phase's predictions, or None without them.
+        multilabel: how well several labels per image are told, in place of `accuracies` and `results`.
         choice: the comparison of backbones, or None if the recipe named its own.
         tuning: the search for the settings, or None if `tlkit tune` has not chosen them.
         curve: the learning curve, or None if `tlkit curve` has not measured it.
         examples: test images with predictions.
+        mistakes: all mistakes by pair of classes, or None if there are none.
         layers: what layers respond to.
         provenance: what it takes to reproduce the run.
         unclassified: label of images below the threshold.
@@ -72,10 +76,12 @@ class Report:
     data: DataSection
     phases: PhasesSection
     results: ResultsSection | None
+    multilabel: MultilabelSection | None
     choice: ChoiceSection | None
     tuning: TuningSection | None
     curve: CurveSection | None
     examples: list[ExampleGroup]
+    mistakes: Mistakes | None
     layers: list[LayerSection]
     provenance: ProvenanceSection
     unclassified: str = UNCLASSIFIED
@@ -118,7 +124,7 @@ def make_report(
 ) -> Report:
     """Makes the content of a report, and its pictures; what cannot be made is listed as missing."""
     missing = Missing()
-    tests = _test_predictions(record.done, missing)
+    tests = {} if record.recipe.task == "multilabel" else _test_predictions(record.done, missing)
     add_unfinished_phases(record, missing)
     results, data = record.phase_results, record.data
     baselines = record.results.baselines if record.results and results else None
@@ -131,7 +137,10 @@ def make_report(
         samples = missing.attempt("training images", draw_samples) or []
         views = _draw_views(record, images, album, registry, missing)
         predictor = _load(last, registry, device, missing) if last else None
-        examples, layers = [], []
+        examples, layers, mistakes = [], [], None
+        if last and last.name in tests:
+            draw_mistakes = partial(make_mistakes, tests[last.name], record.classes, images, album)
+            mistakes = missing.attempt("the mistakes", draw_mistakes)
         if last and predictor:
             if last.name in tests:
                 examples = make_examples_section(last.name, tests, predictor, images, album, missing, tick)
@@ -154,15 +163,17 @@ def make_report(
         accuracies=(
             _draw_accuracies(results, record.recipe.goal, baselines.majority, album) if baselines else None
         ),
-        data=make_data_section(record.images, record.classes, data, samples, album),
+        data=make_data_section(record.images, record.classes, data, samples, album, record.recipe.task),
         phases=make_phases_section(record, views, album),
         results=results_section,
+        multilabel=make_multilabel_section(results, record.recipe.goal, album),
         choice=missing.attempt(
             "the comparison of backbones", partial(make_choice_section, record.folder, album)
         ),
         tuning=missing.attempt("the search for settings", partial(make_tuning_section, record.folder, album)),
         curve=missing.attempt("the learning curve", partial(make_curve_section, record.folder, album)),
         examples=examples,
+        mistakes=mistakes,
         layers=layers,
         provenance=make_provenance_section(record, registry),
     )
@@ -185,9 +196,7 @@ def _draw_accuracies(
     scores = ", ".join(f"{name} {test.accuracy:.3f}" for name, test in tests.items())
     draw = partial(run_charts.accuracies, tests=tests, goal=goal, majority=majority)
     height = 1.3 + 0.45 * len(results)
-    return album.chart(
-        "accuracies", f"Accuracy on {results[-1].measured_on}: {scores}", draw, width=5.2, height=height
-    )
+    return album.chart("accuracies", f"Accuracy on {results[-1].measured_on}: {scores}", draw, height=height)
 
 
 def _draw_views(

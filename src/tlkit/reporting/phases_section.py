@@ -16,7 +16,7 @@ from tlkit.parts.preprocess import Preprocess
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Recipe
 from tlkit.reporting import run_charts
-from tlkit.reporting.pictures import Album, Picture
+from tlkit.reporting.pictures import WIDTH, Album, Picture
 from tlkit.reporting.run_images import RunImages
 from tlkit.utils.formatting import format_duration
 
@@ -32,7 +32,7 @@ class PhaseSection:
         name: the phase's.
         plan: its entry in plan.json, or None.
         result: its results, or None while it has not ended.
-        curves: loss and accuracy per epoch, or None before the first epoch has ended.
+        curves: loss and accuracy per epoch; empty before the first epoch has ended.
         views: a training image in the views that the phase trained on.
         fresh: whether a new view is drawn every epoch.
         savings: describes what cached features saved; empty where features are not cached.
@@ -41,7 +41,7 @@ class PhaseSection:
     name: str
     plan: PhasePlan | None
     result: PhaseResult | None
-    curves: Picture | None
+    curves: list[Picture]
     views: list[Picture]
     fresh: bool
     savings: str
@@ -71,7 +71,7 @@ def make_phases_section(record: RunRecord, views: Mapping[str, list[Picture]], a
             name=phase.name,
             plan=phase.plan,
             result=phase.result,
-            curves=_draw_curves(phase, album) if phase.history else None,
+            curves=_draw_curves(phase, album) if phase.history else [],
             views=views.get(phase.name, []),
             fresh=phase.plan is not None and phase.plan.views == "fresh",
             savings=describe_savings(phase.result, record.data, rate) if phase.result and record.data else "",
@@ -136,12 +136,18 @@ def shown_views(recipe: Recipe, phase: PhaseRecord, preprocess: Preprocess, regi
     return list(views[:VIEWS]) if len(views) > 1 else []
 
 
-def _draw_curves(phase: PhaseRecord, album: Album) -> Picture:
+def _draw_curves(phase: PhaseRecord, album: Album) -> list[Picture]:
     best = phase.result.best_epoch if phase.result else None
-    alt = f"Loss and accuracy of {phase.name} over {len(phase.history)} epochs"
-    alt += f"; the weights of epoch {best} were kept" if best else ""
-    draw = partial(run_charts.curves, history=phase.history, best_epoch=best)
-    return album.chart(f"curves-{phase.name}", alt, draw, height=3.4)
+    kept = f"; the weights of epoch {best} were kept" if best else ""
+    score = (
+        "accuracy" if phase.result is None or phase.result.multilabel is None else "mean average precision"
+    )
+    pictures = []
+    for name, title, draw in (("loss", "loss", run_charts.losses), ("scores", score, run_charts.val_scores)):
+        alt = f"{title.capitalize()} of {phase.name} over {len(phase.history)} epochs{kept}"
+        curve = partial(draw, history=phase.history, best_epoch=best)
+        pictures.append(album.chart(f"{name}-{phase.name}", alt, curve, height=2.4))
+    return pictures
 
 
 def _draw_networks(plans: Sequence[PhasePlan], album: Album) -> Picture:
@@ -151,7 +157,7 @@ def _draw_networks(plans: Sequence[PhasePlan], album: Album) -> Picture:
         summaries.append(f"{plan.name}: {trainable} of {len(plan.blocks)} trainable")
     alt = f"Blocks from input to output: {'; '.join(summaries)}"
     draw = partial(run_charts.networks, phases=plans)
-    return album.chart("networks", alt, draw, width=max(3.0, 1.25 * len(plans) + 0.4), height=4.2)
+    return album.chart("networks", alt, draw, width=max(WIDTH, 1.25 * len(plans) + 0.4), height=4.2)
 
 
 def _draw_seconds(results: Sequence[PhaseResult], album: Album) -> Picture:

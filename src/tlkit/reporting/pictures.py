@@ -45,6 +45,8 @@ STYLE: Any = {
 }
 #: SVG files follow the reader's colours too when they are opened by themselves.
 SVG_STYLE = "<style>svg{color:#1c1c1e}@media (prefers-color-scheme:dark){svg{color:#ececf0}}</style>"
+#: Width of charts, in inches: two are side by side on a wide page.
+WIDTH = 5.4
 #: CSS pixels per inch.
 RESOLUTION = 96
 #: Longest side of a photo, in pixels; a page shows no more.
@@ -85,7 +87,7 @@ class Album:
         alt: str,
         draw: Callable[[Figure], None],
         *,
-        width: float = 4.4,
+        width: float = WIDTH,
         height: float = 2.8,
         caption: str = "",
     ) -> Picture:
@@ -112,10 +114,12 @@ class Album:
         size = (width * RESOLUTION, height * RESOLUTION)
         return self._picture(f"{name}.svg", text.encode(), alt, size, caption)
 
-    def photo(self, name: str, alt: str, pixels: NDArray[np.uint8], caption: str = "") -> Picture:
-        """Makes a JPEG of pixels, uint8 RGB ``(H, W, 3)``; large images are reduced."""
+    def photo(
+        self, name: str, alt: str, pixels: NDArray[np.uint8], caption: str = "", *, longest: int = LONGEST
+    ) -> Picture:
+        """Makes a JPEG of pixels, uint8 RGB ``(H, W, 3)``; it is reduced to `longest` pixels a side."""
         image = PillowImage.fromarray(pixels)
-        image.thumbnail((LONGEST, LONGEST), PillowImage.Resampling.LANCZOS)
+        image.thumbnail((longest, longest), PillowImage.Resampling.LANCZOS)
         content = io.BytesIO()
         image.save(content, "JPEG", quality=QUALITY)
         return self._picture(f"{name}.jpg", content.getvalue(), alt, image.size, caption)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: With more classes than this a confusion matrix is drawn without numbers and names.
 MAX_NUMBERED_CLASSES = 12
+#: With more classes than this its cells have numbers without percentages.
+MAX_PERCENTAGES = 8
 #: Lines differ by more than colour.
 LINE_STYLES = ("-", "--", "-.", ":")
 #: More points than this of a reject curve are left out.
@@ -30,7 +32,10 @@ GRID: NDArray[np.float64] = np.unique(np.concatenate([np.linspace(0, 0.1, 101), 
 
 
 def confusion(figure: Figure, counts: NDArray[np.int64], classes: Sequence[str]) -> None:
-    """Draws the confusion matrix: a row per true class, a column per predicted class."""
+    """Draws the confusion matrix: a row per true class, a column per predicted class.
+
+    Colours and percentages are of the images of the true class.
+    """
     axes = figure.subplots()
     fractions = counts / counts.sum(1, keepdims=True).clip(1)
     axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
@@ -44,9 +49,10 @@ def confusion(figure: Figure, counts: NDArray[np.int64], classes: Sequence[str])
     axes.set_yticks(range(len(names)), names)
     for row, column in np.ndindex(*counts.shape):
         colour = "white" if fractions[row, column] > 0.5 else "#111111"
-        axes.annotate(
-            f"{counts[row, column]:,}", (column, row), ha="center", va="center", color=colour, fontsize=8
-        )
+        text = f"{counts[row, column]:,}"
+        if len(classes) <= MAX_PERCENTAGES and counts[row, column]:
+            text += f"\n{fractions[row, column]:.0%}"
+        axes.annotate(text, (column, row), ha="center", va="center", color=colour, fontsize=8)
 
 
 def roc(figure: Figure, tests: Mapping[str, SplitPredictions]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,7 +46,10 @@ def _render(template: str, content: object, *, autoescape: bool) -> str:
         score=lambda value: "–" if value is None else f"{value:.3f}",
         size=format_bytes,
     )
-    return environment.get_template(template).render(page=content)
+    script = (Path(__file__).parent / "templates" / "page.js").read_text(encoding="utf-8")
+    # by its hash, a page's Content-Security-Policy allows its own script and no other
+    script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template(template).render(page=content, script=script, script_hash=script_hash)
 
 
 def _escape_markdown(text: str) -> str:

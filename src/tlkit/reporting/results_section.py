@@ -17,7 +17,7 @@ from tlkit.experiment.results import PhaseResult
 from tlkit.inference.predictor import UNCLASSIFIED
 from tlkit.reporting import prediction_charts
 from tlkit.reporting.pictures import Album, Picture
-from tlkit.reporting.prediction_charts import MAX_NUMBERED_CLASSES
+from tlkit.utils.formatting import plural
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,17 +28,6 @@ PREDICTED_CLASSES_SHOWN = 12
 CLASSES_LISTED = 30
 #: With more classes than this a confusion matrix is too fine to be seen.
 MAX_DRAWN_CLASSES = 100
-#: How many pairs of classes are listed, most often confused first.
-PAIRS_LISTED = 10
-
-
-@dataclass(frozen=True)
-class ConfusedPair:
-    """Two classes that are confused: `count` images of class `truth` are predicted as `predicted`."""
-
-    truth: str
-    predicted: str
-    count: int
 
 
 @dataclass(frozen=True)
@@ -51,7 +40,7 @@ class ResultsSection:
         measured_on: "test images" or "images out of fold".
         rejected: test images that stay unclassified, or None without a threshold.
         charts: confusion, ROC curves, reliability, confidence, reject curve, unlabelled images.
-        confused: the pairs of classes confused most often, where the chart has no numbers.
+        summary: sentences on the class that is recognised worst, and on the most frequent confusion.
         class_scores: scores by class name; with many classes, of those with the lowest F1.
         class_count: number of classes.
     """
@@ -60,8 +49,8 @@ class ResultsSection:
     test: TestScores
     measured_on: str
     rejected: Rejected | None
+    summary: list[str]
     charts: list[Picture]
-    confused: list[ConfusedPair]
     class_scores: list[tuple[str, ClassScores]]
     class_count: int
 
@@ -96,18 +85,32 @@ def make_results_section(
     ]
     if unlabelled is not None:
         charts.append(_draw_unlabelled(count_predictions(unlabelled, classes, threshold), album))
-    confused = result.measured.most_confused(PAIRS_LISTED) if len(classes) > MAX_NUMBERED_CLASSES else []
     scores = per_class(predictions.probabilities.astype(np.float64), predictions.labels, classes)
     return ResultsSection(
         phase=result.name,
         test=result.measured,
         measured_on=result.measured_on,
         rejected=unclassified,
+        summary=_summarise(result.measured, scores, classes),
         charts=charts,
-        confused=[ConfusedPair(classes[label], classes[other], count) for label, other, count in confused],
         class_scores=_listed(scores),
         class_count=len(scores),
     )
+
+
+def _summarise(measured: TestScores, scores: Mapping[str, ClassScores], classes: Sequence[str]) -> list[str]:
+    """Says which class is recognised worst, and what is confused most often; nothing without a mistake."""
+    recalls = {name: score.recall for name, score in scores.items() if score.recall is not None}
+    confused = measured.most_confused(1)
+    if not confused or not recalls:
+        return []
+    worst = min(recalls, key=recalls.__getitem__)
+    found, (truth, predicted, count) = round(recalls[worst] * scores[worst].n), confused[0]
+    return [
+        f"Recognised worst: {worst}, {found:,} of {scores[worst].n:,} images (recall {recalls[worst]:.3f}).",
+        f"Most frequent mistake: {classes[truth]}, predicted as {classes[predicted]}, "
+        f"{plural(count, 'image')}.",
+    ]
 
 
 def count_predictions(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tlkit.evaluation.metrics import Scores
+from tlkit.evaluation.multilabel import Estimate
 from tlkit.experiment.plan import BlockPlan, PhasePlan
 from tlkit.experiment.record import ImageRow
 from tlkit.experiment.results import PhaseSeconds
@@ -45,9 +46,26 @@ def accuracies(
     The accuracy of always predicting the majority class is drawn where an interval comes near it.
     """
     axes = figure.subplots()
-    for row, test in enumerate(tests.values()):
-        low, high = test.ci95
-        value = test.accuracy
+    _estimates(axes, {name: (test.accuracy, test.ci95) for name, test in tests.items()}, goal)
+    if majority is not None and majority >= axes.get_xlim()[0]:
+        axes.axvline(majority, color=GREY, linestyle=":", linewidth=1)
+        text = f"majority class {majority:.2f}"
+        axes.annotate(text, (majority, len(tests) - 0.5), ha="center", color=INK, fontsize=8)
+    axes.set_xlabel("accuracy, with 95% interval")
+
+
+def mean_average_precisions(figure: Figure, estimates: Mapping[str, Estimate], goal: float | None) -> None:
+    """Draws each phase's mean average precision with its 95% interval, and the goal."""
+    axes = figure.subplots()
+    _estimates(axes, {name: (estimate.value, estimate.ci95) for name, estimate in estimates.items()}, goal)
+    axes.set_xlabel("mean average precision, with 95% interval")
+
+
+def _estimates(
+    axes: Axes, estimates: Mapping[str, tuple[float, tuple[float, float]]], goal: float | None
+) -> None:
+    """Draws values with their intervals, a row for each, and the goal."""
+    for row, (value, (low, high)) in enumerate(estimates.values()):
         axes.errorbar(
             value, row, xerr=[[value - low], [high - value]], fmt="o", color=COLOURS[0], capsize=4, ms=5
         )
@@ -57,13 +75,8 @@ def accuracies(
     if goal is not None:
         axes.axvline(goal, color=GREY, linestyle="--", linewidth=1)
         axes.annotate(f"goal {goal:.2f}", (goal, -0.85), ha="center", color=INK, fontsize=8)
-    if majority is not None and majority >= axes.get_xlim()[0]:
-        axes.axvline(majority, color=GREY, linestyle=":", linewidth=1)
-        text = f"majority class {majority:.2f}"
-        axes.annotate(text, (majority, len(tests) - 0.5), ha="center", color=INK, fontsize=8)
-    axes.set_yticks(range(len(tests)), [shortened(name) for name in tests])
-    axes.set_ylim(len(tests) - 0.4, -1.2)
-    axes.set_xlabel("accuracy, with 95% interval")
+    axes.set_yticks(range(len(estimates)), [shortened(name) for name in estimates])
+    axes.set_ylim(len(estimates) - 0.4, -1.2)
     axes.grid(axis="x", color=GREY, alpha=0.3)
 
 
@@ -156,26 +169,40 @@ def _box(corner: tuple[float, float], width: float, height: float, state: str) -
     return Rectangle(corner, width, height, facecolor=STATE_COLOURS[state], hatch=hatch, ec="w")
 
 
-def curves(figure: Figure, history: Sequence[EpochMetrics], best_epoch: int | None) -> None:
-    """Draws loss and validation accuracy per epoch, and marks the epoch whose weights were kept."""
-    above, below = figure.subplots(2, sharex=True)
-    epochs = [metrics.epoch for metrics in history]
+def losses(figure: Figure, history: Sequence[EpochMetrics], best_epoch: int | None) -> None:
+    """Draws the loss per epoch, and marks the epoch whose weights were kept."""
+    axes, epochs = figure.subplots(), [metrics.epoch for metrics in history]
     marker = "." if len(epochs) < MAX_MARKED_EPOCHS else None
     train_loss = [metrics.train_loss for metrics in history]
     val_loss = [_or_nan(metrics.val_loss) for metrics in history]
-    above.plot(epochs, train_loss, label="training", color=COLOURS[1], marker=marker)
-    above.plot(epochs, val_loss, label="validation", color=COLOURS[0], marker=marker)
-    above.set_ylabel("loss")
-    below.plot(
-        epochs, [_or_nan(metrics.val_accuracy) for metrics in history], color=COLOURS[0], marker=marker
-    )
-    below.set_ylabel("accuracy on\nvalidation")
-    below.set_xlabel("epoch")
-    below.xaxis.get_major_locator().set_params(integer=True)
+    axes.plot(epochs, train_loss, label="training", color=COLOURS[1], marker=marker)
+    axes.plot(epochs, val_loss, label="validation", color=COLOURS[0], marker=marker)
+    axes.set_ylabel("loss")
+    _mark_epoch(figure, axes, best_epoch)
+
+
+def val_scores(figure: Figure, history: Sequence[EpochMetrics], best_epoch: int | None) -> None:
+    """Draws the validation accuracy per epoch, and marks the epoch whose weights were kept.
+
+    With several labels per image, mean average precision is in place of accuracy.
+    """
+    axes, epochs = figure.subplots(), [metrics.epoch for metrics in history]
+    marker = "." if len(epochs) < MAX_MARKED_EPOCHS else None
+    several = any(metrics.val_mean_average_precision is not None for metrics in history)
+    scores = [metrics.val_mean_average_precision if several else metrics.val_accuracy for metrics in history]
+    axes.plot(epochs, [*map(_or_nan, scores)], label="validation", color=COLOURS[0], marker=marker)
+    axes.set_ylabel("mean average precision" if several else "accuracy")
+    _mark_epoch(figure, axes, best_epoch)
+
+
+def _mark_epoch(figure: Figure, axes: Axes, best_epoch: int | None) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if best_epoch is not None:
-        for axes in (above, below):
-            axes.axvline(best_epoch, color=GREY, linestyle="--", linewidth=1, label="best epoch")
-    figure.legend(*above.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+        axes.axvline(best_epoch, color=GREY, linestyle="--", linewidth=1, label="best epoch")
+    figure.legend(loc="outside upper center", ncols=3)
 
 
 def seconds(figure: Figure, durations: Mapping[str, PhaseSeconds]) -> None:

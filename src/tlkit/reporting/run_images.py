@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
+from PIL import Image as PillowImage
+
 from tlkit.data.images import ChangedImage, Image, UnreadableImage, read_image
 from tlkit.experiment.record import RunRecord, find_image_files
 from tlkit.parts.source import Sample
@@ -40,6 +42,11 @@ class RunImages:
 
     def find(self, image_id: str) -> Image | None:
         """Returns an image of the run, or None if it is missing or not the file that it was."""
+        found = self.read(image_id)
+        return found[0] if found else None
+
+    def read(self, image_id: str) -> tuple[Image, PillowImage.Image] | None:
+        """Returns an image of the run and its pixels, or None; see `find`."""
         row, sample = self._rows.get(image_id), self._samples.get(image_id)
         if row is None or sample is None:
             if self._source is not None:
@@ -47,8 +54,8 @@ class RunImages:
             return None
         try:
             sample = self._with_file(sample)
-            read_image(sample.path, row.sha256)
-            return Image(sample, row.sha256, row.width, row.height)
+            pixels = read_image(sample.path, row.sha256)
+            return Image(sample, row.sha256, row.width, row.height), pixels
         except ChangedImage:
             self._missing.add("Some images of the run have been changed since and are not shown.")
         except UnreadableImage:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +20,8 @@ from tlkit.utils.formatting import plural
 
 PREPROCESS = Preprocess(size=32)
 SEEDS = tuple(range(6))
+#: How many threads draw at once, and how often each draws every seed.
+THREADS, ROUNDS = 4, 8
 #: The number of seeds that are tried until one gives a different image.
 MAX_SEEDS = 200
 
@@ -106,6 +111,33 @@ def equal_seeds_give_equal_images(subject: Subject) -> None:
                 )
 
 
+def threads_do_not_disturb_each_other(subject: Subject) -> None:
+    """Several threads, each with a copy of its own as when images are read, draw what one thread draws."""
+    expected = [_draw(subject.augmentation, seed) for seed in SEEDS]
+    start = threading.Barrier(THREADS)
+
+    def draw(_: int) -> bool:
+        own = copy.deepcopy(subject.augmentation)
+        start.wait()
+        drawn = [_draw(own, seed) for _ in range(ROUNDS) for seed in SEEDS]
+        return all(map(np.array_equal, drawn, expected * ROUNDS))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that threads take turns between seeding and drawing
+    try:
+        with ThreadPoolExecutor(THREADS) as pool:
+            equal = list(pool.map(draw, range(THREADS)))
+    finally:
+        sys.setswitchinterval(interval)
+    if not all(equal):
+        raise CheckFailed(
+            expected=f"the same pixels in {THREADS} threads at once as in one",
+            got=f"others in {equal.count(False)} of them",
+            fix="draw from generators that belong to the object and that set_random_seed seeds, not from "
+            "generators of the process, such as torch's global one, which all threads share",
+        )
+
+
 def different_seeds_give_different_images(subject: Subject) -> str:
     """Not all seeds give the same pixels; differences may be rare."""
     drawn = [_draw(subject.augmentation, seed) for seed in SEEDS]
@@ -162,6 +194,7 @@ CHECKS = (
     pixels_are_uint8_of_the_expected_size,
     the_input_is_not_modified,
     equal_seeds_give_equal_images,
+    threads_do_not_disturb_each_other,
     different_seeds_give_different_images,
     fixed_steps_are_deterministic,
 )

@@ -12,7 +12,12 @@ import torch
 from tlkit.parts.preprocess import Preprocess
 from tlkit.testing.backbone_subject import Subject
 from tlkit.testing.images import IMAGE_SIZES, noise
-from tlkit.testing.runner import EXACT_TOLERANCE, ROUNDING_TOLERANCE, CheckFailed, relative_difference
+from tlkit.testing.runner import (
+    EXACT_TOLERANCE,
+    ROUNDING_TOLERANCE,
+    CheckFailed,
+    relative_difference,
+)
 from tlkit.testing.train_step import changed_names, full_state
 from tlkit.utils.formatting import plural, shortlist
 
@@ -66,6 +71,22 @@ def feature_shapes_agree(subject: Subject) -> str:
         accepted.append(str(size))
     shape = "×".join(map(str, declared))
     return f"{shape} at {subject.size} px; takes {', '.join(accepted)} px{refused}"
+
+
+def its_classifier_takes_its_features(subject: Subject) -> str:
+    """The pretrained last layer, where there is one, takes pooled features as they are."""
+    backbone = subject.backbone
+    if backbone.classifier is None or len(backbone.feature_shape) > 1:
+        return "no classifier of pooled features"
+    width, (channels,) = backbone.classifier.in_features, backbone.feature_shape
+    if width != channels:
+        raise CheckFailed(
+            expected=f"a classifier for {channels} features, as feature_shape says",
+            got=f"one for {width}",
+            fix="give Backbone(classifier=…) the layer that follows these features in the pretrained "
+            "network, or leave it out",
+        )
+    return f"for {backbone.classifier.out_features:,} classes"
 
 
 def _other_sizes(size: int) -> tuple[int, int]:

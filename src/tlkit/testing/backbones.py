@@ -15,6 +15,7 @@ from tlkit.testing.backbone_features import (
     feature_shapes_agree,
     features_repeat,
     images_are_independent,
+    its_classifier_takes_its_features,
     preprocessing_is_complete,
     works_in_channels_last,
     works_under_autocast,
@@ -23,6 +24,7 @@ from tlkit.testing.backbone_features import (
 CHECKS = (
     preprocessing_is_complete,
     feature_shapes_agree,
+    its_classifier_takes_its_features,
     features_repeat,
     evaluation_changes_no_state,
     images_are_independent,

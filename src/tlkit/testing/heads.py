@@ -23,6 +23,8 @@ from tlkit.testing.runner import (
 from tlkit.testing.toy_backbones import FORMS, FeatureForm, toy_backbone
 from tlkit.utils.formatting import shortlist
 
+#: The factor by which features are larger where bounded outputs are looked for.
+SCALE = 100
 #: Images per class that a head is fitted to.
 PER_CLASS = 20
 
@@ -90,6 +92,22 @@ def logits_have_one_column_per_class(subject: Subject) -> str:
                 )
     refused = f"; refuses {', '.join(subject.refused)}" if subject.refused else ""
     return f"takes {', '.join(subject.heads)}{refused}"
+
+
+def logits_are_no_probabilities(subject: Subject) -> None:
+    """Logits are not limited to 0–1: the loss, and tlkit's probabilities, apply a softmax to them."""
+    for form, (_, head) in subject.heads.items():
+        head.eval()
+        with torch.no_grad():
+            logits = head(SCALE * subject.features(form, 5))
+        constant = bool((logits == logits[:1, :1]).all())  # weights may start at zero
+        if not constant and logits.min() >= 0 and logits.max() <= 1:
+            raise CheckFailed(
+                expected=f"logits without limits from {SCALE} times the usual features",
+                got=f"values from {logits.min():.3g} to {logits.max():.3g} only, as of probabilities, with "
+                f"{form} features",
+                fix="remove the softmax or sigmoid at the end: it would be applied twice",
+            )
 
 
 def images_are_independent(subject: Subject) -> None:
@@ -193,6 +211,25 @@ def its_fitted_state_can_be_loaded(subject: Subject) -> None:
         _check_state(subject, form, head)
 
 
+def fits_several_labels(subject: Subject) -> None:
+    """A head that fits itself, and is meant for several labels per image, tells the images of each class."""
+    if "multilabel" not in subject.part.tasks:
+        raise NotApplicable("it is not meant for several labels per image")
+    for form, head in _self_fitting(subject).items():
+        numbers = torch.arange(8).repeat(PER_CLASS // 4)
+        labels = numbers[:, None] >> torch.arange(len(CLASSES)) & 1  # every combination
+        directions = subject.features(form, len(CLASSES) + 1)[1:]
+        features = torch.tensordot(labels.float(), directions, 1) + 0.1 * subject.features(form, len(labels))
+        _fit(head, features, labels)
+        wrong = int(((_logits(head, features) > 0) != (labels == 1)).sum())
+        if wrong:
+            raise CheckFailed(
+                expected=f"logits above 0 for the classes of each of {len(labels)} images, and for no others",
+                got=f"{wrong} of {labels.numel()} on the other side, with {form} features",
+                fix="fit each class's logit to its column of the labels, ``(N, classes)``",
+            )
+
+
 def works_under_autocast(subject: Subject) -> None:
     """Logits are finite under autocast with bfloat16."""
     for form, (_, head) in subject.heads.items():
@@ -269,11 +306,13 @@ def _separable(subject: Subject, form: FeatureForm, labels: Tensor) -> Tensor:
 
 CHECKS = (
     logits_have_one_column_per_class,
+    logits_are_no_probabilities,
     images_are_independent,
     gradients_reach_every_parameter,
     its_state_can_be_loaded,
     fits_itself,
     fits_rare_classes,
     its_fitted_state_can_be_loaded,
+    fits_several_labels,
     works_under_autocast,
 )

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tlkit.errors import PluginError, TlkitError
+from tlkit.parts.task import Task
 from tlkit.plugins import options
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.options import Factory
@@ -76,6 +77,7 @@ class PartUnderTest:
         factory: makes the part.
         options: the part's options, as in a recipe.
         registry: all registered parts.
+        tasks: of a head or loss: the tasks that it is meant for.
     """
 
     kind: str
@@ -83,6 +85,7 @@ class PartUnderTest:
     factory: Factory
     options: Mapping[str, object] = field(default_factory=dict)
     registry: Registry = field(default_factory=load_registry)
+    tasks: Sequence[Task] = ("multiclass",)
 
     @classmethod
     def of(
@@ -99,13 +102,15 @@ class PartUnderTest:
                 wrong type.
         """
         registry = registry or load_registry()
+        tasks: Sequence[Task] = ("multiclass",)
         if isinstance(part, str):
-            name, factory = part, registry.find(kind, part).factory
+            registered = registry.find(kind, part)
+            name, factory, tasks = part, registered.factory, registered.tasks
         else:
             name, factory = getattr(part, "__name__", type(part).__name__), part
         for key, problem in options.check(factory, part_options or {}):
             raise PluginError(f"{kind} {name!r}: option {key!r} {problem}")
-        return cls(kind, name, factory, dict(part_options or {}), registry)
+        return cls(kind, name, factory, dict(part_options or {}), registry, tasks)
 
     def build(self, *args: object) -> Any:
         """Makes the part anew: calls the factory with `args` and the options."""
@@ -241,16 +246,37 @@ def relative_difference(values: Tensor, reference: Tensor) -> float:
 
 
 def _unexpected(error: Exception, factory: Factory) -> str:
-    """Describes an error raised inside a part, with the last line of the part's own module on its way."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename == options.module_file(factory)]
-    last = (own or frames)[-1] if frames else None
-    where = f" in {Path(last.filename).name}, line {last.lineno}" if last else ""
+    """Describes an error raised inside a part, with the last line of the part's own code on its way."""
     text = " ".join(str(error).split())
     return str(
         CheckFailed(
             expected="no error",
-            got=f"{type(error).__name__}: {text}{where}",
+            got=f"{type(error).__name__}: {text}{_where(error, factory)}",
             fix="make this line work for the arguments that the check calls it with",
         )
     )
+
+
+def _where(error: Exception, factory: Factory) -> str:
+    """Returns an error's last line in the part's own code, or outside of this suite and torch."""
+    frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    suite = Path(__file__).parent
+    outside = [frame for frame in frames if not frame[0].is_relative_to(suite)]
+    code = _own_code(factory)
+    own = [frame for frame in outside if code and frame[0].is_relative_to(code)]
+    others = [frame for frame in outside if not frame[0].is_relative_to(Path(torch.__file__).parent)]
+    if not (shown := own or others or frames):
+        return ""
+    file, line = shown[-1]
+    return f" in {file.relative_to(code.parent).as_posix() if code and own else file.name}, line {line}"
+
+
+def _own_code(factory: Factory) -> Path | None:
+    """Returns the folder of the package that defines a factory, or its file if that is in no package."""
+    file = options.module_file(factory)
+    if file is None:
+        return None
+    code = Path(file)
+    while (code.parent / "__init__.py").is_file():
+        code = code.parent
+    return code
