@@ -167,8 +167,8 @@ def _check_one_label(table: Path, classes: Sequence[str]) -> None:
             if len(parts) > 1 and set(parts) <= set(classes):
                 listed = " and ".join(map(repr, parts))
                 raise DataError(
-                    f"{table}: {name!r} is made of the classes {listed}: where images have several labels, "
-                    f'a recipe has task = "multilabel", and the source separator = "{separator}"'
+                    f"{table}: {name!r} is made of the classes {listed}: where images may have several "
+                    f'labels, a recipe has task = "multilabel", and the source separator = "{separator}"'
                 )
 
 
