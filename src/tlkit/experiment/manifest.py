@@ -70,6 +70,8 @@ def manifest(
     recipe, registry = as_recipe(recipe, overrides), registry or load_registry()
     if problems := [*recipe.flaws, *source_problems(recipe, registry)]:
         raise RecipeError(problems, recipe=recipe.label)
+    if recipe.task == "multilabel":
+        raise DataError('a manifest has one label per image, and the recipe\'s task is "multilabel"')
     assert recipe.data is not None  # a recipe without flaws has it
     began = time.time_ns()
     dataset = read_images(make_source(recipe.data, registry), recipe, observer or Observer())
