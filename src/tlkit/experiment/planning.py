@@ -27,6 +27,7 @@ from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Phase, Recipe
 from tlkit.recipe.schema import DataSpec
 from tlkit.runtime.devices import CPU, compute_config
+from tlkit.runtime.process import without_garbage_collection
 from tlkit.utils.hashing import digest, seed
 
 #: How many views "auto" caches: benchmarks/RESULTS.md has their accuracy beside that of fresh ones.
@@ -39,7 +40,8 @@ def make_source(data: DataSpec, registry: Registry, task: Task = "multiclass") -
     Raises:
         DataError: it gives several labels per image, and the task is one, or the other way round.
     """
-    source: Source = registry.make("source", data.source.name, data.source_options(), data.root)
+    with without_garbage_collection():
+        source: Source = registry.make("source", data.source.name, data.source_options(), data.root)
     several = {sample.labels is not None for sample in source.samples}
     if several == {True, False}:
         raise DataError(f"source {data.source.name!r} gives some images one label, and others several")

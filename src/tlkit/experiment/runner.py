@@ -47,7 +47,7 @@ from tlkit.recipe.recipe import Phase, Recipe, as_recipe
 from tlkit.runtime.devices import choose_device, gpu_settings
 from tlkit.runtime.distributed import process_state
 from tlkit.runtime.memory import free_memory, total_memory
-from tlkit.runtime.process import keep_freed_memory
+from tlkit.runtime.process import keep_freed_memory, without_garbage_collection
 from tlkit.training.checkpoint import remove_checkpoint
 from tlkit.utils.formatting import format_bytes
 from tlkit.utils.sequences import as_list
@@ -207,7 +207,7 @@ def read_images(source: Source, recipe: Recipe, observer: Observer) -> Dataset:
     """
     assert recipe.data is not None  # it has been checked
     _generate_images(source, observer)
-    with observer.progress("reading images", len(source), "images") as tick:
+    with observer.progress("reading images", len(source), "images") as tick, without_garbage_collection():
         return read_dataset(source, recipe.data, recipe.seed, tick, recipe.task)
 
 
