@@ -23,6 +23,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["TLKIT_CACHE"] = tempfile.mkdtemp(prefix="tlkit-cache-")
 
 import pytest
+from drawings import draw as draw_labelled
+from drawings import drawings_recipe
 from made_once import made_once
 from small_runs import two_phases
 from tlkit_catsdogs.drawn.world import draw
@@ -123,3 +125,14 @@ def fitted(by_class: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a classifier of those, with a small backbone; tests must not change it."""
     recipe = two_phases(by_class, backbone={"name": "vgg16-quarter"}, epochs=4)
     return made_once(tmp_path_factory, "fitted", lambda folder: tlkit.run(recipe, out=folder))
+
+
+@pytest.fixture(scope="session")
+def several_labels(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn images with several labels each in ``images`` and a run of them in ``run``; not to be changed."""
+
+    def make(folder: Path) -> None:
+        recipe = drawings_recipe(draw_labelled(folder / "images", 240), weights)
+        tlkit.run(recipe, out=folder / "run")
+
+    return made_once(tmp_path_factory, "several-labels", make)

@@ -2,7 +2,7 @@
 
 python -m benchmarks.scale rows 10000 100000 1000000
 python -m benchmarks.scale classes 10 1000 2000
-python -m benchmarks.scale shards 100000 4
+python -m benchmarks.scale shards 100000 4 6     # images, processes, kills
 
 With over 100,000 images, the features are drawn instead of computed.
 """
@@ -12,12 +12,14 @@ from __future__ import annotations
 import functools
 import json
 import os
+import random
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -152,52 +154,87 @@ def measure(images: int, classes: int) -> dict[str, Any]:
         }
 
 
+class PassClock(tlkit.Observer):
+    """Measures the processor time of frozen passes, without what a process does before.
+
+    Attributes:
+        processor: seconds.
+    """
+
+    def __init__(self) -> None:
+        self.processor = 0.0
+
+    @contextmanager
+    def progress(self, task: str, total: int, unit: str, done: int = 0) -> Iterator[Callable[[int], object]]:
+        """Adds the task's processor time if it is a frozen pass."""
+        began = time.process_time()
+        yield lambda _: None
+        if task == "frozen pass":
+            self.processor += time.process_time() - began
+
+
 def compute_shard(folder: str, shard: str) -> dict[str, Any]:
     """Computes a part of the features, and measures that alone."""
-    registry = load_registry((*BUILTIN, "benchmarks.tiny"))
+    registry, clock = load_registry((*BUILTIN, "benchmarks.tiny")), PassClock()
     listed = recipe({"source": "folder", "root": folder})
-    before = time.process_time()
-    done = tlkit.compute_features(listed, shard=shard, registry=registry)
-    return {"computed": done.computed, "seconds": done.seconds, "processor": time.process_time() - before}
+    done = tlkit.compute_features(listed, shard=shard, registry=registry, observer=clock)
+    return {"computed": done.computed, "processor": clock.processor}
 
 
 def stored(cache: Path) -> dict[tuple[str, bytes], bytes]:
-    """Returns the bits of each feature in a store, by column and image."""
-    features = {}
+    """Returns the bits of each feature in a store, by column and image; none may be there twice."""
+    features: dict[tuple[str, bytes], bytes] = {}
     for path in (cache / "features").glob("??/*/*.safetensors"):
         shard = open_shard(path, path.parent.name)
         assert shard is not None
         for image, row in zip(shard.images, shard.features, strict=True):
-            features[path.parent.name, image.tobytes()] = row.numpy().tobytes()
+            key = path.parent.name, image.tobytes()
+            assert key not in features, "computed twice"
+            features[key] = row.reshape(-1).view(torch.uint8).numpy().tobytes()
     return features
 
 
-def shards(images: int, processes: int) -> None:
-    """Compares the frozen pass of one process with that of several at once."""
+def start(folder: Path, store: str, shard: str) -> subprocess.Popen[str]:
+    """Starts a process that computes a part of the features of the images in a folder."""
+    environment = {**os.environ, "TLKIT_CACHE": str(folder / store), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "benchmarks.scale", "--shard", str(folder / "images"), shard]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def compute(folder: Path, store: str, processes: int) -> None:
+    """Computes the features in some processes, and prints what that took."""
+    began = time.perf_counter()
+    parts = [start(folder, store, f"{part}/{processes}") for part in range(1, processes + 1)]
+    outputs = [json.loads(part.communicate()[0].splitlines()[-1]) for part in parts]
+    wall = time.perf_counter() - began
+    computed, processor = (sum(output[name] for output in outputs) for name in ("computed", "processor"))
+    each = f", {1000 * processor / computed:.3f} ms of processor time each" if computed else ""
+    print(f"{store}, {processes} processes: {computed:,} image views in {wall:.1f} s{each}")  # noqa: T201
+
+
+def shards(images: int, processes: int, kills: int) -> None:
+    """Compares the frozen pass of one process with that of several at once, and of some that are killed."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         lay_out(folder / "images", images, CLASSES)
         time.sleep(RACY_NS / 1e9)
-        for name, count in (("alone", 1), ("together", processes)):
-            environment = {**os.environ, "TLKIT_CACHE": str(folder / name), "OMP_NUM_THREADS": "1"}
-            command = [sys.executable, "-m", "benchmarks.scale", "--shard", str(folder / "images")]
-            parts = [
-                subprocess.Popen(
-                    [*command, f"{part}/{count}"], env=environment, stdout=subprocess.PIPE, text=True
-                )
-                for part in range(1, count + 1)
-            ]
-            began = time.perf_counter()
-            outputs = [json.loads(part.communicate()[0].splitlines()[-1]) for part in parts]
-            wall = time.perf_counter() - began
-            computed = sum(output["computed"] for output in outputs)
-            processor = sum(output["processor"] for output in outputs)
-            print(  # noqa: T201
-                f"{name}: {computed:,} image views, {wall:.1f} s, {1000 * processor / computed:.3f} ms of "
-                f"processor time each"
-            )
-        alone, together = stored(folder / "alone"), stored(folder / "together")
-        print(f"{len(alone):,} features, equal bit for bit: {alone == together}")  # noqa: T201
+        compute(folder, "alone", 1)
+        compute(folder, "together", processes)
+        chance = random.Random(0)
+        for number in range(kills):
+            before = len(list((folder / "killed").rglob("*.safetensors")))
+            part = start(folder, "killed", f"{number % processes + 1}/{processes}")
+            while part.poll() is None and len(list((folder / "killed").rglob("*.safetensors"))) == before:
+                time.sleep(0.1)
+            time.sleep(chance.uniform(0, 6))
+            part.kill()
+            part.wait()
+            print(f"killed, with {len(stored(folder / 'killed')):,} features so far")  # noqa: T201
+        compute(folder, "killed", processes)
+        alone = stored(folder / "alone")
+        for name in ("together", "killed"):
+            equal = alone == stored(folder / name)
+            print(f"{name}: {len(alone):,} features, equal bit for bit: {equal}")  # noqa: T201
 
 
 def main(cases: list[tuple[int, int]]) -> None:
@@ -236,7 +273,7 @@ if __name__ == "__main__":
     elif mode == "--shard":
         print(json.dumps(compute_shard(*rest)))  # noqa: T201
     elif mode == "shards":
-        shards(int(rest[0]), int(rest[1]))
+        shards(*map(int, rest))
     elif mode == "classes":
         main([(IMAGES, int(count)) for count in rest])
     else:

@@ -21,6 +21,7 @@ from .errors import TrainingError as TrainingError
 from .errors import UnreachableWeightsError as UnreachableWeightsError
 from .errors import WeightsError as WeightsError
 from .errors import close_matches as close_matches
+from .evaluation.multilabel import MultilabelScores as MultilabelScores
 from .experiment.compute_features import ComputedFeatures as ComputedFeatures
 from .experiment.compute_features import compute_features as compute_features
 from .experiment.fetch import Fetched as Fetched
@@ -47,6 +48,8 @@ from .inference.answers import predict as predict
 from .inference.export_checks import ExportCheck as ExportCheck
 from .inference.exporting import export as export
 from .inference.loading import load as load
+from .inference.multilabel import LabelPredictions as LabelPredictions
+from .inference.multilabel import MultilabelPredictor as MultilabelPredictor
 from .inference.prediction import Evaluation as Evaluation
 from .inference.prediction import Mistake as Mistake
 from .inference.prediction import Prediction as Prediction

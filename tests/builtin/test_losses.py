@@ -46,3 +46,10 @@ def test_focal_is_cross_entropy_times_a_power_of_what_the_label_lacks() -> None:
 def test_mistakes(name: str, options: dict[str, float], message: str) -> None:
     with pytest.raises(PluginError, match=message):
         loss(name, **options)
+
+
+def test_binary_cross_entropy_is_torchs_of_each_image() -> None:
+    labels = torch.tensor([[1, 0, 1], [0, 0, 0]]).repeat(4, 1)[:7]
+    losses = loss("binary-cross-entropy")(LOGITS, labels)
+    mean = functional.binary_cross_entropy_with_logits(LOGITS, labels.float())
+    assert losses.shape == (7,) and torch.allclose(losses.mean(), mean)

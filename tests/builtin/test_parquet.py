@@ -46,7 +46,9 @@ def test_what_is_known_of_files_is_read(tmp_path: Path) -> None:
     split = ["train", "test", None]
     source = read(tmp_path, {**GOOD, **RECORD, "size": [7, None, 9], "id": ["a", "b", "c"], "split": split})
     first, second = source.samples
-    assert first == Sample("a", tmp_path / "c10/1.jpg", 1, "train", RecordedFile(7, 1, "ab" * 32, 4, 5))
+    assert first == Sample(
+        "a", tmp_path / "c10/1.jpg", 1, "train", recorded=RecordedFile(7, 1, "ab" * 32, 4, 5)
+    )
     assert second.recorded is None and second.split == "test"
 
 

@@ -205,3 +205,28 @@ def test_folds_hold_out_no_class_whole() -> None:
     drawn = draw_folds(labels, 5, np.random.default_rng(0))
     assert drawn[0] == -1 and len({*drawn[1:3]}) == 2 and len({*drawn[3:6]}) == 3
     assert isinstance(make("probe", (3,), 2), Probe)
+
+
+def test_the_probe_of_several_labels_is_a_logistic_regression_per_class() -> None:
+    features, numbers = blobs(40, 4)
+    labels = torch.stack([numbers % 2, numbers // 2, (numbers == 3).long()], 1)
+    head = make("probe", (20,), 3, kernel=False)
+    chosen = fit(head, features, labels)
+    assert chosen is not None and chosen.startswith("linear, by log loss out of fold")
+    logits = head(features).detach()
+    assert ((logits > 0) == (labels == 1)).all()
+    strengths = [4.0**power for power in range(-2, 7)]
+    scale = features.norm(dim=1).mean()
+    for column in range(3):
+        # of two classes' softmax, the penalty is on both weights: half of that on their difference
+        expected = [
+            LogisticRegression(C=2 * strength, tol=1e-8, max_iter=5000).fit(
+                features / scale, labels[:, column]
+            )
+            for strength in strengths
+        ]
+        differences = [
+            np.abs(model.decision_function(features / scale) - logits[:, column].numpy()).max()
+            for model in expected
+        ]
+        assert min(differences) < 0.02 * logits[:, column].abs().max()

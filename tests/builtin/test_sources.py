@@ -252,3 +252,43 @@ def test_both_are_registered_as_parts(tmp_path: Path) -> None:
     source = registry.make("source", "folder", {"unlabelled": str(tmp_path / "new")}, tmp_path)
     assert ids(source.unlabelled) == ["new/1.png"]
     assert registry.problems("source", "csv", {"file": 1}) == [("file", "must be str, not the number 1")]
+
+
+def test_a_csv_of_several_labels_has_them_in_one_column_or_in_several(tmp_path: Path) -> None:
+    draw(tmp_path, "1.png", "2.png", "3.png")
+    table(tmp_path, ["path,label,sky,sea", "1.png, sea ; sky,1,1", "2.png,,0,0", "3.png,sea,0,1"])
+    separated = csv_file(tmp_path, separator=";")
+    assert separated.classes == ("sea", "sky")
+    assert [sample.labels for sample in separated.samples] == [(0, 1), (), (0,)]
+    assert {sample.label for sample in separated.samples} == {None}
+    columns = csv_file(tmp_path, label_columns=["sky", "sea"])
+    assert columns.classes == ("sky", "sea")
+    assert [sample.labels for sample in columns.samples] == [(0, 1), (), (1,)]
+
+
+def test_a_csv_of_several_labels_is_not_taken_for_one_of_many_classes(tmp_path: Path) -> None:
+    draw(tmp_path, "1.png", "2.png", "3.png")
+    table(tmp_path, ["path,label", "1.png,sea;sky", "2.png,sky", "3.png,sea"])
+    with pytest.raises(DataError, match="'sea;sky' is made of the classes 'sea' and 'sky'") as error:
+        csv_file(tmp_path)
+    assert str(error.value).endswith('separator = ";"')
+    table(tmp_path, ["path,label", "1.png,sea;sky", "2.png,lake", "3.png,lake"])
+    assert csv_file(tmp_path).classes == ("lake", "sea;sky")
+    table(tmp_path, ["path,label", "1.png,sea", "2.png,sky", "3.png,"])
+    with pytest.raises(DataError, match="line 4: 'label' is empty \\(images that may have none"):
+        csv_file(tmp_path)
+
+
+def test_wrong_cells_of_several_labels_are_named(tmp_path: Path) -> None:
+    draw(tmp_path, "1.png", "2.png")
+    table(tmp_path, ["path,label,sky,sea", "1.png,sea|,1,yes", "2.png,sky|sky,,0"])
+    with pytest.raises(DataError) as error:
+        csv_file(tmp_path, separator="|")
+    assert "line 2: 'label' is 'sea|': a label in it is empty" in str(error.value)
+    assert "line 3: 'label' has 'sky' twice" in str(error.value)
+    with pytest.raises(DataError) as error:
+        csv_file(tmp_path, label_columns=["sky", "sea"])
+    assert "line 2: 'sea' is 'yes': it must be 0 or 1" in str(error.value)
+    assert "line 3: 'sky' is '': it must be 0 or 1" in str(error.value)
+    with pytest.raises(DataError, match="set either separator or label_columns"):
+        csv_file(tmp_path, separator="|", label_columns=["sky"])

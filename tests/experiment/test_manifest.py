@@ -81,5 +81,7 @@ def test_the_command_prints_what_a_recipe_needs(by_class: Path, tmp_path: Path) 
     assert ended.returncode == 0, ended.stderr
     assert "pets.parquet: 80 images. A recipe reads it with data = { source = { name =" in said
     assert said.endswith(f'root = "{by_class}" }}')
+    several = command("manifest", recipe, "--set", "task=multilabel")
+    assert several.returncode == 2 and "one label per image" in several.stderr
     missing = command("manifest", recipe, "--out", "/proc/nowhere/pets.parquet")
     assert missing.returncode == 2 and "cannot be written" in missing.stderr

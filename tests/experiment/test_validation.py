@@ -47,6 +47,9 @@ class StandInRegistry:
             if key in known and not isinstance(value, known[key])
         ]
 
+    def task_problems(self, kind: str, name: str, task: str, /) -> list[tuple[str, str]]:
+        return []
+
     def needs_root(self, source: str, /) -> bool:
         return source == "labelled"
 

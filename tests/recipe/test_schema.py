@@ -98,7 +98,7 @@ Write = Callable[..., Path]
         (
             "epochs = 2",
             'monitor = "f1"',
-            ["phase.fine-tune.monitor: must be 'accuracy', 'balanced_accuracy' or 'loss', and is"],
+            ["phase.fine-tune.monitor: must be 'accuracy', 'balanced_accuracy', 'loss' or"],
         ),
         (
             "epochs = 2",

@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import command
+from safetensors.numpy import save_file
 
 import tlkit
 from tlkit.errors import RunFolderError
 from tlkit.evaluation.significance import holm
+from tlkit.experiment.tables import MAX_COLUMNS, PROBABILITIES, prediction_columns
 from tlkit.utils.formatting import format_p_value
 
 SECTIONS = ["answer", "data", "phases", "results", "mistakes", "examples", "layers", "reproduce"]
@@ -253,10 +255,12 @@ def invented(embedded: Path, run: Path, classes: int, images: int) -> Path:
     (run / "results.json").write_text(json.dumps(results))
     with (run / "phases" / "fine-tune" / "predictions.csv").open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["split", "id", "label", "predicted", *(f"p_{name}" for name in names)])
+        rows.writerow(prediction_columns(names))
         for index, row in enumerate(chances):
-            cells = [f"{value:.7g}" for value in row]
+            cells = [f"{value:.7g}" for value in (row if classes == 2 else [row.max()])]
             rows.writerow(["test", f"{index}.jpg", names[labels[index]], names[row.argmax()], *cells])
+    if classes > MAX_COLUMNS:
+        save_file({"test": chances.astype(np.float32)}, run / "phases" / "fine-tune" / PROBABILITIES)
     with (run / "splits.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["split", "id", "label", "width", "height", "sha256", "folds"])

@@ -204,6 +204,6 @@ def test_the_data_section_lists_the_first_corrected_labels(tmp_path: Path) -> No
     changes = tuple(LabelChange(image=f"{number}.jpg", given="cat", corrected="dog") for number in range(30))
     summary = "corrections.csv: 30 labels changed, 0 images left out"
     data = DATA.model_copy(update={"corrections": summary, "corrected": changes})
-    section = make_data_section([], ["cat", "dog"], data, [], Album(tmp_path))
+    section = make_data_section([], ["cat", "dog"], data, [], Album(tmp_path), "multiclass")
     assert (section.corrections, section.corrected_count) == (summary, 30)
     assert section.corrected == changes[:LISTED]

@@ -28,6 +28,7 @@ PARTS: list[tuple[str, str, dict[str, Any]]] = [
     ("head", "class-groups", {"groups": {"a": "0-3", "b": [4, 5], "c": "6"}}),
     ("loss", "cross-entropy", {"label_smoothing": 0.1}),
     ("loss", "focal", {"gamma": 0.5}),
+    ("loss", "binary-cross-entropy", {}),
     ("augmentation", "none", {}),
     ("augmentation", "affine", {"rotation": 20.0, "zoom": 0.2, "flip": True}),
     ("augmentation", "standard", {}),

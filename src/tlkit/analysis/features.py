@@ -29,6 +29,7 @@ from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Recipe, make_recipe, read_recipe
 from tlkit.recipe.schema import DataSpec, PartSpec
+from tlkit.recipe.task import require_one_label
 from tlkit.runtime.devices import reader_threads
 
 
@@ -121,6 +122,7 @@ def read_labelled(recipe: Recipe, registry: Registry, observer: Observer) -> Lab
     """
     if recipe.data is None:
         raise RecipeError(["data: is missing"], recipe=recipe.label)
+    require_one_label(recipe, "an audit, a learning curve or a choice of backbones")
     source = make_source(recipe.data, registry)
     if missing := missing_images(source):
         raise DataError(f"{len(missing)} images are not made yet: run the recipe first")

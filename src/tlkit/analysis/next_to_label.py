@@ -12,11 +12,12 @@ import torch
 from tlkit.analysis.selection import Selected, select_typical, select_uncertain
 from tlkit.data.image_paths import image_paths
 from tlkit.data.inspection import inspect_images
-from tlkit.errors import DataError, close_matches
+from tlkit.errors import DataError, RunFolderError, close_matches
 from tlkit.experiment.backbones import choose_backbone
 from tlkit.experiment.observer import Observer
 from tlkit.experiment.record import RunRecord
 from tlkit.inference.loading import load
+from tlkit.inference.multilabel import MultilabelPredictor
 from tlkit.inference.prediction import Represented
 from tlkit.inference.predictor import Predictor
 from tlkit.model.classifier import Classifier
@@ -108,6 +109,10 @@ def next_to_label(
         predictor = _untrained(backbone, device, registry, observer)
     else:
         predictor = load(model, phase=phase, device=device, registry=registry)
+    if isinstance(predictor, MultilabelPredictor):
+        raise RunFolderError(
+            f"{model} tells several labels per image, and tlkit next takes one that tells one"
+        )
     unlabelled, labelled, rejected = _read_unlabelled(Path(folder), _labelled_files(model), observer)
     with observer.progress("comparing images", len(unlabelled), "images") as tick:
         represented = predictor.represent(unlabelled, tick=tick)

@@ -21,7 +21,6 @@ from tlkit.data.folds import draw_folds
 from tlkit.errors import RecipeError, ReportError, RunFolderError
 from tlkit.evaluation.intervals import independent_images, wilson
 from tlkit.experiment.observer import Observer
-from tlkit.experiment.phase_feeds import labels_of
 from tlkit.experiment.runner import prepare_experiment
 from tlkit.experiment.validation import recipe_problems
 from tlkit.parts.head import SelfFittingHead
@@ -29,6 +28,7 @@ from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Phase, Recipe, as_recipe
 from tlkit.recipe.schema import Monitor
+from tlkit.recipe.task import require_one_label
 from tlkit.runtime.devices import choose_device
 from tlkit.utils.atomic_write import atomic_write
 from tlkit.utils.json_files import (
@@ -182,6 +182,7 @@ def tune(
     if find_spec("optuna") is None:
         raise RecipeError(["optuna is not installed: pip install 'tlkit[tune]'"], recipe="tune")
     recipe, choices = as_recipe(recipe, overrides), read_space(space)
+    require_one_label(recipe, "tlkit tune")
     observer, registry = observer or Observer(), registry or load_registry()
     if not recipe.phases:
         raise RecipeError(recipe.flaws or ["phase: there is none to tune"], recipe=recipe.label)
@@ -267,7 +268,7 @@ def _folded_features(
     folds = dataset.folds or draw_folds(images, dataset.classes, seed=recipe.seed, folds=FOLDS)
     return FoldedFeatures(
         views=tuple(encoder.encode(images, observer)),
-        labels=labels_of(images),
+        labels=dataset.labels_of(images),
         folds=folds.assignment[0],
         count=folds.count,
         classes=len(dataset.classes),

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @hookimpl
 def tlkit_heads(register: Register) -> None:
-    register("linear", linear)
-    register("mlp", mlp)
-    register("probe", probe)
+    register("linear", linear, tasks=("multiclass", "multilabel"))
+    register("mlp", mlp, tasks=("multiclass", "multilabel"))
+    register("probe", probe, tasks=("multiclass", "multilabel"))
     register("prototype", prototype)
     register("knn", knn)
     register("class-groups", class_groups)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def tlkit_losses(register: Register) -> None:
     register("cross-entropy", cross_entropy)
     register("focal", focal)
+    register("binary-cross-entropy", binary_cross_entropy, tasks=("multilabel",))
 
 
 def cross_entropy(classes: Sequence[str], counts: Sequence[int], *, label_smoothing: float = 0.0) -> Loss:
@@ -44,6 +45,18 @@ def focal(classes: Sequence[str], counts: Sequence[int], *, gamma: float = 2.0) 
     if gamma < 0:
         raise PluginError(f"gamma must be at least 0, and is {gamma}")
     return partial(_focal, gamma=gamma)
+
+
+def binary_cross_entropy(classes: Sequence[str], counts: Sequence[int]) -> Loss:
+    """Makes the mean over the classes of the cross-entropy of the sigmoid, for several labels per image."""
+    return _binary_cross_entropy
+
+
+def _binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    from torch.nn import functional
+
+    losses = functional.binary_cross_entropy_with_logits(logits, labels.to(logits), reduction="none")
+    return losses.mean(1)
 
 
 def _focal(logits: Tensor, labels: Tensor, *, gamma: float) -> Tensor:

@@ -57,7 +57,7 @@ def parquet(root: Path, *, file: Path) -> Source:
     if unknown := sorted(used - indices.keys()):
         raise DataError(f"{file}: labels that are not among its classes: {shortlist(unknown)}")
     samples = [
-        Sample(name, root / path, None if label is None else indices[label], split, recorded)
+        Sample(name, root / path, None if label is None else indices[label], split, recorded=recorded)
         for name, path, label, split, recorded in zip(
             columns["id"], columns["path"], labels, columns["split"], _recorded(columns), strict=True
         )

@@ -39,21 +39,27 @@ class _Form:
 
     Attributes:
         name: "linear" or "kernel".
-        loss: its log loss out of fold, in nats.
-        strength: the inverse penalty.
+        loss: its log loss out of fold, in nats; with several labels per image, the classes' mean.
+        strengths: the inverse penalty, or that of each class.
         weight: for its features, ``(K, D)``.
         bias: ``(K,)``.
     """
 
     name: str
     loss: float
-    strength: float
+    strengths: tuple[float, ...]
     weight: Tensor
     bias: Tensor
 
+    def describe(self) -> str:
+        """Describes its loss and strength, such as "linear 0.0425 at C = 16"."""
+        weakest, strongest = min(self.strengths), max(self.strengths)
+        up_to = f" to {strongest:g}" if strongest > weakest else ""
+        return f"{self.name} {self.loss:.4f} at C = {weakest:g}{up_to}"
+
 
 class Probe(nn.Module):
-    """Multinomial logistic regression on pooled features.
+    """Multinomial logistic regression on pooled features; with several labels per image, one for each class.
 
     Attributes:
         fc: the linear form; what gradient steps train.
@@ -93,24 +99,26 @@ class Probe(nn.Module):
 
         Args:
             features: of the training images, float32 ``(N, …)``.
-            labels: int64 ``(N,)``.
+            labels: int64 ``(N,)``; with several labels per image, 0 or 1 for each class, ``(N, classes)``.
             weights: each image's weight in the loss, float32 ``(N,)``.
 
         Returns:
             What was chosen.
         """
         pooled = self.pool(features.float())
-        task = _Task(labels, weights, self.fc.out_features)
+        task: _Task | _LabelTasks = (
+            _Task(labels, weights, self.fc.out_features) if labels.ndim == 1 else _LabelTasks(labels, weights)
+        )
         scale = pooled.norm(dim=1).mean().clamp(min=1e-12)
-        forms = [task.best("linear", pooled / scale, LINEAR_STRENGTHS)]
+        forms = [task.best("linear", Rotation.of(pooled / scale), LINEAR_STRENGTHS)]
         self.fc.weight.copy_(forms[0].weight / scale)
         self.fc.bias.copy_(forms[0].bias)
         self.use_linear_form()
         if self.tries_kernel:
             self._fit_kernel(hellinger(pooled), task, forms)
         chosen = min(forms, key=lambda form: form.loss)
-        losses = ", ".join(f"{form.name} {form.loss:.4f} at C = {form.strength:g}" for form in forms)
-        return f"{chosen.name}, by log loss out of fold: {losses}"
+        described = ", ".join(form.describe() for form in forms)
+        return f"{chosen.name}, by log loss out of fold: {described}"
 
     def use_linear_form(self) -> bool:
         """Drops the kernel form, which gradient steps cannot train; see `tlkit.HasLinearForm`."""
@@ -119,10 +127,10 @@ class Probe(nn.Module):
             setattr(self, name, None)
         return changes
 
-    def _fit_kernel(self, transformed: Tensor, task: _Task, forms: list[_Form]) -> None:
+    def _fit_kernel(self, transformed: Tensor, task: _Task | _LabelTasks, forms: list[_Form]) -> None:
         """Fits the kernel form, adds it to `forms`, and keeps it if it is better than the linear one."""
         kernel = Kernel.of(transformed)
-        form = task.best("kernel", kernel.coordinates(transformed), KERNEL_STRENGTHS)
+        form = task.best("kernel", Rotation.of(kernel.coordinates(transformed)), KERNEL_STRENGTHS)
         if form.loss < forms[0].loss:
             self.support, self.precision = kernel.support, kernel.precision
             self.coefficients, self.offset = form.weight @ kernel.basis.T, form.bias
@@ -151,14 +159,13 @@ class _Task:
         held_out = list(_held_out(of_compared, generator))
         self._held_out = torch.from_numpy(np.stack(held_out)).to(weights)
 
-    def best(self, name: str, features: Tensor, strengths: Sequence[float]) -> _Form:
+    def best(self, name: str, rotation: Rotation, strengths: Sequence[float]) -> _Form:
         """Returns the strength with the lowest log loss out of fold, fitted to all images."""
-        rotation = Rotation.of(features)
         losses = self._losses(rotation, strengths)
         index = int(losses.argmin())
-        penalty = torch.tensor([1 / strengths[index]]).to(features)
+        penalty = torch.tensor([1 / strengths[index]]).to(self._weights)
         solution = solve(rotation, self._targets, self._weights[None], penalty, PRECISE)[0]
-        return _Form(name, float(losses[index]), strengths[index], *rotation.unrotated(solution))
+        return _Form(name, float(losses[index]), (strengths[index],), *rotation.unrotated(solution))
 
     def _losses(self, rotation: Rotation, strengths: Sequence[float]) -> Tensor:
         """Returns each strength's mean log loss on images that its fit did not see."""
@@ -176,6 +183,25 @@ class _Task:
             missed = -(logits.log_softmax(2) * targets).sum(2) * masks * weights
             losses.append(missed.view(len(penalties), -1).sum(1))
         return torch.cat(losses) / (self._held_out * weights).sum().clamp(min=1e-12)
+
+
+class _LabelTasks:
+    """A task for each class where images may have several: images that have it, and the others."""
+
+    def __init__(self, labels: Tensor, weights: Tensor) -> None:
+        self._tasks = [_Task(has_class, weights, 2) for has_class in labels.T]
+
+    def best(self, name: str, rotation: Rotation, strengths: Sequence[float]) -> _Form:
+        """Returns each class's strength with the lowest log loss out of fold, fitted to all images."""
+        forms = [task.best(name, rotation, strengths) for task in self._tasks]
+        return _Form(
+            name,
+            sum(form.loss for form in forms) / len(forms),
+            tuple(form.strengths[0] for form in forms),
+            # the sigmoid of the difference is the softmax of the two
+            torch.stack([form.weight[1] - form.weight[0] for form in forms]),
+            torch.stack([form.bias[1] - form.bias[0] for form in forms]),
+        )
 
 
 def _held_out(labels: NDArray[np.int64], generator: np.random.Generator) -> Iterator[NDArray[np.bool_]]:

@@ -28,6 +28,8 @@ SPLIT_NAMES: Mapping[str, SplitName] = {
 }
 #: How many problems an error lists.
 PROBLEMS_SHOWN = 10
+#: What is between the labels of an image in most files.
+SEPARATORS = ("|", ";", ",")
 
 _natsort_key = natsort_keygen(alg=ns.IGNORECASE)
 
@@ -79,9 +81,13 @@ def csv_file(
     path_column: str = "path",
     label_column: str = "label",
     split_column: str | None = None,
+    separator: str | None = None,
+    label_columns: list[str] | None = None,
     unlabelled: Path | None = None,
 ) -> Source:
     """Lists the images in a CSV file, which has a row per image with its path, label and, optionally, split.
+
+    An image has several labels, or none, with `separator` or `label_columns`.
 
     Args:
         root: the folder that the paths are relative to; absolute ones must lead into it.
@@ -89,34 +95,81 @@ def csv_file(
         path_column: the column of the paths.
         label_column: the column of the class names.
         split_column: the column of the splits, "train", "val" or "test"; none: tlkit draws the splits.
+        separator: what is between the labels of an image, such as "|"; an empty cell is an image without any.
+        label_columns: in place of `label_column`: a column for each class, with 1 where the image has it and
+            0 where it has not.
         unlabelled: a folder of images without labels.
     """
     _check_folder(root)
-    table = root / file
-    columns = [path_column, label_column, *([split_column] if split_column else [])]
-    rows: list[tuple[str, str, SplitName | None]] = []
+    if separator == "" or label_columns == [] or (separator is not None and label_columns is not None):
+        raise DataError("set either separator or label_columns, and not to nothing")
+    table, several = root / file, separator is not None or label_columns is not None
+    in_columns = label_columns or [label_column]
+    columns = [path_column, *in_columns, *([split_column] if split_column else [])]
+    rows: list[tuple[str, tuple[str, ...], SplitName | None]] = []
     lines: dict[str, int] = {}
     problems: list[str] = []
-    for line, (path, label, *rest) in _read_rows(table, columns):
+    for line, (path, *cells) in _read_rows(table, columns):
         name = _inside(root, path)
-        split = SPLIT_NAMES.get(rest[0].casefold()) if rest else None
-        mistakes = _path_problems(root, path, name)
+        written = cells.pop() if split_column else ""
+        split = SPLIT_NAMES.get(written.casefold())
+        labels, mistakes = _row_labels(cells, label_column, separator, label_columns)
+        mistakes = [*_path_problems(root, path, name), *mistakes]
         if name and lines.setdefault(name, line) != line:
             mistakes.append(f"{path!r} is in line {lines[name]} already")
-        if not label:
-            mistakes.append(f"{label_column!r} is empty")
-        if rest and not split:
-            mistakes.append(f"{split_column!r} is {rest[0]!r}: it must be train, val or test")
+        if split_column and not split:
+            mistakes.append(f"{split_column!r} is {written!r}: it must be train, val or test")
         problems += [f"line {line}: {mistake}" for mistake in mistakes]
-        rows.append((name or path, label, split))
+        rows.append((name or path, labels, split))
     if problems:
         raise DataError(bulleted(f"{table}: {plural(len(problems), 'problem')}", problems, PROBLEMS_SHOWN))
-    classes = tuple(sorted({label for _, label, _ in rows}, key=natural))
+    classes = tuple(
+        label_columns or sorted({label for _, labels, _ in rows for label in labels}, key=natural)
+    )
     _check_classes(table, classes)
-    labels = {name: label for label, name in enumerate(classes)}
-    samples = [Sample(name, root / name, labels[label], split) for name, label, split in rows]
+    if not several:
+        _check_one_label(table, classes)
+    index = {name: position for position, name in enumerate(classes)}
+    samples = []
+    for name, labels, split in rows:
+        indices = tuple(sorted(index[label] for label in labels))
+        one, all_of_them = (None, indices) if several else (indices[0], None)
+        samples.append(Sample(name, root / name, one, split, labels=all_of_them))
     _check_every_split(table, classes, samples)
     return Source(classes, samples, _unlabelled(root, unlabelled))
+
+
+def _row_labels(
+    cells: Sequence[str], label_column: str, separator: str | None, label_columns: Sequence[str] | None
+) -> tuple[tuple[str, ...], list[str]]:
+    """Returns the labels in a row's cells, and what is wrong with them."""
+    if label_columns is not None:
+        marked = list(zip(label_columns, cells, strict=True))
+        wrong = [
+            f"{name!r} is {cell!r}: it must be 0 or 1" for name, cell in marked if cell not in ("0", "1")
+        ]
+        return tuple(name for name, cell in marked if cell == "1"), wrong
+    (cell,) = cells
+    if separator is None:
+        empty = f"{label_column!r} is empty (images that may have none, or several, take a separator)"
+        return (cell,), [] if cell else [empty]
+    labels = [label.strip() for label in cell.split(separator)] if cell else []
+    wrong = [] if all(labels) else [f"{label_column!r} is {cell!r}: a label in it is empty"]
+    wrong += [f"{label_column!r} has {name!r} twice" for name in set(labels) if labels.count(name) > 1]
+    return tuple(labels), wrong
+
+
+def _check_one_label(table: Path, classes: Sequence[str]) -> None:
+    """Raises if a class is made of others: such a file has several labels per image."""
+    for name in classes:
+        for separator in SEPARATORS:
+            parts = [part.strip() for part in name.split(separator)]
+            if len(parts) > 1 and set(parts) <= set(classes):
+                listed = " and ".join(map(repr, parts))
+                raise DataError(
+                    f"{table}: {name!r} is made of the classes {listed}: where images may have several "
+                    f'labels, a recipe has task = "multilabel", and the source separator = "{separator}"'
+                )
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -275,7 +328,7 @@ def _check_classes(source: Path, classes: Sequence[str]) -> None:
 
 def _check_every_split(source: Path, classes: Sequence[str], samples: Sequence[Sample]) -> None:
     """Raises unless each split that a folder or CSV file assigns has images of every class."""
-    present = {(sample.split, sample.label) for sample in samples}
+    present = {(sample.split, label) for sample in samples for label in sample.class_indices}
     splits = [split for split in SPLITS if any((split, label) in present for label in range(len(classes)))]
     missing = [
         f"{split} has no images of class {name!r}"

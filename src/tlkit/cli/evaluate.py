@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from tlkit.cli.console import json_line
+from tlkit.cli.console import json_line, say
+from tlkit.cli.multilabel_text import print_multilabel_scores
 from tlkit.cli.options import (
     DeviceOption,
     ModelArgument,
@@ -38,9 +39,14 @@ def evaluate(
     device: DeviceOption = None,
     precision: PrecisionOption = "float32",
 ) -> None:
-    """Evaluate a classifier on labelled images; classes are matched by name."""
+    """Evaluate a classifier on labelled images; classes are matched by name.
+
+    Where images may have several labels, the CSV file has them with | between them, or a column of 0 and 1
+    for each class.
+    """
     check_holds_images(images)
     from tlkit.cli.observer import ConsoleObserver
+    from tlkit.evaluation.multilabel import MultilabelScores
     from tlkit.inference.answers import evaluate as evaluate_images
 
     evaluation = evaluate_images(
@@ -53,7 +59,15 @@ def evaluate(
         precision=precision,
         observer=ConsoleObserver(),
     )
-    if json_:
+    if isinstance(evaluation, MultilabelScores):
+        if mistakes:
+            raise typer.BadParameter("--mistakes is for one label per image: this model tells several")
+        if json_:
+            json_line(evaluation.model_dump(mode="json"))
+        else:
+            say(f"{evaluation.n:,} images")
+            print_multilabel_scores(evaluation)
+    elif json_:
         without = {key for key in ("rejected", "unknown") if getattr(evaluation, key) is None}
         without |= set() if mistakes else {"mistakes"}
         json_line(evaluation.model_dump(mode="json", by_alias=True, exclude=without))

@@ -10,6 +10,7 @@ from pathlib import Path
 import tlkit
 from tlkit.cli import console
 from tlkit.cli.interrupts import Interrupted
+from tlkit.cli.multilabel_text import with_interval
 from tlkit.cli.plan_text import print_estimates, print_plan
 from tlkit.cli.results_text import accuracy_with_interval
 from tlkit.errors import RunFolderError
@@ -52,12 +53,16 @@ class ConsoleObserver(tlkit.Observer):
 
     @tlkit.hookimpl
     def tlkit_phase_ended(self, result: PhaseResult) -> None:
-        """Prints the phase's accuracy, or why its weights were not taken."""
+        """Prints the phase's accuracy or mean average precision, or why its weights were not taken."""
         if result.decision is not None and not result.is_taken:
             console.say(f"{result.name}: {result.decision.describe()}", hanging=2)
             return
-        accuracy = accuracy_with_interval(result.measured)
-        console.say(f"{result.name}: {accuracy} on {result.describe_measurement()}")
+        if result.multilabel is not None:
+            score = with_interval(result.multilabel.measured.mean_average_precision)
+            score = f"mean average precision {score}"
+        else:
+            score = accuracy_with_interval(result.measured)
+        console.say(f"{result.name}: {score} on {result.describe_measurement()}")
 
     @contextmanager
     def progress(self, task: str, total: int, unit: str, done: int = 0) -> Iterator[console.Tick]:
@@ -121,7 +126,9 @@ def _describe_validation(metrics: EpochMetrics, monitor: Monitor) -> str:
     scores = metrics.scores
     if scores is None:
         return ""
-    accuracy = f"accuracy {scores.accuracy:.3f}"
-    if monitor == "balanced_accuracy":
-        accuracy = f"balanced accuracy {scores.balanced_accuracy:.3f}"
-    return f"validation loss {scores.loss:.4f}, {accuracy}, "
+    name, value = "accuracy", scores.accuracy
+    if scores.mean_average_precision is not None:
+        name, value = "mean average precision", scores.mean_average_precision
+    elif monitor == "balanced_accuracy":
+        name, value = "balanced accuracy", scores.balanced_accuracy
+    return f"validation loss {scores.loss:.4f}, {name} {value:.3f}, "

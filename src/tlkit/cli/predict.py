@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +20,7 @@ from tlkit.cli.options import (
     RejectOption,
     UnknownOption,
 )
+from tlkit.parts.task import join_labels
 from tlkit.utils.csv_cells import write_rows
 from tlkit.utils.formatting import plural, printable
 
@@ -89,26 +90,35 @@ def _writer(output: Format, top: int, label_width: int) -> Callable[[Prediction]
         return lambda prediction: json_line(_json_object(prediction))
     if output is Format.csv:
         columns = [f"{name}_{rank}" for rank in range(1, top + 1) for name in ("class", "probability")]
+        # where images may have several labels, their probabilities are one cell, as they are
         write_rows(sys.stdout, [["path", "label", "confidence", *columns, "error"]])
         return lambda prediction: write_rows(sys.stdout, [_cells(prediction, top)])
     return lambda prediction: say(_line(prediction, label_width))
 
 
 def _json_object(prediction: Prediction) -> dict[str, object]:
+    answer: dict[str, object] = {"label": prediction.label, "confidence": prediction.confidence}
+    if prediction.labels is not None:
+        answer = {"labels": _scores(prediction.labels)}
     return {
         "path": prediction.image,
-        "label": prediction.label,
-        "confidence": prediction.confidence,
-        "top": [{"class": name, "probability": probability} for name, probability in prediction.top],
+        **answer,
+        "top": _scores(prediction.top),
         "error": prediction.error,
         "novelty": prediction.novelty,
     }
 
 
+def _scores(pairs: Iterable[tuple[str, float]]) -> list[dict[str, object]]:
+    return [{"class": name, "probability": probability} for name, probability in pairs]
+
+
 def _cells(prediction: Prediction, top: int) -> list[str | float]:
     top_cells = [cell for pair in prediction.top for cell in pair]
     padding = [""] * (2 * top - len(top_cells))
-    confidence = "" if prediction.confidence is None else prediction.confidence
+    confidence: str | float = "" if prediction.confidence is None else prediction.confidence
+    if prediction.labels is not None:
+        confidence = join_labels(f"{probability:.7g}" for _, probability in prediction.labels)
     return [
         prediction.image,
         prediction.label or "",
@@ -123,6 +133,9 @@ def _line(prediction: Prediction, label_width: int) -> str:
     image = printable(prediction.image)
     if prediction.error is not None:
         return f"{'–':<{label_width}}         {image}: cannot be read: {prediction.error}"
+    if prediction.labels is not None:
+        labels = ", ".join(f"{name} {probability:.1%}" for name, probability in prediction.labels)
+        return f"{image}: {labels or 'no label'}"
     others = ", ".join(f"{name} {probability:.1%}" for name, probability in prediction.top[1:])
     confidence = f"{prediction.label:<{label_width}}  {prediction.confidence:6.1%}"
     return f"{confidence} {image}{f'  ({others})' if others else ''}"

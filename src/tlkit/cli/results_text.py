@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tlkit.cli.console import say, table
+from tlkit.cli.multilabel_text import print_multilabel_results
 from tlkit.utils.formatting import format_duration, format_p_value, printable, shortlist
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ def print_results(results: Results) -> None:
     """Prints a run's results: a table of its phases, 80 columns wide, and below it what they mean."""
     from tlkit.experiment.results import describe_gains, describe_gains_correction
 
+    if results.baselines is None:
+        print_multilabel_results(results)
+        return
     last, gains = results.phases[-1], describe_gains(results.phases)
     inequality = last.measured.describe_inequality(results.classes)
     # one that was not taken has the weights, and the scores, of the one before

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tlkit.data.corrections import LabelChange, apply_corrections
 from tlkit.data.corrections_file import read_corrections
@@ -15,9 +16,10 @@ from tlkit.data.folds import Folds, draw_folds
 from tlkit.data.images import Image
 from tlkit.data.inspection import inspect_images
 from tlkit.data.split_file import assign_splits, read_split_file
-from tlkit.data.splits import Splits, draw_splits
+from tlkit.data.splits import Splits, class_matrix, draw_splits
 from tlkit.errors import DataError
 from tlkit.parts.source import Source, SplitName
+from tlkit.parts.task import SEPARATOR, Task
 from tlkit.recipe.schema import DataSpec
 from tlkit.runtime.devices import reader_threads
 from tlkit.utils.formatting import bulleted, plural, printable
@@ -39,6 +41,7 @@ class Dataset:
         corrections: a sentence about what corrected the labels, or nothing.
         corrected: the labels that were changed.
         folds: of the training images, for cross-validation; None: there are validation images instead.
+        task: whether an image has one label or several.
     """
 
     classes: tuple[str, ...]
@@ -49,6 +52,18 @@ class Dataset:
     corrections: str = ""
     corrected: tuple[LabelChange, ...] = ()
     folds: Folds | None = None
+    task: Task = "multiclass"
+
+    def labels_of(self, images: Sequence[Image]) -> NDArray[np.int64]:
+        """Returns labels, ``(N,)``; with several per image, 0 or 1 for each class, ``(N, classes)``."""
+        if self.task == "multilabel":
+            return class_matrix(images, len(self.classes)).astype(np.int64)
+        return np.array([image.sample.label for image in images], np.int64)
+
+    def count_classes(self, images: Sequence[Image]) -> list[int]:
+        """Returns how many of these images have each class."""
+        counts: list[int] = class_matrix(images, len(self.classes)).sum(0).tolist()
+        return counts
 
     @cached_property
     def representatives(self) -> tuple[Image, ...]:
@@ -61,7 +76,13 @@ class Dataset:
         return train if len(different) == len(train) else different
 
 
-def read_dataset(source: Source, data: DataSpec, seed: int, tick: Callable[[int], object]) -> Dataset:
+def read_dataset(
+    source: Source,
+    data: DataSpec,
+    seed: int,
+    tick: Callable[[int], object],
+    task: Task = "multiclass",
+) -> Dataset:
     """Reads every image once, corrects labels, and draws the splits from those that can be used.
 
     Raises:
@@ -75,6 +96,9 @@ def read_dataset(source: Source, data: DataSpec, seed: int, tick: Callable[[int]
             hint = f", or set PYTHONUTF8=1: Python reads names as {encoding} here"
         head = f"names of classes must be UTF-8, without control characters: rename{hint}"
         raise DataError(bulleted(head, unusable))
+    if task == "multilabel" and (joined := [name for name in source.classes if SEPARATOR in name]):
+        head = f"names of classes must not have {SEPARATOR!r} in them, which is between an image's labels"
+        raise DataError(bulleted(head, joined))
     corrections = read_corrections(data.corrections) if data.corrections else None
     assignment = read_assignment(source, data)
     samples = [*source.samples, *source.unlabelled]
@@ -82,11 +106,11 @@ def read_dataset(source: Source, data: DataSpec, seed: int, tick: Callable[[int]
     corrected = apply_corrections(corrections, images, rejected, source.classes)
     if data.on_unreadable == "stop":
         _raise_for_rejected(data, corrected.rejected)
-    labelled = [image for image in corrected.images if image.sample.label is not None]
+    labelled = [image for image in corrected.images if image.sample.is_labelled]
     splits = divide_images(labelled, source.classes, data, seed, assignment)
     if data.on_unreadable == "stop":
         _raise_for_rejected(data, splits.rejected)
-    unlabelled = tuple(image for image in images if image.sample.label is None)
+    unlabelled = tuple(image for image in images if not image.sample.is_labelled)
     folds = None
     if data.folds is not None:
         folds = draw_folds(
@@ -106,6 +130,7 @@ def read_dataset(source: Source, data: DataSpec, seed: int, tick: Callable[[int]
         corrected.summary,
         corrected.changes,
         folds,
+        task,
     )
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tlkit.data.splits import class_matrix
+from tlkit.data.stratification import properties, spread
 from tlkit.errors import DataError
 from tlkit.utils.hashing import seed as derive_seed
 
@@ -75,6 +77,8 @@ def draw_folds(
 ) -> Folds:
     """Draws folds, in which every class has about the same share of the images.
 
+    Where images may have several classes, frequent combinations of them are spread evenly, too.
+
     Images with equal bytes are in the same fold, and so are those of one group. A class whose images are all
     in one group cannot be tested: they are trained on in every fold.
 
@@ -90,11 +94,8 @@ def draw_folds(
     Raises:
         TooManyFoldsError: no class has as many images, or groups of them, as there are folds.
     """
-    labels = np.array([image.sample.label for image in images], np.int64)
-    groups = _groups(images, group)
-    groups_of = [
-        {name for name, label in zip(groups, labels, strict=True) if label == k} for k in range(len(classes))
-    ]
+    has_class, groups = class_matrix(images, len(classes)), _groups(images, group)
+    groups_of = [set(groups[members]) for members in has_class.T]
     whole = {next(iter(names)) for names in groups_of if len(names) == 1}
     divided = np.array([name not in whole for name in groups])
     most = max(len(names - whole) for names in groups_of)
@@ -109,9 +110,11 @@ def draw_folds(
     index = np.flatnonzero(divided)
     _, codes = np.unique(groups[index], return_inverse=True)
     for repeat in range(repeats):
-        assignment[repeat, index] = _draw(
-            labels[index], codes, folds, derive_seed(seed, "folds", repeat) % 2**32
-        )
+        random_state = derive_seed(seed, "folds", repeat) % 2**32
+        if images[0].sample.labels is None:
+            assignment[repeat, index] = _draw(has_class[index].argmax(1), codes, folds, random_state)
+        else:
+            assignment[repeat, index] = _spread(has_class[index], codes, folds, random_state)
     untested = [name for name, names in zip(classes, groups_of, strict=True) if names and names <= whole]
     return Folds(assignment, folds, tuple(untested))
 
@@ -150,6 +153,19 @@ def _draw(
     for fold, (_, held_out) in enumerate(_without_warning(splitter, labels, together)):
         drawn[held_out] = fold
     return drawn
+
+
+def _spread(
+    has_class: NDArray[np.bool_], groups: NDArray[np.int64], folds: int, random_state: int
+) -> NDArray[np.int64]:
+    """Returns the fold of each image that may have several classes."""
+    sizes = np.bincount(groups)
+    members = np.zeros((len(sizes), 0), np.int64)
+    for has in properties(has_class, least=folds).T:
+        members = np.column_stack([members, np.bincount(groups[has], minlength=len(sizes))])
+    needed = np.repeat(members.sum(0)[:, None] / folds, folds, axis=1)
+    room = np.full(folds, len(groups) / folds)
+    return spread(members, sizes, needed, room, np.random.default_rng(random_state))[groups]
 
 
 def _groups(images: Sequence[Image], pattern: str | None) -> NDArray[np.str_]:

@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from tlkit.data.stratification import properties, spread
 from tlkit.errors import DataError
 from tlkit.parts.source import SPLITS, SplitName
+from tlkit.parts.task import join_labels
 from tlkit.utils.formatting import bulleted, plural, shortlist
 
 if TYPE_CHECKING:
@@ -84,6 +87,8 @@ def draw_splits(
     groups, rejected = _group_equal(images, classes)
     if cross_validated:
         return _all_but_test(groups, classes, rejected)
+    if images[0].sample.labels is not None:
+        return _spread_labels(images, groups, classes, seed, fractions, rejected)
     pools = [
         _Pool(splits, _shuffle(members, len(classes), seed))
         for splits, members in _assign_groups(groups, {image.sample.split for image in images})
@@ -105,6 +110,55 @@ def draw_splits(
                 drawn[split] += of_class
     if per_class is not None and too_small:
         raise DataError(_describe_shortage(too_small, pools, classes, per_class))
+    return _in_order(drawn, rejected)
+
+
+def _spread_labels(
+    images: Sequence[Image],
+    groups: Sequence[Group],
+    classes: Sequence[str],
+    seed: int,
+    fractions: Mapping[str, float],
+    rejected: Sequence[tuple[str, str]],
+) -> Splits:
+    """Divides images with several labels, so that each class and frequent combination is spread evenly."""
+    drawn: dict[SplitName, list[Image]] = {split: [] for split in SPLITS}
+    for splits, members in _assign_groups(groups, {image.sample.split for image in images}):
+        members = sorted(members, key=lambda group: group[0].sha256)
+        has_class = class_matrix([group[0] for group in members], len(classes))
+        _check_positives(has_class.sum(0), splits, classes)
+        has = properties(has_class, least=1 / min(fractions.values())).astype(np.int64)
+        shares = [[*_shares(int(count), splits, fractions).values()] for count in has.sum(0)]
+        room = [*_shares(len(members), splits, fractions).values()]
+        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
+        # equal bytes count once, however many files have them
+        once = np.ones(len(members), np.int64)
+        parts = spread(has, once, np.array(shares, np.float64), np.array(room, np.float64), generator)
+        for group, part in zip(members, parts, strict=True):
+            drawn[splits[part]] += group
+    return _in_order(drawn, rejected)
+
+
+def class_matrix(images: Sequence[Image], classes: int) -> NDArray[np.bool_]:
+    """Returns whether each image has each class, ``(N, classes)``."""
+    has_class = np.zeros((len(images), classes), np.bool_)
+    for row, image in zip(has_class, images, strict=True):
+        row[list(image.sample.class_indices)] = True
+    return has_class
+
+
+def _check_positives(counts: NDArray[np.int64], splits: Sequence[SplitName], classes: Sequence[str]) -> None:
+    """Raises unless each class has a distinct image for each split."""
+    if too_small := [
+        f"{name}: {plural(int(count), 'distinct image')}, {len(splits)} needed for {', '.join(splits)}"
+        for name, count in zip(classes, counts, strict=True)
+        if count < len(splits)
+    ]:
+        head = "too few images to have one of each class in each split: add images, or leave the classes out"
+        raise DataError(bulleted(head, too_small))
+
+
+def _in_order(drawn: Mapping[SplitName, list[Image]], rejected: Sequence[tuple[str, str]]) -> Splits:
     train, val, test = (tuple(sorted(drawn[split], key=_by_label_and_id)) for split in SPLITS)
     return Splits(train, val, test, tuple(sorted(rejected)))
 
@@ -116,7 +170,7 @@ def _all_but_test(
     images = sorted((image for group in groups for image in group), key=_by_label_and_id)
     train = tuple(image for image in images if image.sample.split != "test")
     test = tuple(image for image in images if image.sample.split == "test")
-    present = {_label(image) for image in train}
+    present = {label for image in train for label in image.sample.class_indices}
     if missing := [name for label, name in enumerate(classes) if label not in present]:
         raise DataError(
             f"no image to train on in {shortlist(missing, IMAGES_SHOWN)}: add some, or leave the class out"
@@ -129,8 +183,8 @@ def _label(image: Image) -> int:
     return image.sample.label
 
 
-def _by_label_and_id(image: Image) -> tuple[int, str]:
-    return _label(image), image.sample.id
+def _by_label_and_id(image: Image) -> tuple[tuple[int, ...], str]:
+    return image.sample.class_indices, image.sample.id
 
 
 def _check_labels(images: Sequence[Image], classes: Sequence[str]) -> None:
@@ -138,7 +192,11 @@ def _check_labels(images: Sequence[Image], classes: Sequence[str]) -> None:
     if not images:
         raise DataError("there are no labelled images to draw from: check the source and its root")
     labels = range(len(classes))
-    if invalid := sorted(image.sample.id for image in images if image.sample.label not in labels):
+    if invalid := sorted(
+        image.sample.id
+        for image in images
+        if not image.sample.is_labelled or any(label not in labels for label in image.sample.class_indices)
+    ):
         listed = shortlist(invalid, IMAGES_SHOWN)
         raise DataError(
             f"the source gives {plural(len(invalid), 'image')} a label that is not a class: {listed}"
@@ -162,9 +220,9 @@ def _group_equal(
     rejected: list[tuple[str, str]] = []
     for twins in by_content.values():
         first, last = twins[0], twins[-1]
-        if _label(first) != _label(last):
+        if first.sample.class_indices != last.sample.class_indices:
             for image in twins:
-                other = last if _label(image) == _label(first) else first
+                other = last if image.sample.class_indices == first.sample.class_indices else first
                 rejected.append((image.sample.id, _describe_contradiction(image, other, classes)))
             continue
         split = max((image.sample.split for image in twins), key=PRECEDENCE.index)
@@ -179,10 +237,10 @@ def _group_equal(
 
 
 def _describe_contradiction(image: Image, other: Image, classes: Sequence[str]) -> str:
-    return (
-        f"is labelled {classes[_label(image)]!r} and has the same bytes as {other.sample.id}, "
-        f"which is labelled {classes[_label(other)]!r}"
+    own, others = (
+        join_labels(classes[label] for label in labelled.sample.class_indices) for labelled in (image, other)
     )
+    return f"is labelled {own!r} and has the same bytes as {other.sample.id}, which is labelled {others!r}"
 
 
 def _assign_groups(

@@ -90,8 +90,9 @@ def paired_gain(
     Args:
         before: logits of the first classifier, ``(N, classes)``.
         after: logits of the second.
-        labels: true classes, ``(N,)``.
-        measure: accuracy, balanced accuracy, or log loss after temperature scaling, in nats.
+        labels: true classes, ``(N,)``; with several per image, 0 or 1 for each class, ``(N, classes)``.
+        measure: accuracy, balanced accuracy, or log loss after temperature scaling, in nats; with several
+            labels per image, the binary log loss as it is.
 
     Returns:
         The mean gain and its standard error, both in fractions of 1 or in nats.
@@ -103,6 +104,11 @@ def paired_gain(
 
 def _score(logits: NDArray[np.float64], labels: NDArray[np.int64], measure: Monitor) -> NDArray[np.float64]:
     """Returns what each image contributes to the measure, higher being better, ``(N,)``."""
+    if labels.ndim == 2:
+        from scipy.special import log_expit
+
+        likelihood: NDArray[np.float64] = log_expit(np.where(labels == 1, logits, -logits)).mean(1)
+        return likelihood
     if measure == "loss":
         calibrated = probabilities(logits, fit_temperature(logits, labels))
         likelihoods: NDArray[np.float64] = np.log(calibrated[np.arange(len(labels)), labels].clip(1e-12))

@@ -74,7 +74,7 @@ def fetch(
         raise RecipeError(wrong, recipe=recipe.label)
     assert recipe.data is not None  # a recipe without flaws has it
     root = recipe.data.root
-    source, fetched = make_source(recipe.data, registry), False
+    source, fetched = make_source(recipe.data, registry, recipe.task), False
     missing = [] if source or root is None else list(source.downloads)
     for item in missing:
         check_ahead(item.url)
@@ -90,7 +90,7 @@ def fetch(
                 f"They would go to {root}"
             )
         else:
-            source, fetched = make_source(recipe.data, registry), True
+            source, fetched = make_source(recipe.data, registry, recipe.task), True
             samples = [*source.samples, *source.unlabelled]
             with observer.progress("reading images", len(source), "images") as tick:
                 _, unreadable = inspect_images(samples, threads=reader_threads(), tick=tick)

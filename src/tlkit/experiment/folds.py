@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tlkit.data.folds import Folds
 from tlkit.errors import RunFolderError
+from tlkit.evaluation.multilabel import mean_average_precision
 from tlkit.evaluation.significance import paired_gain
 from tlkit.experiment.fold_files import (
     FoldOutcome,
@@ -34,12 +35,12 @@ from tlkit.experiment.phase_feeds import (
     check_finite,
     evaluation_feeds,
     features_of,
-    labels_of,
     predict_logits,
 )
 from tlkit.experiment.phase_training import fit_head, prepare_training, train_network
 from tlkit.experiment.prepared_phase import PreparedPhase
 from tlkit.experiment.results import Decision
+from tlkit.recipe.schema import Monitor
 from tlkit.runtime.devices import one_thread
 from tlkit.training.checkpoint import remove_checkpoint
 
@@ -57,7 +58,8 @@ class OutOfFold:
         positions: of the predicted images among the training images, ``(n,)``.
         logits: of each repeat, ``(repeats, n, classes)``.
         folds: number of folds that were trained.
-        fold_accuracies: each fold's model's, on the images that it did not see.
+        fold_accuracies: each fold's model's, on the images that it did not see; with several labels per
+            image, mean average precision.
         epochs: the median number of epochs after which the folds' weights were kept.
         decision: whether the phase's weights are taken; None: there is nothing to decide.
     """
@@ -93,13 +95,13 @@ def _predict_folds(prepared: PreparedPhase, folds: Folds, context: PhaseContext)
     ]
     for fold, outcome in enumerate(outcomes):
         write_fold(context, prepared.phase.name, fold, outcome)
-    return _join(folds, labels_of(images), outcomes)
+    return _join(folds, context.dataset.labels_of(images), outcomes)
 
 
 def _fit_folds(prepared: PreparedPhase, folds: Folds, context: PhaseContext) -> OutOfFold:
     """Cross-validates a head that fits itself: seconds, once there are features."""
     images, classes = context.dataset.splits.train, len(context.dataset.classes)
-    labels, name, start = labels_of(images), prepared.phase.name, prepared.phase.start_from
+    labels, name, start = context.dataset.labels_of(images), prepared.phase.name, prepared.phase.start_from
     # what another phase's folds ended with is known for the first draw alone
     repeats = folds.repeats if start is None else 1
     tested = np.flatnonzero((folds.assignment[:repeats] >= 0).any(0))
@@ -134,7 +136,8 @@ def _train_folds(prepared: PreparedPhase, folds: Folds, context: PhaseContext) -
     It ends early where the folds so far say that its weights will not be taken, or when time is up.
     """
     images, phase = context.dataset.splits.train, prepared.phase
-    initial, labels, classes = copy_state(prepared), labels_of(images), len(context.dataset.classes)
+    initial, classes = copy_state(prepared), len(context.dataset.classes)
+    labels = context.dataset.labels_of(images)
     comparison = _Comparison(prepared, folds, labels)
     outcomes = read_finished_folds(context, phase.name, folds, classes)
     size = phase.training.epochs * len(images) * (folds.count - 1) // folds.count
@@ -165,7 +168,9 @@ class _Comparison:
     """The folds so far, against those of the phase that this one starts from."""
 
     def __init__(self, prepared: PreparedPhase, folds: Folds, labels: NDArray[np.int64]) -> None:
-        self._measure = prepared.phase.training.monitor
+        monitor = prepared.phase.training.monitor
+        # average precision is no mean over images
+        self._measure: Monitor = "loss" if monitor == "mean_average_precision" else monitor
         self._folds = folds
         self._labels = labels
         self._before: list[NDArray[np.float64]] = []
@@ -251,6 +256,8 @@ def _join(folds: Folds, labels: NDArray[np.int64], outcomes: Sequence[FoldOutcom
 
 
 def _accuracy(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    if labels.ndim == 2:
+        return mean_average_precision(logits, labels)
     return float((logits.argmax(1) == labels).mean()) if len(labels) else 0.0
 
 

@@ -13,27 +13,34 @@ from tlkit.data.folds import Folds
 from tlkit.evaluation.calibration import fit_temperature, probabilities
 from tlkit.evaluation.intervals import independent_images
 from tlkit.evaluation.metrics import Scores, TestScores, evaluate, summary
+from tlkit.evaluation.multilabel import label_probabilities
 from tlkit.experiment.fold_files import copy_folds
 from tlkit.experiment.folds import OutOfFold, cross_validate
 from tlkit.experiment.log import time_of_phase
+from tlkit.experiment.multilabel import CrossValidated, MultilabelResult, PredictedPart, score_parts
 from tlkit.experiment.phase_context import PhaseContext
 from tlkit.experiment.phase_feeds import (
     Images,
     evaluated_images,
     evaluation_feeds,
     features_of,
-    labels_of,
     predict_logits,
 )
 from tlkit.experiment.phase_training import fit_head, load_start, prepare_training, train_phase
 from tlkit.experiment.prepared_phase import PreparedPhase
-from tlkit.experiment.results import Decision, OutOfFoldScores, PhaseResult, PhaseSeconds
+from tlkit.experiment.results import (
+    Decision,
+    OutOfFoldScores,
+    PhaseResult,
+    PhaseSeconds,
+    UnknownThreshold,
+)
 from tlkit.experiment.run_folder import SplitProbabilities
-from tlkit.experiment.unknown import fit_unknown
+from tlkit.experiment.unknown import FittedDetector, fit_unknown
 from tlkit.model.saving import Calibration, save_model
 from tlkit.model.unknown import UnknownDetector
 from tlkit.runtime.distributed import broadcast_from_main, process_state
-from tlkit.training.history import History
+from tlkit.training.history import COLUMNS, History
 from tlkit.utils.atomic_write import atomic_write
 
 
@@ -43,10 +50,12 @@ class SplitLogits:
 
     Attributes:
         images: the images.
+        labels: theirs; None: they have none.
         repeats: logits of each repeat, ``(repeats, N, classes)``; one, but for out-of-fold predictions.
     """
 
     images: Images
+    labels: NDArray[np.int64] | None
     repeats: NDArray[np.float64]
 
     def probabilities(self, temperature: float) -> NDArray[np.float64]:
@@ -58,7 +67,8 @@ class SplitLogits:
 
     def temperature(self) -> float:
         """Returns the temperature that suits these images' labels best."""
-        labels = np.tile(labels_of(self.images), len(self.repeats))
+        assert self.labels is not None
+        labels = np.tile(self.labels, len(self.repeats))
         return fit_temperature(self.repeats.reshape(len(labels), -1), labels)
 
 
@@ -73,6 +83,7 @@ class PhaseEvaluation:
         out_of_fold: scores of out-of-fold predictions, or None.
         probabilities: calibrated, by part; None: the weights of the phase that it starts from were kept, and
             so are its predictions.
+        multilabel: scores where an image may have several labels, in place of the others; or None.
     """
 
     temperature: float
@@ -80,6 +91,7 @@ class PhaseEvaluation:
     test: TestScores | None
     out_of_fold: OutOfFoldScores | None
     probabilities: tuple[SplitProbabilities, ...] | None
+    multilabel: MultilabelResult | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +133,9 @@ def run_phase(prepared: PreparedPhase, context: PhaseContext) -> PhaseOutcome:
         ended_training = time.perf_counter()
         evaluation = _kept_evaluation(prepared, trained, context) or _evaluate(prepared, trained, context)
         taken = trained.decision is None or trained.decision.taken
-        fitted = fit_unknown(prepared, context) if taken else None
+        # with several labels, an image of none of the classes is a valid one
+        detects = context.dataset.task == "multiclass"
+        fitted = fit_unknown(prepared, context) if taken and detects else None
     ended = time.perf_counter()
     earlier = time_of_phase(context.earlier, name)
     own_pass = frozen_pass.seconds.get(name, 0.0) - shared_pass
@@ -147,16 +161,24 @@ def run_phase(prepared: PreparedPhase, context: PhaseContext) -> PhaseOutcome:
         out_of_fold=evaluation.out_of_fold,
         decision=trained.decision,
         fitted=trained.fitted,
-        unknown=fitted.threshold if fitted else _earlier(prepared, context).unknown,
+        unknown=_unknown_threshold(prepared, context, fitted) if detects else None,
+        multilabel=evaluation.multilabel,
     )
     return PhaseOutcome(result, trained.history, evaluation, fitted.detector if fitted else None)
+
+
+def _unknown_threshold(
+    prepared: PreparedPhase, context: PhaseContext, fitted: FittedDetector | None
+) -> UnknownThreshold | None:
+    """Returns when an image is unknown, of the phase that this one starts from where its model is taken."""
+    return fitted.threshold if fitted else _earlier(prepared, context).unknown
 
 
 def write_phase(prepared: PreparedPhase, outcome: PhaseOutcome, context: PhaseContext) -> None:
     """Writes a phase's history, predictions and model; other processes wait for the main one."""
     phase, folder, classes = prepared.phase, context.folder, context.dataset.classes
     if prepared.trains:
-        folder.write_history(phase.name, outcome.history.epochs)
+        folder.write_history(phase.name, outcome.history.epochs, COLUMNS[context.dataset.task])
     predictions, decision = outcome.evaluation.probabilities, outcome.result.decision
     if folder.writes and decision is not None and not decision.taken:
         # a head that has fitted itself may have another form than the network here
@@ -179,6 +201,7 @@ def write_phase(prepared: PreparedPhase, outcome: PhaseOutcome, context: PhaseCo
                 temperature=outcome.result.temperature,
                 reject_below=context.run.recipe.reject_below,
                 mirror=phase.training.mirror,
+                thresholds=outcome.result.multilabel.thresholds if outcome.result.multilabel else None,
             ),
             unknown=outcome.unknown,
             plugins=context.registry.plugins_of(
@@ -220,7 +243,7 @@ def _train(prepared: PreparedPhase, context: PhaseContext) -> _Trained:
     if prepared.fits_head:
         images, classes = context.dataset.splits.train, len(context.dataset.classes)
         views = features_of(prepared, images, context.frozen_pass)
-        fitted = fit_head(prepared, views, labels_of(images), classes)
+        fitted = fit_head(prepared, views, context.dataset.labels_of(images), classes)
         prepared.network.refresh()
     elif prepared.trains:
         history = train_phase(prepared, context, last_epoch=out_of_fold.epochs if out_of_fold else None)
@@ -257,7 +280,9 @@ def _kept_evaluation(
     if trained.decision is None and not as_before:
         return None
     earlier = _earlier(prepared, context)
-    return PhaseEvaluation(earlier.temperature, earlier.val, earlier.test, earlier.out_of_fold, None)
+    return PhaseEvaluation(
+        earlier.temperature, earlier.val, earlier.test, earlier.out_of_fold, None, earlier.multilabel
+    )
 
 
 def _earlier(prepared: PreparedPhase, context: PhaseContext) -> PhaseResult:
@@ -270,21 +295,12 @@ def _earlier(prepared: PreparedPhase, context: PhaseContext) -> PhaseResult:
 
 def _evaluate(prepared: PreparedPhase, trained: _Trained, context: PhaseContext) -> PhaseEvaluation:
     """Predicts validation, test and unlabelled images, and computes the scores."""
-    parts = {part: images for part, images in evaluated_images(context.dataset).items() if images}
-    views = len(prepared.evaluated_views)
-    total = views * sum(map(len, parts.values()))
-    logits: dict[str, SplitLogits] = {}
-    if trained.out_of_fold is not None:
-        positions, train = trained.out_of_fold.positions, context.dataset.splits.train
-        images = tuple(train[position] for position in positions)
-        logits["out-of-fold"] = SplitLogits(images, trained.out_of_fold.logits)
-    with context.observer.progress(f"evaluating {prepared.phase.name}", total, "images") as tick:
-        for part, images in parts.items():
-            feeds = evaluation_feeds(prepared, images, context.frozen_pass)
-            logits[part] = SplitLogits(images, predict_logits(prepared, feeds, part, tick)[None])
+    logits = _predict_parts(prepared, trained.out_of_fold, context)
+    if context.dataset.task == "multilabel":
+        return _evaluate_labels(logits, trained.out_of_fold, context)
     temperature = logits["out-of-fold" if trained.out_of_fold else "val"].temperature()
     calibrated = {part: split.probabilities(temperature) for part, split in logits.items()}
-    labels = {part: labels_of(split.images) for part, split in logits.items() if part != "unlabelled"}
+    labels = {part: split.labels for part, split in logits.items() if split.labels is not None}
     out_of_fold = None
     if trained.out_of_fold is not None:
         assert context.dataset.folds is not None
@@ -298,6 +314,49 @@ def _evaluate(prepared: PreparedPhase, trained: _Trained, context: PhaseContext)
         out_of_fold,
         tuple(SplitProbabilities(part, logits[part].images, values) for part, values in calibrated.items()),
     )
+
+
+def _predict_parts(
+    prepared: PreparedPhase, out_of_fold: OutOfFold | None, context: PhaseContext
+) -> dict[str, SplitLogits]:
+    """Returns the logits of validation, test and unlabelled images, with those that there are out of fold."""
+    dataset = context.dataset
+    parts = {part: images for part, images in evaluated_images(dataset).items() if images}
+    total = len(prepared.evaluated_views) * sum(map(len, parts.values()))
+    logits: dict[str, SplitLogits] = {}
+    if out_of_fold is not None:
+        images = tuple(dataset.splits.train[position] for position in out_of_fold.positions)
+        logits["out-of-fold"] = SplitLogits(images, dataset.labels_of(images), out_of_fold.logits)
+    with context.observer.progress(f"evaluating {prepared.phase.name}", total, "images") as tick:
+        for part, images in parts.items():
+            feeds = evaluation_feeds(prepared, images, context.frozen_pass)
+            labels = None if part == "unlabelled" else dataset.labels_of(images)
+            predicted = predict_logits(prepared, feeds, part, tick)
+            logits[part] = SplitLogits(images, labels, predicted[None])
+    return logits
+
+
+def _evaluate_labels(
+    logits: dict[str, SplitLogits], out_of_fold: OutOfFold | None, context: PhaseContext
+) -> PhaseEvaluation:
+    """Computes the scores where an image may have several labels."""
+    dataset, validated = context.dataset, None
+    probabilities = {part: label_probabilities(split.repeats).mean(0) for part, split in logits.items()}
+    if out_of_fold is not None:
+        assert dataset.folds is not None
+        fold_of = dataset.folds.assignment[0, out_of_fold.positions]
+        validated = CrossValidated(dataset.folds, out_of_fold.folds, len(out_of_fold.logits), fold_of)
+    parts = {
+        part: PredictedPart(probabilities[part], split.labels)
+        for part, split in logits.items()
+        if split.labels is not None
+    }
+    result, thresholds, answers = score_parts(parts, dataset.classes, validated)
+    predicted = []
+    for part, split in logits.items():
+        said = answers if part == "out-of-fold" else probabilities[part] >= thresholds
+        predicted.append(SplitProbabilities(part, split.images, probabilities[part], said))
+    return PhaseEvaluation(1.0, None, None, None, tuple(predicted), result)
 
 
 def _out_of_fold_scores(

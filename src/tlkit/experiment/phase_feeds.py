@@ -30,11 +30,6 @@ Tick = Callable[[int], object]
 BATCH = 64
 
 
-def labels_of(images: Sequence[Image]) -> NDArray[np.int64]:
-    """Returns the images' labels: int64 ``(N,)``."""
-    return np.array([image.sample.label for image in images], np.int64)
-
-
 def evaluated_images(dataset: Dataset) -> dict[str, Images]:
     """Returns the images that the trained classifier is evaluated on, by part; parts without images too."""
     return {"val": dataset.splits.val, "test": dataset.splits.test, "unlabelled": dataset.unlabelled}

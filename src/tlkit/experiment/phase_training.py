@@ -14,7 +14,7 @@ from torch import Tensor
 from tlkit.experiment.log import EpochEnded
 from tlkit.experiment.observer import Tick
 from tlkit.experiment.phase_context import PhaseContext
-from tlkit.experiment.phase_feeds import Images, labels_of, training_feed, validation_feed
+from tlkit.experiment.phase_feeds import Images, training_feed, validation_feed
 from tlkit.experiment.prepared_phase import PreparedPhase
 from tlkit.experiment.run_folder import RunFolder
 from tlkit.model.saving import load_state, read_state
@@ -22,7 +22,7 @@ from tlkit.parts.head import HasLinearForm, SelfFittingHead
 from tlkit.runtime.devices import CPU
 from tlkit.runtime.distributed import broadcast_from_main
 from tlkit.training.history import EpochMetrics, History
-from tlkit.training.loop import TrainingInputs, class_weights, train
+from tlkit.training.loop import TrainingInputs, class_weights, image_weights, train
 
 #: Up to so many images, a CPU fits a head faster than a GPU, which waits between many small kernels: a probe
 #: of 180 images took 0.5 s on an H200, and 0.1 s on two cores.
@@ -103,18 +103,17 @@ def train_network(
         last_epoch: the number of epochs after which to end.
     """
     phase, recipe, frozen_pass = prepared.phase, context.run.recipe, context.frozen_pass
-    classes, labels = context.dataset.classes, labels_of(images)
-    counts = np.bincount(labels, minlength=len(classes)).tolist()
+    dataset, classes = context.dataset, context.dataset.classes
     loss = phase.training.loss
     inputs = TrainingInputs(
         phase=phase.name,
         train=training_feed(prepared, images, frozen_pass, recipe.seed),
-        train_labels=labels,
+        train_labels=dataset.labels_of(images),
         val=validation_feed(prepared, val, frozen_pass) if val else None,
-        val_labels=labels_of(val),
+        val_labels=dataset.labels_of(val),
         classes=len(classes),
         seed=(recipe.seed, phase.name, *part),
-        loss=context.registry.make("loss", loss.name, loss.options, classes, counts),
+        loss=context.registry.make("loss", loss.name, loss.options, classes, dataset.count_classes(images)),
         starts_trained=phase.start_from is not None,
         last_epoch=last_epoch,
     )
@@ -138,7 +137,7 @@ def fit_head(
     Args:
         prepared: the phase.
         views: features of the training images, ``(N, …)`` per view.
-        labels: int64 ``(N,)``.
+        labels: int64 ``(N,)``; with several labels per image, 0 or 1 for each class, ``(N, classes)``.
         classes: the number of classes.
 
     Returns:
@@ -154,7 +153,7 @@ def fit_head(
     targets = torch.from_numpy(labels)
     head.eval().to(fitting_device)
     features, targets, weights = (
-        value.to(fitting_device) for value in (features, targets, of_class[targets])
+        value.to(fitting_device) for value in (features, targets, image_weights(targets, of_class))
     )
     chosen = head.fit_features(features, targets, weights)
     head.to(device)

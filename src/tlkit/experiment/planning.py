@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -13,7 +12,7 @@ from torch import nn
 
 from tlkit.data.dataset import Dataset
 from tlkit.data.views import View
-from tlkit.errors import RecipeError, TlkitError, TrainingError
+from tlkit.errors import DataError, RecipeError, TlkitError, TrainingError
 from tlkit.experiment.plan import BlockPlan, ClassImages, DataSummary, PhasePlan, Plan
 from tlkit.experiment.prepared_phase import PreparedPhase, partition_for
 from tlkit.experiment.unreachable import describe_backbone_error
@@ -23,19 +22,36 @@ from tlkit.model.saving import make_backbone
 from tlkit.parts.augmentation import code_identity
 from tlkit.parts.backbone import Backbone
 from tlkit.parts.source import Source
+from tlkit.parts.task import Task
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Phase, Recipe
 from tlkit.recipe.schema import DataSpec
 from tlkit.runtime.devices import CPU, compute_config
+from tlkit.runtime.process import without_garbage_collection
 from tlkit.utils.hashing import digest, seed
 
 #: How many views "auto" caches: benchmarks/RESULTS.md has their accuracy beside that of fresh ones.
 AUTO_VIEWS = 8
 
 
-def make_source(data: DataSpec, registry: Registry) -> Source:
-    """Makes the recipe's source, which lists its images without reading them."""
-    source: Source = registry.make("source", data.source.name, data.source_options(), data.root)
+def make_source(data: DataSpec, registry: Registry, task: Task = "multiclass") -> Source:
+    """Makes the recipe's source, which lists its images without reading them.
+
+    Raises:
+        DataError: it gives several labels per image, and the task is one, or the other way round.
+    """
+    with without_garbage_collection():
+        source: Source = registry.make("source", data.source.name, data.source_options(), data.root)
+    several = {sample.labels is not None for sample in source.samples}
+    if several == {True, False}:
+        raise DataError(f"source {data.source.name!r} gives some images one label, and others several")
+    if task == "multiclass" and True in several:
+        raise DataError('the source gives several labels per image: set task = "multilabel" in the recipe')
+    if task == "multilabel" and False in several:
+        raise DataError(
+            f'source {data.source.name!r} gives one label per image, and task is "multilabel": with the '
+            "source 'csv', set its separator or label_columns"
+        )
     return source
 
 
@@ -243,9 +259,7 @@ def describe_plan(
 
 def _count_per_class(dataset: Dataset) -> dict[str, ClassImages]:
     splits = dataset.splits
-    train, val, test = (
-        Counter(image.sample.label for image in images) for images in (splits.train, splits.val, splits.test)
-    )
+    train, val, test = (dataset.count_classes(images) for images in (splits.train, splits.val, splits.test))
     return {
         name: ClassImages(train=train[label], val=val[label], test=test[label])
         for label, name in enumerate(dataset.classes)

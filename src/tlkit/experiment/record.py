@@ -31,9 +31,10 @@ from tlkit.experiment.tables import (
     read_rows,
 )
 from tlkit.parts.source import Sample, Source
+from tlkit.parts.task import Task, split_labels
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Phase, Recipe, read_recipe
-from tlkit.training.history import EpochMetrics
+from tlkit.training.history import COLUMNS, EpochMetrics
 from tlkit.utils.connectivity import offline
 from tlkit.utils.json_files import read_json
 from tlkit.utils.regular_files import check_regular
@@ -55,8 +56,9 @@ ENOUGH_VIEWS = 200
 class ImageRow:
     """A row of splits.csv.
 
-    `label` is None for an image without one. `folds` is a training image's fold in each repeat of a
-    cross-validation, -1 where it is trained on in all folds, and empty without one.
+    `label` is None for an image without one; with several per image, it has all of them in one cell.
+    `folds` is a training image's fold in each repeat of a cross-validation, -1 where it is trained on in all
+    folds, and empty without one.
     """
 
     split: str
@@ -175,7 +177,7 @@ class RunRecord:
         self.description = self._read("run.json", RunDescription)
         known = self.results or self.plan
         self.classes = known.classes if known else ()
-        self.images = _read_images(folder / "splits.csv", self.classes)
+        self.images = _read_images(folder / "splits.csv", self.classes, self.recipe.task)
         self._events = read_events(folder / "log.jsonl")
         split_of = {image.id: image.split for image in self.images}
         self.phases = [self._phase(phase, split_of) for phase in self.recipe.phases]
@@ -210,7 +212,9 @@ class RunRecord:
         folder = self.folder / "phases" / phase.name
         plans = {plan.name: plan for plan in self.plan.phases} if self.plan else {}
         result = self.results.phase(phase.name) if self.results else None
-        history = _read_history(folder / "history.csv") or _history_from(self._events, phase.name)
+        history = _read_history(folder / "history.csv", COLUMNS[self.recipe.task]) or _history_from(
+            self._events, phase.name
+        )
         return PhaseRecord(phase, folder, plans.get(phase.name), result, history, self.classes, images)
 
 
@@ -226,7 +230,7 @@ def find_image_files(
         if recipe.data is None:
             return {}, None, "the recipe names no data"
         with offline():  # the run may be a stranger's
-            source = make_source(recipe.data, registry)
+            source = make_source(recipe.data, registry, recipe.task)
     except TlkitError as error:  # the images, or the plugin, are no longer there
         return {}, None, str(error)
     return {sample.id: sample for sample in (*source.samples, *source.unlabelled)}, source, None
@@ -242,7 +246,7 @@ def _history_from(events: Iterable[AnyEvent], phase: str) -> list[EpochMetrics]:
     return [epochs[number] for number in sorted(epochs)]
 
 
-def _read_images(path: Path, classes: Sequence[str]) -> list[ImageRow]:
+def _read_images(path: Path, classes: Sequence[str], task: Task) -> list[ImageRow]:
     if not path.is_file():
         return []
     images, known = [], frozenset(classes)
@@ -250,7 +254,8 @@ def _read_images(path: Path, classes: Sequence[str]) -> list[ImageRow]:
         split, name, label, width, height, sha256, folds = row
         check_value(path, line, "split", split, PARTS)
         if label and classes:  # without a plan, classes are not known
-            check_value(path, line, "label", label, known)
+            for name_of_class in split_labels(label) if task == "multilabel" else (label,):
+                check_value(path, line, "label", name_of_class, known)
         try:
             size = int(width), int(height)
         except ValueError as error:
@@ -261,15 +266,24 @@ def _read_images(path: Path, classes: Sequence[str]) -> list[ImageRow]:
     return images
 
 
-def _read_history(path: Path) -> list[EpochMetrics]:
+def _read_history(path: Path, columns: Sequence[str]) -> list[EpochMetrics]:
     if not path.is_file():
         return []
     epochs: list[EpochMetrics] = []
-    for line, row in read_rows(path, [field.name for field in fields(EpochMetrics)]):
+    for line, row in read_rows(path, columns):
+        cells = dict(zip(columns, row, strict=True))
         try:
-            loss, accuracy, balanced = (float(cell) if cell else None for cell in row[2:5])
+            scores = {
+                name: float(cells[name]) if cells.get(name) else None
+                for name in (field.name for field in fields(EpochMetrics))
+                if name.startswith("val_")
+            }
             metrics = EpochMetrics(
-                int(row[0]), float(row[1]), loss, accuracy, balanced, float(row[5]), float(row[6])
+                epoch=int(cells["epoch"]),
+                train_loss=float(cells["train_loss"]),
+                lr=float(cells["lr"]),
+                seconds=float(cells["seconds"]),
+                **scores,
             )
         except ValueError as error:
             raise malformed(path, line, str(error)) from error

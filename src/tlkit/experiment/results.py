@@ -8,8 +8,10 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
+from tlkit.errors import RunFolderError
 from tlkit.evaluation.metrics import Baselines, Scores, TestScores, baselines
 from tlkit.evaluation.significance import describe_correction, holm
+from tlkit.experiment.multilabel import MultilabelResult
 from tlkit.experiment.plan import DataSummary, Plan
 from tlkit.parts.backbone import WeightsOrigin
 from tlkit.recipe.recipe import Recipe
@@ -174,6 +176,8 @@ class PhaseResult(JsonModel):
         fitted: what a head that fits itself chose, or None.
         unknown: when it calls an image unknown.
         versus: comparisons with the phase before and with the first one.
+        multilabel: its scores where an image may have several labels, in place of `val`, `test` and
+            `out_of_fold`; None: it has one.
     """
 
     name: str
@@ -194,6 +198,7 @@ class PhaseResult(JsonModel):
     fitted: str | None = None
     unknown: UnknownThreshold | None = None
     versus: tuple[Versus, ...] = ()
+    multilabel: MultilabelResult | None = None
 
     @property
     def is_taken(self) -> bool:
@@ -204,26 +209,38 @@ class PhaseResult(JsonModel):
     def measured(self) -> TestScores:
         """The scores that tell how good the phase is: on test images, or else out of fold."""
         scores = self.test or self.out_of_fold
-        assert scores is not None  # validated
+        if scores is None:
+            raise RunFolderError(
+                f'phase {self.name!r} has several labels per image (task = "multilabel"), and this needs '
+                "one: see docs/multilabel.md for what there is"
+            )
         return scores
+
+    @property
+    def headline(self) -> float:
+        """The score that a recipe's goal is about: accuracy, or mean average precision."""
+        if self.multilabel is not None:
+            return self.multilabel.measured.mean_average_precision.value
+        return self.measured.accuracy
 
     @property
     def measured_on(self) -> str:
         """What these scores were computed on: "test images" or "images out of fold"."""
-        return "images out of fold" if self.test is None else "test images"
+        return "images out of fold" if (self.multilabel or self).test is None else "test images"
 
     def describe_measurement(self) -> str:
         """Describes it with numbers, such as "200 images out of fold (10 folds, drawn 10 times)"."""
-        described = f"{self.measured.n:,} {self.measured_on}"
-        if self.test is not None or self.out_of_fold is None:
+        scores = self.multilabel or self
+        described = f"{scores.measured.n:,} {self.measured_on}"
+        if scores.test is not None or scores.out_of_fold is None:
             return described
-        folds, repeats = self.out_of_fold.folds, self.out_of_fold.repeats
+        folds, repeats = scores.out_of_fold.folds, scores.out_of_fold.repeats
         times = f", drawn {repeats} times" if repeats > 1 else ""
         return f"{described} ({plural(folds, 'fold')}{times})"
 
     @model_validator(mode="after")
     def _is_measured(self) -> Self:
-        if self.test is None and self.out_of_fold is None:
+        if self.test is None and self.out_of_fold is None and self.multilabel is None:
             raise ValueError(f"phase {self.name!r} has neither test images nor folds")
         return self
 
@@ -265,11 +282,12 @@ class Results(JsonModel):
         schema_version: version of the file's format; ``schema`` in JSON.
         recipe: the recipe's name.
         classes: class names; confusions are given by index into them.
-        goal: accuracy that the last phase must reach on the test images, or None.
+        goal: accuracy, or, with several labels per image, mean average precision, that the last phase must
+            reach on the test images; or None.
         goal_met: whether it does; None while phases are missing.
         data: how many images there are.
         baselines: accuracies on the test images, or else on all images, without looking at them; the
-            majority class is the one with most training images.
+            majority class is the one with most training images. None with several labels per image.
         phases: results of the phases that have ended.
     """
 
@@ -279,7 +297,7 @@ class Results(JsonModel):
     goal: float | None
     goal_met: bool | None
     data: DataSummary
-    baselines: Baselines
+    baselines: Baselines | None
     phases: tuple[PhaseResult, ...]
 
     @model_validator(mode="after")
@@ -295,7 +313,12 @@ class Results(JsonModel):
     @staticmethod
     def empty(recipe: Recipe, plan: Plan) -> Results:
         """Returns the results of a run of which no phase has ended."""
-        per_class = plan.data.per_class
+        per_class, guessed = plan.data.per_class, None
+        if recipe.task == "multiclass":
+            guessed = baselines(
+                {name: images.test if plan.data.test else images.train for name, images in per_class.items()},
+                majority_class=max(per_class, key=lambda name: per_class[name].train),
+            )
         return Results(
             schema_version=1,
             recipe=recipe.name,
@@ -303,10 +326,7 @@ class Results(JsonModel):
             goal=recipe.goal,
             goal_met=None,
             data=plan.data,
-            baselines=baselines(
-                {name: images.test if plan.data.test else images.train for name, images in per_class.items()},
-                majority_class=max(per_class, key=lambda name: per_class[name].train),
-            ),
+            baselines=guessed,
             phases=(),
         )
 

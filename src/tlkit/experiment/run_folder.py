@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from tlkit.experiment.tables import (
     read_prediction_rows,
     read_rows,
 )
+from tlkit.parts.task import join_labels
 from tlkit.recipe.recipe import Recipe
 from tlkit.runtime.distributed import process_state
 from tlkit.training.history import EpochMetrics
@@ -54,11 +55,25 @@ LIBRARIES = (
 
 @dataclass(frozen=True)
 class SplitProbabilities:
-    """A classifier's probabilities ``(N, classes)`` for the images of one split."""
+    """A classifier's probabilities for the images of one split.
+
+    Attributes:
+        split: the split's name.
+        images: its images.
+        probabilities: ``(N, classes)``.
+        answers: whether an image is said to have each class, ``(N, classes)``; None: the most probable one.
+    """
 
     split: str
     images: Sequence[Image]
     probabilities: NDArray[np.float64]
+    answers: NDArray[np.bool_] | None = None
+
+    def predicted(self, classes: Sequence[str]) -> list[str]:
+        """Returns what is said of each image: a class, or several in one cell."""
+        if self.answers is None:
+            return [classes[index] for index in self.probabilities.argmax(1)]
+        return [join_labels(classes[index] for index in np.flatnonzero(row).tolist()) for row in self.answers]
 
 
 class RunFolder:
@@ -211,10 +226,10 @@ class RunFolder:
                 "name another --out"
             )
 
-    def write_history(self, phase: str, epochs: Sequence[EpochMetrics]) -> None:
+    def write_history(self, phase: str, epochs: Sequence[EpochMetrics], columns: Sequence[str]) -> None:
         """Writes history.csv, a row per epoch."""
-        names = [field.name for field in fields(EpochMetrics)]
-        self._write_csv(f"phases/{phase}/history.csv", [names, *map(astuple, epochs)])
+        rows = [[getattr(metrics, name) for name in columns] for metrics in epochs]
+        self._write_csv(f"phases/{phase}/history.csv", [columns, *rows])
 
     def write_predictions(
         self, phase: str, classes: Sequence[str], parts: Iterable[SplitProbabilities]
@@ -226,13 +241,13 @@ class RunFolder:
         parts, columns = list(parts), prediction_columns(classes)
         rows: list[Sequence[object]] = [columns]
         for part in parts:
-            predicted = part.probabilities.argmax(1)
             shown = part.probabilities
             if len(classes) > MAX_COLUMNS:
-                shown = shown[np.arange(len(shown)), predicted][:, None]
-            for image, label, row in zip(part.images, predicted.tolist(), shown.tolist(), strict=True):
+                shown = shown.max(1, keepdims=True)
+            predictions = part.predicted(classes)
+            for image, row, predicted in zip(part.images, shown.tolist(), predictions, strict=True):
                 numbers = [f"{value:.7g}" for value in row]
-                rows.append([part.split, image.sample.id, _label(image, classes), classes[label], *numbers])
+                rows.append([part.split, image.sample.id, _label(image, classes), predicted, *numbers])
         self._write_csv(f"phases/{phase}/predictions.csv", rows)
         if self.writes and len(classes) > MAX_COLUMNS:
             name = f"phases/{phase}/{PROBABILITIES}"
@@ -287,4 +302,4 @@ class RunFolder:
 
 
 def _label(image: Image, classes: Sequence[str]) -> str:
-    return "" if image.sample.label is None else classes[image.sample.label]
+    return join_labels(classes[label] for label in image.sample.class_indices)

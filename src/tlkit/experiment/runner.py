@@ -47,7 +47,7 @@ from tlkit.recipe.recipe import Phase, Recipe, as_recipe
 from tlkit.runtime.devices import choose_device, gpu_settings
 from tlkit.runtime.distributed import process_state
 from tlkit.runtime.memory import free_memory, total_memory
-from tlkit.runtime.process import keep_freed_memory
+from tlkit.runtime.process import keep_freed_memory, without_garbage_collection
 from tlkit.training.checkpoint import remove_checkpoint
 from tlkit.utils.formatting import format_bytes
 from tlkit.utils.sequences import as_list
@@ -207,8 +207,8 @@ def read_images(source: Source, recipe: Recipe, observer: Observer) -> Dataset:
     """
     assert recipe.data is not None  # it has been checked
     _generate_images(source, observer)
-    with observer.progress("reading images", len(source), "images") as tick:
-        return read_dataset(source, recipe.data, recipe.seed, tick)
+    with observer.progress("reading images", len(source), "images") as tick, without_garbage_collection():
+        return read_dataset(source, recipe.data, recipe.seed, tick, recipe.task)
 
 
 def _check(
@@ -219,7 +219,7 @@ def _check(
     source: Source | None = None
     if recipe.data is not None and not source_problems(recipe, registry):
         try:
-            source = make_source(recipe.data, registry)
+            source = make_source(recipe.data, registry, recipe.task)
         except TlkitError as error:
             problems.append(f"data: {error}")
         else:
@@ -317,7 +317,7 @@ def _finish(experiment: Experiment, context: PhaseContext) -> None:
     phases = [result.model_copy(update={"versus": _versus(run, folder, result.name)}) for result in phases]
     complete, goal_met = len(phases) == len(order), None
     if run.recipe.goal is not None and complete:
-        goal_met = phases[-1].measured.accuracy >= run.recipe.goal
+        goal_met = phases[-1].headline >= run.recipe.goal
     run.results = run.results.model_copy(update={"phases": tuple(phases), "goal_met": goal_met})
     folder.write_results(run.results)
     folder.describe(run.recipe, experiment.plan.device, finished=complete)
@@ -329,7 +329,12 @@ def _finish(experiment: Experiment, context: PhaseContext) -> None:
 
 
 def _versus(run: Run, folder: RunFolder, name: str) -> tuple[Versus, ...]:
-    """Compares a phase with the one before and with the first, on the same test or out-of-fold images."""
+    """Compares a phase with the one before and with the first, on the same test or out-of-fold images.
+
+    McNemar's test needs answers that are right or wrong: with several labels per image, none is compared.
+    """
+    if run.recipe.task == "multilabel":
+        return ()
     order, classes = [phase.name for phase in run.recipe.phases], run.results.classes
     part = "test" if run.results.data.test else "out-of-fold"
     earlier = [other for other in order[: order.index(name)] if run.results.phase(other)]

@@ -14,6 +14,7 @@ from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracke
 from pydantic import Field
 
 from tlkit.errors import RunFolderError
+from tlkit.evaluation.multilabel import Estimate, MultilabelScores
 from tlkit.experiment.results import PhaseResult
 from tlkit.plugins.hookspecs import hookimpl
 from tlkit.plugins.registry import describe_exception
@@ -188,3 +189,16 @@ def _final_metrics(result: PhaseResult) -> Iterator[tuple[str, float]]:
                 yield f"{part}/{key}_high", value[1]
             elif isinstance(value, int | float):
                 yield f"{part}/{key}", value
+        labelled: MultilabelScores | None = getattr(result.multilabel, part, None)
+        yield from _multilabel_metrics(part, labelled) if labelled else ()
+
+
+def _multilabel_metrics(part: str, scores: MultilabelScores) -> Iterator[tuple[str, float]]:
+    """Yields the scores of several labels per image, and the ends of their intervals."""
+    yield f"{part}/n", scores.n
+    yield f"{part}/log_loss", scores.log_loss
+    for key in ("mean_average_precision", "macro_f1", "micro_f1"):
+        estimate: Estimate = getattr(scores, key)
+        yield f"{part}/{key}", estimate.value
+        yield f"{part}/{key}_ci95_low", estimate.ci95[0]
+        yield f"{part}/{key}_ci95_high", estimate.ci95[1]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from tlkit.errors import RecipeError
+from tlkit.parts.task import Task
 from tlkit.recipe.recipe import Phase, Recipe
 from tlkit.training.optimizers import optimizer_problems, schedule_problems
 
@@ -15,6 +16,9 @@ class PartChecker(Protocol):
 
     def problems(self, kind: str, name: str, part_options: Mapping[str, Any], /) -> list[tuple[str, str]]:
         """Returns what is wrong with a part's name and options: (option, or "name", and a message)."""
+
+    def task_problems(self, kind: str, name: str, task: Task, /) -> list[tuple[str, str]]:
+        """Returns whether a head or loss is not meant for a task, as `problems` does."""
 
     def needs_root(self, source: str, /) -> bool:
         """Returns whether a source requires a folder."""
@@ -63,6 +67,8 @@ def phase_problems(recipe: Recipe, phase: Phase, registry: PartChecker) -> list[
             registry.problems("augmentation", phase.augmentation.name, phase.augmentation.options),
         ),
         ("loss", registry.problems("loss", training.loss.name, training.loss.options)),
+        ("head", registry.task_problems("head", phase.head.name, recipe.task)),
+        ("loss", registry.task_problems("loss", training.loss.name, recipe.task)),
         ("optimizer", optimizer_problems(training.optimizer.name, training.optimizer.options)),
     ]
     if training.schedule is not None:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tlkit.data.image_paths import image_paths
-from tlkit.data.labelled import labelled_images
+from tlkit.data.labelled import images_with_labels, labelled_images
 from tlkit.errors import DataError
 from tlkit.experiment.observer import Observer
 from tlkit.inference.loading import load
+from tlkit.inference.multilabel import MultilabelPredictor
 from tlkit.inference.pixels import ImageLike, Images, as_images
 from tlkit.inference.prediction import Evaluation, Prediction
 from tlkit.runtime.devices import Precision
@@ -72,14 +73,19 @@ def evaluate(
     Args:
         model: a model folder, or a run folder.
         images: a folder per class or a CSV file with columns `path` and `label`, of whose splits the test
-            images are taken; or, with `labels`, files, Pillow images and uint8 arrays.
-        labels: the class name of each of a list of images.
+            images are taken, and of which `label` may have several with ``|`` between them, where the model
+            tells several; or, with `labels`, files, Pillow images and uint8 arrays.
+        labels: the class name of each of a list of images; where images may have several, all of them with
+            ``|`` between them.
         phase: the phase of a run; its last unless given.
         reject_below: in place of the threshold that is stored with the model.
         unknown: whether images that belong to none of the classes are labelled "unknown".
         device: such as "cpu" or "cuda:1"; the best one unless given.
         precision: see `tlkit.load`.
         observer: is shown the progress.
+
+    Returns:
+        The scores; of a model that tells several labels per image, `MultilabelScores`.
 
     Raises:
         DataError: there are no labels, one is not a class of this classifier, or images cannot be read.
@@ -97,7 +103,10 @@ def evaluate(
     if labels is None:
         if not isinstance(images, str | Path):
             raise DataError("there are no labels: give them, or a folder per class or a CSV file")
-        paths, labels = labelled_images(Path(images))
+        if isinstance(predictor, MultilabelPredictor):
+            paths, labels = images_with_labels(Path(images), predictor.classes)
+        else:
+            paths, labels = labelled_images(Path(images))
         listed += paths
     else:
         listed += as_images(images)

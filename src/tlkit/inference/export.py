@@ -13,6 +13,7 @@ from tlkit.errors import ExportError
 from tlkit.inference.export_checks import (
     ExportCheck,
     Outputs,
+    answers,
     check_is_free,
     check_outputs,
     compute,
@@ -52,7 +53,9 @@ def export_timm(
     saved = load_model(model, registry or load_registry())
     pixels, head = read_checked(saved, images).pixels, saved.classifier.head
     outputs, left_out = compute(saved, pixels), []
-    labels = outputs.logits.argmax(1)
+    labels = answers(saved, outputs.logits)
+    if saved.calibration.thresholds is not None:
+        left_out.append("the classes' thresholds")
     if saved.unknown is not None and outputs.novelty is not None:
         labels[outputs.novelty > saved.unknown.threshold] = -1
         saved = replace(saved, unknown=None)
@@ -75,10 +78,10 @@ def export_timm(
             network = timm.create_model(f"local-dir:{temporary}", pretrained=True).eval()
             with torch.inference_mode():
                 logits = network(normalize(pixels, saved.backbone.preprocess)).numpy()
-            check_outputs(compute(saved, pixels), Outputs(logits))
+            check_outputs(saved, compute(saved, pixels), Outputs(logits))
     except OSError as error:
         raise ExportError(f"{out} cannot be written: {error.strerror or error}") from error
-    changed = int((logits.argmax(1) != labels).sum())
+    changed = int((answers(saved, logits) != labels).any(1).sum())
     return ExportCheck(len(pixels), changed, tuple(left_out))
 
 

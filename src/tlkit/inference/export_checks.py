@@ -18,6 +18,7 @@ from tlkit.data.loader import normalize
 from tlkit.data.views import Pixels
 from tlkit.errors import ExportError
 from tlkit.evaluation.calibration import probabilities
+from tlkit.evaluation.multilabel import label_probabilities
 from tlkit.experiment.record import RunRecord, find_image_files
 from tlkit.model.classifier import PredictionNetwork
 from tlkit.model.saving import SavedModel
@@ -127,14 +128,24 @@ def compute(saved: SavedModel, pixels: Pixels) -> Outputs:
     return Outputs(logits.numpy(), novelty[0].numpy() if novelty else None)
 
 
-def check_outputs(expected: Outputs, computed: Outputs) -> None:
+def answers(saved: SavedModel, logits: NDArray[np.float32]) -> NDArray[Any]:
+    """Returns what the classifier says of each image: a class, ``(N, 1)``, or whether it has each one."""
+    if saved.calibration.thresholds is None:
+        most_probable: NDArray[np.int64] = logits.argmax(1)
+        return most_probable[:, None]
+    above: NDArray[np.bool_] = label_probabilities(logits.astype(np.float64)) >= saved.calibration.thresholds
+    return above
+
+
+def check_outputs(saved: SavedModel, expected: Outputs, computed: Outputs) -> None:
     """Compares an exported network with the classifier.
 
     Raises:
-        ExportError: logits differ by more than `TOLERANCE`, or labels.
+        ExportError: logits differ by more than `TOLERANCE`, or most probable classes, where images have one.
     """
     _check("logits", expected.logits, computed.logits, TOLERANCE)
-    if (expected.logits.argmax(1) != computed.logits.argmax(1)).any():
+    one = saved.calibration.thresholds is None
+    if one and (expected.logits.argmax(1) != computed.logits.argmax(1)).any():
         raise ExportError("the export was deleted: it gives other labels than the classifier")
     if expected.novelty is not None and computed.novelty is not None:
         _check("novelty", expected.novelty, computed.novelty, TOLERANCE)
@@ -148,7 +159,8 @@ def check_images(
     Args:
         saved: the classifier.
         checked: images, which are computed one by one, since their sizes differ.
-        run: maps images ``(1, H, W, 3)`` to the outputs that `ANSWERS` names, and novelty if it is computed.
+        run: maps images ``(1, H, W, 3)`` to the outputs that `ANSWERS` names, and novelty if it is computed,
+            or to those that `MULTILABEL_ANSWERS` names.
 
     Returns:
         How many images get another label: they are close to a threshold.
@@ -157,6 +169,8 @@ def check_images(
         ExportError: probabilities or novelty differ by more than `RESIZED_TOLERANCE`.
     """
     rows = [run(np.asarray(image)[None]) for image in checked.decoded]
+    if saved.calibration.thresholds is not None:
+        return _check_labels(saved, checked, *map(np.concatenate, zip(*rows, strict=True)))
     probable, label, unclassified, unknown, *novelty = map(np.concatenate, zip(*rows, strict=True))
     expected, reject_below = compute(saved, checked.pixels), saved.calibration.reject_below or 0.0
     truth = probabilities(expected.logits.astype(np.float64), saved.calibration.temperature)
@@ -166,6 +180,15 @@ def check_images(
         _check("novelty", expected.novelty, novelty[0], RESIZED_TOLERANCE)
         same = np.where(expected.novelty > saved.unknown.threshold, unknown, ~unknown & same)
     return int((~same).sum())
+
+
+def _check_labels(
+    saved: SavedModel, checked: CheckedImages, probable: NDArray[Any], labels: NDArray[Any]
+) -> int:
+    """Compares an export of a classifier of several labels; see `check_images`."""
+    logits = compute(saved, checked.pixels).logits
+    _check("probabilities", label_probabilities(logits.astype(np.float64)), probable, RESIZED_TOLERANCE)
+    return int((answers(saved, logits) != labels).any(1).sum())
 
 
 def _check(name: str, expected: NDArray[Any], computed: NDArray[Any], tolerance: float) -> None:

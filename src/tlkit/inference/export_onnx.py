@@ -68,7 +68,8 @@ def export_onnx(
 
     From ``images``, uint8 RGB ``(B, H, W, 3)`` of any size, it computes ``probabilities`` ``(B, classes)``,
     and of each image ``label``, the index of the most probable class, and whether it is ``unclassified`` or
-    ``unknown``. From ``tensor``, normalised images ``(B, 3, size, size)``, it computes ``logits``
+    ``unknown``; or, where images may have several labels, ``labels``, whether an image has each class
+    ``(B, classes)``. From ``tensor``, normalised images ``(B, 3, size, size)``, it computes ``logits``
     ``(B, classes)``. Either gives ``novelty`` ``(B,)`` too, where the model can tell unknown images. The
     metadata have an `ExportDescription`, as JSON under ``tlkit``.
 
@@ -91,6 +92,8 @@ def export_onnx(
 
     registry = registry or load_registry()
     saved = load_model(model, registry)
+    if int8 and saved.calibration.thresholds is not None:
+        raise ExportError("--int8 says what it costs in accuracy, which several labels per image do not have")
     checked = read_checked(saved, images)
     check_is_free(out)
     int8_images = None
@@ -197,7 +200,7 @@ def _check_network(saved: SavedModel, checked: CheckedImages, content: onnx.Mode
     # alone and together: the batch size must not matter
     for count in (1, len(tensor)):
         computed = Outputs(*session.run(None, {TENSOR: tensor[:count]}))
-        check_outputs(compute(saved, checked.pixels[:count]), computed)
+        check_outputs(saved, compute(saved, checked.pixels[:count]), computed)
 
 
 def _session(content: onnx.ModelProto) -> Any:

@@ -30,6 +30,8 @@ IMAGES, TENSOR = "images", "tensor"
 LOGITS, NOVELTY = "logits", "novelty"
 #: The outputs of the whole graph, beside novelty.
 ANSWERS = ("probabilities", "label", "unclassified", "unknown")
+#: Those where images may have several labels.
+MULTILABEL_ANSWERS = ("probabilities", "labels")
 #: The metadata entry that has an `ExportDescription`, and the version of its form.
 METADATA, FORMAT = "tlkit", 1
 SUFFIX = ".onnx"

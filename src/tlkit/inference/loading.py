@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tlkit.errors import RunFolderError, close_matches
 from tlkit.experiment.run_folder import RunFolder
-from tlkit.inference.exported import SUFFIX, read_exported
+from tlkit.inference.exported import SUFFIX, OnnxNetwork, read_exported
+from tlkit.inference.multilabel import MultilabelPredictor
 from tlkit.inference.predictor import Predictor
+from tlkit.model.classifier import Classifier
 from tlkit.model.saving import Calibration, load_model
 from tlkit.model.timm_folder import is_timm_folder, read_timm_folder
+from tlkit.parts.preprocess import Preprocess
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.runtime.devices import CPU, Precision, choose_device
@@ -39,6 +44,9 @@ def load(
             hardware computes in it, which is faster.
         registry: the parts to choose from; all that is installed unless given.
 
+    Returns:
+        The classifier, a `MultilabelPredictor` where images may have several labels.
+
     Raises:
         RunFolderError: there is no model that can be loaded, or no such phase.
     """
@@ -49,18 +57,34 @@ def load(
         return _load_exported(file, reject_below, unknown, device)
     config = read_timm_folder(file) if is_timm_folder(file) else None
     saved = load_model(file, registry or load_registry(), config)
-    calibration: Calibration = saved.calibration
-    return Predictor(
+    return _make_predictor(
         saved.classifier,
         saved.backbone.preprocess,
         saved.classes,
-        temperature=calibration.temperature,
-        reject_below=calibration.reject_below if reject_below is None else reject_below,
-        mirror=calibration.mirror,
+        saved.calibration,
+        reject_below,
         unknown=saved.unknown if unknown else None,
         device=device,
         precision=precision,
     )
+
+
+def _make_predictor(
+    network: Classifier | OnnxNetwork,
+    preprocess: Preprocess,
+    classes: Sequence[str],
+    calibration: Calibration,
+    reject_below: float | None,
+    **options: Any,
+) -> Predictor:
+    options |= {
+        "temperature": calibration.temperature,
+        "reject_below": calibration.reject_below if reject_below is None else reject_below,
+        "mirror": calibration.mirror,
+    }
+    if calibration.thresholds is not None:
+        return MultilabelPredictor(network, preprocess, classes, calibration.thresholds, **options)
+    return Predictor(network, preprocess, classes, **options)
 
 
 def _load_exported(file: Path, reject_below: float | None, unknown: bool, device: str | None) -> Predictor:
@@ -70,14 +94,9 @@ def _load_exported(file: Path, reject_below: float | None, unknown: bool, device
         )
     exported = read_exported(file, unknown=unknown)
     description = exported.description
-    return Predictor(
-        exported.network,
-        description.preprocess.to_preprocess(),
-        description.classes,
-        temperature=description.temperature,
-        reject_below=description.reject_below if reject_below is None else reject_below,
-        mirror=description.mirror,
-        device="cpu",
+    preprocess = description.preprocess.to_preprocess()
+    return _make_predictor(
+        exported.network, preprocess, description.classes, description, reject_below, device="cpu"
     )
 
 

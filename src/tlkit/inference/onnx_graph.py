@@ -8,6 +8,7 @@ do: it has no Lanczos, and OpenVINO ignores its ``antialias``.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from onnxscript import GraphBuilder
 from timm.data import IMAGENET_DEFAULT_MEAN
 
 from tlkit.errors import ExportError
-from tlkit.inference.exported import ANSWERS, IMAGES
+from tlkit.inference.exported import ANSWERS, IMAGES, MULTILABEL_ANSWERS
 from tlkit.model.saving import Calibration
 from tlkit.parts.preprocess import Preprocess
 
@@ -45,7 +46,8 @@ def surround(
     Returns:
         A model that takes ``images``, uint8 RGB ``(B, H, W, 3)``, for any B, H and W. It gives
         ``probabilities`` ``(B, classes)`` and ``label``, ``unclassified``, ``unknown`` and, where the network
-        has it, ``novelty`` ``(B,)``.
+        has it, ``novelty`` ``(B,)``. Where images may have several labels, it gives ``probabilities`` and
+        ``labels``, whether an image has each class, ``(B, classes)``.
 
     Raises:
         ExportError: the way of resizing has no place in a graph.
@@ -65,7 +67,10 @@ def surround(
     # the network's input keeps its name, so that it can be told from what surrounds it
     made.name, made.type, made.shape = tensor.name, tensor.type, tensor.shape
     logits, *novelty = graph.outputs
-    answers = _answers(op, logits, novelty[0] if novelty else None, calibration, unknown_above)
+    if calibration.thresholds is None:
+        answers = _answers(op, logits, novelty[0] if novelty else None, calibration, unknown_above)
+    else:
+        answers = _label_answers(op, logits, calibration.thresholds)
     graph.outputs[:] = [*answers, *novelty]
     graph.sort()
     return ir.to_proto(model)
@@ -94,6 +99,16 @@ def _answers(
             _declare(value, name, kind, ["batch"])
             for value, name, kind in zip(answers, names, (INT64, BOOL, BOOL), strict=True)
         ),
+    ]
+
+
+def _label_answers(op: Ops, logits: Value, thresholds: Sequence[float]) -> list[Value]:
+    """Returns the outputs that `MULTILABEL_ANSWERS` names."""
+    probabilities = op.Sigmoid(logits)
+    labels = op.GreaterOrEqual(probabilities, op.Constant(value_floats=list(thresholds)))
+    return [
+        _declare(value, name, kind, ["batch", logits.shape[1]])
+        for value, name, kind in zip((probabilities, labels), MULTILABEL_ANSWERS, (FLOAT, BOOL), strict=True)
     ]
 
 

@@ -43,12 +43,15 @@ class Prediction:
 
     Attributes:
         image: its path, or its position for an image that is not a file.
-        label: the class, "unknown" or "unclassified"; None if the image could not be read.
+        label: the class, "unknown" or "unclassified"; None if the image could not be read. Where images may
+            have several, all of them with ``|`` between them.
         confidence: the probability of the most probable class; None if it could not be read.
         top: the most probable classes with their probabilities, most probable first.
         error: why it could not be read, or None.
         novelty: how far it is from the training images, "unknown" above the threshold; None if it could not
             be read, or nothing is called unknown.
+        labels: where images may have several: those whose probabilities reach their thresholds, with these
+            probabilities; None: it has one, or could not be read.
     """
 
     image: str
@@ -57,6 +60,7 @@ class Prediction:
     top: tuple[tuple[str, float], ...]
     error: str | None = None
     novelty: float | None = None
+    labels: tuple[tuple[str, float], ...] | None = None
 
 
 class Mistake(JsonModel):

@@ -58,7 +58,7 @@ class _Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answers:
+class Answers:
     """Probabilities ``(N, classes)``, and novelty ``(N,)`` where it is computed."""
 
     probabilities: NDArray[np.float64]
@@ -193,7 +193,7 @@ class Predictor:
         return Represented(
             tuple(name for name, error in names if error is None),
             torch.cat(features).numpy(),
-            probabilities(torch.cat(logits).double().numpy(), self.temperature),
+            self.to_probabilities(torch.cat(logits)),
             tuple((name, error) for name, error in names if error is not None),
         )
 
@@ -261,11 +261,13 @@ class Predictor:
             mistakes=find_mistakes(list(map(_name, count(), images)), rows, truth, self.classes),
         )
 
-    def _answers(self, outputs: tuple[Tensor, ...]) -> _Answers:
+    def _answers(self, outputs: tuple[Tensor, ...]) -> Answers:
         logits, *novelty = outputs
-        return _Answers(
-            probabilities(logits.double().numpy(), self.temperature), novelty[0].numpy() if novelty else None
-        )
+        return Answers(self.to_probabilities(logits), novelty[0].numpy() if novelty else None)
+
+    def to_probabilities(self, logits: Tensor) -> NDArray[np.float64]:
+        """Maps logits on the CPU to probabilities, ``(N, classes)``."""
+        return probabilities(logits.double().numpy(), self.temperature)
 
     def _encode(self, images: Tensor) -> Tensor:
         """Computes the backbone's features of normalised images."""
@@ -287,13 +289,13 @@ class Predictor:
         logits = [self.module.head(of_view) for of_view in features]
         return torch.stack(pooled).mean(0), torch.stack(logits).mean(0)
 
-    def _is_unknown(self, answers: _Answers) -> NDArray[np.bool_]:
+    def _is_unknown(self, answers: Answers) -> NDArray[np.bool_]:
         """Returns which images belong to none of the classes, ``(N,)``."""
         if self.unknown is None or answers.novelty is None:
             return np.zeros(len(answers.probabilities), np.bool_)
         return answers.novelty > self.unknown.threshold
 
-    def _labels(self, answers: _Answers) -> list[str]:
+    def _labels(self, answers: Answers) -> list[str]:
         return [
             UNKNOWN if unknown else self._class_of(row)
             for row, unknown in zip(answers.probabilities, self._is_unknown(answers), strict=True)
@@ -304,7 +306,7 @@ class Predictor:
         rejected = self.reject_below is not None and row[best] < self.reject_below
         return UNCLASSIFIED if rejected else self.classes[best]
 
-    def _predictions(self, names: Sequence[str], answers: _Answers, top: int) -> Iterator[Prediction]:
+    def _predictions(self, names: Sequence[str], answers: Answers, top: int) -> Iterator[Prediction]:
         """Yields the predictions for images that could be read."""
         labels, novelty = self._labels(answers), answers.novelty
         for index, (name, label, row) in enumerate(zip(names, labels, answers.probabilities, strict=True)):

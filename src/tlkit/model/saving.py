@@ -33,7 +33,7 @@ from tlkit.utils.atomic_write import atomic_write
 from tlkit.utils.connectivity import offline
 from tlkit.utils.formatting import shortlist
 from tlkit.utils.hashing import file_sha256
-from tlkit.utils.json_files import JsonModel, content_sha256, parse_json, read_text, write_json
+from tlkit.utils.json_files import JsonModel, Proportion, content_sha256, parse_json, read_text, write_json
 from tlkit.utils.regular_files import check_regular
 
 FORMAT = 1
@@ -49,11 +49,13 @@ class Calibration(JsonModel):
         temperature: logits are divided by it before the softmax.
         reject_below: confidence below which an image stays unclassified, or None.
         mirror: whether logits are the mean over an image and its mirror image.
+        thresholds: of the classes' sigmoids, where an image may have several labels; None: it has one.
     """
 
     temperature: Annotated[float, Field(ge=1e-3, le=1e3)]
     reject_below: Fraction | None = None
     mirror: bool = False
+    thresholds: tuple[Proportion, ...] | None = None
 
 
 ClassName = Annotated[str, Field(min_length=1, max_length=1000)]

@@ -24,7 +24,8 @@ class SelfFittingHead(Protocol):
 
         Args:
             features: of the training images, float32 ``(N, C, h, w)``, ``(N, N', C)`` or ``(N, C)``.
-            labels: the images' classes, int64 ``(N,)``.
+            labels: the images' classes, int64 ``(N,)``; of a head that is registered for several labels per
+                image, where those are the task, 0 or 1 for each class, ``(N, classes)``.
             weights: each image's weight, float32 ``(N,)``.
 
         Returns:

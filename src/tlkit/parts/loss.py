@@ -21,7 +21,7 @@ class Loss(Protocol):
 
         Args:
             logits: float32 ``(B, classes)``.
-            labels: int64 ``(B,)``.
+            labels: int64 ``(B,)``; with several labels per image, 0 or 1 for each class, ``(B, classes)``.
 
         Returns:
             Losses ``(B,)``.

@@ -45,6 +45,8 @@ class Sample:
         path: the file.
         label: index into the source's classes, or None for an unlabelled image.
         split: the split that the source assigns, or None where tlkit draws it.
+        labels: for ``task = "multilabel"``, in place of `label`: indices of all classes that the image has,
+            which may be none of them; None for an unlabelled image.
         recorded: what is known of the file, which is not read to be hashed while its size and its time of
             modification are those; None: nothing.
     """
@@ -53,7 +55,20 @@ class Sample:
     path: Path
     label: int | None = None
     split: SplitName | None = None
+    labels: tuple[int, ...] | None = None
     recorded: RecordedFile | None = None
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether the source says which classes the image has."""
+        return self.label is not None or self.labels is not None
+
+    @property
+    def class_indices(self) -> tuple[int, ...]:
+        """Indices of the classes that the image has: one, or, with several labels per image, any number."""
+        if self.labels is not None:
+            return self.labels
+        return () if self.label is None else (self.label,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +94,7 @@ class Source:
 
     Attributes:
         classes: class names; a label is an index into them.
-        samples: the labelled images.
+        samples: the labelled images; all of them with `label`, or all with `labels`.
         unlabelled: images without a label.
         downloads: what `tlkit fetch` downloads when the images are missing.
         make: returns the content of an image's file, for sources that generate their images; it must

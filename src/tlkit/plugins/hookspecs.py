@@ -28,14 +28,18 @@ def tlkit_backbones(register: Register) -> None:
 
 @hookspec
 def tlkit_heads(register: Register) -> None:
-    """Register ``factory(backbone, classes, **options) -> nn.Module``: features to logits."""
+    """Register ``factory(backbone, classes, **options) -> nn.Module``: features to logits.
+
+    One that is also meant for several labels per image says so: ``tasks=("multiclass", "multilabel")``.
+    """
 
 
 @hookspec
 def tlkit_losses(register: Register) -> None:
     """Register ``factory(classes, counts, **options) -> Loss``: logits and labels to each image's loss.
 
-    `counts` are the numbers of training images of the classes.
+    `counts` are the numbers of training images of the classes. A loss for several labels per image says so:
+    ``tasks=("multilabel",)``.
     """
 
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import pluggy
 
 from tlkit.errors import PluginError, TlkitError, close_matches
+from tlkit.parts.task import Task
 from tlkit.plugins import options
 from tlkit.plugins.disabled import VARIABLE
 from tlkit.plugins.options import Factory
@@ -43,6 +44,7 @@ class RegisteredPart:
         factory: makes it; its keyword-only parameters are the part's options.
         owner: the distribution that registered it, "tlkit" for built-ins.
         version: the owner's version.
+        tasks: of a head or loss: the tasks that it is meant for.
     """
 
     kind: str
@@ -50,6 +52,7 @@ class RegisteredPart:
     factory: Factory
     owner: str
     version: str
+    tasks: Sequence[Task] = ("multiclass",)
 
     def code(self) -> bytes:
         """Returns the file that defines its factory, so that an edited plugin gets other cached features."""
@@ -108,10 +111,17 @@ class Register:
         self.families: dict[str, Family] = {}
         self._origin = (owner, version)
 
-    def __call__(self, name: str, factory: Factory) -> None:
-        """Registers `factory` as the part called `name`."""
+    def __call__(self, name: str, factory: Factory, *, tasks: Sequence[Task] = ("multiclass",)) -> None:
+        """Registers `factory` as the part called `name`.
+
+        Args:
+            name: its name in recipes.
+            factory: makes it; its keyword-only parameters are the part's options.
+            tasks: of a head or loss: the tasks that it is meant for. With "multilabel", labels are 0 or 1 for
+                each class, int64 ``(B, classes)``, and a logit's sigmoid is its class's probability.
+        """
         self._check(name, self.parts, factory)
-        self.parts[name] = RegisteredPart(self.kind, name, factory, *self._origin)
+        self.parts[name] = RegisteredPart(self.kind, name, factory, *self._origin, tasks)
 
     def family(
         self, name: str, lookup: Callable[[str], Factory | None], names: Callable[[], Iterable[str]]
@@ -231,6 +241,17 @@ class Registry:
             return options.check(self.find(kind, name).factory, part_options)
         except TlkitError as error:
             return [("name", str(error))]
+
+    def task_problems(self, kind: str, name: str, task: Task) -> list[tuple[str, str]]:
+        """Returns whether a head or loss is not meant for a task, as `problems` does."""
+        try:
+            tasks = self.find(kind, name).tasks
+        except TlkitError:  # one of `problems`
+            return []
+        if task in tasks:
+            return []
+        fitting = ", ".join(part.name for part in self.parts(kind) if task in part.tasks)
+        return [("name", f'{name!r} is not meant for task = "{task}": there are {fitting}')]
 
     def make(self, kind: str, name: str, part_options: Mapping[str, Any], *args: Any) -> Any:
         """Calls the part's factory with `args` and the options.

@@ -15,6 +15,7 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 
 from tlkit.errors import RecipeError, close_matches
+from tlkit.parts.task import Task
 from tlkit.recipe.reader import Tree, merge, merge_part, plain, read_tree
 from tlkit.recipe.schema import (
     DEFAULTS,
@@ -28,6 +29,7 @@ from tlkit.recipe.schema import (
     describe_error,
     to_toml_value,
 )
+from tlkit.recipe.task import task_problems
 
 Model = TypeVar("Model", bound=BaseModel)
 #: Of one image. More of them are no better than fresh ones, and each has features in the store.
@@ -75,11 +77,13 @@ class Recipe:
     Attributes:
         name: the experiment's.
         seed: of splits, order, augmentation, dropout and new weights.
-        goal: accuracy that the last phase must reach on the test images.
+        goal: accuracy that the last phase must reach on the test images; with several labels per image, mean
+            average precision.
         reject_below: confidence below which a classifier answers "unclassified".
         data: where images come from.
         phases: the phases, in order.
         trackers: the experiment trackers that runs are sent to.
+        task: "multiclass", one label per image, or "multilabel", any number of them.
         path: the file it was read from.
         tree: its tables, with `extends` followed, overrides applied, and paths absolute.
         flaws: what is wrong with the file itself; a recipe with flaws must not be run.
@@ -92,6 +96,7 @@ class Recipe:
     data: DataSpec | None
     phases: tuple[Phase, ...]
     trackers: tuple[Tracker, ...] = ()
+    task: Task = "multiclass"
     path: Path | None = field(default=None, compare=False)
     tree: Tree = field(default_factory=dict, compare=False, repr=False)
     flaws: tuple[str, ...] = ()
@@ -160,7 +165,8 @@ def as_recipe(recipe: Recipe | Path | str, overrides: Mapping[str, Any] | Sequen
 
 def make_recipe(tables: Tree, file: Path | None = None) -> Recipe:
     """Makes a recipe of TOML's plain tables, with paths absolute; mistakes are in `Recipe.flaws`."""
-    tree = merge(DEFAULTS, tables)
+    task: Task = "multilabel" if tables.get("task") == "multilabel" else "multiclass"
+    tree = merge(DEFAULTS[task], tables)
     flaws: list[str] = []
     try:
         RecipeSpec.model_validate(tree)
@@ -169,6 +175,7 @@ def make_recipe(tables: Tree, file: Path | None = None) -> Recipe:
     rows = [row for row in _tables(tree.get("phase")) if isinstance(row.get("name"), str)]
     phases = [phase for row in rows if (phase := _resolve_phase(tree, row, flaws)) is not None]
     flaws += _order_problems(phases, [row["name"] for row in rows])
+    flaws += task_problems(task, tree, phases)
     data = _valid_part_of(DataSpec, tree.get("data"))
     track = _valid_part_of(TrackSpec, tree.get("track"))
     if data is not None and data.fractions.val + data.fractions.test >= 1:
@@ -180,6 +187,7 @@ def make_recipe(tables: Tree, file: Path | None = None) -> Recipe:
         reject_below=tree.get("reject_below"),
         data=data,
         phases=tuple(phases),
+        task=task,
         trackers=tuple(track.trackers) if track else (),
         path=file,
         tree=tree,

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from tlkit.errors import close_matches
+from tlkit.parts.task import Task
 from tlkit.recipe.reader import PARTS, Tree
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -24,13 +25,25 @@ Mean = Annotated[float, Field(ge=-1e4, le=1e4)]
 Std = Annotated[float, Field(ge=1e-4, le=1e4)]
 Location = Annotated[Path, BeforeValidator(lambda value: Path(value) if isinstance(value, str) else value)]
 #: What the epochs of a phase are compared by, on the validation images.
-Monitor = Literal["accuracy", "balanced_accuracy", "loss"]
+Monitor = Literal["accuracy", "balanced_accuracy", "loss", "mean_average_precision"]
 #: Experiment trackers.
 Tracker = Literal["tensorboard", "mlflow", "wandb"]
-#: What every recipe inherits, so that a table without a name has something to merge into.
-DEFAULTS: Tree = {
-    "head": "linear",
-    "training": {"loss": {"name": "cross-entropy"}, "optimizer": {"name": "adamw", "lr": 1e-3}},
+_OPTIMIZER: Tree = {"name": "adamw", "lr": 1e-3}
+#: What every recipe inherits by its task, so that a table without a name has something to merge into.
+DEFAULTS: dict[Task, Tree] = {
+    "multiclass": {
+        "head": "linear",
+        "training": {"loss": {"name": "cross-entropy"}, "optimizer": _OPTIMIZER},
+    },
+    "multilabel": {
+        "head": "linear",
+        "training": {
+            "loss": {"name": "binary-cross-entropy"},
+            "optimizer": _OPTIMIZER,
+            "monitor": "mean_average_precision",
+            "class_weights": "none",
+        },
+    },
 }
 #: In TOML's words what pydantic says in Python's.
 MESSAGES = {
@@ -255,10 +268,11 @@ class RecipeSpec(Spec):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     goal: Annotated[float, Field(gt=0, le=1)] | None = None
     reject_below: Fraction | None = None
+    task: Task = "multiclass"
     data: DataSpec
     backbone: Table = None
     preprocess: PreprocessSpec = PreprocessSpec()
-    head: Table = DEFAULTS["head"]
+    head: Table = "linear"
     features: FeaturesSpec = FeaturesSpec()
     training: TrainingSpec = TrainingSpec()
     track: TrackSpec = TrackSpec()

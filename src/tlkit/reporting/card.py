@@ -13,6 +13,7 @@ from tlkit.experiment.plan import DataSummary
 from tlkit.experiment.record import PhaseRecord, RunRecord
 from tlkit.experiment.results import PhaseResult, RunDescription
 from tlkit.model.saving import ModelDescription, read_config
+from tlkit.recipe.task import require_one_label
 from tlkit.reporting.render import render_text
 from tlkit.utils.atomic_write import atomic_write
 from tlkit.utils.hashing import file_sha256
@@ -105,8 +106,9 @@ def card(run: Path | str, *, phase: str | None = None, out: Path | str | None = 
 
 def make_card(record: RunRecord, phase: str | None = None) -> Card:
     """Makes the content of the card of a run's last or named phase."""
+    require_one_label(record.recipe, "tlkit card")
     done = {item.name: item for item in record.done}
-    if not done or record.results is None:
+    if not done or record.results is None or record.results.baselines is None:
         raise RunFolderError(f"{record.folder}: this run has finished no phase yet")
     if phase is not None and phase not in done:
         hint = close_matches(phase, done) or f"; there are {', '.join(done)}"

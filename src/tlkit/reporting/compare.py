@@ -19,6 +19,7 @@ from tlkit.experiment.record import PhaseRecord, RunRecord, SplitPredictions
 from tlkit.experiment.results import PhaseResult, PhaseSeconds
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
+from tlkit.recipe.task import require_one_label
 from tlkit.reporting import run_charts
 from tlkit.reporting.compared_images import ComparedImages, predict_folder, shared_images
 from tlkit.reporting.compared_recipes import RecipeDifference, Spread, recipe_differences, repetitions
@@ -165,6 +166,8 @@ def compare(
     page = Path(out) / "compare.html"
     _check_folder(page)
     records = [RunRecord(Path(run)) for run in runs]
+    for record in records:
+        require_one_label(record.recipe, "tlkit compare")
     names = _distinct_names([record.folder for record in records])
     phases = [_last_phase(record) for record in records]
     if images is None:

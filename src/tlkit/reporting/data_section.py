@@ -14,6 +14,7 @@ from tlkit.data.corrections import LabelChange
 from tlkit.data.images import read_image
 from tlkit.experiment.plan import DataSummary
 from tlkit.experiment.record import ImageRow
+from tlkit.parts.task import Task
 from tlkit.reporting import run_charts
 from tlkit.reporting.pictures import Album, Picture
 from tlkit.reporting.run_images import RunImages
@@ -62,6 +63,7 @@ def make_data_section(
     summary: DataSummary | None,
     samples: list[Picture],
     album: Album,
+    task: Task = "multiclass",
 ) -> DataSection:
     """Makes the section from the rows of splits.csv and the summary in results.json."""
     counts = Counter(image.split for image in images)
@@ -69,7 +71,9 @@ def make_data_section(
     charts = []
     if images:
         alt = "Images: " + ", ".join(f"{count:,} {name}" for name, count in counts.items())
-        draw = partial(run_charts.splits, images=images, classes=classes)
+        # an image that has several classes is no part of one bar
+        stacked = classes if task == "multiclass" else ()
+        draw = partial(run_charts.splits, images=images, classes=stacked)
         charts.append(album.chart("split", alt, draw, caption="Images per split"))
     if len({(image.width, image.height) for image in images}) > 1:
         alt = f"Sizes of the images: {sizes}"

@@ -24,6 +24,7 @@ from tlkit.reporting.examples_section import MAX_EXAMPLES, ExampleGroup, make_ex
 from tlkit.reporting.layers_section import MAX_LAYER_PICTURES, LayerSection, make_layers
 from tlkit.reporting.missing import Missing, add_unfinished_phases
 from tlkit.reporting.mistakes import Mistakes, make_mistakes
+from tlkit.reporting.multilabel_section import MultilabelSection, make_multilabel_section
 from tlkit.reporting.phases_section import PhasesSection, make_phases_section, view_photos
 from tlkit.reporting.pictures import Album, Picture
 from tlkit.reporting.provenance_section import ProvenanceSection, make_provenance_section
@@ -51,6 +52,7 @@ class Report:
         data: the images.
         phases: the phases.
         results: the last phase's predictions, or None without them.
+        multilabel: how well several labels per image are told, in place of `accuracies` and `results`.
         choice: the comparison of backbones, or None if the recipe named its own.
         tuning: the search for the settings, or None if `tlkit tune` has not chosen them.
         curve: the learning curve, or None if `tlkit curve` has not measured it.
@@ -74,6 +76,7 @@ class Report:
     data: DataSection
     phases: PhasesSection
     results: ResultsSection | None
+    multilabel: MultilabelSection | None
     choice: ChoiceSection | None
     tuning: TuningSection | None
     curve: CurveSection | None
@@ -121,7 +124,7 @@ def make_report(
 ) -> Report:
     """Makes the content of a report, and its pictures; what cannot be made is listed as missing."""
     missing = Missing()
-    tests = _test_predictions(record.done, missing)
+    tests = {} if record.recipe.task == "multilabel" else _test_predictions(record.done, missing)
     add_unfinished_phases(record, missing)
     results, data = record.phase_results, record.data
     baselines = record.results.baselines if record.results and results else None
@@ -160,9 +163,10 @@ def make_report(
         accuracies=(
             _draw_accuracies(results, record.recipe.goal, baselines.majority, album) if baselines else None
         ),
-        data=make_data_section(record.images, record.classes, data, samples, album),
+        data=make_data_section(record.images, record.classes, data, samples, album, record.recipe.task),
         phases=make_phases_section(record, views, album),
         results=results_section,
+        multilabel=make_multilabel_section(results, record.recipe.goal, album),
         choice=missing.attempt(
             "the comparison of backbones", partial(make_choice_section, record.folder, album)
         ),

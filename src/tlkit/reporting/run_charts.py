@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tlkit.evaluation.metrics import Scores
+from tlkit.evaluation.multilabel import Estimate
 from tlkit.experiment.plan import BlockPlan, PhasePlan
 from tlkit.experiment.record import ImageRow
 from tlkit.experiment.results import PhaseSeconds
@@ -45,9 +46,26 @@ def accuracies(
     The accuracy of always predicting the majority class is drawn where an interval comes near it.
     """
     axes = figure.subplots()
-    for row, test in enumerate(tests.values()):
-        low, high = test.ci95
-        value = test.accuracy
+    _estimates(axes, {name: (test.accuracy, test.ci95) for name, test in tests.items()}, goal)
+    if majority is not None and majority >= axes.get_xlim()[0]:
+        axes.axvline(majority, color=GREY, linestyle=":", linewidth=1)
+        text = f"majority class {majority:.2f}"
+        axes.annotate(text, (majority, len(tests) - 0.5), ha="center", color=INK, fontsize=8)
+    axes.set_xlabel("accuracy, with 95% interval")
+
+
+def mean_average_precisions(figure: Figure, estimates: Mapping[str, Estimate], goal: float | None) -> None:
+    """Draws each phase's mean average precision with its 95% interval, and the goal."""
+    axes = figure.subplots()
+    _estimates(axes, {name: (estimate.value, estimate.ci95) for name, estimate in estimates.items()}, goal)
+    axes.set_xlabel("mean average precision, with 95% interval")
+
+
+def _estimates(
+    axes: Axes, estimates: Mapping[str, tuple[float, tuple[float, float]]], goal: float | None
+) -> None:
+    """Draws values with their intervals, a row for each, and the goal."""
+    for row, (value, (low, high)) in enumerate(estimates.values()):
         axes.errorbar(
             value, row, xerr=[[value - low], [high - value]], fmt="o", color=COLOURS[0], capsize=4, ms=5
         )
@@ -57,13 +75,8 @@ def accuracies(
     if goal is not None:
         axes.axvline(goal, color=GREY, linestyle="--", linewidth=1)
         axes.annotate(f"goal {goal:.2f}", (goal, -0.85), ha="center", color=INK, fontsize=8)
-    if majority is not None and majority >= axes.get_xlim()[0]:
-        axes.axvline(majority, color=GREY, linestyle=":", linewidth=1)
-        text = f"majority class {majority:.2f}"
-        axes.annotate(text, (majority, len(tests) - 0.5), ha="center", color=INK, fontsize=8)
-    axes.set_yticks(range(len(tests)), [shortened(name) for name in tests])
-    axes.set_ylim(len(tests) - 0.4, -1.2)
-    axes.set_xlabel("accuracy, with 95% interval")
+    axes.set_yticks(range(len(estimates)), [shortened(name) for name in estimates])
+    axes.set_ylim(len(estimates) - 0.4, -1.2)
     axes.grid(axis="x", color=GREY, alpha=0.3)
 
 
@@ -168,13 +181,17 @@ def losses(figure: Figure, history: Sequence[EpochMetrics], best_epoch: int | No
     _mark_epoch(figure, axes, best_epoch)
 
 
-def val_accuracies(figure: Figure, history: Sequence[EpochMetrics], best_epoch: int | None) -> None:
-    """Draws the validation accuracy per epoch, and marks the epoch whose weights were kept."""
+def val_scores(figure: Figure, history: Sequence[EpochMetrics], best_epoch: int | None) -> None:
+    """Draws the validation accuracy per epoch, and marks the epoch whose weights were kept.
+
+    With several labels per image, mean average precision is in place of accuracy.
+    """
     axes, epochs = figure.subplots(), [metrics.epoch for metrics in history]
     marker = "." if len(epochs) < MAX_MARKED_EPOCHS else None
-    accuracy = [_or_nan(metrics.val_accuracy) for metrics in history]
-    axes.plot(epochs, accuracy, label="validation", color=COLOURS[0], marker=marker)
-    axes.set_ylabel("accuracy")
+    several = any(metrics.val_mean_average_precision is not None for metrics in history)
+    scores = [metrics.val_mean_average_precision if several else metrics.val_accuracy for metrics in history]
+    axes.plot(epochs, [*map(_or_nan, scores)], label="validation", color=COLOURS[0], marker=marker)
+    axes.set_ylabel("mean average precision" if several else "accuracy")
     _mark_epoch(figure, axes, best_epoch)
 
 

@@ -2,7 +2,9 @@
 
 A model has one input, ``image``: BYTES ``[N]``, the content of image files (base64 in JSON), or UINT8
 ``[N, H, W, 3]``, RGB pixels. Its outputs are ``label`` (BYTES), ``confidence``, ``probabilities`` (FP32) and,
-where the model can tell, ``novelty``. The binary data extension is spoken, too.
+where the model can tell, ``novelty``. Where images may have several labels, ``label`` has all of an image's
+with ``|`` between them, and ``labels`` (BOOL ``[N, classes]``), in place of ``confidence``, says whether it
+has each class. The binary data extension is spoken, too.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tlkit.inference.multilabel import MultilabelPredictor
 from tlkit.inference.prediction import Prediction
 from tlkit.serving.errors import RequestError
 from tlkit.serving.models import ServedModel
@@ -98,7 +101,7 @@ class _Output:
         if self.datatype == "BYTES":
             encoded = [row.encode() for row in self.rows]
             return b"".join(len(text).to_bytes(4, "little") + text for text in encoded)
-        return np.asarray(self.rows, "<f4").tobytes()
+        return np.asarray(self.rows, "?" if self.datatype == "BOOL" else "<f4").tobytes()
 
     def to_list(self) -> list[Any]:
         """Returns the JSON form: flat."""
@@ -147,9 +150,12 @@ def make_router(service: Service) -> APIRouter:
 
 def _describe(model: ServedModel) -> dict[str, object]:
     count = len(model.predictor.classes)
+    second: dict[str, object] = {"name": "confidence", "datatype": "FP32", "shape": [-1]}
+    if isinstance(model.predictor, MultilabelPredictor):
+        second = {"name": "labels", "datatype": "BOOL", "shape": [-1, count]}
     outputs = [
         {"name": "label", "datatype": "BYTES", "shape": [-1]},
-        {"name": "confidence", "datatype": "FP32", "shape": [-1]},
+        second,
         {"name": "probabilities", "datatype": "FP32", "shape": [-1, count]},
     ]
     if model.predictor.unknown is not None:
@@ -240,9 +246,14 @@ def _from_numbers(data: list[Any] | None) -> np.ndarray[Any, np.dtype[np.uint8]]
 def _outputs(model: ServedModel, predictions: Sequence[Prediction]) -> list[_Output]:
     count, classes = len(predictions), model.predictor.classes
     rows = [[dict(prediction.top)[name] for name in classes] for prediction in predictions]
+    second = _Output("confidence", "FP32", [prediction.confidence for prediction in predictions], [count])
+    if isinstance(model.predictor, MultilabelPredictor):
+        said = [dict(prediction.labels or ()) for prediction in predictions]
+        flags = [[name in of_image for name in classes] for of_image in said]
+        second = _Output("labels", "BOOL", flags, [count, len(classes)])
     outputs = [
         _Output("label", "BYTES", [prediction.label for prediction in predictions], [count]),
-        _Output("confidence", "FP32", [prediction.confidence for prediction in predictions], [count]),
+        second,
         _Output("probabilities", "FP32", rows, [count, len(classes)]),
     ]
     novelty = [prediction.novelty for prediction in predictions]

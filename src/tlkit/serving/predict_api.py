@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Iterable
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -76,6 +77,18 @@ class Answer(BaseModel):
     novelty: float | None
 
 
+class MultilabelAnswer(BaseModel):
+    """The prediction for one image that may have several labels.
+
+    Attributes:
+        labels: the classes whose probabilities reach their thresholds, in the model's order.
+        top: the most probable classes, most probable first.
+    """
+
+    labels: list[Score]
+    top: list[Score]
+
+
 #: The statuses of requests that are not answered.
 ERRORS: dict[int | str, dict[str, object]] = {
     status: {"model": Error} for status in (400, 401, 404, 408, 413, 415, 422, 429, 503)
@@ -92,7 +105,7 @@ def make_router(service: Service) -> APIRouter:
         request: Request,
         model: ModelQuery = None,
         top: Annotated[int, Query(ge=1, le=1000, description="How many classes each answer lists.")] = 5,
-    ) -> list[Answer]:
+    ) -> list[Answer | MultilabelAnswer]:
         """Label images; see /v2 for the Open Inference Protocol."""
         chosen = service.models.get(model)
         predictions = await service.predict(chosen, await read_images(request))
@@ -158,11 +171,17 @@ def parse_base64(body: bytes) -> list[bytes]:
         raise RequestError(422, f"a string is not base64: {error}") from error
 
 
-def _answer(prediction: Prediction, top: int) -> Answer:
+def _answer(prediction: Prediction, top: int) -> Answer | MultilabelAnswer:
+    if prediction.labels is not None:
+        return MultilabelAnswer(labels=_scores(prediction.labels), top=_scores(prediction.top[:top]))
     assert prediction.label is not None and prediction.confidence is not None  # it could be read
     return Answer(
         label=prediction.label,
         score=prediction.confidence,
-        top=[Score(label=name, score=probability) for name, probability in prediction.top[:top]],
+        top=_scores(prediction.top[:top]),
         novelty=prediction.novelty,
     )
+
+
+def _scores(pairs: Iterable[tuple[str, float]]) -> list[Score]:
+    return [Score(label=name, score=probability) for name, probability in pairs]

@@ -101,7 +101,8 @@ class Service:
         finally:
             self._batcher.release(len(images))
         for prediction in predictions:
-            self.metrics.images.labels(model.name, prediction.label).inc()
+            for label in _counted_labels(prediction):
+                self.metrics.images.labels(model.name, label).inc()
         return predictions
 
     async def explain(self, model: ServedModel, image: bytes) -> bytes:
@@ -121,6 +122,13 @@ class Service:
             raise RequestError(422, f"the image cannot be read: {error}") from error
         except RunFolderError as error:
             raise RequestError(422, str(error)) from error
+
+
+def _counted_labels(prediction: Prediction) -> list[str]:
+    """Returns the labels that an image is counted by; "" where it may have several, and has none."""
+    if prediction.labels is None:
+        return [prediction.label or ""]
+    return [name for name, _ in prediction.labels] or [""]
 
 
 def _decode(image: SentImage, preprocess: Preprocess) -> Pixels | str:

@@ -211,6 +211,25 @@ def its_fitted_state_can_be_loaded(subject: Subject) -> None:
         _check_state(subject, form, head)
 
 
+def fits_several_labels(subject: Subject) -> None:
+    """A head that fits itself, and is meant for several labels per image, tells the images of each class."""
+    if "multilabel" not in subject.part.tasks:
+        raise NotApplicable("it is not meant for several labels per image")
+    for form, head in _self_fitting(subject).items():
+        numbers = torch.arange(8).repeat(PER_CLASS // 4)
+        labels = numbers[:, None] >> torch.arange(len(CLASSES)) & 1  # every combination
+        directions = subject.features(form, len(CLASSES) + 1)[1:]
+        features = torch.tensordot(labels.float(), directions, 1) + 0.1 * subject.features(form, len(labels))
+        _fit(head, features, labels)
+        wrong = int(((_logits(head, features) > 0) != (labels == 1)).sum())
+        if wrong:
+            raise CheckFailed(
+                expected=f"logits above 0 for the classes of each of {len(labels)} images, and for no others",
+                got=f"{wrong} of {labels.numel()} on the other side, with {form} features",
+                fix="fit each class's logit to its column of the labels, ``(N, classes)``",
+            )
+
+
 def works_under_autocast(subject: Subject) -> None:
     """Logits are finite under autocast with bfloat16."""
     for form, (_, head) in subject.heads.items():
@@ -294,5 +313,6 @@ CHECKS = (
     fits_itself,
     fits_rare_classes,
     its_fitted_state_can_be_loaded,
+    fits_several_labels,
     works_under_autocast,
 )

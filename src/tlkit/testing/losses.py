@@ -16,9 +16,19 @@ COUNTS = (100, 7, 0)
 
 @dataclass
 class Subject:
-    """What the checks of a loss are called with."""
+    """What the checks of a loss are called with.
+
+    Attributes:
+        loss: the loss.
+        several: whether it is meant for several labels per image.
+    """
 
     loss: Loss
+    several: bool
+
+    def targets(self, labels: Tensor) -> Tensor:
+        """Returns labels as the loss takes them; of several per image, each image's only one."""
+        return nn.functional.one_hot(labels, len(CLASSES)) if self.several else labels
 
 
 def setup(part: PartUnderTest) -> Subject:
@@ -30,13 +40,17 @@ def setup(part: PartUnderTest) -> Subject:
     loss = part.build(CLASSES, COUNTS)
     if not callable(loss):
         raise TypeError(f"the factory must return a function or a module; it returned {type(loss).__name__}")
-    return Subject(loss)
+    return Subject(loss, "multilabel" in part.tasks)
 
 
 def there_is_one_loss_per_image(subject: Subject) -> None:
-    """Logits ``(B, classes)`` and labels ``(B,)``, of 1, 2 or 5 images, become finite losses ``(B,)``."""
+    """Logits ``(B, classes)`` and labels, of 1, 2 or 5 images, become finite losses ``(B,)``.
+
+    Labels are ``(B,)``, or, for several per image, ``(B, classes)``.
+    """
     for count in (1, 2, 5):
-        losses = subject.loss(*_batch(count))
+        logits, labels = _batch(count)
+        losses = subject.loss(logits, subject.targets(labels))
         if not isinstance(losses, Tensor) or losses.shape != (count,) or not losses.isfinite().all():
             shown = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
             raise CheckFailed(
@@ -49,6 +63,7 @@ def there_is_one_loss_per_image(subject: Subject) -> None:
 def images_are_independent(subject: Subject) -> None:
     """An image's loss does not depend on its batch, and a second call repeats it."""
     logits, labels = _batch(5)
+    labels = subject.targets(labels)
     batch, repeated = subject.loss(logits, labels), subject.loss(logits, labels)
     single = torch.cat([subject.loss(logits[[index]], labels[[index]]) for index in range(5)])
     difference = max(relative_difference(single, batch), relative_difference(repeated, batch))
@@ -64,7 +79,7 @@ def better_predictions_cost_less(subject: Subject) -> None:
     """The more probable the label of an image is, the lower is its loss."""
     labels = torch.arange(len(CLASSES))
     right = nn.functional.one_hot(labels, len(CLASSES)).float()
-    losses = torch.stack([subject.loss(scale * right, labels) for scale in (-1.0, 0.0, 1.0)])
+    losses = torch.stack([subject.loss(scale * right, subject.targets(labels)) for scale in (-1.0, 0.0, 1.0)])
     if not (losses.diff(dim=0) < 0).all():
         raise CheckFailed(
             expected="a lower loss the more probable the label is, for every class",
@@ -80,7 +95,7 @@ def gradients_are_finite(subject: Subject) -> None:
         wrong = (labels + 1) % len(CLASSES)
         certain = nn.functional.one_hot(torch.cat([labels[:2], wrong[2:]]), len(CLASSES)) * scale
         logits = (logits + certain).requires_grad_()
-        subject.loss(logits, labels).mean().backward()  # type: ignore[no-untyped-call]
+        subject.loss(logits, subject.targets(labels)).mean().backward()  # type: ignore[no-untyped-call]
         if logits.grad is None or not logits.grad.isfinite().all() or not logits.grad.any():
             gradient = "none" if logits.grad is None else f"{logits.grad.flatten().tolist()[:4]} …"
             raise CheckFailed(

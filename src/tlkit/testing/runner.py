@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tlkit.errors import PluginError, TlkitError
+from tlkit.parts.task import Task
 from tlkit.plugins import options
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.options import Factory
@@ -76,6 +77,7 @@ class PartUnderTest:
         factory: makes the part.
         options: the part's options, as in a recipe.
         registry: all registered parts.
+        tasks: of a head or loss: the tasks that it is meant for.
     """
 
     kind: str
@@ -83,6 +85,7 @@ class PartUnderTest:
     factory: Factory
     options: Mapping[str, object] = field(default_factory=dict)
     registry: Registry = field(default_factory=load_registry)
+    tasks: Sequence[Task] = ("multiclass",)
 
     @classmethod
     def of(
@@ -99,13 +102,15 @@ class PartUnderTest:
                 wrong type.
         """
         registry = registry or load_registry()
+        tasks: Sequence[Task] = ("multiclass",)
         if isinstance(part, str):
-            name, factory = part, registry.find(kind, part).factory
+            registered = registry.find(kind, part)
+            name, factory, tasks = part, registered.factory, registered.tasks
         else:
             name, factory = getattr(part, "__name__", type(part).__name__), part
         for key, problem in options.check(factory, part_options or {}):
             raise PluginError(f"{kind} {name!r}: option {key!r} {problem}")
-        return cls(kind, name, factory, dict(part_options or {}), registry)
+        return cls(kind, name, factory, dict(part_options or {}), registry, tasks)
 
     def build(self, *args: object) -> Any:
         """Makes the part anew: calls the factory with `args` and the options."""

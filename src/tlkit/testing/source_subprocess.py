@@ -15,6 +15,8 @@ from tlkit.plugins.loader import load_registry
 if __name__ == "__main__":
     name, options, root = json.loads(sys.argv[1])
     source: Source = load_registry().make("source", name, options, Path(root) if root else None)
-    samples = [(sample.id, str(sample.path), sample.label, sample.split) for sample in source.samples]
+    samples = [
+        (sample.id, str(sample.path), sample.label, sample.split, sample.labels) for sample in source.samples
+    ]
     unlabelled = [(sample.id, str(sample.path)) for sample in source.unlabelled]
     json.dump({"classes": source.classes, "samples": samples, "unlabelled": unlabelled}, sys.stdout)

@@ -68,7 +68,10 @@ class Subject:
                 fix="let it depend on its root and its options only",
             )
         output = json.loads(process.stdout)
-        samples = [Sample(name, Path(path), *rest) for name, path, *rest in output["samples"]]
+        samples = [
+            Sample(name, Path(path), label, split, labels=None if labels is None else tuple(labels))
+            for name, path, label, split, labels in output["samples"]
+        ]
         unlabelled = [Sample(name, Path(path)) for name, path in output["unlabelled"]]
         return Source(tuple(output["classes"]), samples, unlabelled)
 
@@ -166,23 +169,31 @@ def _must_equal(source: Source, other: Source) -> None:
 
 
 def labels_are_class_indices(subject: Subject) -> None:
-    """Every label is an index into the classes, unlabelled images have none, and every class has images."""
+    """Every label is an index into the classes, unlabelled images have none, and every class has images.
+
+    All labelled images have one label, or all have any number of them.
+    """
     source, classes = subject.source, subject.source.classes
     fix = "give Sample(label=classes.index(name)), and None for images in Source.unlabelled"
+    several = any(sample.labels is not None for sample in source.samples)
+    if several:
+        fix = "give every sample labels=(classes.index(name), …), () for none, and no label"
     for sample in source.samples:
-        label = sample.label
-        if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < len(classes):
+        label = (sample.labels, sample.label) if several else sample.label
+        given = sample.labels or () if several else (sample.label,)
+        one_kind = (sample.label is None and sample.labels is not None) if several else sample.labels is None
+        if not one_kind or any(type(index) is not int or not 0 <= index < len(classes) for index in given):
             raise CheckFailed(
                 expected=f"labels from 0 to {len(classes) - 1}, indices into {classes}",
                 got=f"{label!r} for {sample.id!r}",
                 fix=fix,
             )
-    labelled = [sample.id for sample in source.unlabelled if sample.label is not None]
+    labelled = [sample.id for sample in source.unlabelled if sample.is_labelled]
     if labelled:
         raise CheckFailed(
             expected="no labels in Source.unlabelled", got=f"labels for {shortlist(labelled)}", fix=fix
         )
-    used = {sample.label for sample in source.samples}
+    used = {label for sample in source.samples for label in sample.class_indices}
     empty = [name for label, name in enumerate(classes) if label not in used]
     if empty and used:
         raise CheckFailed(

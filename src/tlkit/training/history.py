@@ -7,7 +7,22 @@ from typing import Literal
 
 from pydantic import FiniteFloat
 
+from tlkit.parts.task import Task
 from tlkit.recipe.schema import Monitor
+
+#: The columns of history.csv.
+COLUMNS: dict[Task, tuple[str, ...]] = {
+    "multiclass": (
+        "epoch",
+        "train_loss",
+        "val_loss",
+        "val_accuracy",
+        "val_balanced_accuracy",
+        "lr",
+        "seconds",
+    ),
+    "multilabel": ("epoch", "train_loss", "val_loss", "val_mean_average_precision", "lr", "seconds"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +34,14 @@ class EpochMetrics:
         train_loss: mean loss of the training images; with class weights, each counts as much as its class
             weighs.
         val_loss: cross-entropy on the validation images, before temperature scaling; the log loss in
-            results.json is the one after.
+            results.json is the one after. Of several labels per image, the binary one.
         val_accuracy: accuracy on the validation images, 0 to 1.
         val_balanced_accuracy: mean of the classes' accuracies on them, 0 to 1. All three are None without
             validation images.
         lr: learning rate of the epoch's last step; with layer decay, the highest of all layers.
         seconds: duration, validation included.
+        val_mean_average_precision: of several labels per image, in place of accuracies: mean of the classes'
+            average precision on the validation images.
     """
 
     epoch: int
@@ -34,6 +51,7 @@ class EpochMetrics:
     val_balanced_accuracy: FiniteFloat | None
     lr: FiniteFloat
     seconds: FiniteFloat
+    val_mean_average_precision: FiniteFloat | None = None
 
     @staticmethod
     def of(
@@ -48,23 +66,34 @@ class EpochMetrics:
             val_balanced_accuracy=scores.balanced_accuracy if scores else None,
             lr=lr,
             seconds=seconds,
+            val_mean_average_precision=scores.mean_average_precision if scores else None,
         )
 
     @property
     def scores(self) -> ValidationScores | None:
         """The scores on the validation images; None without any."""
-        if self.val_loss is None or self.val_accuracy is None or self.val_balanced_accuracy is None:
+        if self.val_loss is None:
             return None
-        return ValidationScores(self.val_loss, self.val_accuracy, self.val_balanced_accuracy)
+        return ValidationScores(
+            self.val_loss, self.val_accuracy, self.val_balanced_accuracy, self.val_mean_average_precision
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class ValidationScores:
-    """Cross-entropy and accuracies on the validation images."""
+    """Scores on the validation images.
+
+    Attributes:
+        loss: cross-entropy.
+        accuracy: None with several labels per image, as is the balanced one.
+        balanced_accuracy: mean of the classes' accuracies.
+        mean_average_precision: mean of the classes' average precision, with several labels per image.
+    """
 
     loss: float
-    accuracy: float
-    balanced_accuracy: float
+    accuracy: float | None
+    balanced_accuracy: float | None
+    mean_average_precision: float | None = None
 
 
 @dataclass
@@ -98,8 +127,8 @@ class History:
     def add(self, metrics: EpochMetrics) -> bool:
         """Adds an epoch; returns whether it is the best so far.
 
-        The best epoch has the highest monitored accuracy, or the lowest loss; among equal accuracies, the
-        lowest validation loss. Trained weights that the phase starts from count as an epoch before the first.
+        The best epoch has the highest monitored score, or the lowest loss; among equal scores, the lowest
+        validation loss. Trained weights that the phase starts from count as an epoch before the first.
         """
         best, scores = self.best, metrics.scores
         better = self.keep == "last" or not best or not scores or self._rank(scores) > self._rank(best)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tlkit.data.feed import Feed, Indices, batch_indices
 from tlkit.errors import RunFolderError, TrainingError
 from tlkit.evaluation.metrics import balanced_accuracy
+from tlkit.evaluation.multilabel import mean_average_precision
 from tlkit.model.partition import Partition
 from tlkit.parts.loss import Loss
 from tlkit.recipe.schema import TrainingSpec
@@ -49,9 +50,9 @@ class TrainingInputs:
     Attributes:
         phase: its name.
         train: the training images.
-        train_labels: int64 ``(N,)``.
+        train_labels: int64 ``(N,)``; with several labels per image, 0 or 1 for each class, ``(N, classes)``.
         val: the validation images, which determine the best epoch; None: the last epoch's weights are kept.
-        val_labels: int64 ``(M,)``.
+        val_labels: the same of the validation images.
         classes: the number of classes.
         seed: what order and dropout are seeded from, besides the epoch.
         loss: what is minimised.
@@ -224,7 +225,7 @@ def _make_epoch(
         network.train()
         order, mixer = _seed_epoch(inputs, epoch), Mixer(training, _mixing_generator(inputs, epoch))
         ordered_labels = labels[torch.from_numpy(order).to(compute.device)]
-        ordered_weights = weights[ordered_labels]
+        ordered_weights = image_weights(ordered_labels, weights)
         total, done = torch.zeros((), device=compute.device), 0
         batches = inputs.train.batches(order, method.batch_size, epoch)
         for step, (indices, crossing) in enumerate(batches, epoch * method.steps):
@@ -256,7 +257,7 @@ def _weighted_mean(loss: Loss, weights: Tensor) -> MeanLoss:
     of_image = loss.to(weights.device) if isinstance(loss, nn.Module) else loss
 
     def mean_loss(logits: Tensor, labels: Tensor) -> Tensor:
-        of_label = weights[labels]
+        of_label = image_weights(labels, weights)
         return (of_image(logits, labels) * of_label).sum() / of_label.sum()
 
     return mean_loss
@@ -273,6 +274,10 @@ def validate(
         return None
     logits = predict(network, inputs.val, training.batch_size, compute)
     labels = torch.from_numpy(inputs.val_labels)
+    if labels.ndim == 2:
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, labels.float())
+        precision = mean_average_precision(logits.numpy(), inputs.val_labels)
+        return broadcast_from_main(ValidationScores(float(loss), None, None, precision))
     loss = nn.functional.cross_entropy(logits, labels)
     predicted = logits.argmax(1)
     accuracy = float((predicted == labels).float().mean())
@@ -300,10 +305,15 @@ def predict(
 
 def class_weights(labels: NDArray[np.int64], classes: int, training: TrainingSpec) -> Tensor:
     """Returns each class's weight in the loss: 1, or for "balanced" the mean class size over its own size."""
-    counts = torch.bincount(torch.from_numpy(labels), minlength=classes)
     if training.class_weights == "none":
         return torch.ones(classes)
+    counts = torch.bincount(torch.from_numpy(labels), minlength=classes)
     return (counts.sum() / (classes * counts.clamp(min=1))).float()
+
+
+def image_weights(labels: Tensor, class_weights: Tensor) -> Tensor:
+    """Returns each image's weight in the loss: its class's, or 1 where an image may have several classes."""
+    return class_weights[labels] if labels.ndim == 1 else class_weights.new_ones(len(labels))
 
 
 def trained_state(network: Partition) -> State:

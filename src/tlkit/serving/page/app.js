@@ -35,10 +35,17 @@ function percent(value) {
   return `${(100 * value).toFixed(1)}%`;
 }
 
+// Where images may have several labels, an answer lists them.
+function describe(answer) {
+  if (answer.labels) {
+    return answer.labels.map(({ label, score }) => `${label}, ${percent(score)}`).join("; ") || "none of the labels";
+  }
+  return answer.label in LABELS ? answer.label : `${answer.label}, ${percent(answer.score)}`;
+}
+
 function showAnswer(article, answer) {
-  const known = !(answer.label in LABELS);
-  article.querySelector("h2").textContent = known ? `${answer.label}, ${percent(answer.score)}` : answer.label;
-  article.querySelector(".remark").textContent = known ? "" : LABELS[answer.label];
+  article.querySelector("h2").textContent = describe(answer);
+  article.querySelector(".remark").textContent = answer.labels ? "" : LABELS[answer.label] ?? "";
   const list = article.querySelector(".scores");
   for (const { label, score } of answer.top) {
     const item = document.createElement("li");
@@ -91,7 +98,7 @@ async function label(file) {
     const [answer] = await (await send("predict", file)).json();
     showAnswer(article, answer);
     article.querySelector(".explain").addEventListener("click", () => explain(article, file));
-    return `${file.name}: ${answer.label}`;
+    return `${file.name}: ${answer.label ?? describe(answer)}`;
   } catch (error) {
     showRefusal(article, error);
     return `${file.name}: ${error.message}`;

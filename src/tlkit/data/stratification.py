@@ -1,0 +1,61 @@
+"""Spreads images with several labels evenly over parts, such as splits or folds.
+
+Iterative stratification (Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Multi-Label Data",
+2011): the rarest label is dealt out first, each image to the part that still needs most of it. scikit-learn
+has no splitter for several labels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def spread(
+    members: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    needed: NDArray[np.float64],
+    room: NDArray[np.float64],
+    generator: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Deals out groups of images.
+
+    Args:
+        members: how many images of each group have each property, ``(G, properties)``; every image has one.
+        sizes: the number of images of each group, ``(G,)``.
+        needed: how many images with each property each part shall have, ``(properties, parts)``.
+        room: how many images each part shall have, ``(parts,)``.
+        generator: draws the order of the groups.
+
+    Returns:
+        The part of each group, ``(G,)``.
+    """
+    needed, room = needed.copy(), room.copy()
+    part_of = np.full(len(members), -1)
+    order = generator.permutation(len(members))
+    while len(left := order[part_of[order] < 0]):
+        remaining = members[left].sum(0)
+        rarest = int(np.where(remaining > 0, remaining, np.iinfo(np.int64).max).argmin())
+        for group in left[members[left, rarest] > 0]:
+            # among parts that need as many of this one, the one with the most room
+            part = int(np.lexsort((-room, -needed[rarest]))[0])
+            part_of[group] = part
+            needed[:, part] -= members[group]
+            room[part] -= sizes[group]
+    return part_of
+
+
+def properties(has_class: NDArray[np.bool_], least: float) -> NDArray[np.bool_]:
+    """Returns what is to be spread evenly: classes, and combinations of classes that are frequent enough.
+
+    Args:
+        has_class: whether each image has each class, ``(N, classes)``.
+        least: the number of images from which on a combination of classes counts as a property.
+
+    Returns:
+        Whether each image has each property, ``(N, properties)``; the first ones are the classes.
+    """
+    combinations, index, counts = np.unique(has_class, axis=0, return_inverse=True, return_counts=True)
+    has_combination = index.reshape(-1, 1) == np.arange(len(combinations))
+    empty = ~has_class.any(1, keepdims=True)
+    return np.hstack([has_class, has_combination[:, counts >= least], empty])

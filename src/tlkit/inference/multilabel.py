@@ -1,0 +1,104 @@
+"""Predicts where an image may have several labels, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tlkit.errors import DataError, RunFolderError
+from tlkit.evaluation.multilabel import MultilabelScores, evaluate_labels, label_probabilities
+from tlkit.inference.exported import OnnxNetwork
+from tlkit.inference.pixels import Images, as_images
+from tlkit.inference.prediction import Prediction
+from tlkit.inference.predictor import Answers, Predictor
+from tlkit.model.classifier import Classifier
+from tlkit.parts.preprocess import Preprocess
+from tlkit.parts.task import join_labels, split_labels
+
+
+class LabelPredictions(NamedTuple):
+    """Each image's labels, and probabilities ``(N, classes)`` in the order of the predictor's classes."""
+
+    labels: list[tuple[str, ...]]
+    probabilities: NDArray[np.float64]
+
+
+class MultilabelPredictor(Predictor):
+    """A trained classifier of images that may have several labels; see `tlkit.load`.
+
+    Attributes:
+        thresholds: the probability of each class from which on an image is said to have it.
+    """
+
+    def __init__(
+        self,
+        network: Classifier | OnnxNetwork,
+        preprocess: Preprocess,
+        classes: Sequence[str],
+        thresholds: Sequence[float],
+        **options: Any,
+    ) -> None:
+        """Takes `thresholds`, and otherwise what `Predictor` does, but no threshold to reject below.
+
+        Raises:
+            RunFolderError: there is one, or the number of thresholds is not that of the classes.
+        """
+        super().__init__(network, preprocess, classes, **options)
+        self.thresholds = tuple(thresholds)
+        if len(self.thresholds) != len(self.classes):
+            raise RunFolderError(f"there are {len(thresholds)} thresholds and {len(classes)} classes")
+        if self.reject_below is not None:
+            raise RunFolderError("reject_below is for one label per image: this model has several")
+
+    def predict(self, images: Images) -> LabelPredictions:  # type: ignore[override]  # several, in place of one
+        """Predicts each image's labels, none or several, and probabilities; see `Predictor.predict`."""
+        probabilities = self.predict_proba(images)
+        return LabelPredictions([self._labels_of(row) for row in probabilities], probabilities)
+
+    def evaluate(  # type: ignore[override]  # other scores
+        self,
+        images: Images,
+        labels: Sequence[str | Sequence[str]],
+        *,
+        tick: Callable[[int], object] = lambda _: None,
+    ) -> MultilabelScores:
+        """Computes the classifier's scores on labelled images.
+
+        Args:
+            images: as for `predict`.
+            labels: each image's class names: a list of them, which may be empty, or one string with ``|``
+                between them.
+            tick: called with the number of images done since.
+
+        Raises:
+            DataError: a label is not a class of this classifier, or images cannot be read.
+        """
+        images = list(as_images(images))
+        if len(images) != len(labels) or not labels:
+            raise DataError(f"there are {len(images)} images and {len(labels)} labels")
+        truth = np.zeros((len(images), len(self.classes)), np.int64)
+        for row, names in zip(truth, labels, strict=True):
+            row[self.label_indices(split_labels(names) if isinstance(names, str) else names)] = 1
+        probabilities = self.predict_proba(images, tick=tick)
+        return evaluate_labels(probabilities, truth, self.classes, np.array(self.thresholds))
+
+    def to_probabilities(self, logits: Tensor) -> NDArray[np.float64]:
+        """Maps logits on the CPU to the probability of each class, ``(N, classes)``."""
+        return label_probabilities(logits.double().numpy())
+
+    def _labels(self, answers: Answers) -> list[str]:
+        return [join_labels(self._labels_of(row)) for row in answers.probabilities]
+
+    def _labels_of(self, row: NDArray[np.float64]) -> tuple[str, ...]:
+        return tuple(self.classes[index] for index in np.flatnonzero(row >= self.thresholds).tolist())
+
+    def _predictions(self, names: Sequence[str], answers: Answers, top: int) -> Iterator[Prediction]:
+        predictions = super()._predictions(names, answers, top)
+        for prediction, row in zip(predictions, answers.probabilities, strict=True):
+            by_class = dict(zip(self.classes, row.tolist(), strict=True))
+            yield replace(prediction, labels=tuple((name, by_class[name]) for name in self._labels_of(row)))
