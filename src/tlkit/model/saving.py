@@ -256,12 +256,10 @@ def load_model(folder: Path, registry: PartMaker, config: ModelConfig | None = N
         config: what describes it; that in its config.json unless given.
 
     Raises:
-        RunFolderError: it is not a model folder, incomplete, altered, made by a newer tlkit, or it names
-            parts that would read anything but the folder's own files.
+        RunFolderError: it is no model folder, altered, of a newer tlkit, or would read files of others.
     """
     config = config or read_config(folder)
-    state = _read_weights(folder, config)
-    description = config.tlkit
+    state, description = _read_weights(folder, config), config.tlkit
     try:
         for kind, part in (("backbone", description.backbone), ("head", description.head)):
             registry.check_self_contained(kind, part.name, part.options)
