@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,11 @@ import pytest
 from small_runs import RECIPE, Runner, copy_run, write_recipe
 
 import tlkit
+
+# terminals, signals and limits of a process that Windows does not have
+UNIX_ONLY = ["attack/test_images.py", "attack/test_model_folders.py", "attack/test_recipes.py"]
+UNIX_ONLY += ["cli/test_console.py", "cli/test_terminal.py", "runtime/test_process.py"]
+collect_ignore = UNIX_ONLY if sys.platform == "win32" else []
 
 
 @pytest.fixture

@@ -18,10 +18,11 @@ from pathlib import Path
 
 from commands import Completed
 
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    ["tlkit.cli.app", "tlkit.experiment.runner", "tlkit.inference.predictor", "sklearn.metrics"]
-)
+PRELOADED = ["tlkit.cli.app", "tlkit.experiment.runner", "tlkit.inference.predictor", "sklearn.metrics"]
+# Windows has no such server: there, every process is a new interpreter
+CONTEXT = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
+if CONTEXT.get_start_method() == "forkserver":
+    CONTEXT.set_forkserver_preload(PRELOADED)
 
 
 class Started:

@@ -82,6 +82,9 @@ def test_the_page_shows_it(audit: Audit, folder: Path) -> None:
     pictures = list((folder.parent / "audit" / "pictures").iterdir())
     assert page.count("<img") >= len(pictures) > 3
     assert "not shown" not in page
+    assert {point.label for point in audit.map} == {"cat", "dog"} and len(audit.map) == 81
+    chart = (folder.parent / "audit" / "pictures" / "map.svg").read_text()
+    assert "label may be wrong" in chart and "All images. Those that" in page
 
 
 def test_fixed_splits_keep_copies_together_and_a_recipe_takes_them(

@@ -266,6 +266,19 @@ def test_a_csv_of_several_labels_has_them_in_one_column_or_in_several(tmp_path: 
     assert [sample.labels for sample in columns.samples] == [(0, 1), (), (1,)]
 
 
+def test_a_csv_of_several_labels_is_not_taken_for_one_of_many_classes(tmp_path: Path) -> None:
+    draw(tmp_path, "1.png", "2.png", "3.png")
+    table(tmp_path, ["path,label", "1.png,sea;sky", "2.png,sky", "3.png,sea"])
+    with pytest.raises(DataError, match="'sea;sky' is made of the classes 'sea' and 'sky'") as error:
+        csv_file(tmp_path)
+    assert str(error.value).endswith('separator = ";"')
+    table(tmp_path, ["path,label", "1.png,sea;sky", "2.png,lake", "3.png,lake"])
+    assert csv_file(tmp_path).classes == ("lake", "sea;sky")
+    table(tmp_path, ["path,label", "1.png,sea", "2.png,sky", "3.png,"])
+    with pytest.raises(DataError, match="line 4: 'label' is empty \\(images that may have none"):
+        csv_file(tmp_path)
+
+
 def test_wrong_cells_of_several_labels_are_named(tmp_path: Path) -> None:
     draw(tmp_path, "1.png", "2.png")
     table(tmp_path, ["path,label,sky,sea", "1.png,sea|,1,yes", "2.png,sky|sky,,0"])

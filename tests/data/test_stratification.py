@@ -17,7 +17,7 @@ CLASSES = ("rare", "often", "half")
 
 
 def make_image(name: str, *labels: int, content: str = "", split: SplitName | None = None) -> Image:
-    return Image(Sample(name, Path(name), None, split, labels), content or name, 9, 9)
+    return Image(Sample(name, Path(name), None, split, labels=labels), content or name, 9, 9)
 
 
 def make_images(count: int) -> list[Image]:

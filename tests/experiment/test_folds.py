@@ -149,7 +149,7 @@ def test_the_model_predicts_the_mean_over_image_and_mirror(folded: tlkit.Run, do
     assert predictor.predict_proba([photo]) == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("keep", ["last", "best"])
+@pytest.mark.parametrize("keep", [pytest.param("last", marks=pytest.mark.slow), "best"])
 def test_without_cached_features_the_predictions_are_the_same(keep: str, dozen: Path, tmp_path: Path) -> None:
     recipe = write(tmp_path, dozen, RECIPE + FINE_TUNE, keep)
     cached = tlkit.run(recipe, out=tmp_path / "cached")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from networks import KINDS, REGISTRY, backbone, classifier, partitioned, tiny
+from networks import REGISTRY, backbone, classifier, partitioned, tiny
 from PIL import Image as PillowImage
 from torch import Tensor, nn
 
@@ -80,7 +80,7 @@ def load_pixels(images: Sequence[Image], view: View) -> Tensor:
     return batch
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param("plain", marks=pytest.mark.slow), "residual", "transformer"])
 def test_two_depths_are_computed_correctly_in_one_pass(kind: str, images: tuple[Image, ...]) -> None:
     deep, shallow = two_depths(kind)
     view, store, reader = View(backbone(kind).preprocess), FeatureStore(), ViewReader()

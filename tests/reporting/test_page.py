@@ -101,7 +101,7 @@ def test_every_picture_is_on_the_page_and_in_the_folder(embedded: Path) -> None:
         "reject-curve",
     }
     assert {f"{name}.svg" for name in (*charts, "unlabelled")} <= names
-    curves = {f"{kind}-{name}.svg" for kind in ("loss", "scores") for name in PHASES if name != "zero-shot"}
+    curves = {f"{kind}-{name}.svg" for kind in ("loss", "accuracy") for name in PHASES if name != "zero-shot"}
     assert curves <= names
     assert {"sample-1.jpg", "view-fine-tune-8.jpg", "view-benchmark-1.jpg", "unsure-1-heat.jpg"} <= names
     assert len([name for name in names if name.startswith("layer-")]) == 9

@@ -26,8 +26,15 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize("features", ["pooled", "map"])
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize(
+    ("kind", "features"),
+    [
+        ("vit", "map"),
+        ("resnet", "pooled"),
+        pytest.param("vit", "pooled", marks=pytest.mark.slow),
+        pytest.param("resnet", "map", marks=pytest.mark.slow),
+    ],
+)
 def test_backbones(kind: str, features: str, tmp_path: Path) -> None:
     torch.manual_seed(3)
     transformers.AutoModelForImageClassification.from_config(CONFIGS[kind]).save_pretrained(tmp_path)

@@ -7,9 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from tlkit.analysis.audit_file import Audit, AuditedImage, LabelErrors, Neighbour, Rejected, Series, Unlike
+from tlkit.analysis.audit_file import (
+    Audit,
+    AuditedImage,
+    LabelErrors,
+    MapPoint,
+    Neighbour,
+    Rejected,
+    Series,
+    Unlike,
+)
 from tlkit.analysis.confusions import find_confusions, small_classes
 from tlkit.analysis.duplicates import Copies, find_copies
+from tlkit.analysis.feature_map import MIN_IMAGES, choose_images, lay_out
 from tlkit.analysis.features import DatasetFeatures, LabelledImages, target_features
 from tlkit.analysis.label_errors import VOTERS, find_label_errors
 from tlkit.analysis.neighbours import Neighbours, nearest
@@ -99,6 +109,7 @@ def audit_features(features: DatasetFeatures, target: str, observer: Observer) -
         unlike=unlike,
         confusions=find_confusions(labels, predicted, classes),
         shortcuts=find_shortcuts(labelled.images, labels, observer),
+        map=_make_map(features, _named_alone(label_errors, unlike)),
     )
 
 
@@ -116,14 +127,32 @@ def write_audit(audit: Audit, folder: Path) -> Path:
     return file
 
 
+def _make_map(features: DatasetFeatures, suspects: set[str]) -> tuple[MapPoint, ...]:
+    """Returns where images lie by their features, `suspects` (ids) among them."""
+    images = features.labelled.images
+    if len(images) < MIN_IMAGES:
+        return ()
+    always = [index for index, image in enumerate(images) if image.sample.id in suspects]
+    shown = choose_images(len(images), np.array(always, np.int64))
+    places = lay_out(features.mean[shown])
+    return tuple(
+        MapPoint(image=images[index].sample.id, label=_label(features, index), x=float(x), y=float(y))
+        for index, (x, y) in zip(shown.tolist(), places, strict=True)
+    )
+
+
 def _named(
     copies: Copies, label_errors: LabelErrors, series: Iterable[Series], unlike: Iterable[Unlike]
 ) -> set[str]:
     """Returns the ids of the images that something is said about."""
     named = {image for group in copies.groups for image in group.images}
     named |= {image for pair in series for image in pair.images}
-    named |= {suspect.image for suspect in label_errors.suspects}
-    return named | {item.image for item in unlike}
+    return named | _named_alone(label_errors, unlike)
+
+
+def _named_alone(label_errors: LabelErrors, unlike: Iterable[Unlike]) -> set[str]:
+    """Returns the ids of the images that something is said about, and not of a pair or a group."""
+    return {suspect.image for suspect in label_errors.suspects} | {item.image for item in unlike}
 
 
 def _describe_images(

@@ -178,6 +178,22 @@ class Shortcut(JsonModel):
     p: Proportion
 
 
+class MapPoint(JsonModel):
+    """Where an image lies on a map on which images with similar features are close together.
+
+    Attributes:
+        image: its id.
+        label: its class.
+        x: from left to right, 0 to 1.
+        y: from bottom to top, 0 to 1.
+    """
+
+    image: str
+    label: str
+    x: Proportion
+    y: Proportion
+
+
 class Audit(JsonModel):
     """What an audit has found in labelled images; the content of audit.json.
 
@@ -200,6 +216,7 @@ class Audit(JsonModel):
         unlike: images unlike all others.
         confusions: pairs of classes that are confused, most confused first.
         shortcuts: trivial properties that tell classes apart.
+        map: a map of the images, or of some of them where there are many; empty where there are few.
     """
 
     schema_version: Literal[1] = Field(1, alias="schema")
@@ -220,6 +237,7 @@ class Audit(JsonModel):
     unlike: tuple[Unlike, ...]
     confusions: tuple[Confusion, ...]
     shortcuts: tuple[Shortcut, ...]
+    map: tuple[MapPoint, ...] = ()
 
 
 def read_audit(path: Path) -> Audit:

@@ -28,6 +28,8 @@ SPLIT_NAMES: Mapping[str, SplitName] = {
 }
 #: How many problems an error lists.
 PROBLEMS_SHOWN = 10
+#: What is between the labels of an image in most files.
+SEPARATORS = ("|", ";", ",")
 
 _natsort_key = natsort_keygen(alg=ns.IGNORECASE)
 
@@ -125,12 +127,14 @@ def csv_file(
         label_columns or sorted({label for _, labels, _ in rows for label in labels}, key=natural)
     )
     _check_classes(table, classes)
+    if not several:
+        _check_one_label(table, classes)
     index = {name: position for position, name in enumerate(classes)}
     samples = []
     for name, labels, split in rows:
         indices = tuple(sorted(index[label] for label in labels))
         one, all_of_them = (None, indices) if several else (indices[0], None)
-        samples.append(Sample(name, root / name, one, split, all_of_them))
+        samples.append(Sample(name, root / name, one, split, labels=all_of_them))
     _check_every_split(table, classes, samples)
     return Source(classes, samples, _unlabelled(root, unlabelled))
 
@@ -147,11 +151,25 @@ def _row_labels(
         return tuple(name for name, cell in marked if cell == "1"), wrong
     (cell,) = cells
     if separator is None:
-        return (cell,), [] if cell else [f"{label_column!r} is empty"]
+        empty = f"{label_column!r} is empty (images that may have none, or several, take a separator)"
+        return (cell,), [] if cell else [empty]
     labels = [label.strip() for label in cell.split(separator)] if cell else []
     wrong = [] if all(labels) else [f"{label_column!r} is {cell!r}: a label in it is empty"]
     wrong += [f"{label_column!r} has {name!r} twice" for name in set(labels) if labels.count(name) > 1]
     return tuple(labels), wrong
+
+
+def _check_one_label(table: Path, classes: Sequence[str]) -> None:
+    """Raises if a class is made of others: such a file has several labels per image."""
+    for name in classes:
+        for separator in SEPARATORS:
+            parts = [part.strip() for part in name.split(separator)]
+            if len(parts) > 1 and set(parts) <= set(classes):
+                listed = " and ".join(map(repr, parts))
+                raise DataError(
+                    f"{table}: {name!r} is made of the classes {listed}: where images may have several "
+                    f'labels, a recipe has task = "multilabel", and the source separator = "{separator}"'
+                )
 
 
 def find_images(folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -90,7 +91,10 @@ def read_dataset(
             hold, or there are too few images.
     """
     if unusable := [printable(name) for name in source.classes if printable(name) != name]:
-        head = "names of classes must be UTF-8, without control characters: rename"
+        hint, encoding = "", sys.getfilesystemencoding()
+        if encoding != "utf-8":
+            hint = f", or set PYTHONUTF8=1: Python reads names as {encoding} here"
+        head = f"names of classes must be UTF-8, without control characters: rename{hint}"
         raise DataError(bulleted(head, unusable))
     if task == "multilabel" and (joined := [name for name in source.classes if SEPARATOR in name]):
         head = f"names of classes must not have {SEPARATOR!r} in them, which is between an image's labels"

@@ -24,6 +24,7 @@ from tlkit.parts.source import SPLITS, SplitName
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Recipe, as_recipe
+from tlkit.recipe.task import require_one_label
 from tlkit.utils.atomic_write import atomic_write
 
 
@@ -70,8 +71,7 @@ def manifest(
     recipe, registry = as_recipe(recipe, overrides), registry or load_registry()
     if problems := [*recipe.flaws, *source_problems(recipe, registry)]:
         raise RecipeError(problems, recipe=recipe.label)
-    if recipe.task == "multilabel":
-        raise DataError('a manifest has one label per image, and the recipe\'s task is "multilabel"')
+    require_one_label(recipe, "tlkit manifest")
     assert recipe.data is not None  # a recipe without flaws has it
     began = time.time_ns()
     dataset = read_images(make_source(recipe.data, registry), recipe, observer or Observer())

@@ -244,10 +244,10 @@ class RunFolder:
             shown = part.probabilities
             if len(classes) > MAX_COLUMNS:
                 shown = shown.max(1, keepdims=True)
-            answers = part.predicted(classes)
-            for image, answer, row in zip(part.images, answers, shown.tolist(), strict=True):
+            predictions = part.predicted(classes)
+            for image, row, predicted in zip(part.images, shown.tolist(), predictions, strict=True):
                 numbers = [f"{value:.7g}" for value in row]
-                rows.append([part.split, image.sample.id, _label(image, classes), answer, *numbers])
+                rows.append([part.split, image.sample.id, _label(image, classes), predicted, *numbers])
         self._write_csv(f"phases/{phase}/predictions.csv", rows)
         if self.writes and len(classes) > MAX_COLUMNS:
             name = f"phases/{phase}/{PROBABILITIES}"

@@ -12,6 +12,7 @@ from PIL import Image as PillowImage
 from tlkit.analysis.audit_file import Audit, CopyGroup, LabelSuspect, Neighbour
 from tlkit.analysis.audit_text import describe_audit
 from tlkit.data.images import UnreadableImage, read_image
+from tlkit.reporting.audit_map import make_map
 from tlkit.reporting.pictures import Album, Picture
 from tlkit.reporting.render import render, replaced_when_complete
 
@@ -58,6 +59,7 @@ class AuditPage:
         groups: copies; those under several labels first, then those across splits.
         series: similar images in different splits.
         unlike: images unlike all others.
+        map: a map of the images by their features, or None.
         shown: how many findings of each kind are shown at most.
     """
 
@@ -67,6 +69,7 @@ class AuditPage:
     groups: list[Photos]
     series: list[Photos]
     unlike: list[Picture]
+    map: Picture | None
     shown: int = SHOWN
 
 
@@ -111,6 +114,7 @@ def _make_page(audit: Audit, album: Album) -> AuditPage:
             for pair in audit.series[:SHOWN]
         ],
         unlike=[photos.make(image.image) for image in audit.unlike[:SHOWN]],
+        map=make_map(audit, album) if audit.map else None,
     )
 
 

@@ -63,7 +63,7 @@ def make_data_section(
     summary: DataSummary | None,
     samples: list[Picture],
     album: Album,
-    task: Task,
+    task: Task = "multiclass",
 ) -> DataSection:
     """Makes the section from the rows of splits.csv and the summary in results.json."""
     counts = Counter(image.split for image in images)

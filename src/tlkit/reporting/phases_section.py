@@ -139,14 +139,14 @@ def shown_views(recipe: Recipe, phase: PhaseRecord, preprocess: Preprocess, regi
 def _draw_curves(phase: PhaseRecord, album: Album) -> list[Picture]:
     best = phase.result.best_epoch if phase.result else None
     kept = f"; the weights of epoch {best} were kept" if best else ""
-    score = (
-        "accuracy" if phase.result is None or phase.result.multilabel is None else "mean average precision"
-    )
+    several = any(metrics.val_mean_average_precision is not None for metrics in phase.history)
+    score = "mean average precision" if several else "accuracy"
     pictures = []
-    for name, title, draw in (("loss", "loss", run_charts.losses), ("scores", score, run_charts.val_scores)):
-        alt = f"{title.capitalize()} of {phase.name} over {len(phase.history)} epochs{kept}"
+    for name, draw in (("loss", run_charts.losses), (score, run_charts.val_scores)):
+        alt = f"{name.capitalize()} of {phase.name} over {len(phase.history)} epochs{kept}"
         curve = partial(draw, history=phase.history, best_epoch=best)
-        pictures.append(album.chart(f"{name}-{phase.name}", alt, curve, height=2.4))
+        file = f"{name.replace(' ', '-')}-{phase.name}"
+        pictures.append(album.chart(file, alt, curve, height=2.4))
     return pictures
 
 

@@ -69,7 +69,7 @@ class Subject:
             )
         output = json.loads(process.stdout)
         samples = [
-            Sample(name, Path(path), label, split, None if labels is None else tuple(labels))
+            Sample(name, Path(path), label, split, labels=None if labels is None else tuple(labels))
             for name, path, label, split, labels in output["samples"]
         ]
         unlabelled = [Sample(name, Path(path)) for name, path in output["unlabelled"]]

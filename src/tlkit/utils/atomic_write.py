@@ -51,7 +51,8 @@ def _sync(path: Path) -> None:
     """Waits until a file, or the names in a folder, are on the disk; where a system cannot, it does not."""
     if path.is_dir() and os.name == "nt":
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    # Windows syncs only what is open for writing, other systems open no folder for that
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

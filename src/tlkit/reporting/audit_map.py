@@ -1,0 +1,54 @@
+"""The map of an audit: images as dots, similar ones close together, with what was found marked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tlkit.analysis.audit_file import Audit, MapPoint
+from tlkit.reporting.pictures import COLOURS, INK, Album, Picture
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def make_map(audit: Audit, album: Album) -> Picture:
+    """Makes the chart of an audit that has a map."""
+    everything = sum(audit.classes.values())
+    shown = "All images" if len(audit.map) == everything else f"{len(audit.map):,} of {everything:,} images"
+    caption = (
+        f"{shown}. Those that the network finds similar lie close together; distances between groups mean "
+        "nothing. A dot among those of another class is hard to tell from them, or labelled wrongly."
+    )
+    draw = partial(feature_map, audit=audit)
+    return album.chart("map", f"Map of the images: {caption}", draw, width=11.2, height=6.4, caption=caption)
+
+
+def feature_map(figure: Figure, audit: Audit) -> None:
+    """Draws the images in the colours of their classes, and marks probable label errors and outliers."""
+    from matplotlib import colormaps
+
+    axes, names = figure.subplots(), list(audit.classes)
+    named = len(names) <= len(COLOURS)
+    for index, name in enumerate(names):
+        x, y = _columns(point for point in audit.map if point.label == name)
+        colour = COLOURS[index] if named else colormaps["turbo"](index / (len(names) - 1))
+        label = name if named else None
+        axes.scatter(x, y, s=12, color=[colour], alpha=0.7, linewidths=0, label=label)
+    labels = {suspect.image for suspect in audit.labels.suspects}
+    if any(point.image in labels for point in audit.map):
+        x, y = _columns(point for point in audit.map if point.image in labels)
+        axes.scatter(x, y, s=36, marker="x", color=INK, linewidths=1, label="label may be wrong")
+    unlike = {item.image for item in audit.unlike}
+    if any(point.image in unlike for point in audit.map):
+        x, y = _columns(point for point in audit.map if point.image in unlike)
+        axes.scatter(x, y, s=36, marker="s", facecolors="none", edgecolors=INK, label="unlike all others")
+    axes.set_axis_off()
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside upper center", ncols=4)
+
+
+def _columns(points: Iterable[MapPoint]) -> tuple[list[float], list[float]]:
+    places = list(points)
+    return [point.x for point in places], [point.y for point in places]
