@@ -19,6 +19,7 @@ from tlkit.feature_store.extraction import (
     ExtractionJob,
     FeatureRequest,
     RequestOwner,
+    are_missing,
     column_key,
     extract_features,
     plan_extraction,
@@ -88,7 +89,7 @@ class FrozenPass:
             by_view.setdefault(request.view.identity, set()).update(image.sha256 for image in request.images)
         self.requested += sum(map(len, by_view.values()))
         # decided for all processes: another run may write between two looks
-        if not broadcast_from_main(bool(plan_extraction(requests, self.store, compute))):
+        if not broadcast_from_main(are_missing(requests, self.store, compute)):
             return
         with ExitStack() as alone:
             if process_state().is_main_process:

@@ -78,6 +78,17 @@ def column_key(boundary: Boundary, view: View, compute: ComputeConfig) -> str:
     return digest(COMPUTING, boundary.fingerprint, view.identity, *how)
 
 
+def are_missing(requests: Iterable[FeatureRequest], store: FeatureStore, compute: ComputeConfig) -> bool:
+    """Returns whether any of the requested features are missing from the store."""
+    return any(
+        store.column(column_key(boundary, request.view, compute)).missing(
+            [image.sha256 for image in request.images]
+        )
+        for request in requests
+        for boundary in request.network.boundaries
+    )
+
+
 def plan_extraction(
     requests: Iterable[FeatureRequest], store: FeatureStore, compute: ComputeConfig
 ) -> list[ExtractionJob]:
