@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 from networks import REGISTRY
+from pyarrow import parquet
 
 from tlkit.plugins.registry import KINDS
 from tlkit.testing import CHECKS, Result, results
@@ -40,6 +44,8 @@ PARTS: list[tuple[str, str, dict[str, Any]]] = [
     ("source", "catsdogs", {}),
     ("source", "folder", {}),
     ("source", "csv", {"split_column": "split"}),
+    ("source", "parquet", {}),
+    ("source", "webdataset", {}),
 ]
 
 
@@ -51,7 +57,7 @@ def failures(collected: list[Result]) -> list[str]:
 def test_a_part_passes_the_contract_suite(
     kind: str, name: str, options: dict[str, Any], few_photos: Path, by_class: Path, tmp_path: Path
 ) -> None:
-    roots = {"catsdogs": few_photos, "folder": by_class, "csv": by_class}
+    roots = {"catsdogs": few_photos, "folder": by_class, "csv": by_class, "parquet": by_class}
     root = roots.get(name)
     if name == "csv":
         files = sorted(by_class.glob("*/*.jpg"))
@@ -62,6 +68,22 @@ def test_a_part_passes_the_contract_suite(
         table = tmp_path / "labels.csv"
         table.write_text("\n".join(["path,label,split", *rows]))
         options = {**options, "file": str(table)}
+    if name == "parquet":
+        files = sorted(by_class.glob("*/*.jpg"))
+        paths = [file.relative_to(by_class).as_posix() for file in files]
+        columns = {"path": paths, "label": [file.parent.name for file in files]}
+        parquet.write_table(pyarrow.table(columns), tmp_path / "images.parquet")
+        options = {"file": str(tmp_path / "images.parquet")}
+    if name == "webdataset":
+        root = tmp_path / "shards"
+        root.mkdir()
+        with tarfile.open(root / "0.tar", "w") as shard:
+            for file in sorted(by_class.glob("*/*.jpg")):
+                key, label = f"{file.parent.name}-{file.stem}", file.parent.name.encode()
+                shard.add(file, f"{key}.jpg")
+                entry = tarfile.TarInfo(f"{key}.cls")
+                entry.size = len(label)
+                shard.addfile(entry, io.BytesIO(label))
     size = {"backbone": 32}.get(kind)
     collected = list(results(kind, name, options, registry=REGISTRY, root=root, size=size))
     assert not failures(collected)

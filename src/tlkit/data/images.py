@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import cast
 
@@ -214,10 +214,13 @@ def _read_bytes(path: Path) -> bytes:
     return content
 
 
+@cache
 def decoder_versions() -> tuple[str, ...]:
-    """Returns the versions that pixels depend on: Pillow's, and pillow-heif's once it is in use."""
-    heif = sys.modules.get("pillow_heif")
-    return (PIL.__version__,) if heif is None else (PIL.__version__, heif.__version__)
+    """Returns the versions that pixels depend on: Pillow's, and pillow-heif's where it is installed."""
+    try:
+        return PIL.__version__, metadata.version("pillow-heif")
+    except metadata.PackageNotFoundError:
+        return (PIL.__version__,)
 
 
 def _is_heic(content: bytes) -> bool:
