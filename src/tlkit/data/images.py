@@ -214,13 +214,17 @@ def _read_bytes(path: Path) -> bytes:
     return content
 
 
-@cache
 def decoder_versions() -> tuple[str, ...]:
     """Returns the versions that pixels depend on: Pillow's, and pillow-heif's where it is installed."""
+    return (PIL.__version__, *_heif_version())
+
+
+@cache
+def _heif_version() -> tuple[str, ...]:
     try:
-        return PIL.__version__, metadata.version("pillow-heif")
+        return (metadata.version("pillow-heif"),)
     except metadata.PackageNotFoundError:
-        return (PIL.__version__,)
+        return ()
 
 
 def _is_heic(content: bytes) -> bool:
