@@ -15,9 +15,10 @@ from tlkit_catsdogs.drawn.world import draw
 import tlkit
 from tlkit.analysis import choose as analysis
 from tlkit.analysis.choose import read_choice
-from tlkit.errors import RecipeError
+from tlkit.errors import DataError, RecipeError
+from tlkit.experiment.observer import Observer
 from tlkit.fitting.fit import why_not_worth_trying
-from tlkit.fitting.images import ImageData
+from tlkit.fitting.images import ImageData, image_data
 from tlkit.fitting.recipe import FitOptions, FolderCounts, choose_recipe
 from tlkit.recipe.schema import PartSpec
 
@@ -40,7 +41,7 @@ def division(
     """Returns how `fit` would divide such a folder."""
     chosen = FitOptions(**options)
     chosen.check()
-    recipe = choose_recipe(PHOTOS, chosen, FolderCounts(counts, has_test, has_val), "x")
+    recipe = choose_recipe(PHOTOS, chosen, FolderCounts(sum(counts.values()), counts, has_test, has_val), "x")
     assert not recipe.flaws and recipe.data is not None
     return recipe.data.model_dump(include={"folds", "repeats", "fractions"}, exclude_unset=True)
 
@@ -72,7 +73,9 @@ def test_divisions_that_cannot_be(counts: dict[str, int], options: dict[str, Any
 
 def test_unequal_classes_are_chosen_for_by_balanced_accuracy() -> None:
     for counts, monitor in (({"a": 30, "b": 10}, "accuracy"), ({"a": 31, "b": 10}, "balanced_accuracy")):
-        recipe = choose_recipe(PHOTOS, FitOptions(), FolderCounts(counts, False, False), "x")
+        recipe = choose_recipe(
+            PHOTOS, FitOptions(), FolderCounts(sum(counts.values()), counts, False, False), "x"
+        )
         assert {phase.training.monitor for phase in recipe.phases} == {monitor}
 
 
@@ -163,7 +166,7 @@ def test_auto_takes_the_backbone_that_choose_chooses_and_reuses_its_features(
 def test_without_folds_validation_decides() -> None:
     for options, keep in (({}, "last"), ({"test": 0.2}, "best")):
         chosen = FitOptions(**options)  # type: ignore[arg-type]
-        recipe = choose_recipe(PHOTOS, chosen, FolderCounts({"a": 400, "b": 400}, False, False), "x")
+        recipe = choose_recipe(PHOTOS, chosen, FolderCounts(800, {"a": 400, "b": 400}, False, False), "x")
         assert recipe.phase("fine-tune").training.keep == keep
 
 
@@ -225,3 +228,29 @@ def test_too_few_images_and_a_missing_folder_are_reported(tmp_path: Path) -> Non
     shutil.rmtree(folder)
     with pytest.raises(tlkit.TlkitError, match="does not exist"):
         tlkit.fit(folder, backbone="vgg16-quarter", out=tmp_path / "out")
+
+
+def test_several_labels_per_image(several_labels: Path, tmp_path: Path) -> None:
+    images = several_labels / "images"
+    done = command(
+        *("fit", images / "few.csv", "--task", "multilabel", "--backbone", "vgg16-quarter", "--folds", "2"),
+        *("--out", tmp_path / "run", "--no-report"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Mean average precision on 30 images out of fold" in done.stdout
+    assert "The classifier is that of probe, trained on 30 images." in done.stdout
+    recipe = tlkit.read_recipe(tmp_path / "run")
+    assert (recipe.task, [phase.name for phase in recipe.phases]) == ("multilabel", ["probe"])
+    labels, probabilities = tlkit.load(tmp_path / "run").predict([images / "0.png", images / "1.png"])
+    assert len(labels) == 2 and probabilities.shape == (2, 2)
+    data = image_data(images / "columns.csv", None, Observer(), "multilabel")
+    assert data.source.options["label_columns"] == ["circle", "red"]
+
+
+def test_several_labels_need_a_csv_file(by_class: Path) -> None:
+    with pytest.raises(DataError, match="take a CSV file with columns path and label"):
+        tlkit.fit(by_class, task="multilabel")
+    with pytest.raises(DataError, match="fit takes a CSV file"):
+        tlkit.fit([by_class / "cat" / "1.jpg"], [["cat"]], task="multilabel")
+    with pytest.raises(RecipeError, match="backbones are compared on one label per image"):
+        tlkit.fit("labels.csv", task="multilabel", backbone="auto")

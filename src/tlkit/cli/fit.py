@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
+class Task(StrEnum):
+    """How many labels an image has."""
+
+    multiclass = "multiclass"
+    multilabel = "multilabel"
+
+
 class Quality(StrEnum):
     """How much is tried."""
 
@@ -42,6 +49,9 @@ def fit(
             help="A folder per class, with or without train/val/test above; or a CSV with path and label."
         ),
     ],
+    task: Annotated[
+        Task, typer.Option(help="multilabel: the CSV has several labels per image, with | between.")
+    ] = Task.multiclass,
     backbone: Annotated[
         str | None,
         typer.Option(
@@ -81,6 +91,7 @@ def fit(
     with watching() as observer:
         run = fit_images(
             images,
+            task="multilabel" if task is Task.multilabel else "multiclass",
             backbone=backbone,
             weights=weights,
             quality=chosen,
@@ -112,6 +123,8 @@ def fit(
 def summarise(results: Results) -> list[str]:
     """Says in words how good the classifier is, how that was measured, and what it was trained on."""
     last, data = results.phases[-1], results.data
+    if last.multilabel is not None:
+        return [f"The classifier is that of {last.name}, trained on {data.train:,} images."]
     scores, taken = last.measured, [result.name for result in results.phases if result.is_taken]
     low, high = scores.ci95
     measured = "on images held out for testing" if last.test else "by cross-validation"

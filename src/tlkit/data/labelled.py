@@ -50,22 +50,16 @@ def _paths(table: Path) -> list[str]:
         return []
 
 
-def images_with_labels(
-    path: Path, classes: Sequence[str], registry: Registry | None = None
-) -> tuple[list[Path], list[str]]:
-    """Finds images that may have several labels; if there is a test split, only its images.
+def describe_labels(path: Path, classes: Sequence[str] | None = None) -> tuple[PartSpec, Path]:
+    """Returns the source and the root of images that may have several labels.
 
     Args:
         path: a CSV file with columns `path`, and `label` with ``|`` between an image's labels, or a column of
             0 and 1 for each class; and, where it has splits, `split`.
-        classes: the classes that there are.
-        registry: the parts to choose from; all that is installed unless given.
-
-    Returns:
-        The images, and the labels of each in one string.
+        classes: the classes, where they are known; None: every other column is one.
 
     Raises:
-        DataError: the file has another form.
+        DataError: it is no CSV file, or the images are on several drives.
     """
     if path.suffix.lower() != ".csv":
         raise DataError(
@@ -78,13 +72,35 @@ def images_with_labels(
             header = next(csv.reader(file), [])
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a CSV file in UTF-8: {error}") from error
+    if classes is None:
+        classes = [name for name in header if name not in ("path", "split")]
     form: dict[str, object] = {"label_columns": list(classes)}
-    if "label" in header or not set(classes) <= set(header):
+    if "label" in header or not classes or not set(classes) <= set(header):
         form = {"separator": SEPARATOR}
     if "split" in header:
         form["split_column"] = "split"
     part, root = describe_source(path)
-    source: Source = (registry or load_registry()).make("source", "csv", {**part.options, **form}, root)
+    return PartSpec(name=part.name, options={**part.options, **form}), root
+
+
+def images_with_labels(
+    path: Path, classes: Sequence[str], registry: Registry | None = None
+) -> tuple[list[Path], list[str]]:
+    """Finds images that may have several labels; if there is a test split, only its images.
+
+    Args:
+        path: a CSV file; see `describe_labels`.
+        classes: the classes that there are.
+        registry: the parts to choose from; all that is installed unless given.
+
+    Returns:
+        The images, and the labels of each in one string.
+
+    Raises:
+        DataError: the file has another form.
+    """
+    part, root = describe_labels(path, classes)
+    source: Source = (registry or load_registry()).make("source", part.name, part.options, root)
     chosen = _test_images(source, path)
     labels = [join_labels(source.classes[index] for index in sample.class_indices) for sample in chosen]
     return [sample.path for sample in chosen], labels

@@ -18,6 +18,7 @@ from tlkit.experiment.results import Results
 from tlkit.experiment.runner import run
 from tlkit.fitting.images import TrainingImages, image_data
 from tlkit.fitting.recipe import FitOptions, FolderCounts, Quality, choose_recipe
+from tlkit.parts.task import Task
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Phase, Recipe
@@ -37,6 +38,7 @@ def fit(
     images: TrainingImages,
     labels: str | Iterable[object] | None = None,
     *,
+    task: Task = "multiclass",
     backbone: str | None = None,
     weights: str | None = None,
     quality: Quality = "best",
@@ -63,6 +65,9 @@ def fit(
             `torch.utils.data.Dataset` of images and labels; or a data set of the library ``datasets``. What
             is in no file is written to tlkit's cache folder.
         labels: the label of each of a list of images.
+        task: "multilabel": each image may have several labels, or none. `images` is then a CSV file, with
+            ``|`` between the labels of an image or a column of 0 and 1 for each class, and the probe is the
+            classifier.
         backbone: any backbone's name, ``local-dir:…`` and ``hf-hub:…`` included, or "auto": the one that
             `tlkit.choose` chooses of those at hand; see `choose_backbone` unless given.
         weights: "pretrained", "none", or a .safetensors file; the backbone's default unless given.
@@ -86,12 +91,14 @@ def fit(
     """
     began = time.monotonic()
     registry, observer = registry or load_registry(), observer or Observer()
-    options = FitOptions(weights, quality, folds, test, epochs, seed)
+    options = FitOptions(weights, quality, folds, test, epochs, seed, task)
     options.check()
     if backbone == AUTO and weights is not None:
         raise RecipeError(["weights belong to a backbone: name it instead of auto"], recipe="fit")
-    data = image_data(images, labels, observer)
-    counts = FolderCounts.of(make_source(DataSpec(source=data.source, root=data.root), registry))
+    if backbone == AUTO and task == "multilabel":
+        raise RecipeError(["backbones are compared on one label per image: name one"], recipe="fit")
+    data = image_data(images, labels, observer, task)
+    counts = FolderCounts.of(make_source(DataSpec(source=data.source, root=data.root), registry, task))
 
     choice: Choice | None = None
     if backbone == AUTO:

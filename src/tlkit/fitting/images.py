@@ -22,10 +22,11 @@ import torch
 from PIL import Image as PillowImage
 
 from tlkit.data.images import ImageInMemory, UnreadableImage
-from tlkit.data.labelled import describe_source
+from tlkit.data.labelled import describe_labels, describe_source
 from tlkit.errors import DataError
 from tlkit.experiment.observer import Observer
 from tlkit.inference.pixels import ImageLike, Images, as_images, decode_image
+from tlkit.parts.task import Task
 from tlkit.recipe.schema import PartSpec
 from tlkit.utils.atomic_write import atomic_write
 from tlkit.utils.directories import generated_folder
@@ -69,7 +70,10 @@ class ImageData:
 
 
 def image_data(
-    images: TrainingImages, labels: str | Iterable[object] | None, observer: Observer
+    images: TrainingImages,
+    labels: str | Iterable[object] | None,
+    observer: Observer,
+    task: Task = "multiclass",
 ) -> ImageData:
     """Describes labelled images; writes those that are not files, and lists, to the cache folder.
 
@@ -77,10 +81,16 @@ def image_data(
         images: as for `tlkit.fit`.
         labels: of a list of images; None of all else.
         observer: is shown the progress.
+        task: "multilabel": each image may have several labels, which a CSV file says.
 
     Raises:
         DataError: they are nothing that can be trained on.
     """
+    if task == "multilabel":
+        if labels is not None or not isinstance(images, str | Path):
+            raise DataError("of several labels per image, fit takes a CSV file: write the labels into one")
+        source, root = describe_labels(Path(images))
+        return ImageData(Path(images).stem, source, root)
     if labels is not None:
         return _listed(zip(*_paired(images, labels), strict=True), observer)
     if isinstance(images, str | Path):

@@ -13,6 +13,7 @@ from tlkit.evaluation.metrics import UNEQUAL_RATIO
 from tlkit.experiment.backbones import absolute_name
 from tlkit.fitting.images import ImageData
 from tlkit.parts.source import Source
+from tlkit.parts.task import Task
 from tlkit.recipe.recipe import Recipe, make_recipe
 from tlkit.utils.formatting import shortlist
 
@@ -35,11 +36,13 @@ class FolderCounts:
     """What a source of images has.
 
     Attributes:
-        per_class: number of images of each class that are not set aside for testing.
+        images: number of images that are not set aside for testing.
+        per_class: number of these of each class.
         has_test: whether the source sets test images aside.
         has_val: whether it sets validation images aside, too.
     """
 
+    images: int
     per_class: dict[str, int]
     has_test: bool
     has_val: bool
@@ -51,21 +54,15 @@ class FolderCounts:
         Raises:
             DataError: there are fewer than two classes with images.
         """
-        counts = Counter(
-            source.classes[sample.label or 0] for sample in source.samples if sample.split != "test"
-        )
+        samples = [sample for sample in source.samples if sample.split != "test"]
+        counts = Counter(source.classes[index] for sample in samples for index in sample.class_indices)
         splits = {sample.split for sample in source.samples}
         if len(counts) < 2:
             raise DataError(
                 "there are images to train on of fewer than two classes: put each class's images into a "
                 "folder of its own"
             )
-        return FolderCounts(dict(counts), "test" in splits, "val" in splits)
-
-    @property
-    def images(self) -> int:
-        """The number of images."""
-        return sum(self.per_class.values())
+        return FolderCounts(len(samples), dict(counts), "test" in splits, "val" in splits)
 
     @property
     def are_unequal(self) -> bool:
@@ -83,6 +80,7 @@ class FitOptions:
     test: float | None = None
     epochs: int | None = None
     seed: int = 1
+    task: Task = "multiclass"
 
     def check(self) -> None:
         """Raises RecipeError unless the options can be, and suit one another."""
@@ -110,12 +108,19 @@ def choose_recipe(data: ImageData, options: FitOptions, counts: FolderCounts, ba
         network["weights"] = weights if weights in ("pretrained", "none") else str(Path(weights).absolute())
     division = _division(counts, options.folds, options.test)
     phases: list[dict[str, Any]] = [{"name": "probe"}]
-    if options.quality == "best":
+    training: dict[str, Any] = {"mirror": True}
+    if options.task == "multilabel" and "folds" in division:
+        division["repeats"] = 1  # a probe per class takes seconds
+    if options.task == "multiclass":
+        training["monitor"] = "balanced_accuracy" if counts.are_unequal else "accuracy"
+    # of several labels, fine-tuning after a probe was not measured yet
+    if options.quality == "best" and options.task == "multiclass":
         # folds compare fine-tuning with the probe; without them, validation images do
         phases.append(_fine_tuning(epochs or EPOCHS, "last" if "folds" in division else "best"))
     return make_recipe(
         {
             "name": name,
+            "task": options.task,
             "seed": options.seed,
             "data": {
                 **data.table(),
@@ -125,10 +130,7 @@ def choose_recipe(data: ImageData, options: FitOptions, counts: FolderCounts, ba
             },
             "backbone": network,
             "head": "probe",
-            "training": {
-                "mirror": True,
-                "monitor": "balanced_accuracy" if counts.are_unequal else "accuracy",
-            },
+            "training": training,
             "phase": phases,
         }
     )
