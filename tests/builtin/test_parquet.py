@@ -88,3 +88,11 @@ def test_files_that_are_no_manifests_are_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("tlkit.builtin.parquet.find_spec", lambda _: None)
     with pytest.raises(DataError, match=r"needs pyarrow: pip install 'tlkit\[parquet\]'"):
         REGISTRY.make("source", "parquet", {"file": tmp_path / "images.parquet"}, tmp_path)
+
+
+def test_a_small_file_that_stands_for_gigabytes_is_refused(tmp_path: Path) -> None:
+    long = pa.array(["x" * 10**6]).dictionary_encode()
+    paths = pa.DictionaryArray.from_arrays(pa.array([0] * 2000), long.dictionary)
+    with pytest.raises(DataError, match="its rows have more than 16,384 bytes"):
+        read(tmp_path, {"path": paths, "label": ["a", "b"] * 1000})
+    assert (tmp_path / "images.parquet").stat().st_size < 100_000

@@ -292,3 +292,9 @@ def test_wrong_cells_of_several_labels_are_named(tmp_path: Path) -> None:
     assert "line 3: 'sky' is '': it must be 0 or 1" in str(error.value)
     with pytest.raises(DataError, match="set either separator or label_columns"):
         csv_file(tmp_path, separator="|", label_columns=["sky"])
+
+
+def test_another_separator_than_the_one_named_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("path,label\n1.jpg,a;b\n2.jpg,a\n3.jpg,b\n")
+    with pytest.raises(DataError, match="'a;b' is made of the classes 'a' and 'b'"):
+        csv_file(tmp_path, separator="|")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,7 @@ def test_labels_in_json(tmp_path: Path) -> None:
     [
         ({"1.png": b""}, r"0.tar/1: no file .cls with its label"),
         ({"1.cls": b"cat"}, "0.tar/1: 0 images, where one belongs"),
+        ({"cat.0.png": b"", "cat.0.cls": b"cat"}, r"0.tar/cat: 0 images, .* its first dot"),
         ({"1.png": b"", "1.jpg": b"", "1.cls": b"cat"}, "0.tar/1: 2 images"),
         ({"1.png": b"", "1.cls": b"c\nt"}, r"'c\\nt' is no label"),
         ({"1.png": b"", "1.cls": b"\xff"}, "0.tar/1: 'utf-8' codec"),
@@ -108,6 +110,72 @@ def test_samples_that_cannot_be_used_are_named(
     write(tmp_path / "0.tar", members)
     with pytest.raises(DataError, match=problem):
         read(tmp_path)
+
+
+def flipped(shard: bytes) -> bytes:
+    return shard[:1024] + bytes([shard[1024] ^ 1]) + shard[1025:]  # in the second header
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [flipped, lambda shard: shard[:2048], lambda shard: shard[:2100], lambda shard: shard + shard],
+    ids=["a bit", "cut between members", "cut in a header", "two shards joined"],
+)
+def test_a_damaged_shard_is_refused_as_a_whole(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    members = {}
+    for number in range(4):
+        members |= {f"{number}.png": b"png", f"{number}.cls": str(number % 2).encode()}
+    file = write(tmp_path / "0.tar", members)
+    assert len(read(tmp_path).samples) == 4
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(DataError, match=r"0.tar cannot be read as an uncompressed tar file: .*at byte"):
+        read(tmp_path)
+
+
+def test_a_second_label_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "0.tar", {"1.png": b"", "1.cls": b"cat", "2.png": b"", "2.cls": b"dog"})
+    with tarfile.open(file, "a") as archive:
+        entry = tarfile.TarInfo("1.cls")
+        entry.size = 3
+        archive.addfile(entry, io.BytesIO(b"dog"))
+    with pytest.raises(DataError, match=r"0.tar/1: 2 files .cls with its label"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"), [(tarfile.REGTYPE, -512), (tarfile.REGTYPE, -1), (tarfile.GNUTYPE_LONGNAME, 3 * 10**9)]
+)
+def test_headers_of_a_stranger_are_not_believed(tmp_path: Path, kind: bytes, size: int) -> None:
+    entry = tarfile.TarInfo("1.png")
+    entry.type = kind
+    header = bytearray(entry.tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = tarfile.itn(size, 12, tarfile.GNU_FORMAT)
+    header[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(header))[0]
+    (tmp_path / "0.tar").write_bytes(bytes(header) + bytes(10_240))
+    with pytest.raises(DataError, match="a header says that"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train000.tar", "train"),
+        ("validation-00.tar", "val"),
+        ("test_1.tar", "test"),
+        ("val/0.tar", "val"),
+        ("training-1.tar", None),
+        ("0-train.tar", None),
+    ],
+)
+def test_splits_are_at_the_beginning_of_names(tmp_path: Path, name: str, split: str | None) -> None:
+    write(tmp_path / name, {"1.png": b"", "1.cls": b"a", "2.png": b"", "2.cls": b"b"})
+    assert {sample.split for sample in read(tmp_path, shards="**/*.tar").samples} == {split}
+
+
+@pytest.mark.parametrize("pattern", ["", "/x/*.tar"])
+def test_a_pattern_that_is_none_is_refused(tmp_path: Path, pattern: str) -> None:
+    with pytest.raises(DataError, match="is no pattern of paths"):
+        read(tmp_path, shards=pattern)
 
 
 def test_files_that_are_no_shards_are_refused(shards: Path, tmp_path: Path) -> None:

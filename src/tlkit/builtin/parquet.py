@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 #: Paths that lead out of the root, on any system.
 OUTSIDE = r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)"
 #: Control characters.
+#: Rows that are read at a time, and how many bytes one may have in the mean of these.
+ROWS, MAX_ROW = 1024, 16_384
 CONTROL = r"[\x00-\x1f\x7f]"
 
 
@@ -93,18 +95,45 @@ def _read(file: Path) -> tuple[dict[str, list[Any]], tuple[str, ...]]:
         ]:
             raise DataError(f"{file}: {'; '.join(missing)}; it has {shortlist(schema.names, 10)}")
         present = [name for name in (*REQUIRED, *OPTIONAL, *RECORDED) if name in schema.names]
-        table = pq.read_table(file, columns=present)
+        table = _read_table(file, present)
         classes = json.loads((schema.metadata or {}).get(CLASSES_KEY, b"[]"))
         types = {name: pa.int64() for name in ("size", "mtime", "width", "height")}
         columns = {name: table[name].cast(types.get(name, pa.string())) for name in present}
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (OSError, ValueError, RecursionError, pa.ArrowException) as error:
         raise DataError(f"{file} cannot be read as a manifest in Parquet: {error}") from error
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise DataError(f"{file} cannot be read: {CLASSES_KEY.decode()} is not a list of names")
+    if len(set(classes)) < len(classes):
+        raise DataError(f"{file} cannot be read: {CLASSES_KEY.decode()} has a name twice")
     columns.setdefault("id", columns["path"])
     columns.setdefault("split", pa.chunked_array([pa.nulls(len(table), pa.string())]))
     _check(file, columns)
     return {name: column.to_pylist() for name, column in columns.items()}, tuple(classes)
+
+
+def _read_table(file: Path, columns: Sequence[str]) -> Any:
+    """Returns the columns of a file whose rows are short: a few bytes may stand for many gigabytes.
+
+    Raises:
+        ValueError: rows are long.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet as pq
+
+    batches = []
+    with pq.ParquetFile(file) as content:
+        for batch in content.iter_batches(ROWS, columns=list(columns)):
+            # a value that is there once may stand in every row
+            plain = {
+                name: column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+                for name, column in zip(batch.schema.names, batch.columns, strict=True)
+            }
+            batches.append(pa.RecordBatch.from_pydict(plain))
+            if batches[-1].nbytes > ROWS * MAX_ROW:
+                raise ValueError(f"its rows have more than {MAX_ROW:,} bytes")
+        if not batches:
+            return pq.read_table(file, columns=list(columns))
+    return pa.Table.from_batches(batches)
 
 
 def _check(file: Path, columns: dict[str, Any]) -> None:

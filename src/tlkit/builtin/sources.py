@@ -127,8 +127,8 @@ def csv_file(
         label_columns or sorted({label for _, labels, _ in rows for label in labels}, key=natural)
     )
     _check_classes(table, classes)
-    if not several:
-        _check_one_label(table, classes)
+    if label_columns is None:
+        _check_separator(table, classes, separator)
     index = {name: position for position, name in enumerate(classes)}
     samples = []
     for name, labels, split in rows:
@@ -159,10 +159,12 @@ def _row_labels(
     return tuple(labels), wrong
 
 
-def _check_one_label(table: Path, classes: Sequence[str]) -> None:
-    """Raises if a class is made of others: such a file has several labels per image."""
+def _check_separator(table: Path, classes: Sequence[str], used: str | None) -> None:
+    """Raises if a class is made of others: such a file has another separator, or any at all."""
     for name in classes:
         for separator in SEPARATORS:
+            if separator == used:
+                continue
             parts = [part.strip() for part in name.split(separator)]
             if len(parts) > 1 and set(parts) <= set(classes):
                 listed = " and ".join(map(repr, parts))

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from tlkit.builtin.sources import SPLIT_NAMES, natural
 from tlkit.errors import DataError
@@ -28,6 +29,19 @@ if TYPE_CHECKING:
 
 #: Labels are short, and images have no more bytes than files of images may have.
 MAX_LABEL, MAX_IMAGE = 100_000, 500_000_000
+#: A header that describes the next one, such as a long name, has at most so many bytes.
+MAX_HEADER = 2**20
+#: More bytes than this after the end of a shard are not looked at: tar fills up to 10 kB.
+MAX_PADDING = 2**20
+HEADERS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+#: Names of splits at the beginning of a shard's name or folder: a word, or one with a number behind it.
+SPLIT_WORD = re.compile(r"[a-z]+", re.IGNORECASE)
 #: How many problems an error lists.
 PROBLEMS_SHOWN = 10
 
@@ -64,7 +78,18 @@ class _Row:
     """An image of a shard, and its label's file."""
 
     images: list[tuple[str, _Member]] = field(default_factory=list)
-    label: _Member | None = None
+    labels: list[_Member] = field(default_factory=list)
+
+
+class _Entry(tarfile.TarInfo):
+    """A member's header, refused where reading on would take a stranger's word for how much there is."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        entry = super().frombuf(buf, encoding, errors)
+        if entry.size < 0 or (entry.type in HEADERS and entry.size > MAX_HEADER):
+            raise tarfile.ReadError(f"a header says that {entry.size:,} bytes follow")
+        return entry
 
 
 def webdataset(
@@ -89,7 +114,10 @@ def webdataset(
     """
     if not root.is_dir():
         raise DataError(f"folder {root} does not exist: name the folder that contains the shards")
-    paths = sorted(root.glob(shards), key=lambda path: natural(path.as_posix()))
+    try:
+        paths = sorted(root.glob(shards), key=lambda path: natural(path.as_posix()))
+    except (ValueError, NotImplementedError, IndexError) as error:
+        raise DataError(f"shards: {shards!r} is no pattern of paths in {root}: {error}") from error
     if not paths:
         raise DataError(f"{root} has no files {shards!r}: name others with the option 'shards'")
     members: dict[Path, _Member] = {}
@@ -133,8 +161,10 @@ def _rows(shard: Path, label: str) -> dict[str, _Row]:
     """Returns the images of a shard by their name up to the first dot."""
     rows: dict[str, _Row] = {}
     try:
-        with tarfile.open(shard, "r:") as archive:
+        with shard.open("rb") as file, tarfile.TarFile(fileobj=file, tarinfo=_Entry) as archive:
             for entry in archive:
+                if entry.issparse():
+                    raise tarfile.ReadError(f"{printable(entry.name)} is a sparse file")
                 path = PurePosixPath(entry.name)
                 stem, _, suffix = path.name.partition(".")
                 if not entry.isfile() or not stem:  # folders, links, devices; and hidden files
@@ -143,18 +173,33 @@ def _rows(shard: Path, label: str) -> dict[str, _Row]:
                 key = (path.parent / stem).as_posix()
                 member = _Member(shard, entry.offset_data, entry.size)
                 if suffix == f".{label}":
-                    rows.setdefault(key, _Row()).label = member
+                    rows.setdefault(key, _Row()).labels.append(member)
                 elif suffix in IMAGE_SUFFIXES:
                     rows.setdefault(key, _Row()).images.append((suffix, member))
+                elif path.suffix.lower() in IMAGE_SUFFIXES:  # of another kind, or its name has dots in it
+                    rows.setdefault(key, _Row())
+            _check_end(file, archive.offset)
     except (OSError, tarfile.TarError, UnicodeError, ValueError) as error:
         raise DataError(f"{shard} cannot be read as an uncompressed tar file: {error}") from error
     return rows
 
 
+def _check_end(file: BinaryIO, offset: int) -> None:
+    """Raises tarfile.ReadError unless a shard ends where its members do; tarfile takes damage for the end."""
+    file.seek(offset)
+    rest = file.read(MAX_PADDING)
+    if len(rest) < tarfile.BLOCKSIZE or rest.strip(b"\0") or file.read(1):
+        raise tarfile.ReadError(
+            f"it is damaged or cut short at byte {offset:,}, or other data follow: make the shard again"
+        )
+
+
 def _only_image(row: _Row) -> tuple[str, _Member]:
     """Returns the image of a row with its suffix; raises ValueError unless there is just one."""
     if len(row.images) != 1:
-        raise ValueError(f"{len(row.images)} images, where one belongs")
+        raise ValueError(
+            f"{len(row.images)} images, where one belongs (a sample's name ends at its first dot)"
+        )
     ((suffix, member),) = row.images
     if member.size > MAX_IMAGE:
         raise ValueError(f"an image of {member.size:,} bytes; {MAX_IMAGE:,} are allowed")
@@ -163,13 +208,18 @@ def _only_image(row: _Row) -> tuple[str, _Member]:
 
 def _label(row: _Row, suffix: str, key: str) -> str:
     """Returns the name of a row's class; raises ValueError if there is none."""
-    if row.label is None:
-        raise ValueError(f"no file .{suffix} with its label")
-    if row.label.size > MAX_LABEL:
-        raise ValueError(f"a label of {row.label.size:,} bytes")
-    text = row.label.read().decode().strip()
+    if len(row.labels) != 1:
+        count = len(row.labels) or "no"
+        raise ValueError(f"{count} file{'s' * (count != 'no')} .{suffix.removeprefix('.')} with its label")
+    (member,) = row.labels
+    if member.size > MAX_LABEL:
+        raise ValueError(f"a label of {member.size:,} bytes")
+    text = member.read().decode().strip()
     if suffix.endswith("json"):
-        table = json.loads(text)
+        try:
+            table = json.loads(text)
+        except RecursionError as error:
+            raise ValueError("its label is nested too deeply") from error
         value = table.get(key) if isinstance(table, dict) else None
         text = str(value) if isinstance(value, str | int) else ""
     if not text or printable(text) != text:
@@ -180,7 +230,7 @@ def _label(row: _Row, suffix: str, key: str) -> str:
 def _split(path: Path) -> SplitName | None:
     """Returns the split that a shard's name or folder begins with, as in ``train-000.tar``."""
     for part in path.parts:
-        word = part.replace("_", "-").replace(".", "-").partition("-")[0].casefold()
-        if word in SPLIT_NAMES:
-            return SPLIT_NAMES[word]
+        match = SPLIT_WORD.match(part)
+        if match and match[0].casefold() in SPLIT_NAMES:
+            return SPLIT_NAMES[match[0].casefold()]
     return None

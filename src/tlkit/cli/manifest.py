@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -23,4 +24,5 @@ def manifest(
 
     written = write(recipe, out=out, overrides=set_ or (), observer=ConsoleObserver())
     say(f"{written.file}: {plural(written.images, 'image')}. A recipe reads it with")
-    say(f'data = {{ source = {{ name = "parquet", file = "{written.file}" }}, root = "{written.root}" }}')
+    file, root = (json.dumps(path.absolute().as_posix()) for path in (written.file, written.root))
+    say(f'data = {{ source = {{ name = "parquet", file = {file} }}, root = {root} }}')

@@ -21,7 +21,7 @@ from tlkit.utils.hashing import digest
 #: tick every few milliseconds, that of FAT every two seconds, and a file server's clock may be behind.
 RACY_NS = 10 * 10**9
 #: Seconds to wait for another process that writes to the index.
-TIMEOUT = 30.0
+TIMEOUT = 5.0
 #: How many files one query asks for.
 QUERY = 1000
 TABLE = """CREATE TABLE IF NOT EXISTS images (
@@ -75,6 +75,7 @@ class ImageIndex:
             version: what else it depends on whether a file can be decoded, such as the decoder's version.
         """
         self._path = index_folder() / f"{digest(version)}.sqlite"
+        self._usable = True
 
     def find(self, files: Sequence[tuple[Path, FileIdentity | None]]) -> list[IndexedImage | None]:
         """Returns what is known of each file; None of those that are new or have changed."""
@@ -112,13 +113,16 @@ class ImageIndex:
             self._do(lambda database: database.executemany(f"REPLACE INTO images VALUES ({marks})", rows))
 
     def _do(self, action: Callable[[sqlite3.Connection], object]) -> None:
-        """Lets an action use the database; what the action has not done where that fails is left undone."""
+        """Lets an action use the database; where it cannot be used, it is not tried again."""
+        if not self._usable:
+            return
         try:
             with closing(sqlite3.connect(self._path, timeout=TIMEOUT)) as database, database:
                 database.execute(TABLE)
                 action(database)
-        except sqlite3.OperationalError:  # no space, read-only, or locked for too long
-            pass
-        except sqlite3.DatabaseError:  # damaged
-            with suppress(OSError):
-                self._path.unlink()
+        except (sqlite3.OperationalError, OverflowError):  # no space, read-only, locked; times out of range
+            self._usable = False
+        except sqlite3.DatabaseError:  # damaged: it is made again
+            for path in (self._path, self._path.with_name(f"{self._path.name}-journal")):
+                with suppress(OSError):
+                    path.unlink()

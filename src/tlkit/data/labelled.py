@@ -30,13 +30,21 @@ def describe_source(path: Path) -> tuple[PartSpec, Path]:
     """
     if path.suffix.lower() != ".csv":
         return PartSpec(name="folder"), path.absolute()
-    folders = {os.path.dirname(image) for image in _paths(path) if os.path.isabs(image)}  # noqa: PTH117, PTH120
+    paths = _paths(path)
+    folders = {os.path.dirname(image) for image in paths if os.path.isabs(image)}  # noqa: PTH117, PTH120
+    if folders and (relative := [image for image in paths if not os.path.isabs(image)]):  # noqa: PTH117
+        raise DataError(
+            f"{path}: some paths are absolute, and others are not, such as {relative[0]!r}: write all in one "
+            "form"
+        )
     if not folders:
         return PartSpec(name="csv", options={"file": path.name}), path.absolute().parent
     try:
         root = Path(os.path.commonpath(folders))
     except ValueError as error:  # Windows' drives
         raise DataError(f"{path}: the images have no folder in common: {error}") from error
+    if root == Path(root.anchor):
+        raise DataError(f"{path}: the images have no folder in common but {root}: put them below one")
     return PartSpec(name="csv", options={"file": str(path.absolute())}), root
 
 

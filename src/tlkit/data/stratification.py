@@ -32,15 +32,15 @@ def spread(
     """
     needed, room = needed.copy(), room.copy()
     part_of = np.full(len(members), -1)
-    order = generator.permutation(len(members))
+    order, remaining = generator.permutation(len(members)), members.sum(0)
     while len(left := order[part_of[order] < 0]):
-        remaining = members[left].sum(0)
         rarest = int(np.where(remaining > 0, remaining, np.iinfo(np.int64).max).argmin())
         for group in left[members[left, rarest] > 0]:
             # among parts that need as many of this one, the one with the most room
             part = int(np.lexsort((-room, -needed[rarest]))[0])
             part_of[group] = part
             needed[:, part] -= members[group]
+            remaining -= members[group]
             room[part] -= sizes[group]
     return part_of
 
@@ -55,7 +55,7 @@ def properties(has_class: NDArray[np.bool_], least: float) -> NDArray[np.bool_]:
     Returns:
         Whether each image has each property, ``(N, properties)``; the first ones are the classes.
     """
-    combinations, index, counts = np.unique(has_class, axis=0, return_inverse=True, return_counts=True)
-    has_combination = index.reshape(-1, 1) == np.arange(len(combinations))
+    _, index, counts = np.unique(has_class, axis=0, return_inverse=True, return_counts=True)
+    has_combination = index.reshape(-1, 1) == np.flatnonzero(counts >= least)
     empty = ~has_class.any(1, keepdims=True)
-    return np.hstack([has_class, has_combination[:, counts >= least], empty])
+    return np.hstack([has_class, has_combination, empty])

@@ -137,6 +137,6 @@ def time_of_phase(events: Iterable[AnyEvent], phase: str) -> PhaseTime:
                 training += max(0.0, event.time - last - event.seconds)
                 last = event.time
         elif isinstance(event, EpochEnded | FoldEnded) and last is not None:
-            training += event.time - last
+            training += max(0.0, event.time - last)  # a clock may be set back
             last = event.time
     return PhaseTime(features, training)

@@ -125,9 +125,10 @@ class Decision(JsonModel):
         scale, unit = (1, "nats") if self.measure == "loss" else (100, "points")
         better = "better" if self.gain >= 0 else "worse"
         measure = "" if self.measure == "accuracy" else f" in {self.measure.replace('_', ' ')}"
+        decimals = 2 if self.measure == "loss" else 1
         evidence = (
-            f"{scale * abs(self.gain):.{2 if self.measure == 'loss' else 1}f} {unit} {better}{measure} on "
-            f"{self.n:,} images out of fold, standard error {scale * self.standard_error:.1f}"
+            f"{scale * abs(self.gain):.{decimals}f} {unit} {better}{measure} on {self.n:,} images "
+            f"out of fold, standard error {scale * self.standard_error:.{decimals}f}"
         )
         return f"{verdict}: {evidence}" + (f"; {self.reason}" if self.reason else "")
 

@@ -75,10 +75,20 @@ def _timm_config(network: Any) -> dict[str, Any] | None:
     with torch.device("meta"):
         own = timm.create_model(architecture, num_classes=network.num_classes)
     shapes = [{key: value.shape for key, value in each.state_dict().items()} for each in (own, network)]
-    # layers' descriptions have strides, activations and the like
-    if shapes[0] != shapes[1] or repr(own) != repr(network):
+    # layers' descriptions have strides, activations and the like; numbers of heads are attributes alone
+    settings = [[_settings(layer) for layer in each.modules()] for each in (own, network)]
+    if shapes[0] != shapes[1] or repr(own) != repr(network) or settings[0] != settings[1]:
         return None
     return {"architecture": architecture, "model_args": {}, "pretrained_cfg": config}
+
+
+def _settings(layer: nn.Module) -> dict[str, object]:
+    """Returns the plain attributes of a layer."""
+    return {
+        name: value
+        for name, value in vars(layer).items()
+        if name != "training" and isinstance(value, bool | int | float | str)
+    }
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -30,23 +30,26 @@ def feature_map(figure: Figure, audit: Audit) -> None:
     from matplotlib import colormaps
 
     axes, names = figure.subplots(), list(audit.classes)
+    legend = []  # of the artists themselves: matplotlib leaves out names that begin with an underscore
     named = len(names) <= len(COLOURS)
     for index, name in enumerate(names):
         x, y = _columns(point for point in audit.map if point.label == name)
         colour = COLOURS[index] if named else colormaps["turbo"](index / (len(names) - 1))
-        label = name if named else None
-        axes.scatter(x, y, s=12, color=[colour], alpha=0.7, linewidths=0, label=label)
+        dots = axes.scatter(x, y, s=12, color=[colour], alpha=0.7, linewidths=0)
+        legend += [(dots, name)] if named else []
     labels = {suspect.image for suspect in audit.labels.suspects}
     if any(point.image in labels for point in audit.map):
         x, y = _columns(point for point in audit.map if point.image in labels)
-        axes.scatter(x, y, s=36, marker="x", color=INK, linewidths=1, label="label may be wrong")
+        crosses = axes.scatter(x, y, s=36, marker="x", color=INK, linewidths=1)
+        legend.append((crosses, "label may be wrong"))
     unlike = {item.image for item in audit.unlike}
     if any(point.image in unlike for point in audit.map):
         x, y = _columns(point for point in audit.map if point.image in unlike)
-        axes.scatter(x, y, s=36, marker="s", facecolors="none", edgecolors=INK, label="unlike all others")
+        squares = axes.scatter(x, y, s=36, marker="s", facecolors="none", edgecolors=INK)
+        legend.append((squares, "unlike all others"))
     axes.set_axis_off()
-    if axes.get_legend_handles_labels()[0]:
-        figure.legend(loc="outside upper center", ncols=4)
+    if legend:
+        figure.legend(*zip(*legend, strict=True), loc="outside upper center", ncols=4)
 
 
 def _columns(points: Iterable[MapPoint]) -> tuple[list[float], list[float]]:

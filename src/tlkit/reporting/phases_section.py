@@ -18,6 +18,7 @@ from tlkit.recipe.recipe import Recipe
 from tlkit.reporting import run_charts
 from tlkit.reporting.pictures import WIDTH, Album, Picture
 from tlkit.reporting.run_images import RunImages
+from tlkit.training.history import EpochMetrics
 from tlkit.utils.formatting import format_duration
 
 #: How many views of an image are shown.
@@ -144,10 +145,16 @@ def _draw_curves(phase: PhaseRecord, album: Album) -> list[Picture]:
     pictures = []
     for name, draw in (("loss", run_charts.losses), (score, run_charts.val_scores)):
         alt = f"{name.capitalize()} of {phase.name} over {len(phase.history)} epochs{kept}"
+        if name != "loss" and not any(_has_score(metrics) for metrics in phase.history):
+            continue  # in a cross-validation, there are no validation images
         curve = partial(draw, history=phase.history, best_epoch=best)
         file = f"{name.replace(' ', '-')}-{phase.name}"
         pictures.append(album.chart(file, alt, curve, height=2.4))
     return pictures
+
+
+def _has_score(metrics: EpochMetrics) -> bool:
+    return metrics.val_accuracy is not None or metrics.val_mean_average_precision is not None
 
 
 def _draw_networks(plans: Sequence[PhasePlan], album: Album) -> Picture:

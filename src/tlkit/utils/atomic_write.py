@@ -51,8 +51,8 @@ def _sync(path: Path) -> None:
     """Waits until a file, or the names in a folder, are on the disk; where a system cannot, it does not."""
     if path.is_dir() and os.name == "nt":
         return
-    # Windows syncs only what is open for writing, other systems open no folder for that
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    # Windows syncs only what is open for writing; elsewhere a file may be read-only
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
