@@ -295,6 +295,8 @@ def test_wrong_cells_of_several_labels_are_named(tmp_path: Path) -> None:
 
 
 def test_another_separator_than_the_one_named_is_noticed(tmp_path: Path) -> None:
-    (tmp_path / "labels.csv").write_text("path,label\n1.jpg,a;b\n2.jpg,a\n3.jpg,b\n")
+    for number in (1, 2, 3):
+        (tmp_path / f"{number}.jpg").touch()
+    table(tmp_path, ["path,label", "1.jpg,a;b", "2.jpg,a", "3.jpg,b"])
     with pytest.raises(DataError, match="'a;b' is made of the classes 'a' and 'b'"):
         csv_file(tmp_path, separator="|")
