@@ -80,8 +80,9 @@ def _picture(
     predictions: SplitPredictions, index: int, name: str, images: RunImages, album: Album
 ) -> Picture | None:
     image_id = predictions.ids[index]
-    found = images.read(image_id)
-    if found is None:
+    image = images.read(image_id)
+    if image is None:
         return None
+    _, pixels = image
     caption = f"{predictions.confidence[index]:.3f} · {image_id}"
-    return album.photo(name, f"{image_id}, misclassified", np.asarray(found[1]), caption, longest=LONGEST)
+    return album.photo(name, f"{image_id}, misclassified", np.asarray(pixels), caption, longest=LONGEST)
