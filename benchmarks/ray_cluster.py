@@ -2,8 +2,8 @@
 
 python -m benchmarks.ray_cluster 20000 2     # images, and processes or actors
 
-The nodes are on this computer, on its loopback address. Rates are those per second of processor time, since
-others may be at work on the machine: what it would compute with that many cores of its own.
+The nodes are on this computer. Rates are those per second of processor time, since others may be at work on the
+machine: what it would compute with that many cores of its own.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ def recipe(folder: str, engine: dict[str, Any] | None = None) -> tlkit.Recipe:
             "data": {"source": "folder", "root": folder},
             "backbone": {"name": "mobilenetv3_small_050", "weights": "none"},
             "preprocess": {"size": 64},
+            "training": {"precision": "float32"},
             "compute": {"engine": engine} if engine else {},
             "phase": [{"name": "probe"}],
         }
@@ -112,7 +113,7 @@ def compute_ray(folder: str, actors: str, kills: str) -> dict[str, float]:
     from ray.cluster_utils import Cluster
 
     each = {"num_cpus": int(actors) // NODES, "object_store_memory": 80 * 2**20}
-    each |= {"node_ip_address": "127.0.0.1", "include_dashboard": False}
+    each |= {"include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=each)
     for _ in range(NODES - 1):
         cluster.add_node(**each)
