@@ -1,7 +1,8 @@
 """A feature store in an object store, such as S3, that several machines share.
 
-Shards are immutable, verify themselves and have names that nobody else takes, so that an object store's means suffice:
-there are no locks, and nothing is renamed. Each machine works on copies in its own cache folder.
+Shards are immutable, verify themselves and have names that nobody else takes, so that what an object store
+offers suffices: there are no locks, and nothing is renamed. Each machine works on copies in its own cache
+folder.
 """
 
 from __future__ import annotations

@@ -196,9 +196,7 @@ class FeatureStore:
 class Column:
     """One boundary tensor of one view, for the images that have it."""
 
-    def __init__(
-        self, folder: Path, key: str, verified: Verified, remote: RemoteStore | None = None
-    ) -> None:
+    def __init__(self, folder: Path, key: str, verified: Verified, remote: RemoteStore | None = None) -> None:
         """Opens a column's shards; those that are in `verified` are not read again.
 
         What is appended to the column is copied to `remote`.
