@@ -110,7 +110,8 @@ def run(
         results = earlier or Results.empty(recipe, experiment.plan)
         todo = [prepared for prepared in experiment.phases if not results.phase(prepared.phase.name)]
         store = opened.enter_context(FeatureStore())
-        estimates = partial(_estimate, todo, experiment.dataset, store)
+        worth_trying = [item for item in todo if not item.phase.start_from or not skip(item.phase, results)]
+        estimates = partial(_estimate, worth_trying, experiment.dataset, store)
         started = Run(recipe, folder.path, results, experiment.plan, estimates)
         if not plan_only:
             before = folder.events()
