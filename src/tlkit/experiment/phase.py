@@ -37,7 +37,8 @@ from tlkit.experiment.results import (
 )
 from tlkit.experiment.run_folder import SplitProbabilities
 from tlkit.experiment.unknown import FittedDetector, fit_unknown
-from tlkit.model.saving import Calibration, save_model
+from tlkit.model.description import Calibration
+from tlkit.model.saving import save_model
 from tlkit.model.unknown import UnknownDetector
 from tlkit.runtime.distributed import broadcast_from_main, process_state
 from tlkit.training.history import COLUMNS, History

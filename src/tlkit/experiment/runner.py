@@ -195,8 +195,9 @@ def prepare_experiment(
     count, limit = len(dataset.splits.train), cache_limit()
     prepared = [resolve_auto_views(item, recipe, registry, count, limit) for item in prepared]
     plan = describe_plan(recipe, dataset, prepared, device)
-    if small := plan.data.describe_small_classes():
-        observer.note(small)
+    for warning in (plan.data.describe_small_classes(), plan.data.describe_missing_classes()):
+        if warning:
+            observer.note(warning)
     return Experiment(dataset, prepared, plan)
 
 
