@@ -9,7 +9,7 @@ from commands import command
 from processes import Started
 from processes import tlkit as run_tlkit
 from small_runs import RECIPE, write_recipe
-from store_columns import stored
+from stores import stored
 
 import tlkit
 from tlkit.experiment.log import FeaturesComputed, read_events

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from small_runs import write_recipe
-from store_columns import KEY, hashes, stored, write
+from stores import KEY, hashes, stored, write
 
 import tlkit
 from tlkit.errors import StoreError

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from store_columns import KEY, hashes, write
+from stores import KEY, hashes, write
 
 from tlkit.errors import StoreError
 from tlkit.feature_store import store as store_module

@@ -113,6 +113,11 @@ class FeatureStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def lease_file(self) -> Path:
+        """The file that names the columns that are open: who sees it, shares this store."""
+        return self._lease.file
+
     def column(self, key: str) -> Column:
         """Opens the column of that key as it is on disk now, which may be empty; counts as a use.
 

@@ -18,6 +18,8 @@ from tlkit.runtime.distributed import process_state
 
 Precision = Literal["auto", "float32", "bfloat16"]
 CPU = torch.device("cpu")
+#: How many threads read images, where `use_processors` has said so.
+_reader_threads: int | None = None
 Key = TypeVar("Key")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -86,8 +88,20 @@ def has_bfloat16(device: torch.device) -> bool:
     return False
 
 
+def use_processors(count: int) -> None:
+    """Limits this process, which shares its computer with others, to `count` threads of each kind.
+
+    Torch computes in the ones, and features depend on their number in the last bits; the others read images.
+    """
+    global _reader_threads
+    _reader_threads = count
+    torch.set_num_threads(count)
+
+
 def reader_threads() -> int:
     """Returns how many threads read images: one per processor that this process may use."""
+    if _reader_threads is not None:
+        return _reader_threads
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
