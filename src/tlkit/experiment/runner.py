@@ -110,7 +110,8 @@ def run(
         results = earlier or Results.empty(recipe, experiment.plan)
         todo = [prepared for prepared in experiment.phases if not results.phase(prepared.phase.name)]
         store = opened.enter_context(FeatureStore())
-        estimates = partial(_estimate, todo, experiment.dataset, store)
+        worth_trying = [item for item in todo if not item.phase.start_from or not skip(item.phase, results)]
+        estimates = partial(_estimate, worth_trying, experiment.dataset, store)
         started = Run(recipe, folder.path, results, experiment.plan, estimates)
         if not plan_only:
             before = folder.events()
@@ -166,8 +167,9 @@ def prepare_experiment(
     count, limit = len(dataset.splits.train), cache_limit()
     prepared = [resolve_auto_views(item, recipe, registry, count, limit) for item in prepared]
     plan = describe_plan(recipe, dataset, prepared, device)
-    if small := plan.data.describe_small_classes():
-        observer.note(small)
+    for warning in (plan.data.describe_small_classes(), plan.data.describe_missing_classes()):
+        if warning:
+            observer.note(warning)
     return Experiment(dataset, prepared, plan)
 
 
