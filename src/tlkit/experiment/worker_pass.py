@@ -7,6 +7,7 @@ blocks of lost workers is read from the store, as after an interrupted run.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -79,8 +80,8 @@ class StartWorker:
         phases: the phases whose features are computed, with their numbers of views.
         classes: the names of the classes.
         compute: where and how precisely features are computed.
-        cache: the folder that has the store.
-        lease: a file in the store, which a process that shares the store sees.
+        cache: the cache folder, or the address of a store that machines share.
+        lease: a file in the store, which a process that shares the folder sees; None: it has an address.
         versions: of tlkit and torch.
     """
 
@@ -88,8 +89,8 @@ class StartWorker:
     phases: tuple[Phase, ...]
     classes: tuple[str, ...]
     compute: ComputeConfig
-    cache: Path
-    lease: Path
+    cache: str
+    lease: Path | None
     versions: tuple[str, str]
 
     def __call__(self, processors: int | None) -> Worker:
@@ -101,18 +102,19 @@ class StartWorker:
         if processors is not None:
             use_processors(processors)
         keep_freed_memory()
+        os.environ["TLKIT_CACHE"] = self.cache
         self._check()
         # a worker sees its own GPU alone, so that the number may be another one
         compute = replace(self.compute, device=torch.empty(0, device=self.compute.device.type).device)
         registry = load_registry()
         prepared = prepare_phases(self.recipe, self.phases, self.classes, registry, compute.device)
-        return Worker(FeatureStore(self.cache), compute, prepared)
+        return Worker(FeatureStore(), compute, prepared)
 
     def _check(self) -> None:
-        if not self.lease.exists():
+        if self.lease is not None and not self.lease.exists():
             raise EngineError(
                 f"a worker does not see the store {self.lease.parents[1]}: name a folder in TLKIT_CACHE that "
-                "all of its computers share"
+                "all computers share"
             )
         if self.versions != own_versions():
             worker, here = (
@@ -199,8 +201,8 @@ class RecipeEngine:
             phases=tuple(prepared.phase for prepared in phases),
             classes=tuple(dataset.classes),
             compute=compute,
-            cache=store.folder.parent.absolute(),
-            lease=store.lease_file.absolute(),
+            cache=store.remote.address if store.remote else str(store.folder.parent.absolute()),
+            lease=None if store.remote else store.lease_file.absolute(),
             versions=own_versions(),
         )
         return WorkerPass(self.engine, start, requests, store)

@@ -153,4 +153,4 @@ class Actors:
             if ready:
                 return ready[0]
             if not self._computing:
-                note(f"waiting for {self._size} of the Ray cluster for an actor: see `ray status`")
+                note(f"no actor has started yet: each needs {self._size}, and `ray status` says who has them")
