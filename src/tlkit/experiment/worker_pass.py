@@ -118,7 +118,8 @@ class StartWorker:
             )
         if self.versions != own_versions():
             worker, here = (
-                f"tlkit {own} and torch {torch}" for own, torch in (own_versions(), self.versions)
+                f"tlkit {of_tlkit} and torch {of_torch}"
+                for of_tlkit, of_torch in (own_versions(), self.versions)
             )
             raise EngineError(f"a worker has {worker}, and this computer {here}: install the same versions")
         kind = self.compute.device.type

@@ -137,6 +137,7 @@ class Actors:
                     raise EngineError(f"{lost} actors were lost before they had started: {reason}") from error
                 note(f"an actor was lost ({reason}); another one takes its place")
                 self._all.remove(actor)
+                ray.kill(actor)  # it may only be out of reach
                 self.add()
                 continue
             lost = 0
