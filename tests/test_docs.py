@@ -42,15 +42,30 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_the_commands_of_the_command_line_page(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = [line for block in blocks("command-line.md", "console") for line in block.splitlines()]
-    commands = [shlex.split(line.removeprefix("$ ")) for line in lines if line.startswith("$ tlkit")]
-    assert {command[1] for command in commands} == {"fit", "predict", "evaluate", "export"}
+def commands_of(page: str, language: str = "console") -> list[list[str]]:
+    """The commands of tlkit in a page's blocks, as the shell would give them."""
+    lines = [line for block in blocks(page, language) for line in block.splitlines()]
+    return [
+        shlex.split(line.removeprefix("$ "), comments=True) for line in lines if line.startswith("$ tlkit")
+    ]
+
+
+def execute(commands: list[list[str]], capsys: pytest.CaptureFixture[str]) -> str:
+    """Runs commands, which must succeed and print something; returns what the last one printed."""
+    printed = ""
     for command in commands:
         with mock.patch.object(sys, "argv", command), pytest.raises(SystemExit) as ended:
             main()
         assert ended.value.code == 0, command
-        assert capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert printed, command
+    return printed
+
+
+def test_the_commands_of_the_command_line_page(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    commands = commands_of("command-line.md")
+    assert {command[1] for command in commands} == {"fit", "predict", "evaluate", "export"}
+    execute(commands, capsys)
     assert (here / "pets.onnx").is_file()
     assert (here / "runs" / "pets" / "recipe.toml").is_file()
 
@@ -60,16 +75,11 @@ def test_the_commands_of_the_report_page(
 ) -> None:
     for out in ("pets", "pets-again"):
         shutil.copytree(fitted, here / "runs" / out)
-    lines = [line for block in blocks("report.md", "console") for line in block.splitlines()]
-    commands = [shlex.split(line.removeprefix("$ "), comments=True) for line in lines]
+    commands = commands_of("report.md")
     assert [command[1] for command in commands] == [
         *("report", "compare", "explain", "explain", "explain", "visualize", "visualize")
     ]
-    for command in commands:
-        with mock.patch.object(sys, "argv", command), pytest.raises(SystemExit) as ended:
-            main()
-        assert ended.value.code == 0, command
-        assert capsys.readouterr().out
+    execute(commands, capsys)
     assert (here / "runs" / "pets" / "report.html").is_file()
     assert (here / "comparison" / "compare.html").is_file()
     assert (here / "explained" / "1.png").is_file()
@@ -84,22 +94,16 @@ def test_the_command_of_the_page_about_sharing(here: Path, fitted: Path) -> None
     assert "pipeline_tag: image-classification" in (here / printed).read_text()
 
 
-def test_the_commands_of_the_pages_about_choosing_a_backbone_and_labelling_next(
+def test_the_commands_of_the_pages_about_choosing(
     here: Path, photos: Path, fitted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(fitted, here / "runs" / "pets")
     (here / "unlabelled").mkdir()
     for number in range(41, 49):  # the run has labels of the others
         shutil.copyfile(photos / f"cat.{number}.jpg", here / "unlabelled" / f"{number}.jpg")
-    pages = ("choosing-a-backbone.md", "labelling-next.md")
-    lines = [line for page in pages for block in blocks(page, "console") for line in block.splitlines()]
-    commands = [shlex.split(line.removeprefix("$ ")) for line in lines if line.startswith("$ tlkit")]
+    commands = commands_of("choosing-a-backbone.md") + commands_of("labelling-next.md")
     assert [command[1] for command in commands] == ["choose", "next", "next"]
-    for command in commands:
-        with mock.patch.object(sys, "argv", command), pytest.raises(SystemExit) as ended:
-            main()
-        assert ended.value.code == 0, command
-        assert capsys.readouterr().out
+    execute(commands, capsys)
     assert (here / "backbones.svg").is_file() and (here / "next.csv").is_file()
     (code,) = blocks("labelling-next.md", "python")
     exec(compile(code, "labelling-next.md", "exec"), {})
@@ -109,17 +113,80 @@ def test_the_commands_of_the_pages_about_choosing_a_backbone_and_labelling_next(
 def test_the_commands_of_the_page_about_many_images(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = 'name = "pets"\ndata = { source = "folder", root = "photos" }\n[[phase]]\nname = "probe"\n'
     write_recipe(here, f'backbone = {{ name = "vgg16-quarter" }}\n{text}')
-    lines = [line for block in blocks("scale.md", "console") for line in block.splitlines()]
-    commands = [shlex.split(line.removeprefix("$ ")) for line in lines if line.startswith("$ tlkit")]
+    commands = commands_of("scale.md")
     assert [command[1] for command in commands] == ["features", "manifest"]
-    for command in commands:
-        with mock.patch.object(sys, "argv", command), pytest.raises(SystemExit) as ended:
-            main()
-        assert ended.value.code == 0, command
-        assert capsys.readouterr().out
+    execute(commands, capsys)
     data = tomllib.loads(blocks("scale.md", "toml")[0])["data"]
     assert not read_recipe(here, {"data": {**data, "root": "photos"}}).flaws
     assert (here / "images.parquet").is_file()
+
+
+def test_the_commands_of_the_readme(here: Path, fitted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those that use a classifier; the others are run on pages of their own."""
+    shutil.copytree(fitted, here / "runs" / "pets")
+    for folder in ("other-photos", "labelled-photos"):
+        (here / folder).symlink_to(here / "photos")
+    commands = {
+        command[1]: command for command in commands_of("../README.md") if command[2:3] == ["runs/pets"]
+    }
+    assert list(commands) == ["predict", "evaluate", "report", "export", "next", "serve"]
+    execute([commands[name] for name in ("predict", "evaluate")], capsys)
+    recipe = write_recipe(here, blocks("../README.md", "toml")[0])
+    validate(read_recipe(recipe, ["backbone.weights=none"]), load_registry())
+
+
+def test_the_command_of_the_page_about_audits(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (command,) = commands_of("audit.md", "")
+    command[2:5] = ["photos", "--backbone", "vgg16-quarter"]
+    printed = execute([command], capsys)
+    assert "30 images of 2 classes" in printed and "tlkit review audits/photos" in printed
+    assert (here / "splits.csv").is_file()
+
+
+def test_the_commands_of_the_pages_about_cached_features_and_plugins(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands = commands_of("cached-features.md")
+    assert [command[2] for command in commands] == ["list", "prune", "clear"]
+    new, check, *others = commands_of("plugins.md")
+    assert (new[2], check[2]) == ("new", "check")  # its part is checked in the tutorial
+    execute([*commands, new, *others], capsys)
+    assert (here / "tlkit-my-net" / "pyproject.toml").is_file()
+
+
+def test_the_commands_of_the_pages_about_curves_and_tuning(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = 'name = "pets"\nbackbone = "vgg16-quarter"\n[data]\nsource = "folder"\nroot = "photos"\n'
+    write_recipe(here, text + '[training]\nepochs = 2\n[[phase]]\nname = "bottleneck"\n')
+    (curve,), (tune,) = commands_of("learning-curve.md"), commands_of("tuning.md")
+    execute([[*curve, "--backbone", "vgg16-quarter"], [*tune, "--trials", "3"]], capsys)
+    assert (here / "curve" / "curve.json").is_file()
+    assert (here / "runs" / "pets" / "tuned" / "recipe.toml").is_file()
+
+
+def test_the_commands_and_the_code_of_the_page_about_several_labels(
+    here: Path, several_labels: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(here / "photos")
+    shutil.copytree(several_labels / "images", here / "photos")
+    (here / "runs").mkdir()
+    (here / "runs" / "drawings").symlink_to(several_labels / "run")
+    _, _, predict, evaluate = commands_of("multilabel.md")
+    execute([predict, evaluate], capsys)
+    (code,) = blocks("multilabel.md", "python")
+    exec(compile(code, "multilabel.md", "exec"), {})
+    labels, thresholds = map(ast.literal_eval, capsys.readouterr().out.splitlines())
+    assert {*labels[0]} <= {"circle", "red"} == {*thresholds}
+
+
+def test_the_errors_of_the_page_about_recipes(here: Path) -> None:
+    write_recipe(here, blocks("recipes.md", "toml")[0])
+    (block,) = (block for block in blocks("recipes.md", "console") if "Error" in block)
+    line, _, printed = block.partition("\n")
+    without_a_download = ("--set", "backbone.weights=none")
+    ended = run_command(*shlex.split(line.removeprefix("$ tlkit ")), *without_a_download)
+    assert (ended.returncode, ended.stderr) == (2, printed)
 
 
 def test_the_code_of_the_python_page(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -234,14 +301,9 @@ def test_the_commands_and_the_code_of_the_page_about_exporting(
     here: Path, fitted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(fitted, here / "runs" / "pets")
-    lines = [line for block in blocks("exporting.md", "console") for line in block.splitlines()]
-    commands = [shlex.split(line.removeprefix("$ ")) for line in lines]
+    commands = commands_of("exporting.md")
     assert [command[1] for command in commands] == ["export", "predict", "evaluate"]
-    for command in commands:
-        with mock.patch.object(sys, "argv", command), pytest.raises(SystemExit) as ended:
-            main()
-        assert ended.value.code == 0, command
-        assert capsys.readouterr().out
+    execute(commands, capsys)
     (code,) = blocks("exporting.md", "python")
     exec(compile(code, "docs/exporting.md", "exec"), {})
     label, probability, unknown = capsys.readouterr().out.split()

@@ -149,15 +149,19 @@ def _compare_backbones(recipe: Recipe, device: str | None, observer: Observer, r
 
 
 def why_not_worth_trying(phase: Phase, results: Results) -> str | None:
-    """Returns why fine-tuning is not worth its time after the results so far, or None."""
-    scores, images = results.phases[-1].out_of_fold, results.data.train
-    if scores is None:
-        return None
-    errors = scores.n - scores.correct
-    if images < ENOUGH_IMAGES:
+    """Returns why fine-tuning is not worth its time in a cross-validation, or None.
+
+    Before there are results, the number of images tells.
+    """
+    images = results.data.train
+    if results.data.folds and images < ENOUGH_IMAGES:
         return (
             f"{plural(images, 'image')} are too few to train the whole network, which takes {ENOUGH_IMAGES}"
         )
+    scores = results.phases[-1].out_of_fold if results.phases else None
+    if scores is None:
+        return None
+    errors = scores.n - scores.correct
     if errors < ENOUGH_ERRORS * scores.n:
         return f"{plural(errors, 'error')} on {scores.n:,} images leave too little to gain"
     return None
