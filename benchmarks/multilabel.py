@@ -8,6 +8,7 @@ validation images as there are test images. The truth is that of 200,000 images,
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -23,19 +24,39 @@ from tlkit.evaluation.multilabel import (
 )
 
 TRUTH = 200_000
-SIZES = (50, 200, 1000)
-#: The classes' shares of the images, and how far their logits are apart, in standard deviations.
-SHARES = np.array([0.5, 0.3, 0.2, 0.1, 0.05])
-SEPARATIONS = np.array([2.0, 1.5, 3.0, 2.0, 2.5])
-CLASSES = ("a", "b", "c", "d", "e")
+SIZES = (20, 50, 200, 1000)
 SCORES = ("mean_average_precision", "macro_f1", "micro_f1")
 
 
-def draw(count: int, generator: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Draws probabilities and labels."""
-    labels = (generator.random((count, len(SHARES))) < SHARES).astype(np.int64)
-    logits = (labels - 0.5) * SEPARATIONS + generator.normal(size=labels.shape)
-    return label_probabilities(logits), labels
+@dataclass(frozen=True)
+class World:
+    """Classes that images are drawn of.
+
+    Attributes:
+        name: what they are like.
+        shares: the part of the images that has each class.
+        separations: how far the logits with and without it are apart, in standard deviations.
+    """
+
+    name: str
+    shares: NDArray[np.float64]
+    separations: NDArray[np.float64]
+
+    def draw(
+        self, count: int, generator: np.random.Generator
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Draws probabilities and labels."""
+        labels = (generator.random((count, len(self.shares))) < self.shares).astype(np.int64)
+        logits = (labels - 0.5) * self.separations + generator.normal(size=labels.shape)
+        return label_probabilities(logits), labels
+
+
+WORLDS = (
+    World("five classes", np.array([0.5, 0.3, 0.2, 0.1, 0.05]), np.array([2.0, 1.5, 3.0, 2.0, 2.5])),
+    World("two easy classes", np.array([0.5, 0.3]), np.array([4.0, 3.5])),
+    World("two hard classes", np.array([0.3, 0.1]), np.array([2.0, 2.0])),
+    World("twenty classes", np.full(20, 0.1), np.linspace(1.0, 4.0, 20)),
+)
 
 
 def true_f1(
@@ -47,30 +68,34 @@ def true_f1(
     return float((2 * hits / (said + have)).mean()), float(2 * hits.sum() / (said.sum() + have.sum()))
 
 
-def evaluate(size: int, generator: np.random.Generator) -> tuple[MultilabelScores, NDArray[np.float64]]:
+def evaluate(
+    world: World, size: int, generator: np.random.Generator
+) -> tuple[MultilabelScores, NDArray[np.float64]]:
     """Returns the scores of a draw, and the thresholds that they are at."""
-    thresholds = choose_thresholds(*draw(size, generator))
-    return evaluate_labels(*draw(size, generator), CLASSES, thresholds), thresholds
+    thresholds = choose_thresholds(*world.draw(size, generator))
+    names = [str(number) for number in range(len(world.shares))]
+    return evaluate_labels(*world.draw(size, generator), names, thresholds), thresholds
 
 
 def main(draws: Annotated[int, typer.Option(help="How many sets of images of each size.")] = 200) -> None:
     """Prints a table: how often each interval holds the truth, and how long it is."""
-    generator = np.random.default_rng(1)
-    population = draw(TRUTH, generator)
-    precision = mean_average_precision(*population)
-    typer.echo("| score | images | truth | measured | held | length |\n| --- | --- | --- | --- | --- | --- |")
-    for size in SIZES:
-        rows: dict[str, list[tuple[float, float, bool, float]]] = {name: [] for name in SCORES}
-        for _ in range(draws):
-            scores, thresholds = evaluate(size, generator)
-            truths = (precision, *true_f1(*population, thresholds))
-            for name, truth in zip(SCORES, truths, strict=True):
-                estimate = getattr(scores, name)
-                low, high = estimate.ci95
-                rows[name].append((truth, estimate.value, low <= truth <= high, high - low))
-        for name, row in rows.items():
-            cells = " | ".join(f"{value:.3f}" for value in np.mean(row, axis=0))
-            typer.echo(f"| {name.replace('_', ' ')} | {size} | {cells} |")
+    typer.echo("| classes | score | images | truth | measured | held | length |\n" + "| --- " * 7 + "|")
+    for world in WORLDS:
+        generator = np.random.default_rng(1)
+        population = world.draw(TRUTH, generator)
+        precision = mean_average_precision(*population)
+        for size in SIZES:
+            rows: dict[str, list[tuple[float, float, bool, float]]] = {name: [] for name in SCORES}
+            for _ in range(draws):
+                scores, thresholds = evaluate(world, size, generator)
+                truths = (precision, *true_f1(*population, thresholds))
+                for name, truth in zip(SCORES, truths, strict=True):
+                    estimate = getattr(scores, name)
+                    low, high = estimate.ci95
+                    rows[name].append((truth, estimate.value, low <= truth <= high, high - low))
+            for name, row in rows.items():
+                cells = " | ".join(f"{value:.3f}" for value in np.mean(row, axis=0))
+                typer.echo(f"| {world.name} | {name.replace('_', ' ')} | {size} | {cells} |")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tlkit.plugins.registry import PluginState, Registry
 
 #: The plugins of this repository, which are installed when its tests run.
-WORKSPACE = ("tlkit-catsdogs", "tlkit-huggingface", "tlkit-lite")
+WORKSPACE = ("tlkit-catsdogs", "tlkit-huggingface", "tlkit-lite", "tlkit-ray")
 
 #: A plugin with one head, called ``{name!r}``.
 HEAD = """

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser
 
 import tlkit
 from tlkit.inference.onnx_graph import surround
-from tlkit.model.saving import Calibration
+from tlkit.model.description import Calibration
 
 BUILD = Path(__file__).parents[1] / "examples" / "browser" / "build.py"
 

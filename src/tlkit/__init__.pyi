@@ -15,6 +15,7 @@ from .analysis.tune import TunedTrial as TunedTrial
 from .analysis.tune import Tuning as Tuning
 from .analysis.tune import tune as tune
 from .errors import DataError as DataError
+from .errors import EngineError as EngineError
 from .errors import PluginError as PluginError
 from .errors import TlkitError as TlkitError
 from .errors import TrainingError as TrainingError
@@ -64,6 +65,7 @@ from .parts.augmentation import Augmentation as Augmentation
 from .parts.backbone import Backbone as Backbone
 from .parts.backbone import Block as Block
 from .parts.backbone import WeightsOrigin as WeightsOrigin
+from .parts.engine import Engine as Engine
 from .parts.head import HasLinearForm as HasLinearForm
 from .parts.head import SelfFittingHead as SelfFittingHead
 from .parts.loss import Loss as Loss

@@ -9,6 +9,7 @@
     ├── AuditFileError      an audit.json or corrections.csv that cannot be read or used
     ├── FetchError          a download that fails, or is not the expected file
     ├── StoreError          the feature store cannot be read or written
+    ├── EngineError         an engine whose workers cannot be started, or do not compute what is asked for
     ├── TrainingError       training that is impossible, or whose loss is not finite
     ├── ExportError         a classifier that cannot be exported
     ├── ServingError        a service that cannot be started
@@ -22,6 +23,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any
 
 
 class TlkitError(Exception):
@@ -42,6 +45,10 @@ class RecipeError(TlkitError):
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
         head = f"{recipe or 'recipe'}: {count}"
         super().__init__("\n".join([head, *(f"  - {problem}" for problem in self.problems)]))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Lets it be raised in another process."""
+        return partial(RecipeError, recipe=self.recipe), (self.problems,)
 
 
 class PluginError(TlkitError):
@@ -70,6 +77,10 @@ class FetchError(TlkitError):
 
 class StoreError(TlkitError):
     """The feature store cannot be read or written."""
+
+
+class EngineError(TlkitError):
+    """An engine whose workers cannot be started, are always lost, or would compute something else."""
 
 
 class TrainingError(TlkitError):

@@ -28,7 +28,8 @@ from tlkit.errors import RunFolderError
 def timm_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder with a backbone of timm, which tests must not change."""
     from tlkit.model.classifier import Classifier
-    from tlkit.model.saving import Calibration, save_model
+    from tlkit.model.description import Calibration
+    from tlkit.model.saving import save_model
     from tlkit.plugins.loader import load_registry
 
     registry = load_registry()

@@ -42,6 +42,19 @@ def test_a_table_of_paths_and_labels_is_enough(tmp_path: Path) -> None:
     assert source.unlabelled == [Sample("new/3.jpg", tmp_path / "new/3.jpg")]
 
 
+def test_lists_of_labels(tmp_path: Path) -> None:
+    labels = pa.array([["sky", "sea"], [], None], pa.list_(pa.string()))
+    source = read(tmp_path, {**GOOD, "label": labels})
+    assert source.classes == ("sea", "sky")
+    assert [(sample.label, sample.labels) for sample in source.samples] == [(None, (0, 1)), (None, ())]
+    assert [sample.id for sample in source.unlabelled] == ["new/3.jpg"]
+    wrong = pa.array([["sky", "sky"], ["", "sea"], [None]], pa.list_(pa.string()))
+    with pytest.raises(
+        DataError, match=r"wrong labels in the column 'label': row 1: \['sky', 'sky'\], row 2.*row 3"
+    ):
+        read(tmp_path, {**GOOD, "label": wrong})
+
+
 def test_what_is_known_of_files_is_read(tmp_path: Path) -> None:
     split = ["train", "test", None]
     source = read(tmp_path, {**GOOD, **RECORD, "size": [7, None, 9], "id": ["a", "b", "c"], "split": split})

@@ -271,7 +271,10 @@ def test_a_csv_of_several_labels_is_not_taken_for_one_of_many_classes(tmp_path: 
     table(tmp_path, ["path,label", "1.png,sea;sky", "2.png,sky", "3.png,sea"])
     with pytest.raises(DataError, match="'sea;sky' is made of the classes 'sea' and 'sky'") as error:
         csv_file(tmp_path)
-    assert str(error.value).endswith('separator = ";"')
+    assert "separator = \";\" in its source, or give tlkit fit --task multilabel --separator ';'" in str(
+        error.value
+    )
+    assert str(error.value).endswith("write its name without ';', such as 'sea and sky'")
     table(tmp_path, ["path,label", "1.png,sea;sky", "2.png,lake", "3.png,lake"])
     assert csv_file(tmp_path).classes == ("lake", "sea;sky")
     table(tmp_path, ["path,label", "1.png,sea", "2.png,sky", "3.png,"])
@@ -288,10 +291,32 @@ def test_wrong_cells_of_several_labels_are_named(tmp_path: Path) -> None:
     assert "line 3: 'label' has 'sky' twice" in str(error.value)
     with pytest.raises(DataError) as error:
         csv_file(tmp_path, label_columns=["sky", "sea"])
-    assert "line 2: 'sea' is 'yes': it must be 0 or 1" in str(error.value)
+    assert "line 2: 'sea' is 'yes': it must be 0 or 1, or False or True" in str(error.value)
     assert "line 3: 'sky' is '': it must be 0 or 1" in str(error.value)
     with pytest.raises(DataError, match="set either separator or label_columns"):
         csv_file(tmp_path, separator="|", label_columns=["sky"])
+
+
+def test_columns_of_classes_as_pandas_writes_them(tmp_path: Path) -> None:
+    draw(tmp_path, "1.png", "2.png")
+    table(tmp_path, ["path,sky,sea", "1.png,True,False", "2.png,False,False"])
+    source = csv_file(tmp_path, label_columns=["sky", "sea"])
+    assert [sample.labels for sample in source.samples] == [(0,), ()]
+    table(tmp_path, ["path,sky,sea,sky", "1.png,1,0,0", "2.png,0,1,0"])
+    with pytest.raises(DataError, match="has several columns sky: keep one of them"):
+        csv_file(tmp_path, label_columns=["sky", "sea"])
+    with pytest.raises(DataError, match="label_columns names sea more than once"):
+        csv_file(tmp_path, label_columns=["sea", "sea"])
+
+
+def test_a_split_may_lack_one_of_several_labels(tmp_path: Path) -> None:
+    draw(tmp_path, "1.png", "2.png", "3.png")
+    table(tmp_path, ["path,label,split", "1.png,sea|sky,train", "2.png,sky,val", "3.png,,test"])
+    source = csv_file(tmp_path, split_column="split", separator="|")
+    assert [sample.labels for sample in source.samples] == [(0, 1), (1,), ()]
+    with pytest.raises(DataError, match="every split needs every class"):
+        table(tmp_path, ["path,label,split", "1.png,sea,train", "2.png,sky,train", "3.png,sky,test"])
+        csv_file(tmp_path, split_column="split")
 
 
 def test_another_separator_than_the_one_named_is_noticed(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tlkit.data import folds
 from tlkit.data.folds import draw_folds
 from tlkit.data.images import Image
 from tlkit.data.splits import Splits, class_matrix, draw_splits
@@ -62,10 +63,40 @@ def test_equal_bytes_stay_together_and_contradictions_are_left_out() -> None:
     assert len(reasons) == 2
 
 
-def test_a_class_with_too_few_images_is_named() -> None:
-    images = [*make_images(50)[12:], make_image("x", 0), make_image("y", 0, 1)]
-    with pytest.raises(DataError, match="rare: 2 distinct images, 3 needed for train, val, test"):
-        drawn(images)
+def test_a_class_with_too_few_images_is_trained_on_and_then_tested() -> None:
+    for count, expected in ((1, [1, 0, 0]), (2, [1, 0, 1])):
+        images = [*make_images(50)[12:], *(make_image(f"x{number}", 0, 1) for number in range(count))]
+        splits = drawn(images)
+        assert [
+            class_matrix(part, 3)[:, 0].sum() for part in (splits.train, splits.val, splits.test)
+        ] == expected
+    with pytest.raises(DataError, match="no image to train on in rare: add some, or leave the class out"):
+        drawn(make_images(50)[12:])
+
+
+def test_every_split_has_each_class_that_has_enough_images() -> None:
+    """Rarer labels of the same images are dealt out before: without care, they take all of a class along."""
+    names = tuple(f"c{number}" for number in range(12))
+    for seed in range(40):
+        generator = np.random.default_rng(seed)
+        has = generator.random((30, 12)) < generator.choice([0.05, 0.2, 0.6], 12)
+        has[:, ~has.any(0)] |= np.arange(30)[:, None] < 3
+        images = [make_image(f"{number}", *np.flatnonzero(row).tolist()) for number, row in enumerate(has)]
+        splits = draw_splits(images, names, seed=seed, per_class=None, fractions={"val": 0.2, "test": 0.2})
+        counts = np.stack([class_matrix(part, 12).sum(0) for part in (splits.train, splits.val, splits.test)])
+        assert counts[0].all() and counts[:, has.sum(0) >= 4].all()
+
+
+def test_a_split_of_the_source_may_lack_a_class_but_for_training() -> None:
+    images = [
+        make_image("1", 0, 1, split="train"),
+        make_image("2", 2, split="train"),
+        make_image("3", 0, split="val"),
+        make_image("4", split="test"),
+    ]
+    assert len(drawn(images).test) == 1
+    with pytest.raises(DataError, match="no image to train on in often, half"):
+        drawn([make_image("1", 0, split="train"), *images[2:], make_image("5", 1, 2, split="test")])
 
 
 def test_splits_of_the_source_are_respected() -> None:
@@ -91,6 +122,15 @@ def test_folds_are_spread_and_keep_groups_together() -> None:
         folds_of = {name: {assignment[index] for index, image in enumerate(images)
                            if image.sample.id.startswith(name)} for name in "123456789"}  # fmt: skip
         assert all(len(folds) == 1 for folds in folds_of.values())
+
+
+def test_a_regular_expression_that_takes_for_ever_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folds, "SEARCH_SECONDS", 0.5)
+    images = [make_image("a" * 40 + "!", 1, 2), *make_images(20)]
+    with pytest.raises(
+        DataError, match=r"data.group: searching '\(a\+\)\+\$' in the names of 21 images takes"
+    ):
+        draw_folds(images, CLASSES, seed=1, folds=2, group=r"(a+)+$")
 
 
 def test_a_class_in_one_group_is_trained_on_in_every_fold() -> None:

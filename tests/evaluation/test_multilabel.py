@@ -11,6 +11,7 @@ from tlkit.evaluation.multilabel import (
     _Ranked,
     choose_thresholds,
     evaluate_labels,
+    label_probabilities,
     mean_average_precision,
 )
 
@@ -79,6 +80,7 @@ def test_a_class_that_no_image_has_is_not_scored() -> None:
     assert scores.mean_average_precision.value == pytest.approx(expected)
     none = evaluate_labels(probabilities, np.zeros_like(labels), CLASSES, thresholds)
     assert none.mean_average_precision.value == 0 and none.chance == 0
+    assert none.mean_average_precision.ci95 == none.macro_f1.ci95 == none.micro_f1.ci95 == (0, 1)
 
 
 def test_perfect_predictions_have_a_score_of_one() -> None:
@@ -101,3 +103,25 @@ def test_fewer_independent_images_have_wider_intervals() -> None:
     )
     widths = [scores.macro_f1.ci95[1] - scores.macro_f1.ci95[0] for scores in (plain, fewer)]
     assert widths[1] > 1.3 * widths[0]
+
+
+def test_intervals_of_few_images_are_honest() -> None:
+    """Of perfect predictions, the bootstrap alone has an interval without a width."""
+    labels = np.array([[1, 0], [1, 1], [0, 0], [0, 1]])
+    for repeats, lowest in ((1, (0.3, 0.6)), (10, (0.85, 0.95))):
+        probabilities = np.tile(labels, (repeats, 1)) * 0.8 + 0.1
+        scores = evaluate_labels(probabilities, np.tile(labels, (repeats, 1)), ("a", "b"), np.full(2, 0.5))
+        for estimate in (scores.mean_average_precision, scores.macro_f1, scores.micro_f1):
+            assert estimate.value == estimate.ci95[1] == 1 and lowest[0] < estimate.ci95[0] < lowest[1]
+
+
+def test_intervals_hold_the_truth_of_few_images() -> None:
+    """Of these, percentiles of the bootstrap hold it in a third."""
+    generator, held = np.random.default_rng(0), 0
+    for _ in range(40):
+        labels = (generator.random((20, 2)) < (0.5, 0.3)).astype(np.int64)
+        probabilities = label_probabilities((labels - 0.5) * (4.0, 3.5) + generator.normal(size=labels.shape))
+        scores = evaluate_labels(probabilities, labels, ("a", "b"), np.full(2, 0.5))
+        low, high = scores.mean_average_precision.ci95
+        held += low <= 0.992 <= high
+    assert held >= 36

@@ -9,10 +9,10 @@ from commands import command
 from processes import Started
 from processes import tlkit as run_tlkit
 from small_runs import RECIPE, write_recipe
+from stores import stored
 
 import tlkit
 from tlkit.experiment.log import FeaturesComputed, read_events
-from tlkit.feature_store.shards import open_shard
 
 #: What the third phase reads depends on what the second one trains.
 THIRD = """
@@ -20,19 +20,6 @@ THIRD = """
 name = "third"
 start_from = "fine-tune"
 """
-
-
-def stored(folder: Path) -> dict[tuple[str, bytes], bytes]:
-    """Returns the bits of each feature in a store, by column and image."""
-    features = {}
-    for path in (folder / "features").glob("??/*/*.safetensors"):
-        shard = open_shard(path, path.parent.name)
-        assert shard is not None
-        for image, row in zip(shard.images, shard.features, strict=True):
-            key = path.parent.name, image.tobytes()
-            assert key not in features, "computed twice"
-            features[key] = row.numpy().tobytes()
-    return features
 
 
 def test_parts_in_processes_at_once_have_the_bits_of_one(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from pathlib import Path
 
 import pytest
 from commands import command
+from drawings import CLASSES
+from pyarrow import parquet as pq
 from recipes import write_recipe as write_text
 from small_runs import Runner, predictions, without
 
 import tlkit
 from tlkit.data import image_index, inspection
+from tlkit.plugins.loader import load_registry
 
 SOURCE = '{{ source = {{ name = "parquet", file = "{file}" }}, root = "{root}" }}'
 
@@ -81,7 +85,23 @@ def test_the_command_prints_what_a_recipe_needs(by_class: Path, tmp_path: Path) 
     assert ended.returncode == 0, ended.stderr
     assert "pets.parquet: 80 images. A recipe reads it with data = { source = { name =" in said
     assert said.endswith(f'root = "{by_class}" }}')
-    several = command("manifest", recipe, "--set", "task=multilabel")
-    assert several.returncode == 2 and "one label per image" in several.stderr
     missing = command("manifest", recipe, "--out", "/proc/nowhere/pets.parquet")
     assert missing.returncode == 2 and "cannot be written" in missing.stderr
+
+
+def test_a_manifest_of_several_labels_per_image(several_labels: Path, tmp_path: Path) -> None:
+    recipe = tlkit.read_recipe(several_labels / "run")
+    written = tlkit.manifest(recipe, out=tmp_path / "images.parquet")
+    assert written.images == 240
+    table = pq.read_table(written.file).to_pydict()
+    with (several_labels / "run" / "splits.csv").open() as file:
+        rows = {row["id"]: row for row in csv.DictReader(file)}
+    for name, labels, split in zip(table["id"], table["label"], table["split"], strict=True):
+        assert "|".join(labels) == rows[name]["label"] and split == rows[name]["split"]
+    source = load_registry().make("source", "parquet", {"file": written.file}, written.root)
+    assert source.classes == CLASSES and {sample.labels for sample in source.samples} == {
+        (),
+        (0,),
+        (1,),
+        (0, 1),
+    }

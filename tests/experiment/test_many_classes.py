@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file as load_torch
+from safetensors.torch import save_file as save_torch
 
 from tlkit.data.images import Image
 from tlkit.errors import RunFolderError
@@ -77,4 +79,13 @@ def test_what_is_no_probabilities_is_refused(written: Path, change: object, prob
         _read_predictions(written / "predictions.csv", CLASSES, {})
     file.unlink()
     with pytest.raises(RunFolderError, match=r"probabilities\.safetensors cannot be read"):
+        _read_predictions(written / "predictions.csv", CLASSES, {})
+
+
+def test_probabilities_of_a_type_that_numpy_has_not_are_refused(written: Path) -> None:
+    file = written / "probabilities.safetensors"
+    save_torch({split: value.bfloat16() for split, value in load_torch(file).items()}, file)
+    with pytest.raises(
+        RunFolderError, match=r"probabilities\.safetensors cannot be read: \w+ must be float32"
+    ):
         _read_predictions(written / "predictions.csv", CLASSES, {})

@@ -178,3 +178,10 @@ def test_a_last_line_that_was_cut_short_is_ignored(cut_short: bytes, run_copy: P
     events = read_events(log)
     assert events[:-1] == complete
     assert isinstance(events[-1], PhaseStarted) and events[-1].phase == "later"
+
+
+def test_results_of_one_label_per_image_need_baselines(run_copy: Path) -> None:
+    results = json.loads((run_copy / "results.json").read_text())
+    (run_copy / "results.json").write_text(json.dumps({**results, "baselines": None}))
+    with pytest.raises(RunFolderError, match=r"results\.json cannot be read: baselines: must not be null"):
+        RunRecord(run_copy)

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from stores import KEY, hashes, write
 
 from tlkit.errors import StoreError
 from tlkit.feature_store import store as store_module
 from tlkit.feature_store.store import FeatureStore, Rows, Writer, cache_limit
-
-KEY = "ab" + "0" * 38
-
-
-def hashes(count: int, start: int = 0) -> list[str]:
-    """Returns the sha256 of some images."""
-    return [hashlib.sha256(str(number).encode()).hexdigest() for number in range(start, start + count)]
-
-
-def write(store: FeatureStore, images: Sequence[str], features: torch.Tensor, key: str = KEY) -> None:
-    writer = Writer(store.column(key))
-    writer.add(images, features)
-    writer.flush()
 
 
 def test_features_come_back_by_image_in_any_order() -> None:

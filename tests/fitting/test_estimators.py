@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
@@ -201,6 +202,30 @@ def test_a_fitted_classifier_is_saved_as_a_model_folder(
     predictor = tlkit.load(classifier.save(tmp_path / "model"))
     assert predictor.classes == ("cat", "dog")
     np.testing.assert_allclose(predictor.predict_proba(paths), classifier.predict_proba(paths), atol=1e-4)
+
+
+def test_an_indicator_matrix_makes_a_multilabel_classifier(
+    paths: list[Path], labels: list[str], tmp_path: Path
+) -> None:
+    pandas, first = pytest.importorskip("pandas"), np.arange(24) % 12 < 6
+    y = np.column_stack([np.array(labels) == "cat", first]).astype(int)
+    classifier = tlkit.ImageClassifier(BACKBONE, {"name": "probe", "kernel": False})
+    rows = classifier.fit(paths, y).predict_proba(paths)
+    assert classifier.multilabel_ and classifier.classes_.tolist() == [0, 1] and rows.shape == (24, 2)
+    predicted = classifier.predict(paths)
+    assert (predicted == (rows >= 0.5)).all() and classifier.score(paths, y) == (predicted == y).all(1).mean()
+    named = pandas.DataFrame(y, columns=["cat", "first"])
+    assert classifier.fit(paths, named).classes_.tolist() == ["cat", "first"]
+    assert classifier.fit(paths, csr_matrix(y)).predict(paths).tolist() == predicted.tolist()
+    predictor = tlkit.load(classifier.fit(paths, named).save(tmp_path / "model"))
+    assert isinstance(predictor, tlkit.MultilabelPredictor) and predictor.classes == ("cat", "first")
+    np.testing.assert_allclose(predictor.predict_proba(paths), rows, atol=1e-4)
+    assert len(cross_val_score(classifier, paths, y, cv=3)) == 3
+    assert not classifier.fit(paths, labels).multilabel_
+    with pytest.raises(ValueError, match="MultiLabelBinarizer"):
+        classifier.fit(paths, [["cat"], ["cat", "first"]] * 12)
+    with pytest.raises(tlkit.PluginError, match="'prototype' is not meant for task = \"multilabel\""):
+        tlkit.ImageClassifier(BACKBONE, "prototype").fit(paths, y)
 
 
 def test_mistakes(paths: list[Path], labels: list[str], tmp_path: Path) -> None:

@@ -126,7 +126,8 @@ def test_fine_tuning_is_tried_where_there_are_errors(ended: tlkit.Run) -> None:
 
     assert after(600, 500) is None
     assert after(600, 590) == "10 errors on 600 images leave too little to gain"
-    assert after(120, 60) == "120 images are too few to train the whole network, which takes 300"
+    few = "34 images are too few to train the whole network, which takes 300"
+    assert why_not_worth_trying(phase, ended.results.model_copy(update={"phases": ()})) == few
 
 
 def test_auto_takes_the_backbone_that_choose_chooses_and_reuses_its_features(

@@ -23,7 +23,8 @@ from tlkit.inference.export_checks import check_images, read_checked
 from tlkit.inference.export_openvino import COMPILED_WITH, FILE, export_openvino
 from tlkit.inference.exported import ANSWERS
 from tlkit.inference.onnx_graph import surround
-from tlkit.model.saving import Calibration, load_model
+from tlkit.model.description import Calibration
+from tlkit.model.saving import load_model
 from tlkit.plugins.loader import load_registry
 
 SETTINGS = [

@@ -18,7 +18,8 @@ import tlkit
 from tlkit.analysis.next_to_label import next_to_label
 from tlkit.errors import DataError, ExportError, RunFolderError
 from tlkit.inference.onnx_graph import surround
-from tlkit.model.saving import Calibration, load_model, save_model
+from tlkit.model.description import Calibration
+from tlkit.model.saving import load_model, save_model
 from tlkit.plugins.loader import load_registry
 
 
@@ -60,6 +61,33 @@ def test_evaluate_reads_a_csv_of_either_form(several_labels: Path) -> None:
         tlkit.evaluate(run, images)
 
 
+def test_evaluate_reads_other_separators_and_a_single_image(several_labels: Path, tmp_path: Path) -> None:
+    run, images = several_labels / "run", several_labels / "images"
+    path = images / "0.png"
+    scores = tlkit.evaluate(run, path, "red")
+    assert (scores.n, scores.per_class["red"].positives, scores.per_class["circle"].positives) == (1, 1, 0)
+    table = tmp_path / "labels.csv"
+    table.write_text(f"path,label\n{path},circle;red\n{images / '1.png'},\n")
+    scores = tlkit.evaluate(run, table, separator=";")
+    assert [row.positives for row in scores.per_class.values()] == [1, 1]
+    with pytest.raises(DataError, match=r"a separator is for a CSV file .*: labels are given"):
+        tlkit.evaluate(run, path, "red", separator=";")
+
+
+def test_a_csv_of_some_of_the_classes_is_scored_without_the_others(
+    several_labels: Path, tmp_path: Path
+) -> None:
+    run, images = several_labels / "run", several_labels / "images"
+    rows = "".join(f"{images / f'{number}.png'},{label}\n" for number, label in enumerate(["red", "", "red"]))
+    (tmp_path / "labels.csv").write_text("path,label\n" + rows)
+    columns = rows.replace(",red", ",0,1").replace(",\n", ",0,0\n")
+    (tmp_path / "columns.csv").write_text("path,circle,red\n" + columns)
+    scores = tlkit.evaluate(run, tmp_path / "labels.csv")
+    assert scores.per_class["circle"].average_precision is None
+    assert scores.mean_average_precision.value == scores.per_class["red"].average_precision
+    assert tlkit.evaluate(run, tmp_path / "columns.csv") == scores
+
+
 def test_wrong_labels_and_options_are_refused(
     model: tlkit.MultilabelPredictor, several_labels: Path, files: list[Path], tmp_path: Path
 ) -> None:
@@ -71,7 +99,9 @@ def test_wrong_labels_and_options_are_refused(
         next_to_label(several_labels / "run", several_labels / "images")
     folder = copy_run(several_labels / "run", tmp_path / "run") / "phases" / "linear" / "model"
     change_config(folder, lambda config: config["tlkit"]["calibration"].update(thresholds=[0.5]))
-    with pytest.raises(RunFolderError, match="there are 1 thresholds and 2 classes"):
+    with pytest.raises(
+        RunFolderError, match=r"config\.json cannot .*thresholds: there are 1 thresholds and 2 classes"
+    ):
         tlkit.load(folder)
 
 

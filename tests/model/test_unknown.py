@@ -16,7 +16,8 @@ from torch import Tensor
 
 from tlkit.errors import RunFolderError
 from tlkit.model.classifier import Classifier, PredictionNetwork, average_positions
-from tlkit.model.saving import Calibration, load_model, save_again, save_model
+from tlkit.model.description import Calibration
+from tlkit.model.saving import load_model, save_again, save_model
 from tlkit.model.unknown import FILE, MIN_IMAGES, WRONG_ALARMS, fit_detector
 from tlkit.utils.hashing import file_sha256
 

@@ -8,6 +8,10 @@ import pytest
 from browsers import browser as browser
 from playwright.sync_api import Browser
 
+from tlkit.reporting import render
+
+SCRIPT = Path(render.__file__).parent / "templates" / "page.js"
+
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_in_a_browser(browser: Browser, embedded: Path, scheme: str) -> None:
@@ -48,6 +52,20 @@ def test_the_page_in_a_browser(browser: Browser, embedded: Path, scheme: str) ->
     assert not page.is_visible("dialog")
     assert messages == []
     assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
+    page.close()
+
+
+def test_tables_are_sorted_by_value_and_not_by_text(browser: Browser) -> None:
+    rows = (("a", 92e6, "92 MB"), ("b", 1.2e9, "1.2 GB"), ("c", 8e6, "8 MB"))
+    cells = "".join(f"<tr><td>{name}</td><td data-value={size}>{text}</td></tr>" for name, size, text in rows)
+    page = browser.new_page()
+    page.set_content(
+        '<table class="sortable"><thead><tr><th>name</th><th>weights</th></tr></thead>'
+        f"<tbody>{cells}</tbody></table>"
+    )
+    page.add_script_tag(path=SCRIPT)
+    page.click("th:has-text('weights')")
+    assert page.locator("td:first-child").all_inner_texts() == ["c", "a", "b"]
     page.close()
 
 

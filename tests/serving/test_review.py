@@ -29,7 +29,8 @@ from tlkit.analysis.audit_file import Unlike
 from tlkit.data.corrections_file import read_corrections
 from tlkit.errors import AuditFileError
 from tlkit.model.classifier import Classifier
-from tlkit.model.saving import Calibration, save_model
+from tlkit.model.description import Calibration
+from tlkit.model.saving import save_model
 from tlkit.plugins.loader import load_registry
 from tlkit.serving.review import Review, Verdict
 from tlkit.utils.hashing import file_sha256

@@ -15,9 +15,10 @@ from tlkit import Backbone, PluginError, WeightsError, WeightsOrigin, load_regis
 from tlkit.data.images import decode
 from tlkit.data.loader import normalize
 from tlkit.model.classifier import Classifier
+from tlkit.model.description import Calibration
 from tlkit.model.freezing import freeze
 from tlkit.model.partition import partition
-from tlkit.model.saving import Calibration, load_model, save_model
+from tlkit.model.saving import load_model, save_model
 
 REGISTRY = load_registry()
 TOKENS = {

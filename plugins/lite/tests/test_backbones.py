@@ -14,7 +14,8 @@ from PIL import Image
 from tlkit import Backbone, WeightsError, load_registry
 from tlkit.data.loader import normalize
 from tlkit.model.classifier import Classifier
-from tlkit.model.saving import Calibration, load_model, save_model
+from tlkit.model.description import Calibration
+from tlkit.model.saving import load_model, save_model
 from tlkit.testing import check_backbone
 
 NAMES = ["efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2"]

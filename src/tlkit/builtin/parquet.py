@@ -35,8 +35,9 @@ def tlkit_sources(register: Register) -> None:
 def parquet(root: Path, *, file: Path) -> Source:
     """Lists the images in a Parquet file, such as `tlkit manifest` writes.
 
-    It has a row per image with its ``path`` and ``label``; an image whose label is null has none. It may
-    have ``id`` and ``split``. With the files' ``size``, ``mtime``, ``sha256``, ``width`` and ``height``, they
+    It has a row per image with its ``path`` and ``label``; an image whose label is null has none. Where an
+    image may have several labels, they are a list, which is empty where it has none of them. It may have
+    ``id`` and ``split``. With the files' ``size``, ``mtime``, ``sha256``, ``width`` and ``height``, they
     are not read to be hashed while their size and time of modification are as listed.
 
     Args:
@@ -51,21 +52,49 @@ def parquet(root: Path, *, file: Path) -> Source:
         raise DataError("the source 'parquet' needs pyarrow: pip install 'tlkit[parquet]'")
     columns, names = _read(file)
     labels = columns["label"]
-    used = {label for label in labels if label is not None}
+    several = any(isinstance(label, list) for label in labels)
+    known = [label for label in labels if label is not None]
+    used = {name for of_image in known for name in of_image} if several else set(known)
     classes = names or tuple(sorted(used, key=natural))
     if len(classes) < 2:
         raise DataError(f"{file}: the column 'label' needs two classes at least, and has {len(used)}")
     indices = {name: index for index, name in enumerate(classes)}
     if unknown := sorted(used - indices.keys()):
         raise DataError(f"{file}: labels that are not among its classes: {shortlist(unknown)}")
+    one: list[int | None] = [None] * len(labels)
+    all_of_them: list[tuple[int, ...] | None] = [None] * len(labels)
+    if several:
+        all_of_them = [
+            None if of_image is None else tuple(sorted(indices[name] for name in of_image))
+            for of_image in labels
+        ]
+    else:
+        one = [None if label is None else indices[label] for label in labels]
     samples = [
-        Sample(name, root / path, None if label is None else indices[label], split, recorded=recorded)
-        for name, path, label, split, recorded in zip(
-            columns["id"], columns["path"], labels, columns["split"], _recorded(columns), strict=True
+        Sample(name, root / path, label, split, of_image, recorded)
+        for name, path, label, split, of_image, recorded in zip(
+            columns["id"],
+            columns["path"],
+            one,
+            columns["split"],
+            all_of_them,
+            _recorded(columns),
+            strict=True,
         )
     ]
-    labelled = [sample for sample in samples if sample.label is not None]
-    return Source(classes, labelled, [sample for sample in samples if sample.label is None])
+    labelled = [sample for sample in samples if sample.is_labelled]
+    return Source(classes, labelled, [sample for sample in samples if not sample.is_labelled])
+
+
+def _is_list(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+
+
+def _is_wrong(labels: list[str | None] | None) -> bool:
+    """Returns whether an image's labels have null, an empty name or one name twice among them."""
+    return labels is not None and not (all(labels) and len(set(labels)) == len(labels))
 
 
 def _recorded(columns: dict[str, list[Any]]) -> Iterator[RecordedFile | None]:
@@ -98,6 +127,8 @@ def _read(file: Path) -> tuple[dict[str, list[Any]], tuple[str, ...]]:
         table = _read_table(file, present)
         classes = json.loads((schema.metadata or {}).get(CLASSES_KEY, b"[]"))
         types = {name: pa.int64() for name in ("size", "mtime", "width", "height")}
+        if _is_list(table["label"].type):
+            types["label"] = pa.list_(pa.string())
         columns = {name: table[name].cast(types.get(name, pa.string())) for name in present}
     except (OSError, ValueError, RecursionError, pa.ArrowException) as error:
         raise DataError(f"{file} cannot be read as a manifest in Parquet: {error}") from error
@@ -152,7 +183,10 @@ def _check(file: Path, columns: dict[str, Any]) -> None:
     refuse("path", pc.equal(columns["path"], ""), "nothing")
     refuse("path", pc.match_substring_regex(columns["path"], OUTSIDE), "paths that are not below data.root")
     refuse("split", pc.invert(pc.is_in(columns["split"], pa.array([*SPLITS, None]))), "unknown splits")
-    refuse("label", pc.equal(columns["label"], ""), "empty names")
+    if _is_list(columns["label"].type):
+        refuse("label", pa.array(map(_is_wrong, columns["label"].to_pylist()), pa.bool_()), "wrong labels")
+    else:
+        refuse("label", pc.equal(columns["label"], ""), "empty names")
     if "sha256" in columns:
         is_hash = pc.match_substring_regex(columns["sha256"], "^[0-9a-f]{64}$")
         refuse("sha256", pc.invert(is_hash), "no hashes")

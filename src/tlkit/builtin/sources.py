@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from natsort import natsort_keygen, ns
 from tlkit.errors import DataError, close_matches
 from tlkit.parts.source import IMAGE_SUFFIXES, SPLITS, Sample, Source, SplitName
 from tlkit.plugins.hookspecs import hookimpl
-from tlkit.utils.formatting import bulleted, plural
+from tlkit.utils.formatting import bulleted, plural, shortlist
 from tlkit.utils.regular_files import check_regular
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ SPLIT_NAMES: Mapping[str, SplitName] = {
 PROBLEMS_SHOWN = 10
 #: What is between the labels of an image in most files.
 SEPARATORS = ("|", ";", ",")
+#: What a cell says in the column of a class.
+HAS_CLASS: Mapping[str, bool] = {"1": True, "true": True, "0": False, "false": False}
 
 _natsort_key = natsort_keygen(alg=ns.IGNORECASE)
 
@@ -96,13 +99,15 @@ def csv_file(
         label_column: the column of the class names.
         split_column: the column of the splits, "train", "val" or "test"; none: tlkit draws the splits.
         separator: what is between the labels of an image, such as "|"; an empty cell is an image without any.
-        label_columns: in place of `label_column`: a column for each class, with 1 where the image has it and
-            0 where it has not.
+        label_columns: in place of `label_column`: a column for each class, with 1 or True where the image has
+            it and 0 or False where it has not.
         unlabelled: a folder of images without labels.
     """
     _check_folder(root)
     if separator == "" or label_columns == [] or (separator is not None and label_columns is not None):
         raise DataError("set either separator or label_columns, and not to nothing")
+    if label_columns and len(set(label_columns)) < len(label_columns):
+        raise DataError(f"label_columns names {shortlist(_repeated(label_columns))} more than once")
     table, several = root / file, separator is not None or label_columns is not None
     in_columns = label_columns or [label_column]
     columns = [path_column, *in_columns, *([split_column] if split_column else [])]
@@ -126,7 +131,8 @@ def csv_file(
     classes = tuple(
         label_columns or sorted({label for _, labels, _ in rows for label in labels}, key=natural)
     )
-    _check_classes(table, classes)
+    if not (several and classes):  # of several labels, one class is a question, too
+        _check_classes(table, classes)
     if label_columns is None:
         _check_separator(table, classes, separator)
     index = {name: position for position, name in enumerate(classes)}
@@ -135,7 +141,8 @@ def csv_file(
         indices = tuple(sorted(index[label] for label in labels))
         one, all_of_them = (None, indices) if several else (indices[0], None)
         samples.append(Sample(name, root / name, one, split, labels=all_of_them))
-    _check_every_split(table, classes, samples)
+    if not several:
+        _check_every_split(table, classes, samples)
     return Source(classes, samples, _unlabelled(root, unlabelled))
 
 
@@ -146,9 +153,11 @@ def _row_labels(
     if label_columns is not None:
         marked = list(zip(label_columns, cells, strict=True))
         wrong = [
-            f"{name!r} is {cell!r}: it must be 0 or 1" for name, cell in marked if cell not in ("0", "1")
+            f"{name!r} is {cell!r}: it must be 0 or 1, or False or True"
+            for name, cell in marked
+            if cell.casefold() not in HAS_CLASS
         ]
-        return tuple(name for name, cell in marked if cell == "1"), wrong
+        return tuple(name for name, cell in marked if HAS_CLASS.get(cell.casefold())), wrong
     (cell,) = cells
     if separator is None:
         empty = f"{label_column!r} is empty (images that may have none, or several, take a separator)"
@@ -169,8 +178,10 @@ def _check_separator(table: Path, classes: Sequence[str], used: str | None) -> N
             if len(parts) > 1 and set(parts) <= set(classes):
                 listed = " and ".join(map(repr, parts))
                 raise DataError(
-                    f"{table}: {name!r} is made of the classes {listed}: where images may have several "
-                    f'labels, a recipe has task = "multilabel", and the source separator = "{separator}"'
+                    f"{table}: {name!r} is made of the classes {listed}. If images have several labels, set "
+                    f'task = "multilabel" in a recipe and separator = "{separator}" in its source, or give '
+                    f"tlkit fit --task multilabel --separator {separator!r}. If it is one class, write its "
+                    f"name without {separator!r}, such as {' and '.join(parts)!r}"
                 )
 
 
@@ -278,10 +289,17 @@ def _read_rows(table: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[
             if missing:
                 listed = ", ".join(header) or "no columns"
                 raise DataError(f"{table}: {'; '.join(missing)}; it has {listed}")
+            if twice := [name for name in _repeated(header) if name in columns]:
+                raise DataError(f"{table} has several columns {shortlist(twice)}: keep one of them")
             for row in reader:
                 yield reader.line_num, [(row[column] or "").strip() for column in columns]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{table} cannot be read as a CSV file in UTF-8: {error}") from error
+
+
+def _repeated(names: Sequence[str]) -> list[str]:
+    """Returns the names that are there more than once."""
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def _inside(root: Path, path: str) -> str | None:

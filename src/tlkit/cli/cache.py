@@ -30,6 +30,8 @@ def list_() -> None:
     if rows:
         table(None, ["features", "size>", "last used"], rows)
     say(f"{len(rows)} in {cache.folder}: {format_bytes(cache.size)} of {format_bytes(cache.limit)}")
+    if cache.shared is not None:
+        say(f"copies of features in {cache.shared}, which is not listed and has no limit")
     for other in cache.others:
         say(f"{other.content}, in {other.folder}: {format_bytes(other.size)}")
 

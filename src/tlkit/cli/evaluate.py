@@ -15,6 +15,7 @@ from tlkit.cli.options import (
     PhaseOption,
     PrecisionOption,
     RejectOption,
+    SeparatorOption,
     UnknownOption,
     check_holds_images,
 )
@@ -33,6 +34,7 @@ def evaluate(
             "--mistakes", help="List the images that are not predicted correctly, or add them to --json."
         ),
     ] = False,
+    separator: SeparatorOption = None,
     reject_below: RejectOption = None,
     unknown: UnknownOption = True,
     phase: PhaseOption = None,
@@ -41,8 +43,8 @@ def evaluate(
 ) -> None:
     """Evaluate a classifier on labelled images; classes are matched by name.
 
-    Where images may have several labels, the CSV file has them with | between them, or a column of 0 and 1
-    for each class.
+    Where images may have several labels, the CSV file has them with | or another separator between them, or a
+    column of 0 and 1 for each class.
     """
     check_holds_images(images)
     from tlkit.cli.observer import ConsoleObserver
@@ -52,6 +54,7 @@ def evaluate(
     evaluation = evaluate_images(
         model,
         images,
+        separator=separator,
         phase=phase,
         reject_below=reject_below,
         unknown=unknown,

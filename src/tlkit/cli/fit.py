@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tlkit.cli.console import say
-from tlkit.cli.options import DeviceOption, OutOption, ReportOption, check_holds_images
+from tlkit.cli.options import (
+    DeviceOption,
+    OutOption,
+    ReportOption,
+    SeparatorOption,
+    check_holds_images,
+)
 from tlkit.cli.results_text import print_results
 from tlkit.cli.run import make_report, warn_of_copies
 
@@ -50,8 +56,9 @@ def fit(
         ),
     ],
     task: Annotated[
-        Task, typer.Option(help="multilabel: the CSV has several labels per image, with | between.")
+        Task, typer.Option(help="multilabel: the CSV has several labels per image.")
     ] = Task.multiclass,
+    separator: SeparatorOption = None,
     backbone: Annotated[
         str | None,
         typer.Option(
@@ -92,6 +99,7 @@ def fit(
         run = fit_images(
             images,
             task="multilabel" if task is Task.multilabel else "multiclass",
+            separator=separator,
             backbone=backbone,
             weights=weights,
             quality=chosen,

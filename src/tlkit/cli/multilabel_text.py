@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tlkit.cli.console import say, table
-from tlkit.evaluation.multilabel import Estimate, LabelScores, MultilabelScores
+from tlkit.evaluation.multilabel import Estimate, LabelScores, MultilabelOutOfFold, MultilabelScores
 from tlkit.experiment.results import Results
 from tlkit.utils.formatting import format_duration, shortlist
 
 PHASE_COLUMNS = ("phase", "mAP>", "95% interval", "macro F1>", "micro F1>", "best epoch>", "time>")
-CLASS_COLUMNS = ("class", "images>", "AP>", "threshold>", "precision>", "recall>", "F1>")
+CLASS_COLUMNS = ("class", "images>", "AP>", "precision>", "recall>", "F1>")
 
 
 def with_interval(estimate: Estimate) -> str:
@@ -56,8 +56,15 @@ def print_multilabel_results(results: Results) -> None:
 
 
 def print_multilabel_scores(scores: MultilabelScores, title: str | None = None) -> None:
-    """Prints the scores of each class, and of all."""
-    table(title, CLASS_COLUMNS, _class_rows(scores.per_class))
+    """Prints the scores of each class, with the threshold that they are at, and of all."""
+    rows = _class_rows(scores.per_class)
+    if isinstance(scores, MultilabelOutOfFold):
+        table(title, CLASS_COLUMNS, rows)
+        say("Precision, recall and F1 are at thresholds that were chosen on the other folds.", hanging=2)
+    else:
+        thresholds = [f"{of_class.threshold:.2f}" for of_class in scores.per_class.values()]
+        with_thresholds = [(*row, threshold) for row, threshold in zip(rows, thresholds, strict=True)]
+        table(title, (*CLASS_COLUMNS, "threshold>"), with_thresholds)
     precision = with_interval(scores.mean_average_precision)
     say(f"mean average precision {precision}, by chance {scores.chance:.3f}", hanging=2)
     say(f"macro F1 {with_interval(scores.macro_f1)}, micro F1 {with_interval(scores.micro_f1)}", hanging=2)
@@ -70,9 +77,7 @@ def _class_rows(per_class: Mapping[str, LabelScores]) -> list[tuple[str, ...]]:
         (
             name,
             f"{scores.positives:,}",
-            _score(scores.average_precision),
-            f"{scores.threshold:.2f}",
-            *map(_score, (scores.precision, scores.recall, scores.f1)),
+            *map(_score, (scores.average_precision, scores.precision, scores.recall, scores.f1)),
         )
         for name, scores in per_class.items()
     ]

@@ -27,6 +27,9 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Set one key, such as phase.fine-tune.epochs=5."),
 ]
 OutOption = Annotated[Path | None, typer.Option(help="The run folder; runs/NAME/NUMBER unless given.")]
+SeparatorOption = Annotated[
+    str | None, typer.Option(help="Between the labels of an image in a CSV file; | unless given.")
+]
 #: Of the images of `predict` and `explain`.
 IMAGES_HELP = "Images, folders or patterns; - reads paths from stdin."
 PhaseOption = Annotated[str | None, typer.Option(help="A run's phase; its last one unless given.")]

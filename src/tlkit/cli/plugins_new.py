@@ -28,7 +28,8 @@ def new(
     kind: Annotated[
         str,
         typer.Option(
-            help="backbone, head, loss, augmentation, freeze-policy, source; events (observes runs); command."
+            help="backbone, head, loss, augmentation, freeze-policy, source, engine; events (observes runs); "
+            "command."
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="The folder to write; tlkit-NAME unless given.")] = None,

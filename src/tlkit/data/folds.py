@@ -5,7 +5,9 @@ scikit-learn's splitters do it: stratified, and with images that belong together
 
 from __future__ import annotations
 
-import re
+import json
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,11 +19,20 @@ from numpy.typing import NDArray
 from tlkit.data.splits import class_matrix
 from tlkit.data.stratification import properties, spread
 from tlkit.errors import DataError
+from tlkit.utils.formatting import plural
 from tlkit.utils.hashing import seed as derive_seed
 
 if TYPE_CHECKING:
     from tlkit.data.images import Image
 
+#: Searches a regular expression. With some, this takes longer than anyone waits, even in a short name.
+SEARCH = """
+import json, re, sys
+pattern, names = json.load(sys.stdin)
+matches = (re.search(pattern, name) for name in names)
+json.dump([match and str(match[min(1, match.re.groups)]) for match in matches], sys.stdout)
+"""
+SEARCH_SECONDS = 60
 #: The fold of an image that is trained on in every fold.
 ALWAYS_TRAINED = -1
 
@@ -170,11 +181,40 @@ def _spread(
 
 def _groups(images: Sequence[Image], pattern: str | None) -> NDArray[np.str_]:
     """Returns the name of each image's group; images with equal bytes join their groups."""
-    names = []
-    for image in images:
-        match = re.search(pattern, image.sample.id) if pattern is not None else None
-        names.append(f"group {match.group(min(1, len(match.groups())))}" if match else image.sha256)
+    found = (
+        [None] * len(images) if pattern is None else _search(pattern, [image.sample.id for image in images])
+    )
+    names = [
+        image.sha256 if match is None else f"group {match}"
+        for image, match in zip(images, found, strict=True)
+    ]
     joined: dict[str, str] = {}
     for name, image in zip(names, images, strict=True):
         joined.setdefault(image.sha256, name)
     return np.array([joined[image.sha256] for image in images])
+
+
+def _search(pattern: str, names: Sequence[str]) -> list[str | None]:
+    """Returns each name's match of a regular expression, or its first group; None without a match.
+
+    Another process searches, since a search cannot be interrupted in this one.
+
+    Raises:
+        DataError: it takes too long.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", SEARCH],
+            input=json.dumps([pattern, names]),
+            capture_output=True,
+            encoding="utf-8",
+            timeout=SEARCH_SECONDS,
+            check=True,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DataError(
+            f"data.group: searching {pattern!r} in the names of {plural(len(names), 'image')} takes more "
+            f"than {SEARCH_SECONDS} s: write it without a repeat inside a repeat, such as (a+)+"
+        ) from error
+    result: list[str | None] = json.loads(done.stdout)
+    return result

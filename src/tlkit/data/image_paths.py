@@ -56,7 +56,21 @@ def _expand(arguments: Iterable[str], lines: Iterable[str]) -> Iterator[str]:
             yield path
         else:
             matches = sorted(glob.glob(path, recursive=True))  # noqa: PTH207  Path's has no absolute patterns
-            yield from matches or [path]
+            yield from _expand_matches(matches) if matches else [path]
+
+
+def _expand_matches(matches: Iterable[str]) -> Iterator[str]:
+    """Yields what a pattern matches, and the images in folders, each once; a folder is before its content."""
+    folders: set[Path] = set()
+    for match in matches:
+        path = Path(match)
+        if not folders.isdisjoint(path.parents):
+            continue
+        if path.is_dir():
+            folders.add(path)
+            yield from _or_itself(match, _images_below(match))
+        else:
+            yield match
 
 
 def _or_itself(folder: str, images: Iterator[str]) -> Iterator[str]:

@@ -58,13 +58,16 @@ def _paths(table: Path) -> list[str]:
         return []
 
 
-def describe_labels(path: Path, classes: Sequence[str] | None = None) -> tuple[PartSpec, Path]:
+def describe_labels(
+    path: Path, classes: Sequence[str] | None = None, separator: str | None = None
+) -> tuple[PartSpec, Path]:
     """Returns the source and the root of images that may have several labels.
 
     Args:
-        path: a CSV file with columns `path`, and `label` with ``|`` between an image's labels, or a column of
-            0 and 1 for each class; and, where it has splits, `split`.
+        path: a CSV file with columns `path`, and `label` with the separator between an image's labels, or a
+            column of 0 and 1 for each class; and, where it has splits, `split`.
         classes: the classes, where they are known; None: every other column is one.
+        separator: what is between an image's labels in the column `label`; ``|`` unless given.
 
     Raises:
         DataError: it is no CSV file, or the images are on several drives.
@@ -83,8 +86,8 @@ def describe_labels(path: Path, classes: Sequence[str] | None = None) -> tuple[P
     if classes is None:
         classes = [name for name in header if name not in ("path", "split")]
     form: dict[str, object] = {"label_columns": list(classes)}
-    if "label" in header or not classes or not set(classes) <= set(header):
-        form = {"separator": SEPARATOR}
+    if separator is not None or "label" in header or not classes or not set(classes) <= set(header):
+        form = {"separator": SEPARATOR if separator is None else separator}
     if "split" in header:
         form["split_column"] = "split"
     part, root = describe_source(path)
@@ -92,14 +95,14 @@ def describe_labels(path: Path, classes: Sequence[str] | None = None) -> tuple[P
 
 
 def images_with_labels(
-    path: Path, classes: Sequence[str], registry: Registry | None = None
+    path: Path, classes: Sequence[str], separator: str | None = None
 ) -> tuple[list[Path], list[str]]:
     """Finds images that may have several labels; if there is a test split, only its images.
 
     Args:
         path: a CSV file; see `describe_labels`.
         classes: the classes that there are.
-        registry: the parts to choose from; all that is installed unless given.
+        separator: what is between an image's labels in the column `label`; ``|`` unless given.
 
     Returns:
         The images, and the labels of each in one string.
@@ -107,8 +110,8 @@ def images_with_labels(
     Raises:
         DataError: the file has another form.
     """
-    part, root = describe_labels(path, classes)
-    source: Source = (registry or load_registry()).make("source", part.name, part.options, root)
+    part, root = describe_labels(path, classes, separator)
+    source: Source = load_registry().make("source", part.name, part.options, root)
     chosen = _test_images(source, path)
     labels = [join_labels(source.classes[index] for index in sample.class_indices) for sample in chosen]
     return [sample.path for sample in chosen], labels

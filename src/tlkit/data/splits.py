@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tlkit.data.stratification import properties, spread
+from tlkit.data.stratification import fill_gaps, properties, spread
 from tlkit.errors import DataError
 from tlkit.parts.source import SPLITS, SplitName
 from tlkit.parts.task import join_labels
@@ -121,12 +121,16 @@ def _spread_labels(
     fractions: Mapping[str, float],
     rejected: Sequence[tuple[str, str]],
 ) -> Splits:
-    """Divides images with several labels, so that each class and frequent combination is spread evenly."""
+    """Divides images with several labels, so that each class and frequent combination is spread evenly.
+
+    A class with too few images for all splits is trained on, and then tested.
+    """
     drawn: dict[SplitName, list[Image]] = {split: [] for split in SPLITS}
     for splits, members in _assign_groups(groups, {image.sample.split for image in images}):
         members = sorted(members, key=lambda group: group[0].sha256)
         has_class = class_matrix([group[0] for group in members], len(classes))
-        _check_positives(has_class.sum(0), splits, classes)
+        if "train" in splits:
+            _check_trained(has_class, classes)
         has = properties(has_class, least=1 / min(fractions.values())).astype(np.int64)
         shares = [[*_shares(int(count), splits, fractions).values()] for count in has.sum(0)]
         room = [*_shares(len(members), splits, fractions).values()]
@@ -134,6 +138,7 @@ def _spread_labels(
         # equal bytes count once, however many files have them
         once = np.ones(len(members), np.int64)
         parts = spread(has, once, np.array(shares, np.float64), np.array(room, np.float64), generator)
+        parts = fill_gaps(parts, has_class, len(splits))
         for group, part in zip(members, parts, strict=True):
             drawn[splits[part]] += group
     return _in_order(drawn, rejected)
@@ -147,15 +152,12 @@ def class_matrix(images: Sequence[Image], classes: int) -> NDArray[np.bool_]:
     return has_class
 
 
-def _check_positives(counts: NDArray[np.int64], splits: Sequence[SplitName], classes: Sequence[str]) -> None:
-    """Raises unless each class has a distinct image for each split."""
-    if too_small := [
-        f"{name}: {plural(int(count), 'distinct image')}, {len(splits)} needed for {', '.join(splits)}"
-        for name, count in zip(classes, counts, strict=True)
-        if count < len(splits)
-    ]:
-        head = "too few images to have one of each class in each split: add images, or leave the classes out"
-        raise DataError(bulleted(head, too_small))
+def _check_trained(has_class: NDArray[np.bool_], classes: Sequence[str]) -> None:
+    """Raises unless each class has one of the images to train on; `has_class` is ``(N, classes)``."""
+    if missing := [name for name, column in zip(classes, has_class.T, strict=True) if not column.any()]:
+        raise DataError(
+            f"no image to train on in {shortlist(missing, IMAGES_SHOWN)}: add some, or leave the class out"
+        )
 
 
 def _in_order(drawn: Mapping[SplitName, list[Image]], rejected: Sequence[tuple[str, str]]) -> Splits:
@@ -170,11 +172,7 @@ def _all_but_test(
     images = sorted((image for group in groups for image in group), key=_by_label_and_id)
     train = tuple(image for image in images if image.sample.split != "test")
     test = tuple(image for image in images if image.sample.split == "test")
-    present = {label for image in train for label in image.sample.class_indices}
-    if missing := [name for label, name in enumerate(classes) if label not in present]:
-        raise DataError(
-            f"no image to train on in {shortlist(missing, IMAGES_SHOWN)}: add some, or leave the class out"
-        )
+    _check_trained(class_matrix(train, len(classes)), classes)
     return Splits(train, (), test, tuple(sorted(rejected)))
 
 
@@ -297,13 +295,16 @@ def _take(
 
 
 def _shares(count: int, splits: Sequence[SplitName], fractions: Mapping[str, float]) -> dict[SplitName, int]:
-    """Returns how many of `count` distinct images go to each split: at least one; the first gets the rest."""
+    """Returns how many of `count` distinct images go to each split: at least one; the first gets the rest.
+
+    Of fewer images than splits, the first split gets one, and then the last.
+    """
     first, *others = splits
     shares = {}
     left = count
     for index, split in enumerate(others):
         reserved = len(others) - index  # one for each of the splits that follow, and for the first
-        shares[split] = min(max(1, round(count * fractions[split])), left - reserved)
+        shares[split] = min(max(1, round(count * fractions[split])), max(0, left - reserved))
         left -= shares[split]
     return {first: left, **shares}
 

@@ -45,6 +45,36 @@ def spread(
     return part_of
 
 
+def fill_gaps(part_of: NDArray[np.int64], has_class: NDArray[np.bool_], parts: int) -> NDArray[np.int64]:
+    """Moves images so that each part has each class, where there are enough.
+
+    A part does not get a class at the cost of another part's last image of any class; but the first part,
+    which is for training, gets all.
+
+    Args:
+        part_of: the part of each image, ``(N,)``.
+        has_class: whether each image has each class, ``(N, classes)``.
+        parts: number of parts.
+
+    Returns:
+        The part of each image, ``(N,)``.
+    """
+    part_of = part_of.copy()
+    counts = np.stack([has_class[part_of == part].sum(0) for part in range(parts)])
+    for part in range(parts):
+        for column in np.flatnonzero(has_class.any(0)):
+            movable = np.flatnonzero(has_class[:, column] & (part_of != part))
+            if counts[part, column] or not len(movable):
+                continue
+            lost = (has_class[movable] & (counts[part_of[movable]] == 1)).sum(1)
+            image = movable[lost.argmin()]
+            if part == 0 or not lost.min():
+                counts[part_of[image]] -= has_class[image]
+                counts[part] += has_class[image]
+                part_of[image] = part
+    return part_of
+
+
 def properties(has_class: NDArray[np.bool_], least: float) -> NDArray[np.bool_]:
     """Returns what is to be spread evenly: classes, and combinations of classes that are frequent enough.
 

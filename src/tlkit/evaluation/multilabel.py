@@ -8,7 +8,7 @@
 | `macro_f1` | mean F1 of the classes that have images |
 | `micro_f1` | `sklearn.metrics.f1_score` of all classes' answers together |
 | `log_loss` | mean of ``-ln p(answer)`` over images and classes |
-| intervals | 95% percentile bootstrap over images (Efron and Tibshirani 1993) |
+| intervals | Wilson's (1927), 95%, for as many images as the variance of a bootstrap over images is worth |
 
 In all of it, ``probabilities`` are ``(N, classes)`` and ``labels`` 0 or 1 for each class, ``(N, classes)``.
 """
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeFloat
 
+from tlkit.evaluation.intervals import wilson
 from tlkit.evaluation.metrics import EPSILON
 from tlkit.utils.json_files import JsonModel, NonNegative, Proportion
 
@@ -30,7 +31,9 @@ DEFAULT_THRESHOLD = 0.5
 #: Bootstrap samples of an interval, and numbers that are held of them at a time.
 RESAMPLES = 1000
 HELD = 2_000_000
-QUANTILES = (0.025, 0.975)
+#: The bootstrap's variance is too low with few images of a class: this many are added to them, whose variance
+#: is the largest there can be. Chosen by how often intervals held the truth: benchmarks/RESULTS.md.
+ADDED_IMAGES = 10
 
 
 class Estimate(JsonModel):
@@ -46,7 +49,8 @@ class LabelScores(JsonModel):
     Attributes:
         positives: number of images that have this class.
         average_precision: area under its precision-recall curve.
-        threshold: the probability from which on an image is said to have it.
+        threshold: the probability from which on the classifier says that an image has it. The scores that
+            follow are at this threshold, or, out of fold, at those that were chosen on the other folds.
         precision: fraction of the images that are said to have it that do.
         recall: fraction of the images that have it that are said to.
         f1: harmonic mean of the two.
@@ -124,13 +128,19 @@ def evaluate_labels(
         answers = probabilities >= thresholds
     per_class = _per_class(probabilities, labels, classes, thresholds, answers)
     known = [scores for scores in per_class.values() if scores.positives]
-    precisions, f1s, micro = _resampled(probabilities, labels, answers, round(independent or len(labels)))
+    size = independent or len(labels)
+    precisions, f1s, micros = _resampled(probabilities, labels, answers, max(1, round(size)))
+    positives = np.array([scores.positives for scores in known]) * size / len(labels)
+    # how many images the mean of the classes is worth, whatever their numbers are
+    images = len(known) ** 2 / float((1 / positives).sum()) if known else 0.0
     of_answer = np.where(labels == 1, probabilities, 1 - probabilities).clip(EPSILON, 1)
     return MultilabelScores(
         n=len(labels),
-        mean_average_precision=_estimate([scores.average_precision or 0.0 for scores in known], precisions),
-        macro_f1=_estimate([scores.f1 or 0.0 for scores in known], f1s),
-        micro_f1=_estimate([_micro_f1(answers, labels)], micro),
+        mean_average_precision=_estimate(
+            [scores.average_precision or 0.0 for scores in known], precisions, images
+        ),
+        macro_f1=_estimate([scores.f1 or 0.0 for scores in known], f1s, images),
+        micro_f1=_estimate([_micro_f1(answers, labels)] if known else [], micros, float(positives.sum())),
         chance=float(labels.mean(0)[labels.any(0)].mean()) if labels.any() else 0.0,
         log_loss=float(-np.log(of_answer).mean()),
         per_class=per_class,
@@ -221,11 +231,22 @@ def _micro_f1(answers: NDArray[np.bool_], labels: NDArray[np.int64]) -> float:
     return float(f1_score(labels.ravel(), answers.ravel(), zero_division=0.0))
 
 
-def _estimate(values: Sequence[float], resampled: NDArray[np.float64]) -> Estimate:
-    """Returns the mean of the classes' values, and the interval that bootstrap samples have of it."""
-    value = float(np.mean(values)) if values else 0.0
-    low, high = np.quantile(resampled, QUANTILES).clip(0, 1)
-    return Estimate(value=value, ci95=(float(min(low, value)), float(max(high, value))))
+def _estimate(values: Sequence[float], resampled: NDArray[np.float64], images: float) -> Estimate:
+    """Returns the mean of the classes' values, and its interval; without a value, that is all there can be.
+
+    Args:
+        values: those that are defined.
+        resampled: the mean in bootstrap samples; NaN where it is undefined.
+        images: how many images it is worth if each counts 0 or 1, which has the largest variance.
+    """
+    if not values:
+        return Estimate(value=0.0, ci95=(0.0, 1.0))
+    value, per_class = float(np.mean(values)), images / len(values)
+    largest = value * (1 - value) / images
+    # the variance, and then that with images added, as parts of the largest
+    part = float(np.nanvar(resampled)) / largest if largest else 1.0
+    part = max(part, (per_class * part + ADDED_IMAGES) / (per_class + ADDED_IMAGES))
+    return Estimate(value=value, ci95=wilson(value, images / part))
 
 
 def _resampled(
@@ -234,7 +255,10 @@ def _resampled(
     answers: NDArray[np.bool_],
     size: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Returns mean average precision, macro and micro F1 of bootstrap samples of `size` images."""
+    """Returns mean average precision, macro and micro F1 of bootstrap samples of `size` images.
+
+    A class that a sample lacks does not count in it; where a sample has no label at all, they are NaN.
+    """
     ranked = [_Ranked.of(*of_class) for of_class in zip(probabilities.T, labels.T, strict=True)]
     flags = [values.astype(np.float32) for values in ((labels == 1) & answers, answers, labels)]
     precisions, macros, micros = [], [], []
@@ -245,7 +269,8 @@ def _resampled(
         hits, said, have = (values.T @ weights for values in flags)
         f1 = 2 * hits / (said + have).clip(min=1)
         macros.append(_mean_defined(np.where(have > 0, f1, np.nan)))
-        micros.append(2 * hits.sum(0) / (said + have).sum(0).clip(min=1))
+        counted = (said + have).sum(0)
+        micros.append(np.where(counted > 0, 2 * hits.sum(0) / counted.clip(min=1), np.nan))
     return np.concatenate(precisions), np.concatenate(macros), np.concatenate(micros)
 
 
@@ -301,7 +326,8 @@ class _Ranked:
 
 
 def _mean_defined(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Returns the mean over the classes of the values that are defined; 0 without any."""
+    """Returns the mean over the classes of the values that are defined; NaN without any."""
     defined = ~np.isnan(values)
-    means: NDArray[np.float64] = np.where(defined, values, 0.0).sum(0) / defined.sum(0).clip(min=1)
+    sums, counts = np.where(defined, values, 0.0).sum(0), defined.sum(0)
+    means: NDArray[np.float64] = np.where(counts > 0, sums / counts.clip(min=1), np.nan)
     return means

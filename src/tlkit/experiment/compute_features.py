@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from tlkit.data.shard import Shard
+from tlkit.experiment.computing import computing_on
 from tlkit.experiment.frozen_pass import FrozenPass
 from tlkit.experiment.observer import Observer
-from tlkit.experiment.runner import computing_on, prepare_experiment, without_training
+from tlkit.experiment.runner import prepare_experiment, without_training
+from tlkit.experiment.worker_pass import make_engine
 from tlkit.feature_store.store import FeatureStore
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
@@ -75,7 +77,7 @@ def compute_features(
         now = without_training(experiment, experiment.phases, recipe)
         frozen_pass = FrozenPass(experiment.dataset, store, observer, shard=part)
         began = time.perf_counter()
-        frozen_pass.run(now)
+        frozen_pass.run(now, make_engine(recipe, registry))
     names = {prepared.phase.name for prepared in now}
     return ComputedFeatures(
         views=frozen_pass.requested,

@@ -15,6 +15,7 @@ from tlkit.experiment.observer import Observer
 from tlkit.experiment.prepared_phase import PreparedPhase
 from tlkit.experiment.results import FeatureUse
 from tlkit.experiment.run_folder import RunFolder
+from tlkit.experiment.worker_pass import RecipeEngine, WorkerPass
 from tlkit.feature_store.extraction import (
     ExtractionJob,
     FeatureRequest,
@@ -67,8 +68,14 @@ class FrozenPass:
         self._observer = observer
         self._shard = shard
 
-    def run(self, phases: Sequence[PreparedPhase]) -> None:
-        """Computes what the store lacks of these phases' features."""
+    def run(self, phases: Sequence[PreparedPhase], engine: RecipeEngine | None = None) -> None:
+        """Computes what the store lacks of these phases' features.
+
+        Args:
+            phases: the phases.
+            engine: computes them in workers, which make the networks from the recipe; None: this process
+                computes them, also those of networks that were trained meanwhile.
+        """
         configs = [config for prepared in phases for config in (prepared.compute, prepared.evaluation)]
         for compute in dict.fromkeys(configs):
             with ExitStack() as devices:
@@ -77,9 +84,11 @@ class FrozenPass:
                 ]
                 for prepared in together:
                     devices.enter_context(prepared.on_device())
-                self._run_together(together, compute)
+                self._run_together(together, compute, engine)
 
-    def _run_together(self, phases: Sequence[PreparedPhase], compute: ComputeConfig) -> None:
+    def _run_together(
+        self, phases: Sequence[PreparedPhase], compute: ComputeConfig, engine: RecipeEngine | None
+    ) -> None:
         began = time.perf_counter()
         requests = [
             self._own(request) for prepared in phases for request in prepared.requests(self._dataset, compute)
@@ -104,7 +113,8 @@ class FrozenPass:
             # what another run has computed meanwhile is not computed again
             jobs = plan_extraction(requests, self.store, compute)
             process_state().wait_for_everyone()  # no process writes before all have planned
-            self._compute(jobs, compute, began)
+            workers = engine.work(phases, self._dataset, requests, compute, self.store) if engine else None
+            self._compute(jobs, compute, began, workers)
 
     def _own(self, request: FeatureRequest) -> FeatureRequest:
         """Returns what a request asks for of this process's part of the images."""
@@ -115,12 +125,17 @@ class FrozenPass:
     def _wait(self) -> None:
         self._observer.note("waiting for another process, which computes features that this run needs too")
 
-    def _compute(self, jobs: Sequence[ExtractionJob], compute: ComputeConfig, began: float) -> None:
+    def _compute(
+        self, jobs: Sequence[ExtractionJob], compute: ComputeConfig, began: float, workers: WorkerPass | None
+    ) -> None:
         total = sum(len(job) for job in jobs)
         if not total:
             return
         with self._observer.progress("frozen pass", total, "images") as tick:
-            computed = extract_features(jobs, self.store, compute, self.reader, tick)
+            if workers is None:
+                computed = extract_features(jobs, self.store, compute, self.reader, tick)
+            else:
+                computed = workers.compute(jobs, tick, self._observer.note)
         seconds = time.perf_counter() - began
         if self._folder is not None:
             views = {"/".join(owner): count for owner, count in computed.items()}

@@ -24,7 +24,6 @@ from tlkit.parts.source import SPLITS, SplitName
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Recipe, as_recipe
-from tlkit.recipe.task import require_one_label
 from tlkit.utils.atomic_write import atomic_write
 
 
@@ -53,7 +52,8 @@ def manifest(
 ) -> Manifest:
     """Lists the images that a run of a recipe uses, with their labels, splits and hashes, in a Parquet file.
 
-    The source ``parquet`` reads it. Images that the run leaves out are not in it.
+    The source ``parquet`` reads it. Images that the run leaves out are not in it. Where images may have
+    several labels, the column of labels has lists.
 
     Args:
         recipe: a recipe, its file, or a folder that holds ``recipe.toml``.
@@ -71,10 +71,9 @@ def manifest(
     recipe, registry = as_recipe(recipe, overrides), registry or load_registry()
     if problems := [*recipe.flaws, *source_problems(recipe, registry)]:
         raise RecipeError(problems, recipe=recipe.label)
-    require_one_label(recipe, "tlkit manifest")
     assert recipe.data is not None  # a recipe without flaws has it
     began = time.time_ns()
-    dataset = read_images(make_source(recipe.data, registry), recipe, observer or Observer())
+    dataset = read_images(make_source(recipe.data, registry, recipe.task), recipe, observer or Observer())
     images = list(_images(dataset))
     paths = [image.sample.path for _, image in images]
     root = recipe.data.root or Path(os.path.commonpath([path.parent for path in paths]))
@@ -85,7 +84,7 @@ def manifest(
     file = Path(out)
     try:
         with atomic_write(file) as temporary:
-            _write(temporary, images, dataset.classes, root, began)
+            _write(temporary, images, dataset, root, began)
     except OSError as error:
         raise DataError(f"{file} cannot be written: {error.strerror or error}") from error
     return Manifest(file, root, len(paths))
@@ -101,7 +100,7 @@ def _images(dataset: Dataset) -> Iterator[tuple[SplitName | None, Image]]:
 def _write(
     file: Path,
     images: Sequence[tuple[SplitName | None, Image]],
-    classes: Sequence[str],
+    dataset: Dataset,
     root: Path,
     began: int,
 ) -> None:
@@ -114,7 +113,15 @@ def _write(
         for identity in (FileIdentity.of(image.sample.path) for _, image in images)
     ]
     mtimes = [identity and identity.mtime for identity in identities]
-    labels = (image.sample.label for _, image in images)
+    classes = dataset.classes
+    labels = [
+        [classes[index] for index in image.sample.class_indices] if image.sample.is_labelled else None
+        for _, image in images
+    ]
+    if dataset.task == "multilabel":
+        label_column = pa.array(labels, pa.list_(pa.string()))
+    else:
+        label_column = pa.array([names and names[0] for names in labels], pa.string())
     columns = {
         "id": pa.array([image.sample.id for _, image in images]),
         "path": pa.array([image.sample.path.relative_to(root).as_posix() for _, image in images]),
@@ -123,7 +130,7 @@ def _write(
         "sha256": pa.array([image.sha256 for _, image in images]),
         "width": pa.array([image.width for _, image in images], pa.int32()),
         "height": pa.array([image.height for _, image in images], pa.int32()),
-        "label": pa.array([None if label is None else classes[label] for label in labels], pa.string()),
+        "label": label_column,
         "split": pa.array([split for split, _ in images], pa.string()),
     }
     table = pa.table(columns).replace_schema_metadata({CLASSES_KEY: json.dumps(classes)})

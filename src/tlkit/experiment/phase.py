@@ -37,7 +37,8 @@ from tlkit.experiment.results import (
 )
 from tlkit.experiment.run_folder import SplitProbabilities
 from tlkit.experiment.unknown import FittedDetector, fit_unknown
-from tlkit.model.saving import Calibration, save_model
+from tlkit.model.description import Calibration
+from tlkit.model.saving import save_model
 from tlkit.model.unknown import UnknownDetector
 from tlkit.runtime.distributed import broadcast_from_main, process_state
 from tlkit.training.history import COLUMNS, History
@@ -240,10 +241,10 @@ def _train(prepared: PreparedPhase, context: PhaseContext) -> _Trained:
         prepare_training(prepared)
         context.frozen_pass.run([prepared])
     fitted = None
-    if prepared.fits_head:
+    if (head := prepared.self_fitting_head) is not None:
         images, classes = context.dataset.splits.train, len(context.dataset.classes)
-        views = features_of(prepared, images, context.frozen_pass)
-        fitted = fit_head(prepared, views, context.dataset.labels_of(images), classes)
+        views, labels = features_of(prepared, images, context.frozen_pass), context.dataset.labels_of(images)
+        fitted = fit_head(head, views, labels, classes, phase.training)
         prepared.network.refresh()
     elif prepared.trains:
         history = train_phase(prepared, context, last_epoch=out_of_fold.epochs if out_of_fold else None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from tlkit.data.corrections import LabelChange
-from tlkit.utils.formatting import bulleted, plural
+from tlkit.utils.formatting import bulleted, plural, shortlist
 from tlkit.utils.json_files import JsonModel, NonNegative
 
 #: A class with fewer training images than this is warned of.
@@ -66,6 +66,19 @@ class DataSummary(JsonModel):
             "mean little: add images, or leave these classes out"
         )
         return bulleted(head, small) if small else ""
+
+    def describe_missing_classes(self) -> str:
+        """Warns of the classes that no validation or test image has, by name; returns nothing without any."""
+        untuned = [name for name, images in self.per_class.items() if self.val and not images.val]
+        unscored = [name for name, images in self.per_class.items() if self.test and not images.test]
+        sentences = []
+        if untuned:
+            sentences.append(
+                f"no validation image has {shortlist(untuned)}: no threshold is chosen, it is 0.5"
+            )
+        if unscored:
+            sentences.append(f"no test image has {shortlist(unscored)}: not scored")
+        return "; ".join(sentences)
 
 
 class BlockPlan(JsonModel):

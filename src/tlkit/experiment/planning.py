@@ -52,6 +52,8 @@ def make_source(data: DataSpec, registry: Registry, task: Task = "multiclass") -
             f'source {data.source.name!r} gives one label per image, and task is "multilabel": with the '
             "source 'csv', set its separator or label_columns"
         )
+    if len(source.classes) == 1:
+        raise DataError(f"source {data.source.name!r} has one class, {source.classes[0]!r}: it takes two")
     return source
 
 

@@ -329,13 +329,16 @@ def _read_probabilities(
     try:
         check_regular(path)
         with safe_open(path, "np") as file:
+            for split, count in counts.items():
+                stored, shape = file.get_slice(split), (count, classes)
+                if (stored.get_dtype(), tuple(stored.get_shape())) != ("F32", shape):
+                    raise RunFolderError(
+                        f"{path} cannot be read: {split} must be float32 of the shape {shape}"
+                    )
             probabilities = {split: file.get_tensor(split) for split in counts}
     except (OSError, SafetensorError) as error:
         raise RunFolderError(f"{path} cannot be read: {error}") from error
     for split, values in probabilities.items():
-        expected = (counts[split], classes)
-        if values.shape != expected or values.dtype != np.float32:
-            raise RunFolderError(f"{path} cannot be read: {split} must be float32 of the shape {expected}")
         if (wrong := _are_wrong(values)).any():
             raise RunFolderError(f"{path} cannot be read: {split}, row {wrong.argmax()}: {NO_PROBABILITIES}")
     return probabilities

@@ -311,6 +311,12 @@ class Results(JsonModel):
                     raise ValueError(f"phase {phase.name!r}: the confusions are not of {count} classes")
         return self
 
+    @model_validator(mode="after")
+    def _has_baselines(self) -> Self:
+        if self.baselines is None and any(phase.multilabel is None for phase in self.phases):
+            raise ValueError("baselines: must not be null where images have one label")
+        return self
+
     @staticmethod
     def empty(recipe: Recipe, plan: Plan) -> Results:
         """Returns the results of a run of which no phase has ended."""

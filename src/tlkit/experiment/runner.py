@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,10 @@ import torch
 
 from tlkit.data.dataset import Dataset, read_dataset
 from tlkit.data.generate import generate, missing_images
-from tlkit.errors import RecipeError, RunFolderError, TlkitError, TrainingError
+from tlkit.errors import RecipeError, RunFolderError, TlkitError
 from tlkit.evaluation.significance import mcnemar
 from tlkit.experiment.cached_features import read_cached_features
+from tlkit.experiment.computing import computing_on
 from tlkit.experiment.estimate import Estimate, estimate_phase
 from tlkit.experiment.fold_files import remove_folds
 from tlkit.experiment.frozen_pass import FrozenPass
@@ -39,17 +40,16 @@ from tlkit.experiment.run_folder import RunFolder
 from tlkit.experiment.run_lock import next_folders, open_run_folder
 from tlkit.experiment.tracking import tracking_problems
 from tlkit.experiment.validation import phase_problems, recipe_problems, source_problems
+from tlkit.experiment.worker_pass import make_engine
 from tlkit.feature_store.store import FeatureStore, cache_limit
 from tlkit.parts.source import Source
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Phase, Recipe, as_recipe
-from tlkit.runtime.devices import choose_device, gpu_settings
+from tlkit.runtime.devices import choose_device
 from tlkit.runtime.distributed import process_state
-from tlkit.runtime.memory import free_memory, total_memory
 from tlkit.runtime.process import keep_freed_memory, without_garbage_collection
 from tlkit.training.checkpoint import remove_checkpoint
-from tlkit.utils.formatting import format_bytes
 from tlkit.utils.sequences import as_list
 
 
@@ -110,7 +110,8 @@ def run(
         results = earlier or Results.empty(recipe, experiment.plan)
         todo = [prepared for prepared in experiment.phases if not results.phase(prepared.phase.name)]
         store = opened.enter_context(FeatureStore())
-        estimates = partial(_estimate, todo, experiment.dataset, store)
+        worth_trying = [item for item in todo if not item.phase.start_from or not skip(item.phase, results)]
+        estimates = partial(_estimate, worth_trying, experiment.dataset, store)
         started = Run(recipe, folder.path, results, experiment.plan, estimates)
         if not plan_only:
             before = folder.events()
@@ -125,34 +126,6 @@ def run(
                 started.features = read_cached_features(experiment.phases, dataset, store)
             started.estimates = dict  # the networks need not stay in memory with the run
     return started
-
-
-@contextmanager
-def computing_on(device: torch.device) -> Iterator[None]:
-    """Sets a device up, keeps torch's random state, and says what can be done where its memory is full."""
-    with gpu_settings(device), _own_random_state(device), _enough_memory(device):
-        yield
-
-
-@contextmanager
-def _enough_memory(device: torch.device) -> Iterator[None]:
-    """Says what can be done where a GPU's memory is full."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        free, total = free_memory(device), total_memory(device)
-        raise TrainingError(
-            f"the memory of {device} is too small ({format_bytes(free)} of {format_bytes(total)} are free): "
-            "try a smaller training.batch_size or preprocess.size, a freeze policy that trains less, or "
-            "--device cpu; the results so far are kept"
-        ) from error
-
-
-@contextmanager
-def _own_random_state(device: torch.device) -> Iterator[None]:
-    """Restores torch's random state afterwards: it is the caller's."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield
 
 
 def _finished(recipe: Recipe, chosen: Sequence[Phase], folder: RunFolder) -> Results | None:
@@ -194,8 +167,9 @@ def prepare_experiment(
     count, limit = len(dataset.splits.train), cache_limit()
     prepared = [resolve_auto_views(item, recipe, registry, count, limit) for item in prepared]
     plan = describe_plan(recipe, dataset, prepared, device)
-    if small := plan.data.describe_small_classes():
-        observer.note(small)
+    for warning in (plan.data.describe_small_classes(), plan.data.describe_missing_classes()):
+        if warning:
+            observer.note(warning)
     return Experiment(dataset, prepared, plan)
 
 
@@ -281,7 +255,8 @@ def _execute(experiment: Experiment, todo: Sequence[PreparedPhase], context: Pha
     """Runs the phases one after the other; each result is written at once."""
     run, folder, events = context.run, context.folder, context.events
     events.notify("tlkit_run_started", run=run)
-    context.frozen_pass.run(without_training(experiment, todo, run.recipe))
+    beforehand = without_training(experiment, todo, run.recipe)
+    context.frozen_pass.run(beforehand, make_engine(run.recipe, context.registry))
     for prepared in todo:
         name = prepared.phase.name
         run.stopping = None

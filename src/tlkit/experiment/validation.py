@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from tlkit.errors import RecipeError
 from tlkit.parts.task import Task
 from tlkit.recipe.recipe import Phase, Recipe
+from tlkit.runtime.distributed import process_state
 from tlkit.training.optimizers import optimizer_problems, schedule_problems
 
 
@@ -37,7 +38,7 @@ def validate(recipe: Recipe, registry: PartChecker) -> None:
 
 def recipe_problems(recipe: Recipe, registry: PartChecker) -> list[str]:
     """Returns everything that is wrong with a recipe: each once, beginning with its key."""
-    problems = [*recipe.flaws, *source_problems(recipe, registry)]
+    problems = [*recipe.flaws, *source_problems(recipe, registry), *engine_problems(recipe, registry)]
     for phase in recipe.phases:
         problems += phase_problems(recipe, phase, registry)
     return list(dict.fromkeys(problems))
@@ -52,6 +53,22 @@ def source_problems(recipe: Recipe, registry: PartChecker) -> list[str]:
     problems = [f"{keys.get(option, f'data.source.{option}')}: {message}" for option, message in by_option]
     if recipe.data.root is None and not problems and registry.needs_root(name):
         problems.append(f"data.root: is missing: source {name!r} needs the folder of its images")
+    return problems
+
+
+def engine_problems(recipe: Recipe, registry: PartChecker) -> list[str]:
+    """Returns what is wrong with the engine and its options."""
+    if recipe.engine is None:
+        return []
+    by_option = registry.problems("engine", recipe.engine.name, recipe.engine.options)
+    problems = [f"compute.engine.{option}: {message}" for option, message in by_option]
+    if "name" in dict(by_option):
+        problems[0] += "; the engine 'ray' is installed with: pip install 'tlkit[ray]'"
+    if process_state().num_processes > 1:
+        problems.append(
+            "compute.engine: accelerate has started several processes, and one gives blocks to workers: "
+            "compute the features first, with tlkit features, and leave the engine out here"
+        )
     return problems
 
 

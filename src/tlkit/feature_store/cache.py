@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlkit.feature_store.store import ColumnInfo, FeatureStore, cache_limit
-from tlkit.utils.directories import cache_folder, download_folder, generated_folder, index_folder, is_own
+from tlkit.utils.directories import (
+    cache_folder,
+    download_folder,
+    generated_folder,
+    index_folder,
+    is_own,
+    shared_store,
+)
 
 #: What is stored beside features, and the functions that return its folder.
 OTHER_FOLDERS = {
@@ -38,12 +45,14 @@ class CacheContents:
 
     Attributes:
         folder: the folder of the cached features.
+        shared: the address of the store that they are copies of, if several machines share one.
         columns: the cached features, longest unused first.
         limit: how many bytes of them are kept.
         others: what is stored besides.
     """
 
     folder: Path
+    shared: str | None
     columns: tuple[ColumnInfo, ...]
     limit: int
     others: tuple[StoredFolder, ...]
@@ -73,7 +82,7 @@ def list_cache() -> CacheContents:
     folders = [(content, folder()) for content, folder in OTHER_FOLDERS.items()]
     folders += [(f"{path.name}, which a plugin stores", path) for path in _of_plugins(store.folder)]
     others = tuple(StoredFolder(content, folder, _size(folder)) for content, folder in folders)
-    return CacheContents(store.folder, tuple(store.columns()), cache_limit(), others)
+    return CacheContents(store.folder, shared_store(), tuple(store.columns()), cache_limit(), others)
 
 
 def prune_cache(limit: str | None = None) -> int:
@@ -106,6 +115,8 @@ def clear_cache() -> ClearedCache:
             shutil.rmtree(folder, ignore_errors=True)
         elif folder.exists():
             left.append(f"{folder}: not made by tlkit")
+    if (shared := shared_store()) is not None:
+        left.append(f"{shared}: other machines use it")
     left += [f"{path}: a plugin's" for path in _of_plugins(store.folder)]
     return ClearedCache(freed, tuple(left))
 

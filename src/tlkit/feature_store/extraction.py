@@ -137,12 +137,31 @@ def _group_into_jobs(
     ]
 
 
+class Executors:
+    """The executors of jobs, each made once for all that compute the same."""
+
+    def __init__(self, compute: ComputeConfig) -> None:
+        """Takes where and how precisely they compute."""
+        self._compute = compute
+        self._made: dict[tuple[frozenset[str], int], tuple[PrefixExecutor, int]] = {}
+
+    def get(self, job: ExtractionJob) -> tuple[PrefixExecutor, int]:
+        """Returns a job's executor, and how many image views it computes at once."""
+        size = job.views[0].preprocess.size
+        key = frozenset(job.targets), size
+        if key not in self._made:
+            executor = PrefixExecutor(job.targets, self._compute)
+            self._made[key] = executor, batch_size(executor, size, self._compute.device)
+        return self._made[key]
+
+
 def extract_features(
     jobs: Iterable[ExtractionJob],
     store: FeatureStore,
     compute: ComputeConfig,
     reader: ViewReader,
     tick: Callable[[int], object] = lambda _: None,
+    executors: Executors | None = None,
 ) -> dict[RequestOwner, int]:
     """Computes and stores the features of planned jobs; of several processes, each does its share.
 
@@ -152,19 +171,15 @@ def extract_features(
         compute: where and how precisely they are computed.
         reader: reads the images.
         tick: called after each batch with the number of image views done.
+        executors: of earlier jobs of the same networks; made anew unless given.
 
     Returns:
         The number of image views computed for each owner.
     """
     computed: dict[RequestOwner, int] = {}
-    executors: dict[tuple[frozenset[str], int], tuple[PrefixExecutor, int]] = {}
+    executors = executors or Executors(compute)
     for job in jobs:
-        size = job.views[0].preprocess.size
-        key = frozenset(job.targets), size
-        if key not in executors:
-            executor = PrefixExecutor(job.targets, compute)
-            executors[key] = executor, batch_size(executor, size, compute.device)
-        _run_job(job, *executors[key], store, compute, reader, tick)
+        _run_job(job, *executors.get(job), store, compute, reader, tick)
         computed[job.owner] = computed.get(job.owner, 0) + len(job)
     process_state().wait_for_everyone()
     return computed

@@ -17,14 +17,18 @@ POLL = 0.2
 
 
 class Lease:
-    """The columns that this process uses; other processes do not remove them while it runs."""
+    """The columns that this process uses; other processes do not remove them while it runs.
+
+    Attributes:
+        file: names them, from the first one on until they are given up.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Prepares a lease in the folder of leases; nothing is written before a column is added."""
         self._folder = folder
         self._keys: set[str] = set()
         self._lock: FileLock | None = None
-        self._list = folder / f"{uuid.uuid4().hex}.columns"
+        self.file = folder / f"{uuid.uuid4().hex}.columns"
 
     def add(self, key: str) -> None:
         """Adds a column, before it is opened. Where the store is read-only, nobody could remove it either."""
@@ -35,9 +39,9 @@ class Lease:
             self._folder.mkdir(parents=True, exist_ok=True)
             with removal(self._folder):
                 if self._lock is None:
-                    self._lock = FileLock(self._list.with_suffix(".lock"))
+                    self._lock = FileLock(self.file.with_suffix(".lock"))
                     self._lock.acquire(timeout=0)
-                with self._list.open("a", encoding="utf-8") as file:
+                with self.file.open("a", encoding="utf-8") as file:
                     file.write(f"{key}\n")
 
     def release(self) -> None:
@@ -45,7 +49,7 @@ class Lease:
         self._keys.clear()
         if self._lock is not None:
             self._lock.release()
-            _remove(self._list)
+            _remove(self.file)
             self._lock = None
 
 

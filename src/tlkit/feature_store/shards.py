@@ -39,17 +39,18 @@ class Shard:
     features: Tensor
 
 
-def write_shard(folder: Path, column: str, images: NDArray[np.uint8], features: Tensor) -> None:
-    """Writes a shard of a column under a name of its own.
+def write_shard(folder: Path, column: str, images: NDArray[np.uint8], features: Tensor) -> Path:
+    """Writes a shard of a column under a name of its own; returns its path.
 
     Raises:
         StoreError: the disk is full, or the folder cannot be written.
     """
     tensors = {"images": torch.from_numpy(images), "features": features}
     metadata = {"format": FORMAT, "column": column, "checksum": _checksum(column, tensors)}
+    path = folder / f"{uuid.uuid4().hex}.safetensors"
     try:
         # a checksum protects it from a power failure, so it need not wait for the disk
-        with atomic_write(folder / f"{uuid.uuid4().hex}.safetensors", durable=False) as temporary:
+        with atomic_write(path, durable=False) as temporary:
             save_file(tensors, temporary, metadata=metadata)
     except (OSError, SafetensorError) as error:
         raise StoreError(
@@ -57,6 +58,7 @@ def write_shard(folder: Path, column: str, images: NDArray[np.uint8], features: 
             "(tlkit cache clear), name another folder in TLKIT_CACHE, or train without cached features "
             "(--set features.cache=false)"
         ) from error
+    return path
 
 
 def open_shard(path: Path, column: str) -> Shard | None:

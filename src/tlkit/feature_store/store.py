@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,7 +31,10 @@ from tlkit.errors import StoreError
 from tlkit.feature_store.leases import Lease, computing, leased, removal
 from tlkit.feature_store.shards import Shard, open_shard, write_shard
 from tlkit.utils.atomic_write import DAY, remove_unfinished
-from tlkit.utils.directories import cache_folder, is_own, own_folder
+from tlkit.utils.directories import cache_folder, is_own, own_folder, shared_store
+
+if TYPE_CHECKING:
+    from tlkit.feature_store.remote import RemoteStore
 
 #: Shards that were verified, by their path, size and time of change.
 Verified = dict[tuple[Path, int, int], Shard]
@@ -60,6 +63,15 @@ def cache_limit(limit: str | None = None) -> int:
     return count
 
 
+def _remote_store() -> RemoteStore | None:
+    if (address := shared_store()) is None:
+        return None
+    # fsspec's clients take long to import
+    from tlkit.feature_store.remote import RemoteStore
+
+    return RemoteStore(address)
+
+
 @dataclass(frozen=True, slots=True)
 class ColumnInfo:
     """An entry of `FeatureStore.columns`: a column's key, size in bytes, and last use in epoch seconds."""
@@ -76,11 +88,17 @@ class FeatureStore:
 
     Attributes:
         folder: the store's folder.
+        remote: the store whose copies it has, where several machines share one; see `remote`.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        """Opens the store in `folder`, by default the cache folder; nothing is written yet."""
+        """Opens the store in `folder`, by default the cache folder; nothing is written yet.
+
+        Raises:
+            StoreError: ``TLKIT_CACHE`` is an address that cannot be used.
+        """
         self.folder = (folder or cache_folder()) / "features"
+        self.remote = _remote_store() if folder is None else None
         self._leases = self.folder / "leases"
         self._lease = Lease(self._leases)
         self._verified: Verified = {}
@@ -95,11 +113,23 @@ class FeatureStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def lease_file(self) -> Path:
+        """The file that names the columns that are open: who sees it, shares this store."""
+        return self._lease.file
+
     def column(self, key: str) -> Column:
-        """Opens the column of that key as it is on disk now, which may be empty; counts as a use."""
+        """Opens the column of that key as it is on disk now, which may be empty; counts as a use.
+
+        Raises:
+            StoreError: the shared store cannot be reached.
+        """
         own_folder(self.folder)
         self._lease.add(key)
-        return Column(self.folder / key[:2] / key, key, self._verified)
+        folder = self.folder / key[:2] / key
+        if self.remote is not None:
+            self.remote.sync(key, folder)
+        return Column(folder, key, self._verified, self.remote)
 
     @contextmanager
     def computing(self, names: Collection[str], wait: Callable[[], object]) -> Iterator[None]:
@@ -171,10 +201,14 @@ class FeatureStore:
 class Column:
     """One boundary tensor of one view, for the images that have it."""
 
-    def __init__(self, folder: Path, key: str, verified: Verified) -> None:
-        """Opens a column's shards; those that are in `verified` are not read again."""
+    def __init__(self, folder: Path, key: str, verified: Verified, remote: RemoteStore | None = None) -> None:
+        """Opens a column's shards; those that are in `verified` are not read again.
+
+        What is appended to the column is copied to `remote`.
+        """
         self.folder = folder
         self.key = key
+        self.remote = remote
         self._features: list[Tensor] = []
         images: list[NDArray[Any]] = []
         if folder.is_dir():
@@ -291,6 +325,7 @@ class Writer:
         self._limits = SHARD_BYTES // sharing, SHARD_SECONDS * sharing
         self._folder = column.folder
         self._key = column.key
+        self._remote = column.remote
         self._images: list[str] = []
         self._parts: list[Tensor] = []
         self._bytes = 0
@@ -319,5 +354,7 @@ class Writer:
         if not self._parts:
             return
         ids = np.frombuffer(bytes.fromhex("".join(self._images)), np.uint8).reshape(-1, 32)
-        write_shard(self._folder, self._key, ids.copy(), torch.cat(self._parts))
+        shard = write_shard(self._folder, self._key, ids.copy(), torch.cat(self._parts))
+        if self._remote is not None:
+            self._remote.upload(self._key, shard)
         self._images, self._parts, self._bytes = [], [], 0

@@ -13,20 +13,24 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_consistent_length, compute_class_weight
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
 from torch import Tensor, nn
 
 from tlkit.analysis.encoder import Encoder, pooled_mean, shared_encoder
 from tlkit.errors import PluginError
+from tlkit.evaluation.multilabel import DEFAULT_THRESHOLD
 from tlkit.experiment.folds import ONE_THREAD_UP_TO
 from tlkit.inference.pixels import Images
 from tlkit.model.classifier import Classifier
-from tlkit.model.saving import Calibration, save_model
+from tlkit.model.description import Calibration
+from tlkit.model.saving import save_model
 from tlkit.parts.backbone import Backbone
 from tlkit.parts.head import SelfFittingHead
+from tlkit.parts.task import Task
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.schema import PartSpec
@@ -160,16 +164,19 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         mirror: whether the head is fitted to the mean over an image and its mirror image, and predicts with
             the mean of both logits.
         class_weight: "balanced" gives images of classes with fewer of them more weight, as runs do; None: all
-            have the same; or each label's weight.
+            have the same; or each label's weight. It does not change a multilabel classifier.
         device: such as "cpu" or "cuda:1"; the best one unless given.
 
     Attributes:
-        classes_: the labels, sorted; probabilities have a column for each.
+        classes_: the labels, sorted; probabilities have a column for each. Of a multilabel classifier, the
+            names of the columns where `y` is a DataFrame, and their positions otherwise.
+        multilabel_: whether it is a multilabel classifier.
         head_: the fitted head.
         backbone_: name of the backbone.
     """
 
     classes_: NDArray[Any]
+    multilabel_: bool
     head_: nn.Module
     backbone_: str
 
@@ -195,20 +202,27 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Args:
             X: files, Pillow images or uint8 arrays, in any mixture.
-            y: their labels, ``(N,)``.
+            y: their labels, ``(N,)``, or an indicator matrix ``(N, classes)`` of 0 and 1.
 
         Raises:
             DataError: some images cannot be read; all of these are listed.
             ValueError: the numbers of images and labels differ, or there is one class only.
-            PluginError: there is no such head, or it does not fit itself.
+            PluginError: there is no such head, or it does not fit itself, or to one label per image only.
         """
         encoder = _encoder(self)
-        images, labelling = encoder.identify(X), column_or_1d(y)
-        check_consistent_length(images, labelling)
-        self.classes_, labels = _encode_labels(labelling)
-        head = _make_head(self.head, encoder.registry, encoder.backbone, self.classes_)
+        images = encoder.identify(X)
+        check_consistent_length(images, y)
+        self.multilabel_ = type_of_target(y) == "multilabel-indicator"
+        if self.multilabel_:
+            self.classes_, labels = _encode_indicators(y)
+            weights = torch.ones(len(labels))
+        else:
+            labelling = column_or_1d(y)
+            self.classes_, labels = _encode_labels(labelling)
+            weights = _weights(self.class_weight, self.classes_, labelling, labels)
+        task: Task = "multilabel" if self.multilabel_ else "multiclass"
+        head = _make_head(self.head, encoder.registry, encoder.backbone, self.classes_, task)
         views = encoder.encode(images)
-        weights = _weights(self.class_weight, self.classes_, labelling, labels)
         self.head_ = _fit_head(head, torch.stack(views).mean(0), labels, weights)
         self.backbone_ = encoder.table.name
         return self
@@ -221,11 +235,14 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         encoder = _encoder(self)
-        return _probabilities(self.head_, encoder.encode(encoder.identify(X)))
+        return _probabilities(self.head_, encoder.encode(encoder.identify(X)), several=self.multilabel_)
 
     def predict(self, X: Images) -> NDArray[Any]:
-        """Predicts labels of images."""
-        best = self.predict_proba(X).argmax(1)  # raises if it is not fitted
+        """Predicts labels of images, or an indicator matrix."""
+        rows = self.predict_proba(X)  # raises if it is not fitted
+        if self.multilabel_:
+            return (rows >= DEFAULT_THRESHOLD).astype(np.int64)
+        best = rows.argmax(1)
         labels: NDArray[Any] = self.classes_[best]
         return labels
 
@@ -250,7 +267,11 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             },
             head_table=_part(self.head).table(),
             classes=[str(label) for label in self.classes_],
-            calibration=Calibration(temperature=1.0, mirror=self.mirror),
+            calibration=Calibration(
+                temperature=1.0,
+                mirror=self.mirror,
+                thresholds=(DEFAULT_THRESHOLD,) * len(self.classes_) if self.multilabel_ else None,
+            ),
             plugins=encoder.registry.plugins_of(
                 (encoder.backbone.blueprint or {}).get("name", encoder.table.name), _part(self.head).name
             ),
@@ -258,8 +279,10 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return path
 
     def __sklearn_tags__(self) -> Any:
-        """Says that it takes images, and no features."""
-        return _image_tags(super().__sklearn_tags__())
+        """Says that it takes images, and no features, and perhaps several labels for each."""
+        tags = _image_tags(super().__sklearn_tags__())
+        tags.classifier_tags.multi_label = True
+        return tags
 
 
 class _PrecomputedFeatures(nn.Module):
@@ -300,6 +323,14 @@ def _encode_labels(y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
     return classes, labels.astype(np.int64)
 
 
+def _encode_indicators(y: ArrayLike) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Returns the classes, and 0 or 1 for each image and class."""
+    # a copy, since the array of a DataFrame may not be written to
+    labels = check_array(y, accept_sparse="csr", dtype=np.int64, copy=True)
+    names = np.asarray(getattr(y, "columns", np.arange(labels.shape[1])))
+    return names, labels.toarray() if issparse(labels) else labels
+
+
 def _part(head: HeadTable) -> PartSpec:
     if not isinstance(head, str) and not (isinstance(head, Mapping) and "name" in head):
         raise PluginError(
@@ -308,7 +339,13 @@ def _part(head: HeadTable) -> PartSpec:
     return PartSpec.of(head)
 
 
-def _make_head(table: HeadTable, registry: Registry, backbone: Backbone, classes: NDArray[Any]) -> nn.Module:
+def _make_head(
+    table: HeadTable,
+    registry: Registry,
+    backbone: Backbone,
+    classes: NDArray[Any],
+    task: Task = "multiclass",
+) -> nn.Module:
     """Makes an unfitted head that can fit itself."""
     part, names = _part(table), [str(label) for label in classes]
     with torch.random.fork_rng(devices=[]):
@@ -318,6 +355,8 @@ def _make_head(table: HeadTable, registry: Registry, backbone: Backbone, classes
             f"head {part.name!r} is trained by gradient steps: name one that fits itself, such as 'probe', "
             "'prototype' or 'knn', or train it with a recipe"
         )
+    for _, problem in registry.task_problems("head", part.name, task):
+        raise PluginError(problem)
     return head
 
 
@@ -337,8 +376,8 @@ def _fit_head(head: nn.Module, features: Tensor, labels: NDArray[np.int64], weig
 
 
 @torch.no_grad()
-def _probabilities(head: nn.Module, views: Sequence[Tensor]) -> NDArray[np.float32]:
+def _probabilities(head: nn.Module, views: Sequence[Tensor], *, several: bool = False) -> NDArray[np.float32]:
     """Predicts probabilities ``(N, classes)``, with the mean logits over the views, as `tlkit.load` does."""
     logits = torch.stack([head(features) for features in views]).mean(0)
-    probabilities: NDArray[np.float32] = logits.softmax(1).numpy()
+    probabilities: NDArray[np.float32] = (logits.sigmoid() if several else logits.softmax(1)).numpy()
     return probabilities

@@ -39,6 +39,7 @@ def fit(
     labels: str | Iterable[object] | None = None,
     *,
     task: Task = "multiclass",
+    separator: str | None = None,
     backbone: str | None = None,
     weights: str | None = None,
     quality: Quality = "best",
@@ -66,8 +67,9 @@ def fit(
             is in no file is written to tlkit's cache folder.
         labels: the label of each of a list of images.
         task: "multilabel": each image may have several labels, or none. `images` is then a CSV file, with
-            ``|`` between the labels of an image or a column of 0 and 1 for each class, and the probe is the
-            classifier.
+            the separator between the labels of an image or a column of 0 and 1 for each class, and the probe
+            is the classifier.
+        separator: what is between the labels of an image; ``|`` unless given.
         backbone: any backbone's name, ``local-dir:…`` and ``hf-hub:…`` included, or "auto": the one that
             `tlkit.choose` chooses of those at hand; see `choose_backbone` unless given.
         weights: "pretrained", "none", or a .safetensors file; the backbone's default unless given.
@@ -97,7 +99,10 @@ def fit(
         raise RecipeError(["weights belong to a backbone: name it instead of auto"], recipe="fit")
     if backbone == AUTO and task == "multilabel":
         raise RecipeError(["backbones are compared on one label per image: name one"], recipe="fit")
-    data = image_data(images, labels, observer, task)
+    if separator is not None and task != "multilabel":
+        problem = "separator: is for several labels per image, with --task multilabel"
+        raise RecipeError([problem], recipe="fit")
+    data = image_data(images, labels, observer, task, separator)
     counts = FolderCounts.of(make_source(DataSpec(source=data.source, root=data.root), registry, task))
 
     choice: Choice | None = None
@@ -144,15 +149,19 @@ def _compare_backbones(recipe: Recipe, device: str | None, observer: Observer, r
 
 
 def why_not_worth_trying(phase: Phase, results: Results) -> str | None:
-    """Returns why fine-tuning is not worth its time after the results so far, or None."""
-    scores, images = results.phases[-1].out_of_fold, results.data.train
-    if scores is None:
-        return None
-    errors = scores.n - scores.correct
-    if images < ENOUGH_IMAGES:
+    """Returns why fine-tuning is not worth its time in a cross-validation, or None.
+
+    Before there are results, the number of images tells.
+    """
+    images = results.data.train
+    if results.data.folds and images < ENOUGH_IMAGES:
         return (
             f"{plural(images, 'image')} are too few to train the whole network, which takes {ENOUGH_IMAGES}"
         )
+    scores = results.phases[-1].out_of_fold if results.phases else None
+    if scores is None:
+        return None
+    errors = scores.n - scores.correct
     if errors < ENOUGH_ERRORS * scores.n:
         return f"{plural(errors, 'error')} on {scores.n:,} images leave too little to gain"
     return None

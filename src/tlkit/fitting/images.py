@@ -74,6 +74,7 @@ def image_data(
     labels: str | Iterable[object] | None,
     observer: Observer,
     task: Task = "multiclass",
+    separator: str | None = None,
 ) -> ImageData:
     """Describes labelled images; writes those that are not files, and lists, to the cache folder.
 
@@ -82,6 +83,7 @@ def image_data(
         labels: of a list of images; None of all else.
         observer: is shown the progress.
         task: "multilabel": each image may have several labels, which a CSV file says.
+        separator: what is between them; ``|`` unless given.
 
     Raises:
         DataError: they are nothing that can be trained on.
@@ -89,7 +91,7 @@ def image_data(
     if task == "multilabel":
         if labels is not None or not isinstance(images, str | Path):
             raise DataError("of several labels per image, fit takes a CSV file: write the labels into one")
-        source, root = describe_labels(Path(images))
+        source, root = describe_labels(Path(images), separator=separator)
         return ImageData(Path(images).stem, source, root)
     if labels is not None:
         return _listed(zip(*_paired(images, labels), strict=True), observer)

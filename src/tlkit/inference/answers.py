@@ -61,6 +61,7 @@ def evaluate(
     images: Images,
     labels: str | Sequence[str] | None = None,
     *,
+    separator: str | None = None,
     phase: str | None = None,
     reject_below: float | None = None,
     unknown: bool = True,
@@ -73,10 +74,11 @@ def evaluate(
     Args:
         model: a model folder, or a run folder.
         images: a folder per class or a CSV file with columns `path` and `label`, of whose splits the test
-            images are taken, and of which `label` may have several with ``|`` between them, where the model
-            tells several; or, with `labels`, files, Pillow images and uint8 arrays.
+            images are taken, and of which `label` may have several with the separator between them, where
+            the model tells several; or, with `labels`, files, Pillow images and uint8 arrays.
         labels: the class name of each of a list of images; where images may have several, all of them with
             ``|`` between them.
+        separator: what is between the labels of an image in a CSV file; ``|`` unless given.
         phase: the phase of a run; its last unless given.
         reject_below: in place of the threshold that is stored with the model.
         unknown: whether images that belong to none of the classes are labelled "unknown".
@@ -100,11 +102,15 @@ def evaluate(
         precision=precision,
     )
     listed: list[ImageLike] = []
+    has_several = isinstance(predictor, MultilabelPredictor)
+    if separator is not None and (labels is not None or not has_several):
+        reason = "labels are given" if has_several else "this model tells one label per image"
+        raise DataError(f"a separator is for a CSV file with several labels per image: {reason}")
     if labels is None:
         if not isinstance(images, str | Path):
             raise DataError("there are no labels: give them, or a folder per class or a CSV file")
-        if isinstance(predictor, MultilabelPredictor):
-            paths, labels = images_with_labels(Path(images), predictor.classes)
+        if has_several:
+            paths, labels = images_with_labels(Path(images), predictor.classes, separator)
         else:
             paths, labels = labelled_images(Path(images))
         listed += paths

@@ -36,7 +36,8 @@ from tlkit.inference.exported import (
     ExportDescription,
 )
 from tlkit.model.classifier import PredictionNetwork
-from tlkit.model.saving import PreprocessDescription, SavedModel, load_model
+from tlkit.model.description import PreprocessDescription
+from tlkit.model.saving import SavedModel, load_model
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.utils.atomic_write import atomic_write

@@ -8,13 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
 from tlkit.errors import RunFolderError
-from tlkit.model.saving import Calibration, Classes, PreprocessDescription
+from tlkit.model.description import Calibration, Classes, PreprocessDescription, check_thresholds
 from tlkit.runtime.devices import CPU
 from tlkit.runtime.memory import free_memory
 from tlkit.utils.formatting import first_line
@@ -59,6 +60,11 @@ class ExportDescription(Calibration):
     unknown_above: float | None = None
     precision: Literal["float32", "int8"] = "float32"
     versions: dict[str, str]
+
+    @model_validator(mode="after")
+    def _has_thresholds_for_its_classes(self) -> Self:
+        check_thresholds(self, self.classes)
+        return self
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from tlkit.inference.exported import SUFFIX, OnnxNetwork, read_exported
 from tlkit.inference.multilabel import MultilabelPredictor
 from tlkit.inference.predictor import Predictor
 from tlkit.model.classifier import Classifier
-from tlkit.model.saving import Calibration, load_model
+from tlkit.model.description import Calibration
+from tlkit.model.saving import load_model
 from tlkit.model.timm_folder import is_timm_folder, read_timm_folder
 from tlkit.parts.preprocess import Preprocess
 from tlkit.plugins.loader import load_registry

@@ -63,7 +63,7 @@ class MultilabelPredictor(Predictor):
     def evaluate(  # type: ignore[override]  # other scores
         self,
         images: Images,
-        labels: Sequence[str | Sequence[str]],
+        labels: str | Sequence[str | Sequence[str]],
         *,
         tick: Callable[[int], object] = lambda _: None,
     ) -> MultilabelScores:
@@ -72,13 +72,13 @@ class MultilabelPredictor(Predictor):
         Args:
             images: as for `predict`.
             labels: each image's class names: a list of them, which may be empty, or one string with ``|``
-                between them.
+                between them; a single such string for a single image.
             tick: called with the number of images done since.
 
         Raises:
             DataError: a label is not a class of this classifier, or images cannot be read.
         """
-        images = list(as_images(images))
+        images, labels = list(as_images(images)), [labels] if isinstance(labels, str) else labels
         if len(images) != len(labels) or not labels:
             raise DataError(f"there are {len(images)} images and {len(labels)} labels")
         truth = np.zeros((len(images), len(self.classes)), np.int64)

@@ -20,7 +20,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN
 
 from tlkit.errors import ExportError
 from tlkit.inference.exported import ANSWERS, IMAGES, MULTILABEL_ANSWERS
-from tlkit.model.saving import Calibration
+from tlkit.model.description import Calibration
 from tlkit.parts.preprocess import Preprocess
 
 #: From this version on, Pillow resizes vertically first where that is faster.

@@ -11,129 +11,36 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
 import torch
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import BaseModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tlkit.errors import RunFolderError, TlkitError
 from tlkit.model.classifier import Classifier
-from tlkit.model.limits import built_within, check_options
-from tlkit.model.plugins import Plugins, describe_missing
+from tlkit.model.description import Calibration, ModelConfig, ModelDescription, PreprocessDescription
+from tlkit.model.limits import built_within
+from tlkit.model.plugins import describe_missing
 from tlkit.model.timm_names import own_name, timm_layer, timm_name
-from tlkit.model.unknown import UnknownDescription, UnknownDetector, load_detector, save_detector
-from tlkit.parts.backbone import Backbone, WeightsOrigin
-from tlkit.parts.preprocess import TIMM_CROP_MODES, Interpolation, Preprocess, Resize
-from tlkit.recipe.schema import CropFraction, Fraction, ImageSize, Mean, PartSpec, PartTable, Std
+from tlkit.model.unknown import UnknownDetector, load_detector, save_detector
+from tlkit.parts.backbone import Backbone
+from tlkit.parts.preprocess import TIMM_CROP_MODES
+from tlkit.recipe.schema import PartSpec
 from tlkit.runtime.memory import free_memory
 from tlkit.utils.atomic_write import atomic_write
 from tlkit.utils.connectivity import offline
 from tlkit.utils.formatting import shortlist
 from tlkit.utils.hashing import file_sha256
-from tlkit.utils.json_files import JsonModel, Proportion, content_sha256, parse_json, read_text, write_json
+from tlkit.utils.json_files import content_sha256, parse_json, read_text, write_json
 from tlkit.utils.regular_files import check_regular
 
 FORMAT = 1
 #: Where config.json has its own checksum.
 CHECKSUM_KEY = ("tlkit", "config_sha256")
 LIBRARIES = ("tlkit", "torch", "timm", "safetensors")
-
-
-class Calibration(JsonModel):
-    """How logits become answers.
-
-    Attributes:
-        temperature: logits are divided by it before the softmax.
-        reject_below: confidence below which an image stays unclassified, or None.
-        mirror: whether logits are the mean over an image and its mirror image.
-        thresholds: of the classes' sigmoids, where an image may have several labels; None: it has one.
-    """
-
-    temperature: Annotated[float, Field(ge=1e-3, le=1e3)]
-    reject_below: Fraction | None = None
-    mirror: bool = False
-    thresholds: tuple[Proportion, ...] | None = None
-
-
-ClassName = Annotated[str, Field(min_length=1, max_length=1000)]
-
-
-def _distinct(classes: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(classes)) < len(classes):
-        twice = next(name for index, name in enumerate(classes) if name in classes[:index])
-        raise ValueError(f"{twice!r} is there twice")
-    return classes
-
-
-#: The names of the classes, all different, in the order of the logits.
-Classes = Annotated[tuple[ClassName, ...], Field(min_length=1), AfterValidator(_distinct)]
-
-
-def _bounded(part: PartSpec) -> PartSpec:
-    check_options(part.options)
-    return part
-
-
-class PreprocessDescription(JsonModel):
-    """The preprocessing that images need; see `tlkit.Preprocess`."""
-
-    size: ImageSize
-    resize: Resize
-    crop: CropFraction
-    interpolation: Interpolation
-    mean: tuple[Mean, Mean, Mean]
-    std: tuple[Std, Std, Std]
-
-    def to_preprocess(self) -> Preprocess:
-        """Returns it as the part that preprocesses images."""
-        return Preprocess(**self.model_dump())
-
-
-class ModelDescription(JsonModel):
-    """The table ``tlkit`` of a model folder's config.json.
-
-    Attributes:
-        format: version of the file's format.
-        backbone: the backbone's recipe table, without weights.
-        head: the head's recipe table.
-        preprocess: the preprocessing that images need.
-        classes: class names in the order of the logits.
-        classifier_layer: timm's name of the last layer, where timm can load the folder; else None.
-        calibration: how logits become answers.
-        unknown: when an image belongs to none of the classes; None: that is not told.
-        weights: where the pretrained weights that training started with come from; None: unknown, or random.
-        versions: of the libraries that it was trained with.
-        plugins: the distributions that its parts come from, besides tlkit.
-        sha256: checksum of model.safetensors.
-        config_sha256: checksum of what config.json has besides this key.
-    """
-
-    format: int
-    backbone: Annotated[PartTable, AfterValidator(_bounded)]
-    head: Annotated[PartTable, AfterValidator(_bounded)]
-    preprocess: PreprocessDescription
-    classes: Classes
-    classifier_layer: str | None = None
-    calibration: Calibration
-    unknown: UnknownDescription | None = None
-    weights: WeightsOrigin | None = None
-    versions: dict[str, str]
-    plugins: Plugins = Field(default={})
-    sha256: str
-    config_sha256: str = ""
-
-
-class ModelConfig(JsonModel):
-    """A model folder's config.json: timm's keys, where timm can load the folder, and tlkit's own table."""
-
-    architecture: str | None = None
-    num_classes: int | None = None
-    model_args: dict[str, Any] | None = None
-    pretrained_cfg: dict[str, Any] | None = None
-    tlkit: ModelDescription
 
 
 class PartMaker(Protocol):

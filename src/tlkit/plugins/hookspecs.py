@@ -63,6 +63,11 @@ def tlkit_sources(register: Register) -> None:
 
 
 @hookspec
+def tlkit_engines(register: Register) -> None:
+    """Register ``factory(**options) -> Engine``: computes blocks of images in workers."""
+
+
+@hookspec
 def tlkit_run_started(run: Run) -> None:
     """Observe: the plan is made and the run folder exists."""
 

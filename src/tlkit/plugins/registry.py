@@ -30,6 +30,7 @@ HOOKS = {
     "augmentation": "tlkit_augmentations",
     "freeze-policy": "tlkit_freeze_policies",
     "source": "tlkit_sources",
+    "engine": "tlkit_engines",
 }
 KINDS = tuple(HOOKS)
 #: Parts of plugins that tlkit's extras install: their kind, how their names begin, and the extra.

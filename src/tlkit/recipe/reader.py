@@ -32,7 +32,9 @@ LONG_KEY = re.compile(
     rf"""(?:[ \t]*+\.[ \t]*+(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')){{{MAX_DEPTH}}}"""
 )
 #: Tables that describe a part: one with a name replaces the inherited one, one without merges into it.
-PARTS = frozenset({"source", "backbone", "head", "freeze", "augmentation", "loss", "optimizer", "schedule"})
+PARTS = frozenset(
+    {"source", "backbone", "head", "freeze", "augmentation", "loss", "optimizer", "schedule", "engine"}
+)
 #: Keys whose value is a path, besides any string that ends in .safetensors.
 PATHS = frozenset({("data", name) for name in ("root", "splits", "unlabelled", "corrections")})
 
@@ -54,6 +56,10 @@ class Located(str):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Located:
         return self
+
+    def __getnewargs__(self) -> tuple[str, Path]:  # type: ignore[override]
+        """Lets it be pickled."""
+        return str(self), self.folder
 
 
 def read_tree(path: Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -> Tree:

@@ -19,6 +19,7 @@ from tlkit.parts.task import Task
 from tlkit.recipe.reader import Tree, merge, merge_part, plain, read_tree
 from tlkit.recipe.schema import (
     DEFAULTS,
+    ComputeSpec,
     DataSpec,
     PartSpec,
     PreprocessSpec,
@@ -84,6 +85,7 @@ class Recipe:
         phases: the phases, in order.
         trackers: the experiment trackers that runs are sent to.
         task: "multiclass", one label per image, or "multilabel", any number of them.
+        engine: the engine that computes features; None: the process that runs the recipe.
         path: the file it was read from.
         tree: its tables, with `extends` followed, overrides applied, and paths absolute.
         flaws: what is wrong with the file itself; a recipe with flaws must not be run.
@@ -97,6 +99,7 @@ class Recipe:
     phases: tuple[Phase, ...]
     trackers: tuple[Tracker, ...] = ()
     task: Task = "multiclass"
+    engine: PartSpec | None = None
     path: Path | None = field(default=None, compare=False)
     tree: Tree = field(default_factory=dict, compare=False, repr=False)
     flaws: tuple[str, ...] = ()
@@ -178,6 +181,7 @@ def make_recipe(tables: Tree, file: Path | None = None) -> Recipe:
     flaws += task_problems(task, tree, phases)
     data = _valid_part_of(DataSpec, tree.get("data"))
     track = _valid_part_of(TrackSpec, tree.get("track"))
+    compute = _valid_part_of(ComputeSpec, tree.get("compute"))
     if data is not None and data.fractions.val + data.fractions.test >= 1:
         flaws.append("data.fractions: val and test leave nothing to train on")
     return Recipe(
@@ -189,6 +193,7 @@ def make_recipe(tables: Tree, file: Path | None = None) -> Recipe:
         phases=tuple(phases),
         task=task,
         trackers=tuple(track.trackers) if track else (),
+        engine=compute.engine if compute else None,
         path=file,
         tree=tree,
         flaws=tuple(dict.fromkeys(flaws)),

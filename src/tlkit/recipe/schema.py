@@ -243,6 +243,16 @@ class TrackSpec(Spec):
     trackers: list[Tracker] = Field(default=[], alias="with")
 
 
+class ComputeSpec(Spec):
+    """Where the frozen pass runs.
+
+    Attributes:
+        engine: the engine whose workers compute features; None: the process that runs the recipe.
+    """
+
+    engine: PartTable | None = None
+
+
 class PhaseSpec(TrainingSpec):
     """A [[phase]] as written; what is left out is inherited from the recipe's tables."""
 
@@ -276,6 +286,7 @@ class RecipeSpec(Spec):
     features: FeaturesSpec = FeaturesSpec()
     training: TrainingSpec = TrainingSpec()
     track: TrackSpec = TrackSpec()
+    compute: ComputeSpec = ComputeSpec()
     phase: Annotated[list[PhaseSpec], Field(min_length=1)]
 
 
@@ -336,6 +347,7 @@ def _known_keys(location: Sequence[Any]) -> list[str]:
         "features": FeaturesSpec,
         "training": TrainingSpec,
         "track": TrackSpec,
+        "compute": ComputeSpec,
         "phase": PhaseSpec,
     }
     enclosing = [key for key in location[:-1] if isinstance(key, str) and key in tables]

@@ -9,11 +9,13 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCardData
 
 from tlkit.errors import ReportError, RunFolderError, close_matches
+from tlkit.evaluation.metrics import Baselines
+from tlkit.evaluation.multilabel import MultilabelScores
 from tlkit.experiment.plan import DataSummary
 from tlkit.experiment.record import PhaseRecord, RunRecord
 from tlkit.experiment.results import PhaseResult, RunDescription
-from tlkit.model.saving import ModelDescription, read_config
-from tlkit.recipe.task import require_one_label
+from tlkit.model.description import ModelDescription
+from tlkit.model.saving import read_config
 from tlkit.reporting.render import render_text
 from tlkit.utils.atomic_write import atomic_write
 from tlkit.utils.hashing import file_sha256
@@ -25,17 +27,20 @@ HUB = "hf-hub:"
 LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.-]*")
 #: The most confused pairs of classes, and how many images make a class's scores worth little.
 CONFUSIONS, FEW_IMAGES = 5, 20
+#: A score for the hub: its type there, its name, its value, and its interval, or None.
+ScoreRow = tuple[str, str, float, tuple[float, float] | None]
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class in the card: its numbers of images, and its recall and precision where they are defined."""
+    """A class in the card: its numbers of images, and its scores where they are defined."""
 
     name: str
     train: int
     measured: int
     recall: float | None
     precision: float | None
+    average_precision: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,13 +52,14 @@ class Card:
         name: the recipe's name.
         phase: the phase's recipe name and result.
         result: the phase's result.
+        labels: its scores where an image may have several labels; None: it has one.
         model: what its model folder says of itself.
         data: how many images there were.
         splits_sha256: hash of splits.csv, which has the hash of every image; None: it is missing.
         classes: the classes.
         few: names of the classes that were measured on few images.
         confusions: the pairs of classes that are confused most: label, prediction, and number of images.
-        majority: accuracy of always predicting the largest class, and that class.
+        baselines: accuracies without looking at the images; None where an image may have several labels.
         description: versions, machine and seed, or None.
         timm: whether timm can load the folder.
     """
@@ -62,13 +68,14 @@ class Card:
     name: str
     phase: PhaseRecord
     result: PhaseResult
+    labels: MultilabelScores | None
     model: ModelDescription
     data: DataSummary
     splits_sha256: str | None
     classes: list[ClassRow]
     few: list[str]
     confusions: list[tuple[str, str, int]]
-    majority: tuple[float, str]
+    baselines: Baselines | None
     description: RunDescription | None
     timm: bool
 
@@ -106,9 +113,8 @@ def card(run: Path | str, *, phase: str | None = None, out: Path | str | None = 
 
 def make_card(record: RunRecord, phase: str | None = None) -> Card:
     """Makes the content of the card of a run's last or named phase."""
-    require_one_label(record.recipe, "tlkit card")
     done = {item.name: item for item in record.done}
-    if not done or record.results is None or record.results.baselines is None:
+    if not done or record.results is None:
         raise RunFolderError(f"{record.folder}: this run has finished no phase yet")
     if phase is not None and phase not in done:
         hint = close_matches(phase, done) or f"; there are {', '.join(done)}"
@@ -117,12 +123,15 @@ def make_card(record: RunRecord, phase: str | None = None) -> Card:
     result, splits = chosen.result, record.folder / "splits.csv"
     assert result is not None  # it is done
     config = read_config(chosen.folder / "model")
+    labels = result.multilabel.measured if result.multilabel else None
+    confusions = result.measured.most_confused(CONFUSIONS) if labels is None else []
     classes = _class_rows(record.results.data, result, record.classes)
     return Card(
         metadata=_metadata(record, result, timm=config.architecture is not None),
         name=record.recipe.name,
         phase=chosen,
         result=result,
+        labels=labels,
         model=config.tlkit,
         data=record.results.data,
         splits_sha256=file_sha256(splits) if splits.is_file() else None,
@@ -130,9 +139,9 @@ def make_card(record: RunRecord, phase: str | None = None) -> Card:
         few=[row.name for row in classes if row.measured < FEW_IMAGES],
         confusions=[
             (record.classes[label], record.classes[predicted], count)
-            for label, predicted, count in result.measured.most_confused(CONFUSIONS)
+            for label, predicted, count in confusions
         ],
-        majority=(record.results.baselines.majority, record.results.baselines.majority_class),
+        baselines=record.results.baselines,
         description=record.description,
         timm=config.architecture is not None,
     )
@@ -140,15 +149,13 @@ def make_card(record: RunRecord, phase: str | None = None) -> Card:
 
 def _metadata(record: RunRecord, result: PhaseResult, *, timm: bool) -> str:
     """Returns the card's metadata as YAML."""
-    weights, scores = result.weights, result.measured
+    weights = result.weights
     source = weights.source if weights else ""
     license_name = (weights.license or "").lower() if weights else ""
     is_id = LICENSE_ID.fullmatch(license_name) is not None
     measured = result.describe_measurement()
 
-    def score(
-        metric: str, name: str, value: float, interval: tuple[float, float] | None = None
-    ) -> EvalResult:
+    def score(metric: str, name: str, value: float, interval: tuple[float, float] | None) -> EvalResult:
         method = f"{measured}, 95% interval {interval[0]:.3f} to {interval[1]:.3f}" if interval else measured
         return EvalResult(
             task_type="image-classification",
@@ -168,18 +175,46 @@ def _metadata(record: RunRecord, result: PhaseResult, *, timm: bool) -> str:
         tags=["image-classification", "tlkit", *(["timm"] if timm else [])],
         base_model=source.removeprefix(HUB) if source.startswith(HUB) else None,
         model_name=record.recipe.name,
-        eval_results=[
-            score("accuracy", "accuracy", scores.accuracy, scores.ci95),
-            score("balanced_accuracy", "balanced accuracy", scores.balanced_accuracy),
-            score("f1", "macro F1", scores.macro_f1),
-            score("log_loss", "log loss in nats", scores.log_loss),
-            score("ece", "expected calibration error", scores.ece, scores.ece_ci95),
-        ],
+        eval_results=[score(*row) for row in _score_rows(result)],
     )
     return str(data.to_yaml())
 
 
+def _score_rows(result: PhaseResult) -> list[ScoreRow]:
+    """Returns the scores for the hub."""
+    if result.multilabel is not None:
+        labels = result.multilabel.measured
+        precision, macro, micro = labels.mean_average_precision, labels.macro_f1, labels.micro_f1
+        return [
+            ("mean_average_precision", "mean average precision", precision.value, precision.ci95),
+            ("f1", "macro F1", macro.value, macro.ci95),
+            ("f1", "micro F1", micro.value, micro.ci95),
+            ("log_loss", "log loss in nats", labels.log_loss, None),
+        ]
+    scores = result.measured
+    return [
+        ("accuracy", "accuracy", scores.accuracy, scores.ci95),
+        ("balanced_accuracy", "balanced accuracy", scores.balanced_accuracy, None),
+        ("f1", "macro F1", scores.macro_f1, None),
+        ("log_loss", "log loss in nats", scores.log_loss, None),
+        ("ece", "expected calibration error", scores.ece, scores.ece_ci95),
+    ]
+
+
 def _class_rows(data: DataSummary, result: PhaseResult, classes: tuple[str, ...]) -> list[ClassRow]:
+    if result.multilabel is not None:
+        of_classes = result.multilabel.measured.per_class
+        return [
+            ClassRow(
+                name,
+                data.per_class[name].train,
+                scores.positives,
+                scores.recall,
+                scores.precision,
+                scores.average_precision,
+            )
+            for name, scores in of_classes.items()
+        ]
     confusion = result.measured.confusion_matrix(len(classes))
     counts = zip(
         confusion.sum(1).tolist(), confusion.sum(0).tolist(), confusion.diagonal().tolist(), strict=True

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from tlkit.evaluation.multilabel import LabelScores, MultilabelScores
+from tlkit.evaluation.multilabel import LabelScores, MultilabelOutOfFold, MultilabelScores
 from tlkit.experiment.results import PhaseResult
 from tlkit.reporting import run_charts
 from tlkit.reporting.pictures import Album, Picture
@@ -25,6 +25,7 @@ class MultilabelSection:
         measured_on: what they were computed on.
         described: the same with numbers.
         thresholds_from: what the thresholds were chosen on.
+        has_thresholds: whether the scores of the classes are at the classifier's own thresholds.
         per_class: the classes and their scores, of many those with the lowest average precision.
         missing: the classes that no image has of those that scores were computed on.
         chart: mean average precision of all phases.
@@ -35,6 +36,7 @@ class MultilabelSection:
     measured_on: str
     described: str
     thresholds_from: str
+    has_thresholds: bool
     per_class: Sequence[tuple[str, LabelScores]]
     missing: Sequence[str]
     chart: Picture
@@ -67,6 +69,7 @@ def make_multilabel_section(
         measured_on=last.measured_on,
         described=last.describe_measurement(),
         thresholds_from=last.multilabel.chosen_on if last.multilabel else "",
+        has_thresholds=not isinstance(scores, MultilabelOutOfFold),
         per_class=per_class,
         missing=[name for name, of_class in scores.per_class.items() if not of_class.positives],
         chart=chart,

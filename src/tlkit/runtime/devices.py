@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -17,7 +18,11 @@ from tlkit.runtime.distributed import process_state
 
 Precision = Literal["auto", "float32", "bfloat16"]
 CPU = torch.device("cpu")
+#: How many threads read images, where `use_processors` has said so.
+_reader_threads: int | None = None
 Key = TypeVar("Key")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +88,20 @@ def has_bfloat16(device: torch.device) -> bool:
     return False
 
 
+def use_processors(count: int) -> None:
+    """Limits this process, which shares its computer with others, to `count` threads of each kind.
+
+    Torch computes in the ones, and features depend on their number in the last bits; the others read images.
+    """
+    global _reader_threads
+    _reader_threads = count
+    torch.set_num_threads(count)
+
+
 def reader_threads() -> int:
     """Returns how many threads read images: one per processor that this process may use."""
+    if _reader_threads is not None:
+        return _reader_threads
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -130,6 +147,15 @@ def one_thread(applies: bool = True) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yields a function's result of each item, in order, from a thread per processor.
+
+    Torch computes in one thread in each of them, so that the results are those of a plain loop, bit for bit.
+    """
+    with one_thread(), ThreadPoolExecutor(reader_threads()) as pool:
+        yield from pool.map(function, items)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

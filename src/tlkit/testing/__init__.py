@@ -16,7 +16,16 @@ from pathlib import Path
 
 from tlkit.plugins.options import Factory
 from tlkit.plugins.registry import Registry
-from tlkit.testing import augmentations, backbone_subject, backbones, freeze_policies, heads, losses, sources
+from tlkit.testing import (
+    augmentations,
+    backbone_subject,
+    backbones,
+    engines,
+    freeze_policies,
+    heads,
+    losses,
+    sources,
+)
 from tlkit.testing.runner import CLASSES, PartUnderTest, Result, raise_for_failures, run_checks
 
 #: By kind, the checks that are run after "options are declared" and "can be made".
@@ -27,6 +36,7 @@ CHECKS: Mapping[str, Sequence[Callable[..., str | None]]] = {
     "augmentation": augmentations.CHECKS,
     "freeze-policy": freeze_policies.CHECKS,
     "source": sources.CHECKS,
+    "engine": engines.CHECKS,
 }
 
 __all__ = [
@@ -35,6 +45,7 @@ __all__ = [
     "Result",
     "check_augmentation",
     "check_backbone",
+    "check_engine",
     "check_freeze_policy",
     "check_head",
     "check_loss",
@@ -87,6 +98,11 @@ def check_source(part: str | Factory, root: Path | None = None, **options: objec
     return raise_for_failures(results("source", part, options, root=root))
 
 
+def check_engine(part: str | Factory, **options: object) -> list[Result]:
+    """Checks an engine, with workers that compute nothing. See `check_backbone`."""
+    return raise_for_failures(results("engine", part, options))
+
+
 def results(
     kind: str,
     part: str | Factory,
@@ -124,4 +140,6 @@ def results(
         return run_checks(tested, augmentations.setup, augmentations.CHECKS)
     if kind == "freeze-policy":
         return run_checks(tested, freeze_policies.setup, freeze_policies.CHECKS)
+    if kind == "engine":
+        return run_checks(tested, engines.setup, engines.CHECKS)
     return run_checks(tested, partial(sources.setup, root=root), sources.CHECKS)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from tlkit.errors import RunFolderError
-from tlkit.model.saving import Calibration, load_model, save_model
+from tlkit.model.description import Calibration
+from tlkit.model.saving import load_model, save_model
 from tlkit.plugins import options
 from tlkit.testing.backbone_subject import Subject
 from tlkit.testing.runner import CLASSES, EXACT_TOLERANCE, CheckFailed, relative_difference

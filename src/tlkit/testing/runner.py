@@ -182,6 +182,7 @@ POSITIONAL_ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "augmentation": ("preprocess",),
     "freeze-policy": ("classifier",),
     "source": ("root",),
+    "engine": (),
 }
 
 

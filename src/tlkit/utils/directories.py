@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -14,19 +15,30 @@ from tlkit.utils.regular_files import read_regular
 
 TAG = "CACHEDIR.TAG"
 TAG_CONTENT = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by tlkit, which can make it again.\n"
+#: How an address begins, which no path on Windows does.
+ADDRESS = re.compile("[a-z][a-z0-9+.-]*://")
 
 
 def cache_folder() -> Path:
     """Returns the folder for data that can be recreated: ``TLKIT_CACHE``, or the user's cache folder.
 
+    Where ``TLKIT_CACHE`` is the address of a store, copies of its features are in the user's cache folder.
+
     Raises:
         TlkitError: ``TLKIT_CACHE`` begins with the home of a user who does not exist.
     """
-    folder = Path(os.environ.get("TLKIT_CACHE") or platformdirs.user_cache_path("tlkit"))
+    named = os.environ.get("TLKIT_CACHE")
+    folder = Path(named if named and not shared_store() else platformdirs.user_cache_path("tlkit"))
     try:
         return folder.expanduser().absolute()
     except RuntimeError as error:  # there is no user of that name
         raise TlkitError(f"TLKIT_CACHE: {str(folder)!r} cannot be resolved: {error}") from error
+
+
+def shared_store() -> str | None:
+    """Returns the address in ``TLKIT_CACHE`` of a feature store outside this machine, such as ``s3://bucket``."""
+    named = os.environ.get("TLKIT_CACHE", "")
+    return named if ADDRESS.match(named) else None
 
 
 def generated_folder() -> Path:

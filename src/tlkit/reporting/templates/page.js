@@ -2,7 +2,8 @@
 "use strict";
 
 function value(row, column) {
-  const text = row.cells[column].textContent.trim();
+  const cell = row.cells[column];
+  const text = cell.dataset.value ?? cell.textContent.trim();
   const number = Number.parseFloat(text.replaceAll(",", ""));
   return Number.isNaN(number) ? text : number;
 }
