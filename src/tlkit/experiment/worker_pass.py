@@ -42,7 +42,7 @@ from tlkit.runtime.devices import ComputeConfig, use_processors
 from tlkit.runtime.process import keep_freed_memory
 
 #: A pass is divided into at least so many blocks, of at most so many image views; each is full batches.
-BLOCKS, LARGEST_BLOCK = 128, 2048
+BLOCKS, LARGEST_BLOCK = 64, 2048
 #: How often in a row all workers may be lost before anything is computed.
 ATTEMPTS = 3
 
