@@ -2,8 +2,8 @@
 
 python -m benchmarks.ray_cluster 20000 2     # images, and processes or actors
 
-The nodes are on this computer, on its loopback address. Rates are those per second of processor time, since
-others may be at work on the machine: what it would compute with that many cores of its own.
+The nodes are on this computer. Rates are those per second of processor time, since others may be at work on
+it: what it would compute with that many cores of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 import psutil
 
@@ -29,6 +29,8 @@ from benchmarks.scale import CLASSES, PassClock, lay_out, stored
 from tlkit.data.image_index import RACY_NS
 from tlkit.recipe.recipe import make_recipe
 
+#: A process, and the file of its standard output.
+Started = tuple[subprocess.Popen[bytes], IO[str]]
 NODES = 2
 #: Seconds between two kills, drawn between these.
 BETWEEN_KILLS = (2.0, 8.0)
@@ -42,6 +44,7 @@ def recipe(folder: str, engine: dict[str, Any] | None = None) -> tlkit.Recipe:
             "data": {"source": "folder", "root": folder},
             "backbone": {"name": "mobilenetv3_small_050", "weights": "none"},
             "preprocess": {"size": 64},
+            "training": {"precision": "float32"},
             "compute": {"engine": engine} if engine else {},
             "phase": [{"name": "probe"}],
         }
@@ -59,20 +62,41 @@ def compute_shard(folder: str, shard: str) -> dict[str, float]:
     }
 
 
-class RayClock(tlkit.Observer):
-    """Measures the processor time of a cluster and of this process, block by block."""
+class Sample(NamedTuple):
+    """What is done after some time.
 
-    def __init__(self) -> None:
-        self.samples: list[tuple[int, float]] = []
+    Attributes:
+        done: number of image views.
+        working: processor time of this process and of the actors, in seconds.
+        others: processor time of Ray's own processes.
+        wall: seconds.
+    """
+
+    done: int
+    working: float
+    others: float
+    wall: float
+
+
+class RayClock(tlkit.Observer):
+    """Measures the processor time of a cluster and of this process."""
+
+    def __init__(self, actors: int) -> None:
+        self.samples: list[Sample] = []
         self.lost = 0
+        self._actors = actors
 
     @contextmanager
     def progress(self, task: str, total: int, unit: str, done: int = 0) -> Iterator[Callable[[int], object]]:
-        """Samples after each block."""
+        """Samples when the actors have started, and in the end."""
+        blocks = 0
 
         def tick(count: int) -> None:
-            done = self.samples[-1][0] if self.samples else 0
-            self.samples.append((done + count, processor_time()))
+            nonlocal blocks, done
+            blocks, done = blocks + 1, done + count
+            # actors start at the same time, for seconds: each has then computed a block
+            if blocks == self._actors or done == total:
+                self.samples.append(sample(done))
 
         yield tick if task == "frozen pass" else lambda _: None
 
@@ -81,16 +105,18 @@ class RayClock(tlkit.Observer):
         self.lost += "an actor was lost" in text
 
 
-def processor_time() -> float:
-    """Returns the processor time of this process and of all that Ray has started, in seconds."""
-    seconds = 0.0
-    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+def sample(done: int) -> Sample:
+    """Measures the times of this process and of all that Ray has started."""
+    own, working, others = psutil.Process(), 0.0, 0.0
+    for process in (own, *own.children(recursive=True)):
         try:
             times = process.cpu_times()
+            works = process == own or process.name().startswith("ray::Worker")
         except psutil.Error:
             continue
-        seconds += times.user + times.system
-    return seconds
+        working += works * (times.user + times.system)
+        others += (not works) * (times.user + times.system)
+    return Sample(done, working, others, time.perf_counter())
 
 
 def kill_actors(stop: threading.Event) -> None:
@@ -112,12 +138,12 @@ def compute_ray(folder: str, actors: str, kills: str) -> dict[str, float]:
     from ray.cluster_utils import Cluster
 
     each = {"num_cpus": int(actors) // NODES, "object_store_memory": 80 * 2**20}
-    each |= {"node_ip_address": "127.0.0.1", "include_dashboard": False}
+    each |= {"include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=each)
     for _ in range(NODES - 1):
         cluster.add_node(**each)
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
-    stop, clock = threading.Event(), RayClock()
+    stop, clock = threading.Event(), RayClock(int(actors))
     killer = threading.Thread(target=kill_actors, args=(stop,), daemon=True)
     if kills == "kills":
         killer.start()
@@ -127,31 +153,42 @@ def compute_ray(folder: str, actors: str, kills: str) -> dict[str, float]:
     stop.set()
     ray.shutdown()
     cluster.shutdown()
-    # from when each actor has computed a block: they start at the same time, and that takes seconds
-    (first, before), (last, after) = clock.samples[int(actors) - 1], clock.samples[-1]
+    first, last = clock.samples[0], clock.samples[-1]
     return {
         "computed": done.computed,
-        "processor": (after - before) * done.computed / (last - first),
+        "processor": (last.working - first.working) * done.computed / (last.done - first.done),
+        "others": (last.others - first.others) / (last.wall - first.wall),
         "wall": wall,
         "lost": clock.lost,
     }
 
 
-def start(folder: Path, store: str, *arguments: str) -> subprocess.Popen[str]:
+def start(folder: Path, store: str, *arguments: str) -> Started:
     """Starts this module in a process with one thread and a store of its own."""
     environment = {**os.environ, "TLKIT_CACHE": str(folder / store), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "benchmarks.ray_cluster", *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    # not a pipe: what Ray starts has it, too, and may end later
+    output = tempfile.TemporaryFile("w+")
+    return subprocess.Popen(command, env=environment, stdout=output), output
 
 
-def finish(name: str, processes: list[subprocess.Popen[str]]) -> None:
+def finish(name: str, processes: list[Started]) -> None:
     """Waits for processes, and prints what they have done together."""
-    parts = [json.loads(process.communicate()[0].splitlines()[-1]) for process in processes]
+    parts = []
+    for process, output in processes:
+        process.wait()
+        output.seek(0)
+        parts.append(json.loads(output.read().splitlines()[-1]))
     computed, processor = (sum(part[key] for part in parts) for key in ("computed", "processor"))
     wall = max(part["wall"] for part in parts)
-    lost = f", {parts[0]['lost']} actors lost" if "lost" in parts[0] else ""
-    rate = f"{computed / processor:.0f} a second of processor time"
-    print(f"{name}: {computed:,} image views in {wall:.0f} s, {rate}{lost}", flush=True)  # noqa: T201
+    text = f"{name}: {computed:,} image views in {wall:.0f} s"
+    if parts[0].get("lost"):
+        text += f", {parts[0]['lost']} actors lost"
+    else:  # the time of those that were killed is not known
+        text += f", {computed / processor:.0f} a second of processor time"
+    if "others" in parts[0]:
+        text += f", and {100 * parts[0]['others']:.0f}% of a processor for Ray itself"
+    print(text, flush=True)  # noqa: T201
 
 
 def main(images: int, workers: int) -> None:

@@ -20,6 +20,7 @@ from stores import KEY, hashes, stored, write
 import tlkit
 from tlkit.errors import StoreError
 from tlkit.feature_store.store import FeatureStore
+from tlkit.plugins.loader import BUILTIN, load_registry
 
 boto3 = pytest.importorskip("boto3")
 server = pytest.importorskip("moto.server")
@@ -133,6 +134,16 @@ def test_a_pass_that_one_machine_began_goes_on_on_another(
     monkeypatch.setenv("TLKIT_CACHE", str(tmp_path / "alone"))
     tlkit.compute_features(recipe)
     assert copies == stored(tmp_path / "alone")
+
+
+def test_an_engines_workers_write_to_it(machines: Machines, few_photos: Path, tmp_path: Path) -> None:
+    recipe, registry = (
+        write_recipe(tmp_path / "recipe.toml", few_photos),
+        load_registry((*BUILTIN, "engine_parts")),
+    )
+    done = tlkit.compute_features(recipe, overrides={"compute.engine": "pickling"}, registry=registry)
+    machines[1].take_over()
+    assert 0 < done.computed and tlkit.compute_features(recipe).computed == 0
 
 
 def test_a_store_that_cannot_be_used(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:

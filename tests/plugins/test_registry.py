@@ -92,7 +92,8 @@ def test_a_name_in_two_kinds_is_found_in_both(install: Install) -> None:
 
 def test_the_toolkits_own_parts_clash_with_nobody() -> None:
     registry = load_registry()
-    assert all(registry.names(kind) or registry.families(kind) for kind in KINDS)
+    kinds = set(KINDS) - {"engine"}  # this process computes without one
+    assert all(registry.names(kind) or registry.families(kind) for kind in kinds)
     assert all(not state.reason for state in registry.plugins if state.state == "built-in")
 
 

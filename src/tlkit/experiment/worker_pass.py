@@ -42,7 +42,7 @@ from tlkit.runtime.devices import ComputeConfig, use_processors
 from tlkit.runtime.process import keep_freed_memory
 
 #: A pass is divided into at least so many blocks, of at most so many image views; each is full batches.
-BLOCKS, LARGEST_BLOCK = 128, 2048
+BLOCKS, LARGEST_BLOCK = 64, 2048
 #: How often in a row all workers may be lost before anything is computed.
 ATTEMPTS = 3
 
@@ -80,7 +80,8 @@ class StartWorker:
         classes: the names of the classes.
         compute: where and how precisely features are computed.
         cache: the folder that has the store.
-        lease: a file in the store, which a process that shares the store sees.
+        address: of the store, if it is in no folder that all computers share.
+        lease: a file in the store, which a process that shares the folder sees.
         versions: of tlkit and torch.
     """
 
@@ -89,6 +90,7 @@ class StartWorker:
     classes: tuple[str, ...]
     compute: ComputeConfig
     cache: Path
+    address: str | None
     lease: Path
     versions: tuple[str, str]
 
@@ -106,13 +108,14 @@ class StartWorker:
         compute = replace(self.compute, device=torch.empty(0, device=self.compute.device.type).device)
         registry = load_registry()
         prepared = prepare_phases(self.recipe, self.phases, self.classes, registry, compute.device)
-        return Worker(FeatureStore(self.cache), compute, prepared)
+        store = FeatureStore(address=self.address) if self.address else FeatureStore(self.cache)
+        return Worker(store, compute, prepared)
 
     def _check(self) -> None:
-        if not self.lease.exists():
+        if not self.address and not self.lease.exists():
             raise EngineError(
                 f"a worker does not see the store {self.lease.parents[1]}: name a folder in TLKIT_CACHE that "
-                "all of its computers share"
+                "all of its computers share, or the address of a store such as s3://bucket"
             )
         if self.versions != own_versions():
             worker, here = (
@@ -200,6 +203,7 @@ class RecipeEngine:
             classes=tuple(dataset.classes),
             compute=compute,
             cache=store.folder.parent.absolute(),
+            address=store.remote.address if store.remote is not None else None,
             lease=store.lease_file.absolute(),
             versions=own_versions(),
         )

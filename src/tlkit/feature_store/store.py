@@ -63,9 +63,7 @@ def cache_limit(limit: str | None = None) -> int:
     return count
 
 
-def _remote_store() -> RemoteStore | None:
-    if (address := shared_store()) is None:
-        return None
+def _connect(address: str) -> RemoteStore:
     # fsspec's clients take long to import
     from tlkit.feature_store.remote import RemoteStore
 
@@ -91,14 +89,20 @@ class FeatureStore:
         remote: the store whose copies it has, where several machines share one; see `remote`.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, address: str | None = None) -> None:
         """Opens the store in `folder`, by default the cache folder; nothing is written yet.
 
+        Args:
+            folder: has the store, or copies of it.
+            address: of a store that several machines share; unless given, and without a folder, that in
+                ``TLKIT_CACHE``.
+
         Raises:
-            StoreError: ``TLKIT_CACHE`` is an address that cannot be used.
+            StoreError: the address cannot be used.
         """
         self.folder = (folder or cache_folder()) / "features"
-        self.remote = _remote_store() if folder is None else None
+        address = address or (shared_store() if folder is None else None)
+        self.remote = _connect(address) if address is not None else None
         self._leases = self.folder / "leases"
         self._lease = Lease(self._leases)
         self._verified: Verified = {}
