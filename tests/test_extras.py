@@ -23,7 +23,9 @@ CASES: dict[str, tuple[str, str]] = {
     "onnx": ("onnxruntime", "export {fitted} --format onnx --out pets.onnx"),
     "openvino": ("openvino", "export {fitted} --format openvino --out pets"),
     "parquet": ("pyarrow", "manifest recipe.toml --out images.parquet"),
+    "ray": ("", "features recipe.toml --set compute.engine=ray"),
     "review": ("uvicorn", "review audits/pets"),
+    "s3": ("s3fs", "features recipe.toml"),
     "serve": ("uvicorn", "serve {fitted}"),
     "tensorboard": ("tensorboard", "run recipe.toml --set track.with=['tensorboard']"),
     "tune": ("optuna", "tune recipe.toml --space head.dropout=0:0.8"),
@@ -56,6 +58,8 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(
         monkeypatch.setattr(
             "importlib.metadata.entry_points", lambda group: others if group == "tlkit" else []
         )
+    if extra == "s3":
+        monkeypatch.setenv("TLKIT_CACHE", "s3://bucket/tlkit")
     write_recipe(tmp_path / "recipe.toml", few_photos, "residual")
     (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
     ended = command(*line.format(fitted=fitted, photos=by_class).split())
