@@ -109,6 +109,8 @@ NOT_RUN = {
     ("docs/review.md", "$ tlkit review"): "waits for a browser; tests/serving/test_review.py has one",
     ("docs/scale.md", "$ pip install"): INSTALLS,
     ("docs/scale.md", "# Slurm"): "needs a cluster; its syntax is checked",
+    ("docs/scale.md", "$ pip install 'tlkit[ray]'"): "starts Ray; plugins/ray/tests does it",
+    ("plugins/ray/README.md", "$ pip install"): "starts Ray; plugins/ray/tests does it",
     ("docs/serving.md", "$ tlkit serve"): "waits for requests; tests/serving/test_predict_api.py sends them",
     ("docs/serving.md", "$ curl"): "waits for requests; tests/serving/test_predict_api.py sends them",
 }
