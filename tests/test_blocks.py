@@ -110,7 +110,6 @@ NOT_RUN = {
     ("docs/scale.md", "$ pip install"): INSTALLS,
     ("docs/scale.md", "# Slurm"): "needs a cluster; its syntax is checked",
     ("docs/scale.md", "$ pip install 'tlkit[ray]'"): "starts Ray; plugins/ray/tests does it",
-    ("plugins/ray/README.md", "$ pip install"): "starts Ray; plugins/ray/tests does it",
     ("docs/serving.md", "$ tlkit serve"): "waits for requests; tests/serving/test_predict_api.py sends them",
     ("docs/serving.md", "$ curl"): "waits for requests; tests/serving/test_predict_api.py sends them",
 }
