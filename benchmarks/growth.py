@@ -26,7 +26,7 @@ from rich.table import Table
 import tlkit
 from tlkit.data.image_index import RACY_NS
 from tlkit.experiment.log import FeaturesComputed, read_events
-from tlkit.feature_store.store import FeatureStore, Writer
+from tlkit.feature_store.store import FeatureStore
 from tlkit.runtime.process import keep_freed_memory
 
 RECIPE = """
@@ -78,7 +78,7 @@ def open_store() -> dict[str, float]:
     """Measures how long it takes to open a column of a million features, find them all, and take a batch."""
     with tempfile.TemporaryDirectory() as folder:
         store = FeatureStore(Path(folder))
-        writer = Writer(store.column("ab" * 32))
+        writer = store.writer("ab" * 32)
         names = [f"{number:064x}" for number in range(ROWS)]
         for start in range(0, ROWS, 10_000):
             writer.add(names[start : start + 10_000], torch.randn(10_000, 1, WIDTH))

@@ -34,7 +34,7 @@ from tlkit.data.image_index import RACY_NS
 from tlkit.experiment.runner import prepare_experiment
 from tlkit.feature_store.extraction import column_key
 from tlkit.feature_store.shards import open_shard
-from tlkit.feature_store.store import FeatureStore, Writer
+from tlkit.feature_store.store import FeatureStore
 from tlkit.plugins.loader import BUILTIN, load_registry
 from tlkit.recipe.recipe import make_recipe
 from tlkit.runtime.devices import choose_device
@@ -118,7 +118,7 @@ def draw_features(of: tlkit.Recipe, registry: tlkit.Registry) -> None:
                     done |= {(key, image.sha256) for image in images}
                     labels = np.array([image.sample.label for image in images], np.int64)
                     features = means[labels] + generator.normal(size=(len(labels), 16))
-                    writer = Writer(store.column(key))
+                    writer = store.writer(key)
                     writer.add(
                         [image.sha256 for image in images], torch.tensor(features[:, None]).to(compute.dtype)
                     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from tlkit.feature_store.shards import open_shard
-from tlkit.feature_store.store import FeatureStore, Writer
+from tlkit.feature_store.store import FeatureStore
 
 KEY = "ab" + "0" * 38
 
@@ -20,7 +20,7 @@ def hashes(count: int, start: int = 0) -> list[str]:
 
 
 def write(store: FeatureStore, images: Sequence[str], features: torch.Tensor, key: str = KEY) -> None:
-    writer = Writer(store.column(key))
+    writer = store.writer(key)
     writer.add(images, features)
     writer.flush()
 

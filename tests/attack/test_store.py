@@ -17,7 +17,7 @@ from commands import command
 from processes import Started, execute
 from torch import Tensor
 
-from tlkit.feature_store.store import Column, FeatureStore, Writer
+from tlkit.feature_store.store import Column, FeatureStore
 from tlkit.utils.directories import download_folder, generated_folder
 
 KEY = "ab" + "0" * 38
@@ -30,7 +30,7 @@ def store() -> FeatureStore:
     """A store with a column of two shards."""
     store = FeatureStore()
     for half in (slice(0, 32), slice(32, 64)):
-        writer = Writer(store.column(KEY))
+        writer = store.writer(KEY)
         writer.add(NAMES[half], FEATURES[half])
         writer.flush()
     return store
@@ -94,7 +94,7 @@ def test_a_damaged_shard_is_made_again(damage: Callable[[Path], object], store: 
     column = opened()
     missing = assert_right_or_missing(column)
     assert len(missing) == 32
-    writer = Writer(column)
+    writer = store.writer(KEY)
     writer.add(missing, FEATURES[[NAMES.index(name) for name in missing]])
     writer.flush()
     assert assert_right_or_missing(opened()) == []
@@ -182,7 +182,7 @@ with store.computing([{KEY!r}], lambda: waited.append(1)):
     missing = column.missing(names)
     if missing:
         time.sleep(0.5)
-        writer = Writer(column)
+        writer = store.writer({KEY!r})
         writer.add(missing, torch.zeros(len(missing), 1, 3))
         writer.flush()
 print(len(missing), len(waited))
@@ -223,7 +223,7 @@ def test_a_million_small_features_open_within_two_seconds(cache: Path) -> None:
     store, count = FeatureStore(), 1_000_000
     ids = np.random.default_rng(1).integers(0, 256, (count, 32), dtype=np.uint8)
     names = [row.tobytes().hex() for row in ids]
-    writer = Writer(store.column(KEY))
+    writer = store.writer(KEY)
     for start in range(0, count, 100_000):
         writer.add(names[start : start + 100_000], torch.zeros(100_000, 1, 128, dtype=torch.bfloat16))
     writer.flush()

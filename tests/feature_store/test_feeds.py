@@ -16,7 +16,7 @@ from tlkit.data.loader import load_batches
 from tlkit.data.views import View, ViewReader
 from tlkit.feature_store import feeds, store
 from tlkit.feature_store.feeds import CachedFeed, ImageFeed
-from tlkit.feature_store.store import FeatureStore, Rows, Writer
+from tlkit.feature_store.store import FeatureStore, Rows
 from tlkit.parts.source import Sample
 from tlkit.runtime.devices import ComputeConfig
 
@@ -26,7 +26,7 @@ NAMES = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(10
 
 def cache_features(key: str, features: torch.Tensor) -> Rows:
     """Stores features of the ten images, and returns them as they are read."""
-    writer = Writer(FeatureStore().column(key * 20))
+    writer = FeatureStore().writer(key * 20)
     writer.add(NAMES, features)
     writer.flush()
     return FeatureStore().column(key * 20).rows(NAMES)

@@ -13,7 +13,7 @@ from stores import KEY, hashes, write
 
 from tlkit.errors import StoreError
 from tlkit.feature_store import store as store_module
-from tlkit.feature_store.store import FeatureStore, Rows, Writer, cache_limit
+from tlkit.feature_store.store import FeatureStore, Rows, cache_limit
 
 
 def test_features_come_back_by_image_in_any_order() -> None:
@@ -74,7 +74,7 @@ def test_unfinished_files_are_not_read() -> None:
 
 def test_two_writers_may_write_at_once() -> None:
     store, images = FeatureStore(), hashes(4)
-    first, second = Writer(store.column(KEY)), Writer(FeatureStore().column(KEY))
+    first, second = store.writer(KEY), FeatureStore().writer(KEY)
     first.add(images[:2], torch.zeros(2, 1, 4))
     second.add(images[1:], torch.zeros(3, 1, 4))
     second.flush()
@@ -131,7 +131,7 @@ def test_a_folder_removed_while_columns_are_listed_is_left_out(monkeypatch: pyte
 def test_shards_are_closed_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "SHARD_BYTES", 1000)
     store, images = FeatureStore(), hashes(10)
-    writer = Writer(store.column(KEY))
+    writer = store.writer(KEY)
     for image in images:
         writer.add([image], torch.zeros(1, 1, 100))
     writer.flush()

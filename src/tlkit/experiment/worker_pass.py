@@ -7,6 +7,7 @@ blocks of lost workers is read from the store, as after an interrupted run.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -79,9 +80,8 @@ class StartWorker:
         phases: the phases whose features are computed, with their numbers of views.
         classes: the names of the classes.
         compute: where and how precisely features are computed.
-        cache: the folder that has the store.
-        address: of the store, if it is in no folder that all computers share.
-        lease: a file in the store, which a process that shares the folder sees.
+        cache: the cache folder, or the address of a store that machines share.
+        lease: a file in the store, which a process that shares the folder sees; None: it has an address.
         versions: of tlkit and torch.
     """
 
@@ -89,9 +89,8 @@ class StartWorker:
     phases: tuple[Phase, ...]
     classes: tuple[str, ...]
     compute: ComputeConfig
-    cache: Path
-    address: str | None
-    lease: Path
+    cache: str
+    lease: Path | None
     versions: tuple[str, str]
 
     def __call__(self, processors: int | None) -> Worker:
@@ -103,23 +102,24 @@ class StartWorker:
         if processors is not None:
             use_processors(processors)
         keep_freed_memory()
+        os.environ["TLKIT_CACHE"] = self.cache
         self._check()
         # a worker sees its own GPU alone, so that the number may be another one
         compute = replace(self.compute, device=torch.empty(0, device=self.compute.device.type).device)
         registry = load_registry()
         prepared = prepare_phases(self.recipe, self.phases, self.classes, registry, compute.device)
-        store = FeatureStore(address=self.address) if self.address else FeatureStore(self.cache)
-        return Worker(store, compute, prepared)
+        return Worker(FeatureStore(), compute, prepared)
 
     def _check(self) -> None:
-        if not self.address and not self.lease.exists():
+        if self.lease is not None and not self.lease.exists():
             raise EngineError(
                 f"a worker does not see the store {self.lease.parents[1]}: name a folder in TLKIT_CACHE that "
-                "all of its computers share, or the address of a store such as s3://bucket"
+                "all computers share"
             )
         if self.versions != own_versions():
             worker, here = (
-                f"tlkit {own} and torch {torch}" for own, torch in (own_versions(), self.versions)
+                f"tlkit {of_tlkit} and torch {of_torch}"
+                for of_tlkit, of_torch in (own_versions(), self.versions)
             )
             raise EngineError(f"a worker has {worker}, and this computer {here}: install the same versions")
         kind = self.compute.device.type
@@ -202,9 +202,8 @@ class RecipeEngine:
             phases=tuple(prepared.phase for prepared in phases),
             classes=tuple(dataset.classes),
             compute=compute,
-            cache=store.folder.parent.absolute(),
-            address=store.remote.address if store.remote is not None else None,
-            lease=store.lease_file.absolute(),
+            cache=store.remote.address if store.remote else str(store.folder.parent.absolute()),
+            lease=None if store.remote else store.lease_file.absolute(),
             versions=own_versions(),
         )
         return WorkerPass(self.engine, start, requests, store)

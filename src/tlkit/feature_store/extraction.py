@@ -15,7 +15,7 @@ from tlkit.data.images import Image
 from tlkit.data.loader import load_batches
 from tlkit.data.views import View, ViewReader
 from tlkit.feature_store.executor import PrefixExecutor, Targets, batch_size
-from tlkit.feature_store.store import FeatureStore, Writer
+from tlkit.feature_store.store import FeatureStore
 from tlkit.model.partition import Boundary, Partition, PartitionedClassifier
 from tlkit.parts.preprocess import Preprocess
 from tlkit.runtime.devices import ComputeConfig, copy_to_cpu
@@ -220,7 +220,7 @@ class _JobWriter:
         self._images = images
         self._writers = [
             {
-                name: Writer(store.column(column_key(boundary, view, compute)), sharing=len(job.views))
+                name: store.writer(column_key(boundary, view, compute), sharing=len(job.views))
                 for name, (_, boundary) in job.targets.items()
             }
             for view in job.views

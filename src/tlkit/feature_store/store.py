@@ -133,7 +133,18 @@ class FeatureStore:
         folder = self.folder / key[:2] / key
         if self.remote is not None:
             self.remote.sync(key, folder)
-        return Column(folder, key, self._verified, self.remote)
+        return Column(folder, key, self._verified)
+
+    def writer(self, key: str, sharing: int = 1) -> Writer:
+        """Returns what appends to the column of that key, without opening it.
+
+        Args:
+            key: the column's key.
+            sharing: how many columns are written at the same time; shards are that much smaller.
+        """
+        own_folder(self.folder)
+        self._lease.add(key)
+        return Writer(self.folder / key[:2] / key, key, self.remote, sharing)
 
     @contextmanager
     def computing(self, names: Collection[str], wait: Callable[[], object]) -> Iterator[None]:
@@ -205,14 +216,10 @@ class FeatureStore:
 class Column:
     """One boundary tensor of one view, for the images that have it."""
 
-    def __init__(self, folder: Path, key: str, verified: Verified, remote: RemoteStore | None = None) -> None:
-        """Opens a column's shards; those that are in `verified` are not read again.
-
-        What is appended to the column is copied to `remote`.
-        """
+    def __init__(self, folder: Path, key: str, verified: Verified) -> None:
+        """Opens a column's shards; those that are in `verified` are not read again."""
         self.folder = folder
         self.key = key
-        self.remote = remote
         self._features: list[Tensor] = []
         images: list[NDArray[Any]] = []
         if folder.is_dir():
@@ -324,12 +331,12 @@ class Rows:
 class Writer:
     """Appends features to a column, a shard at a time."""
 
-    def __init__(self, column: Column, sharing: int = 1) -> None:
-        """Makes shards smaller when `sharing` columns are written at the same time."""
+    def __init__(self, folder: Path, key: str, remote: RemoteStore | None, sharing: int) -> None:
+        """Prepares to write to a column; see `FeatureStore.writer`."""
         self._limits = SHARD_BYTES // sharing, SHARD_SECONDS * sharing
-        self._folder = column.folder
-        self._key = column.key
-        self._remote = column.remote
+        self._folder = folder
+        self._key = key
+        self._remote = remote
         self._images: list[str] = []
         self._parts: list[Tensor] = []
         self._bytes = 0

@@ -137,6 +137,7 @@ class Actors:
                     raise EngineError(f"{lost} actors were lost before they had started: {reason}") from error
                 note(f"an actor was lost ({reason}); another one takes its place")
                 self._all.remove(actor)
+                ray.kill(actor)  # it may only be out of reach
                 self.add()
                 continue
             lost = 0
@@ -153,4 +154,4 @@ class Actors:
             if ready:
                 return ready[0]
             if not self._computing:
-                note(f"waiting for {self._size} of the Ray cluster for an actor: see `ray status`")
+                note(f"no actor has started yet: each needs {self._size}, and `ray status` says who has them")
