@@ -224,7 +224,11 @@ def weights() -> str:
 
 
 #: The tables that are made from records.
-TABLES: dict[str, Callable[[], str]] = {"photos": photos, "photos-again": photos_again, "weights": weights}
+TABLES: dict[str, Callable[[], str]] = {
+    "photos": photos,
+    "photos-again": photos_again,
+    "weights": weights,
+}
 
 
 def with_tables(text: str) -> str:

@@ -259,7 +259,6 @@ def main(cases: list[tuple[int, int]]) -> None:
     for name in sizes:
         table.add_row(f"{name}, MB", *(f"{one[name] / 1e6:,.2f}" for one in measurements))
     Console(width=140).print(table)
-    print(json.dumps(measurements))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from commands import command
 from processes import Started, execute
 from torch import Tensor
 
+from tlkit.feature_store.shards import write_shard
 from tlkit.feature_store.store import Column, FeatureStore
 from tlkit.utils.directories import download_folder, generated_folder
 
@@ -59,6 +60,24 @@ def flip_a_bit(path: Path, chance: random.Random) -> None:
     content = bytearray(path.read_bytes())
     content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
     path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("images", "features"),
+    [
+        (torch.zeros(4, 31, dtype=torch.uint8), torch.ones(4, 1, 50)),
+        (torch.zeros(4, 32, dtype=torch.uint8), torch.ones(3, 1, 50)),
+        (torch.zeros(4, 32, dtype=torch.uint8), torch.ones(4, 1, 49)),
+        (torch.zeros(4, 32, dtype=torch.uint8), torch.ones(4, 1, 50).bfloat16()),
+        (torch.zeros(4, dtype=torch.uint8), torch.ones(4, 1, 50)),
+    ],
+)
+def test_shards_of_other_shapes_are_not_used(store: FeatureStore, images: Tensor, features: Tensor) -> None:
+    """Their checksums are right: whoever may write to a shared store can make one."""
+    write_shard(store.folder / KEY[:2] / KEY, KEY, images.numpy(), features)
+    assert len(shards(store)) == 3
+    # where it is the first one, the others do not fit, and their features are computed again
+    assert len(assert_right_or_missing(opened())) in (0, 64)
 
 
 def test_flipped_bits_are_never_used(store: FeatureStore, tmp_path: Path) -> None:

@@ -90,6 +90,8 @@ def test_scores_out_of_fold_are_apart_from_the_classifier_s_thresholds(
     page = tlkit.report(folder).read_text()
     assert '<th scope="col" class="n">threshold</th>' not in page
     assert "at thresholds that were chosen on the other folds" in page
+    card = tlkit.card(folder).read_text()
+    assert "predicted by a model that was not trained on it" in card and "chosen on the other folds" in card
     print_multilabel_scores(MultilabelOutOfFold(**scores["out_of_fold"]))
     printed = " ".join(capsys.readouterr().out.split())
     assert "at thresholds that were chosen on the other folds" in printed and "threshold " not in printed
@@ -119,6 +121,7 @@ def test_the_card_has_the_scores_and_thresholds(several_labels: Path, tmp_path: 
         f"red {threshold:.2f}.",
     ):
         assert text in card.text
+    assert "other folds" not in card.text and "not trained on it" not in card.text
     assert "accuracy" not in card.text and "Always predicting" not in card.text
 
 

@@ -128,6 +128,32 @@ def test_out_of_fold(several_labels: Path, weights: Path, tmp_path: Path) -> Non
     assert decision.gain is not None and decision.gain > 0
 
 
+def test_a_class_that_a_split_lacks_is_named(several_labels: Path, weights: Path, tmp_path: Path) -> None:
+    lines = (several_labels / "images" / "labels.csv").read_text().splitlines()[:41]
+    rows = lines.copy()
+    for number, name in ((1, "blue"), (2, "green"), (3, "green")):
+        rows[number] += name if rows[number].endswith(",") else f"|{name}"
+    (tmp_path / "few.csv").write_text("\n".join(rows))
+    source = {"name": "csv", "separator": "|", "file": str(tmp_path / "few.csv")}
+    data = {"source": source, "root": str(several_labels / "images")}
+    notes: list[str] = []
+
+    class Notes(tlkit.Observer):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    tlkit.run(drawings_recipe(several_labels / "images", weights, data=data), out=tmp_path / "run",
+              plan_only=True, observer=Notes())  # fmt: skip
+    assert (
+        "no validation image has blue, green: no threshold is chosen, it is 0.5; no test image has blue"
+        in [note.partition(": not scored")[0] for note in notes]
+    )
+    rows = [line.replace("|red", "").replace("red", "").replace("circle|", "circle") for line in lines]
+    (tmp_path / "few.csv").write_text("\n".join(rows))
+    with pytest.raises(RecipeError, match="source 'csv' has one class, 'circle': it takes two"):
+        tlkit.run(drawings_recipe(several_labels / "images", weights, data=data), out=tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("tables", "problem"),
     [

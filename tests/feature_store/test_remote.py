@@ -19,7 +19,9 @@ from stores import KEY, hashes, stored, write
 
 import tlkit
 from tlkit.errors import StoreError
+from tlkit.feature_store.remote import RemoteStore
 from tlkit.feature_store.store import FeatureStore
+from tlkit.plugins.loader import BUILTIN, load_registry
 
 boto3 = pytest.importorskip("boto3")
 server = pytest.importorskip("moto.server")
@@ -70,6 +72,10 @@ def machines(
 Machines = tuple[Machine, Machine]
 
 
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
 def test_what_one_machine_writes_another_one_reads(machines: Machines) -> None:
     images, features = hashes(10), torch.randn(10, 2, 3)
     write(FeatureStore(), images[:6], features[:6])
@@ -81,15 +87,32 @@ def test_what_one_machine_writes_another_one_reads(machines: Machines) -> None:
         assert torch.equal(FeatureStore().column(KEY).rows(images).take(np.arange(10)), features)
 
 
-def test_shards_that_were_not_copied_are_copied_later(
+def test_what_a_killed_process_has_not_sent_is_kept_and_sent_later(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = hashes(4)
-    with monkeypatch.context() as alone:
-        alone.setenv("TLKIT_CACHE", str(machines[0].folder / "tlkit"))
-        write(FeatureStore(), images, torch.ones(4, 1, 2))
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as once, FeatureStore() as store:
+        once.setattr(RemoteStore, "send", killed)
+        with pytest.raises(Killed):
+            write(store, images, torch.ones(4, 1, 2))
+    assert FeatureStore().prune(0) == 0
+    damaged = FeatureStore().folder / KEY[:2] / KEY / "unsent" / f"{'0' * 32}.safetensors"
+    damaged.write_bytes(b"text")
     FeatureStore().column(KEY)
     machines[1].take_over()
+    assert FeatureStore().column(KEY).missing(images) == []
+    assert len(list(FeatureStore().folder.rglob("*.safetensors"))) == 1
+
+
+def test_a_damaged_copy_is_replaced(machines: Machines) -> None:
+    images = hashes(4)
+    write(FeatureStore(), images, torch.ones(4, 1, 2))
+    (shard,) = FeatureStore().folder.glob(f"*/{KEY}/*.safetensors")
+    shard.write_bytes(shard.read_bytes()[:-8])
     assert FeatureStore().column(KEY).missing(images) == []
 
 
@@ -113,6 +136,7 @@ def test_what_is_not_a_shard_there_is_not_used(machines: Machines) -> None:
     bucket.put_object(Key=f"{column}/{shard.name}", Body=bytes(damaged))
     bucket.put_object(Key=f"{column}/notes.txt", Body=b"text")
     bucket.put_object(Key=f"{column}/{'0' * 32}.safetensors", Body=b"text")
+    bucket.put_object(Key=f"{column}/{'1' * 32}.safetensors", Body=b"")
     machines[1].take_over()
     assert FeatureStore().column(KEY).missing(images) == images
     assert not (FeatureStore().folder / KEY[:2] / KEY / "notes.txt").exists()
@@ -129,10 +153,18 @@ def test_a_pass_that_one_machine_began_goes_on_on_another(
     assert 0 < first.computed < second.views and first.computed + second.computed == second.views
     machines[0].take_over()
     assert tlkit.compute_features(recipe).computed == 0
-    copies = stored(machines[0].folder / "tlkit")
+    copies = stored(FeatureStore().folder.parent)
     monkeypatch.setenv("TLKIT_CACHE", str(tmp_path / "alone"))
     tlkit.compute_features(recipe)
     assert copies == stored(tmp_path / "alone")
+
+
+def test_an_engines_workers_write_to_it(machines: Machines, few_photos: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "recipe.toml", few_photos)
+    registry = load_registry((*BUILTIN, "engine_parts"))
+    done = tlkit.compute_features(recipe, overrides={"compute.engine": "pickling"}, registry=registry)
+    machines[1].take_over()
+    assert 0 < done.computed and tlkit.compute_features(recipe).computed == 0
 
 
 def test_a_store_that_cannot_be_used(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,10 +174,11 @@ def test_a_store_that_cannot_be_used(machines: Machines, monkeypatch: pytest.Mon
     ):
         write(FeatureStore(), hashes(4), torch.ones(4, 1, 2))
     # what was computed is kept
-    assert list(FeatureStore().folder.rglob("*.safetensors"))
-    monkeypatch.setenv("TLKIT_CACHE", "s4://photos/tlkit")
-    with pytest.raises(StoreError, match=r"s4://photos/tlkit/features .* is no address of a store: .*s4"):
-        FeatureStore()
+    assert list(FeatureStore().folder.rglob("unsent/*.safetensors"))
+    for address in ("s4://photos/tlkit", "file:///tmp", "s3://", "S3:///"):
+        monkeypatch.setenv("TLKIT_CACHE", address)
+        with pytest.raises(StoreError, match=r"is no object store: name a folder, or a store as s3://bucket"):
+            FeatureStore()
     # fsspec remembers what it has imported
     monkeypatch.delitem(import_module("fsspec.registry")._registry, "s3")
     monkeypatch.setitem(sys.modules, "s3fs", None)

@@ -104,10 +104,7 @@ def csv_file(
         unlabelled: a folder of images without labels.
     """
     _check_folder(root)
-    if separator == "" or label_columns == [] or (separator is not None and label_columns is not None):
-        raise DataError("set either separator or label_columns, and not to nothing")
-    if label_columns and len(set(label_columns)) < len(label_columns):
-        raise DataError(f"label_columns names {shortlist(_repeated(label_columns))} more than once")
+    _check_label_options(separator, label_columns)
     table, several = root / file, separator is not None or label_columns is not None
     in_columns = label_columns or [label_column]
     columns = [path_column, *in_columns, *([split_column] if split_column else [])]
@@ -144,6 +141,13 @@ def csv_file(
     if not several:
         _check_every_split(table, classes, samples)
     return Source(classes, samples, _unlabelled(root, unlabelled))
+
+
+def _check_label_options(separator: str | None, label_columns: Sequence[str] | None) -> None:
+    if separator == "" or label_columns == [] or (separator is not None and label_columns is not None):
+        raise DataError("set either separator or label_columns, and not to nothing")
+    if twice := _repeated(label_columns or ()):
+        raise DataError(f"label_columns names {shortlist(twice)} more than once")
 
 
 def _row_labels(

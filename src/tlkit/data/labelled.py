@@ -84,7 +84,7 @@ def describe_labels(
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a CSV file in UTF-8: {error}") from error
     if classes is None:
-        classes = [name for name in header if name not in ("path", "split")]
+        classes = [name for name in dict.fromkeys(header) if name not in ("path", "split")]
     form: dict[str, object] = {"label_columns": list(classes)}
     if separator is not None or "label" in header or not classes or not set(classes) <= set(header):
         form = {"separator": SEPARATOR if separator is None else separator}

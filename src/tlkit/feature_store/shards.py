@@ -24,6 +24,8 @@ from tlkit.utils.atomic_write import atomic_write
 from tlkit.utils.regular_files import check_regular
 
 FORMAT = "2"
+#: The folder in a column's that has the shards which a shared store does not have yet.
+UNSENT = "unsent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,10 @@ class Shard:
 
     images: NDArray[np.uint8]
     features: Tensor
+
+    def fits(self, features: Tensor) -> bool:
+        """Returns whether its features have the type of another shard's, and their shape per image."""
+        return (self.features.dtype, self.features.shape[1:]) == (features.dtype, features.shape[1:])
 
 
 def write_shard(folder: Path, column: str, images: NDArray[np.uint8], features: Tensor) -> Path:
@@ -72,7 +78,15 @@ def open_shard(path: Path, column: str) -> Shard | None:
         return None
     if metadata.get("format") != FORMAT or metadata.get("checksum") != _checksum(column, tensors):
         return None
-    return Shard(tensors["images"].numpy(), tensors["features"])
+    images, features = tensors["images"], tensors["features"]
+    if images.dtype != torch.uint8 or images.shape[1:] != (32,) or features.shape[:1] != images.shape[:1]:
+        return None
+    return Shard(images.numpy(), features)
+
+
+def unsent(column: Path) -> list[Path]:
+    """Returns the shards in a column's folder that a shared store does not have yet."""
+    return sorted((column / UNSENT).glob("*.safetensors"))
 
 
 def _checksum(column: str, tensors: dict[str, Tensor]) -> str:

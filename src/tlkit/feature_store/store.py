@@ -29,7 +29,7 @@ from torch import Tensor
 
 from tlkit.errors import StoreError
 from tlkit.feature_store.leases import Lease, computing, leased, removal
-from tlkit.feature_store.shards import Shard, open_shard, write_shard
+from tlkit.feature_store.shards import UNSENT, Shard, open_shard, unsent, write_shard
 from tlkit.utils.atomic_write import DAY, remove_unfinished
 from tlkit.utils.directories import cache_folder, is_own, own_folder, shared_store
 
@@ -63,9 +63,7 @@ def cache_limit(limit: str | None = None) -> int:
     return count
 
 
-def _remote_store() -> RemoteStore | None:
-    if (address := shared_store()) is None:
-        return None
+def _connect(address: str) -> RemoteStore:
     # fsspec's clients take long to import
     from tlkit.feature_store.remote import RemoteStore
 
@@ -98,7 +96,8 @@ class FeatureStore:
             StoreError: ``TLKIT_CACHE`` is an address that cannot be used.
         """
         self.folder = (folder or cache_folder()) / "features"
-        self.remote = _remote_store() if folder is None else None
+        address = shared_store() if folder is None else None
+        self.remote = _connect(address) if address is not None else None
         self._leases = self.folder / "leases"
         self._lease = Lease(self._leases)
         self._verified: Verified = {}
@@ -173,7 +172,9 @@ class FeatureStore:
         return sorted(columns, key=lambda info: (info.used, info.key))
 
     def prune(self, limit: int) -> int:
-        """Removes the longest unused columns until at most `limit` bytes are left; none that a process uses.
+        """Removes the longest unused columns until at most `limit` bytes are left.
+
+        None is removed that a process uses, or of which a shared store lacks something.
 
         Returns:
             The number of bytes freed.
@@ -191,8 +192,9 @@ class FeatureStore:
                 columns, keep = self.columns(), leased(self._leases)
                 total = sum(info.size for info in columns)
                 for info in columns:
-                    if total - freed > limit and info.key not in keep:
-                        shutil.rmtree(self.folder / info.key[:2] / info.key, ignore_errors=True)
+                    folder = self.folder / info.key[:2] / info.key
+                    if total - freed > limit and info.key not in keep and not unsent(folder):
+                        shutil.rmtree(folder, ignore_errors=True)
                         for lock in self._leases.glob(f"{info.key}*.computing"):
                             lock.unlink(missing_ok=True)
                         freed += info.size
@@ -224,7 +226,7 @@ class Column:
                     status = path.stat()
                     identity = path, status.st_size, status.st_mtime_ns
                     shard = verified.get(identity) or open_shard(path, key)
-                    if shard is None:
+                    if shard is None or (self._features and not shard.fits(self._features[0])):
                         continue
                     verified[identity] = shard
                     images.append(shard.images)
@@ -361,7 +363,8 @@ class Writer:
         if not self._parts:
             return
         ids = np.frombuffer(bytes.fromhex("".join(self._images)), np.uint8).reshape(-1, 32)
-        shard = write_shard(self._folder, self._key, ids.copy(), torch.cat(self._parts))
+        folder = self._folder if self._remote is None else self._folder / UNSENT
+        shard = write_shard(folder, self._key, ids.copy(), torch.cat(self._parts))
         if self._remote is not None:
-            self._remote.upload(self._key, shard)
+            self._remote.send(self._key, shard)
         self._images, self._parts, self._bytes = [], [], 0

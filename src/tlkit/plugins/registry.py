@@ -33,6 +33,12 @@ HOOKS = {
     "engine": "tlkit_engines",
 }
 KINDS = tuple(HOOKS)
+#: Parts of plugins that tlkit's extras install: their kind, how their names begin, and the extra.
+EXTRAS = (
+    ("backbone", "efficientnet-lite", "lite"),
+    ("backbone", "transformers:", "huggingface"),
+    ("source", "datasets", "huggingface"),
+)
 
 
 @dataclass(frozen=True)
@@ -341,7 +347,7 @@ class Registry:
     def _unknown(self, kinds: Sequence[str], name: str) -> PluginError:
         what = kinds[0] if len(kinds) == 1 else "part"
         known = sorted({known for kind in kinds for known in self.known(kind)})
-        hint = close_matches(name, known)
+        hint = self._missing_extra(kinds, name) or close_matches(name, known)
         if not hint and len(kinds) == 1:
             hint = f"; there are {', '.join(self.names(kinds[0])) or 'none'}"
         broken = [
@@ -351,6 +357,14 @@ class Registry:
         ]
         failed = f"; these plugins failed to load: {'; '.join(broken)}" if broken else ""
         return PluginError(f"no {what} is called {name!r}{hint}{failed}")
+
+    def _missing_extra(self, kinds: Sequence[str], name: str) -> str:
+        """Names the extra that installs the plugin of tlkit's own that has such parts, if it is not there."""
+        installed = {plugin.distribution for plugin in self.plugins}
+        for kind, start, extra in EXTRAS:
+            if kind in kinds and name.startswith(start) and f"tlkit-{extra}" not in installed:
+                return f": pip install 'tlkit[{extra}]' brings it"
+        return ""
 
     def _clashes(self, state: PluginState) -> str:
         clashes = []

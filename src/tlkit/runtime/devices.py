@@ -152,7 +152,8 @@ def one_thread(applies: bool = True) -> Iterator[None]:
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yields a function's result of each item, in order, from a thread per processor.
 
-    Torch computes in one thread in each of them, so that the results are those of a plain loop, bit for bit.
+    Torch computes in one thread in each of them, so that the results are those of a plain loop in one thread,
+    bit for bit, if the function draws nothing from a global generator.
     """
     with one_thread(), ThreadPoolExecutor(reader_threads()) as pool:
         yield from pool.map(function, items)

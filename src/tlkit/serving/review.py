@@ -359,9 +359,9 @@ def review(
         RunFolderError: `model` is no trained classifier.
         ServingError: the port is taken, or a package is missing.
     """
-    reviewed = Review(Path(audit), Path(model) if model is not None else None)
     if missing := [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]:
         raise ServingError(f"{', '.join(missing)} missing: pip install 'tlkit[review]'")
+    reviewed = Review(Path(audit), Path(model) if model is not None else None)
     from tlkit.serving.review_app import serve_review
 
     try:

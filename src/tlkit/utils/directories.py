@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import tempfile
@@ -16,19 +17,22 @@ from tlkit.utils.regular_files import read_regular
 TAG = "CACHEDIR.TAG"
 TAG_CONTENT = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by tlkit, which can make it again.\n"
 #: How an address begins, which no path on Windows does.
-ADDRESS = re.compile("[a-z][a-z0-9+.-]*://")
+ADDRESS = re.compile("[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 def cache_folder() -> Path:
     """Returns the folder for data that can be recreated: ``TLKIT_CACHE``, or the user's cache folder.
 
-    Where ``TLKIT_CACHE`` is the address of a store, copies of its features are in the user's cache folder.
+    Where ``TLKIT_CACHE`` is the address of a store, it is a folder for copies of what that store has.
 
     Raises:
         TlkitError: ``TLKIT_CACHE`` begins with the home of a user who does not exist.
     """
-    named = os.environ.get("TLKIT_CACHE")
-    folder = Path(named if named and not shared_store() else platformdirs.user_cache_path("tlkit"))
+    if (address := shared_store()) is not None:
+        return (
+            platformdirs.user_cache_path("tlkit-shared") / hashlib.sha256(address.encode()).hexdigest()[:12]
+        )
+    folder = Path(os.environ.get("TLKIT_CACHE") or platformdirs.user_cache_path("tlkit"))
     try:
         return folder.expanduser().absolute()
     except RuntimeError as error:  # there is no user of that name
