@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -100,10 +101,30 @@ def test_what_a_worker_raises_is_raised_as_it_is() -> None:
     assert type(caught.value) is tlkit.PluginError
 
 
-def test_actors_that_die_as_they_start_end_the_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_actor_that_fails_otherwise_is_an_error_that_says_why() -> None:
+    def fail(block: int) -> None:
+        raise MemoryError("full")
+
+    with pytest.raises(tlkit.EngineError, match=r"^an actor failed as it computed 5 \(MemoryError: full\)$"):
+        list(ray_engine(actors=1)(make(fail), iter([5]), print))
+    with pytest.raises(tlkit.EngineError, match=r"not start \(ModuleNotFoundError: No.*: install the same"):
+        list(ray_engine(actors=1)(Elsewhere(), iter([5]), print))
+
+
+class Elsewhere:
+    """Makes a worker by a module that actors do not have."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return __import__, ("no_such_module",)
+
+    def __call__(self, processors: int | None) -> Callable[[int], int]:
+        raise AssertionError
+
+
+def test_actors_that_always_die_end_the_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actors, "LOSSES", 1)
-    with pytest.raises(tlkit.EngineError, match="2 actors were lost before they had started"):
-        list(ray_engine(actors=1)(lambda processors: os._exit(1), iter(range(9)), print))  # type: ignore[arg-type, return-value]
+    with pytest.raises(tlkit.EngineError, match=r"2 actors were lost in a row, .*; it computed 1$"):
+        list(ray_engine(actors=1)(make(lambda block: os._exit(1)), iter(range(9)), print))
 
 
 def test_more_than_any_computer_has() -> None:
@@ -114,17 +135,19 @@ def test_more_than_any_computer_has() -> None:
 
 
 def test_what_is_closed_early_ends_its_actors() -> None:
-    with closing(ray_engine()(make(), iter(range(10**6)), print)) as results:
+    with closing(ray_engine(actors=1)(make(), iter(range(10**6)), print)) as results:
         next(results)
         assert living()
     assert not living()
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379", "localhost:port"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:1", "[::1]:1", "ray://127.0.0.1", "nowhere.invalid:6379", "localhost:port"]
+)
 def test_no_cluster_answers(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(
-        tlkit.EngineError, match=rf"no Ray cluster answers at '{address}' .*`ray start --head`"
+        tlkit.EngineError, match=rf"no Ray cluster answers at '{re.escape(address)}' .*`ray start --head`"
     ):
         next(ray_engine(address=address)(make(), iter([0]), print))
 

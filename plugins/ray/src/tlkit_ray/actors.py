@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,7 +16,7 @@ Block = TypeVar("Block")
 Done = TypeVar("Done")
 #: Stands for the block after the last one.
 END: Any = object()
-#: How many actors may be lost before they have started, in a row, for each that there is.
+#: How many actors may be lost in a row, for each that there is, without any block being computed.
 LOSSES = 3
 #: Seconds without any news after which the user is told what is being waited for.
 SILENCE = 60.0
@@ -45,9 +47,14 @@ class Size:
 class Worker:
     """What runs in an actor."""
 
-    def start(self, start: Callable[[int | None], Callable[[Any], Any]], cpus: int) -> None:
-        """Makes the worker, which takes seconds."""
-        self._work = start(cpus)
+    def start(self, start: bytes, cpus: int) -> None:
+        """Makes the worker, which takes seconds.
+
+        Args:
+            start: what makes it, pickled: what cannot be read here is then an error of this call.
+            cpus: its processors.
+        """
+        self._work = pickle.loads(start)(cpus)
 
     def compute(self, block: Any) -> Any:
         """Computes a block."""
@@ -64,7 +71,7 @@ def compute(
     """Computes blocks in actors; yields what they return, except for blocks that are lost with their actor.
 
     Raises:
-        EngineError: the cluster has no room for an actor, or actors are lost before they compute anything.
+        EngineError: the cluster has no room for an actor, an actor fails, or actors are lost again and again.
         TlkitError: what an actor raised.
     """
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
@@ -97,10 +104,10 @@ class Actors:
         """Takes what makes a worker in an actor, and what an actor needs."""
         self._make: Any = ray.remote(num_cpus=size.cpus, num_gpus=size.gpus)(Worker)
         self._size = size
-        self._start = ray.put(start)
+        self._start = ray.put(ray.cloudpickle.dumps(start))  # type: ignore[no-untyped-call]
         self._all: list[Any] = []
         self._starting: dict[Any, Any] = {}
-        self._computing: dict[Any, Any] = {}
+        self._computing: dict[Any, tuple[Any, Any]] = {}
 
     def add(self) -> None:
         """Starts an actor, as soon as the cluster has room for it."""
@@ -109,9 +116,10 @@ class Actors:
         self._starting[actor.start.remote(self._start, self._size.cpus)] = actor
 
     def close(self) -> None:
-        """Ends all actors."""
+        """Ends all actors; those of a cluster that is gone have ended."""
         for actor in self._all:
-            ray.kill(actor)
+            with suppress(ray.exceptions.RayError, OSError, RuntimeError):
+                ray.kill(actor)
 
     def compute(self, blocks: Iterator[Block], note: Callable[[str], object], losses: int) -> Generator[Done]:
         """Computes blocks; see `compute`.
@@ -119,32 +127,41 @@ class Actors:
         Args:
             blocks: the blocks.
             note: tells the user something.
-            losses: how many actors may be lost before they have started, in a row.
+            losses: how many actors may be lost in a row without any block being computed.
         """
         upcoming, lost = next(blocks, END), 0
         while self._computing or (self._starting and upcoming is not END):
             reference = self._next(note)
-            is_block = reference in self._computing
-            actor = (self._computing if is_block else self._starting).pop(reference)
+            block = None
+            if reference in self._starting:
+                actor = self._starting.pop(reference)
+            else:
+                actor, block = self._computing.pop(reference)
             try:
                 result = ray.get(reference)
             except ray.exceptions.RayTaskError as error:
-                raise (error.cause if isinstance(error.cause, TlkitError) else error) from None
+                raise _reason(error, block) from error
             except ray.exceptions.RayError as error:
-                lost += not is_block
-                reason = str(error).strip().splitlines()[0]
+                lost += 1
+                what = "it was starting" if block is None else f"it computed {block}"
+                reason = f"{str(error).strip().splitlines()[0]}; {what}"
                 if lost > losses:
-                    raise EngineError(f"{lost} actors were lost before they had started: {reason}") from error
-                note(f"an actor was lost ({reason}); another one takes its place")
+                    raise EngineError(
+                        f"{lost} actors were lost in a row, and no block was computed: {reason}"
+                    ) from error
                 self._all.remove(actor)
                 ray.kill(actor)  # it may only be out of reach
-                self.add()
+                if upcoming is END:
+                    note(f"an actor was lost ({reason})")
+                else:
+                    note(f"an actor was lost ({reason}); another one takes its place")
+                    self.add()
                 continue
-            lost = 0
             if upcoming is not END:
-                self._computing[actor.compute.remote(upcoming)] = actor
+                self._computing[actor.compute.remote(upcoming)] = actor, upcoming
                 upcoming = next(blocks, END)
-            if is_block:
+            if block is not None:
+                lost = 0
                 yield result
 
     def _next(self, note: Callable[[str], object]) -> Any:
@@ -153,5 +170,22 @@ class Actors:
             ready, _ = ray.wait([*self._computing, *self._starting], timeout=SILENCE)
             if ready:
                 return ready[0]
-            if not self._computing:
+            if self._computing:
+                count = len(self._computing)
+                note(f"no block was computed in {SILENCE:g} s; actors that compute one: {count}")
+            else:
                 note(f"no actor has started yet: each needs {self._size}, and `ray status` says who has them")
+
+
+def _reason(error: Any, block: Any) -> TlkitError:
+    """Returns what is raised for an actor's exception while it computed a block; None: while it started."""
+    cause = error.cause
+    if isinstance(cause, TlkitError):
+        return cause
+    what = f"{type(cause).__name__}: {str(cause).strip()}"
+    if block is None:
+        return EngineError(
+            f"an actor could not start ({what}): install the same versions of tlkit and its plugins on all "
+            "computers"
+        )
+    return EngineError(f"an actor failed as it computed {block} ({what})")

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 from tlkit import EngineError
 from tlkit_ray.library import ray
@@ -28,6 +29,8 @@ def connected(address: str | None) -> Iterator[None]:
     address = address or os.environ.get("RAY_ADDRESS")
     if address is not None:
         _check(address)
+        # Ray's attempts, each of 40 s where something else listens; by default 20
+        os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")
     try:
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -39,12 +42,18 @@ def connected(address: str | None) -> Iterator[None]:
 
 
 def _check(address: str) -> None:
-    """Checks that something listens at an address such as ``host:6379``; Ray itself waits for minutes."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon:
-        return  # a word that Ray knows, such as "auto"
+    """Checks that something listens at an address such as ``host:6379``; Ray itself waits for minutes.
+
+    Words such as "auto", and schemes that Ray reads by other packages, are left to Ray.
+    """
+    scheme, separator, _ = address.rpartition("://")
+    if scheme not in ("", "ray") or (not separator and ":" not in address):
+        return
     try:
-        socket.create_connection((host, int(port)), PATIENCE).close()
+        parts = urlsplit(address if separator else f"//{address}")
+        if parts.port is None:
+            raise ValueError("it has no port: give it as host:port")
+        socket.create_connection((parts.hostname or "", parts.port), PATIENCE).close()
     except (OSError, ValueError) as error:
         raise EngineError(_unreachable(address, error)) from error
 
