@@ -12,6 +12,7 @@ import tlkit
 @tlkit.hookimpl
 def tlkit_engines(register: tlkit.Register) -> None:
     register("pickling", pickling)
+    register("repeating", repeating)
 
 
 def pickling(*, lost: int = 0, unfinished: int = 0, always: bool = False) -> tlkit.Engine:
@@ -40,5 +41,21 @@ def pickling(*, lost: int = 0, unfinished: int = 0, always: bool = False) -> tlk
             done = work(pickle.loads(pickle.dumps(block)))
             if not (loses and number < lost + unfinished):
                 yield done
+
+    return engine
+
+
+def repeating() -> tlkit.Engine:
+    """Computes in this process, with three threads; yields each block twice, which is a mistake."""
+
+    def engine(
+        start: Callable[[int | None], Callable[[Any], Any]],
+        blocks: Iterable[Any],
+        note: Callable[[str], object],
+        /,
+    ) -> Generator[Any]:
+        work = start(3)
+        for block in blocks:
+            yield from [work(block)] * 2
 
     return engine

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from commands import command
 from recipes import write_recipe as write_text
 from small_runs import write_recipe
@@ -14,8 +18,11 @@ from stores import stored
 
 import tlkit
 from tlkit.experiment import worker_pass
+from tlkit.experiment.prepared_phase import PreparedPhase
 from tlkit.feature_store.store import FeatureStore
 from tlkit.plugins.loader import BUILTIN, load_registry
+from tlkit.recipe.recipe import Recipe
+from tlkit.runtime.devices import reader_threads
 
 REGISTRY = load_registry((*BUILTIN, "engine_parts"))
 LOST = "blocks of images that were lost with their workers"
@@ -84,8 +91,24 @@ def test_a_run_has_its_features_computed_by_the_engine(few_photos: Path, tmp_pat
 def test_workers_that_are_always_lost_end_the_pass(few_photos: Path, tmp_path: Path) -> None:
     file = write_recipe(tmp_path / "recipe.toml", few_photos)
     engine = {"compute.engine": {"name": "pickling", "lost": 99, "always": True}}
-    with pytest.raises(tlkit.EngineError, match="30 image views are not computed: their workers are always"):
+    with pytest.raises(
+        tlkit.EngineError, match=r"30 image views are not computed: .* always lost. The first image is .*jpg"
+    ):
         tlkit.compute_features(file, overrides=engine, registry=REGISTRY)
+
+
+def test_an_engine_in_this_process_leaves_the_process_as_it_was(
+    few_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when the pass ends with an error: this one yields a block twice."""
+    file = write_recipe(tmp_path / "recipe.toml", few_photos)
+    before = torch.get_num_threads(), reader_threads()
+    monkeypatch.setenv("TLKIT_CACHE", "cache")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(tlkit.EngineError, match=r"the engine yields 0, which is no block that it has yet to"):
+        tlkit.compute_features(file, overrides={"compute.engine": "repeating"}, registry=REGISTRY)
+    assert (torch.get_num_threads(), reader_threads()) == before
+    assert os.environ["TLKIT_CACHE"] == "cache"
 
 
 def test_a_worker_with_other_versions_is_refused(
@@ -112,10 +135,14 @@ def test_a_worker_with_another_store_is_refused(
 def test_a_worker_with_another_network_is_refused(
     few_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such as another version of a plugin, or other weights under the same path."""
+    """Such as other weights under the same path: here, other random ones."""
     file = write_recipe(tmp_path / "recipe.toml", few_photos)
     prepare = worker_pass.prepare_phases
-    monkeypatch.setattr(worker_pass, "prepare_phases", lambda *arguments: prepare(*arguments)[:0])
+
+    def other_weights(recipe: Recipe, *arguments: Any) -> list[PreparedPhase]:
+        return prepare(replace(recipe, seed=recipe.seed + 1), *arguments)
+
+    monkeypatch.setattr(worker_pass, "prepare_phases", other_weights)
     with pytest.raises(tlkit.EngineError, match="a worker would compute other features than this computer"):
         tlkit.compute_features(file, overrides={"compute.engine": "pickling"}, registry=REGISTRY)
 

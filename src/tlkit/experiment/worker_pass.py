@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from itertools import count
@@ -41,7 +41,7 @@ from tlkit.parts.engine import Engine
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Phase, Recipe
-from tlkit.runtime.devices import ComputeConfig, use_processors
+from tlkit.runtime.devices import ComputeConfig, own_processors, use_processors
 from tlkit.runtime.process import keep_freed_memory
 
 #: A pass is divided into at least so many blocks, of at most so many image views; each is full batches.
@@ -71,6 +71,10 @@ class Block:
     def __len__(self) -> int:
         """Returns the number of image views to compute."""
         return len(self.views) * len(self.images)
+
+    def __str__(self) -> str:
+        """Names it for a user, by its first image."""
+        return f"the images from {self.images[0].sample.path} on"
 
 
 @dataclass(frozen=True)
@@ -269,6 +273,17 @@ class WorkerPass:
         Raises:
             EngineError: workers are lost again and again, and nothing is computed.
         """
+        with _own_process():
+            self._compute_all(jobs, tick, note)
+        computed: dict[RequestOwner, int] = {}
+        for job in jobs:
+            computed[job.owner] = computed.get(job.owner, 0) + len(job)
+        return computed
+
+    def _compute_all(
+        self, jobs: Sequence[ExtractionJob], tick: Callable[[int], object], note: Callable[[str], object]
+    ) -> None:
+        """Has blocks computed, and those that are lost computed again."""
         missing, attempts = list(jobs), 0
         while missing:
             before = sum(map(len, missing))
@@ -278,13 +293,12 @@ class WorkerPass:
             tick(sum(map(len, lost)) - after)
             attempts = attempts + 1 if after == before else 0
             if attempts == ATTEMPTS:
-                raise EngineError(f"{after:,} image views are not computed: their workers are always lost")
+                raise EngineError(
+                    f"{after:,} image views are not computed: their workers are always lost. The first image "
+                    f"is {missing[0].images[0].sample.path}"
+                )
             if missing:
                 note(f"blocks of images that were lost with their workers: {len(lost)}; computing the rest")
-        computed: dict[RequestOwner, int] = {}
-        for job in jobs:
-            computed[job.owner] = computed.get(job.owner, 0) + len(job)
-        return computed
 
     def _compute_blocks(
         self, blocks: Sequence[Block], tick: Callable[[int], object], note: Callable[[str], object]
@@ -293,7 +307,13 @@ class WorkerPass:
         pending = {block.number: block for block in blocks}
         with closing(self.engine(self.start, iter(blocks), note)) as done:
             for number in done:
-                tick(len(pending.pop(number)))
+                block = pending.pop(number, None)
+                if block is None:
+                    raise EngineError(
+                        f"the engine yields {number!r}, which is no block that it has yet to compute: it is "
+                        "to yield what a worker returns, once for each block"
+                    )
+                tick(len(block))
         return list(pending.values())
 
     def _missing(self, lost: Sequence[Block]) -> list[ExtractionJob]:
@@ -306,6 +326,20 @@ class WorkerPass:
         return plan_extraction(
             [request for request in of_lost if request.images], self.store, self.start.compute
         )
+
+
+@contextmanager
+def _own_process() -> Iterator[None]:
+    """Restores what a worker in this process changes for itself: numbers of threads, and the cache folder."""
+    cache = os.environ.get("TLKIT_CACHE")
+    with own_processors():
+        try:
+            yield
+        finally:
+            if cache is None:
+                os.environ.pop("TLKIT_CACHE", None)
+            else:
+                os.environ["TLKIT_CACHE"] = cache
 
 
 def divide(jobs: Sequence[ExtractionJob], compute: ComputeConfig) -> list[Block]:

@@ -25,7 +25,8 @@ class Engine(Protocol):
             start: makes a worker in the process that calls it: a function that computes a block. It can be
                 pickled, and is small, since a worker makes its network itself. Its argument is the number of
                 processors that the worker may use; None: as many as any process.
-            blocks: the blocks, which can be pickled. There may be many: take them when workers need them.
+            blocks: the blocks, which can be pickled; `str` names one for the user. There may be many: take
+                them when workers need them.
             note: tells the user something, such as the number of workers.
 
         Yields:

@@ -98,6 +98,18 @@ def use_processors(count: int) -> None:
     torch.set_num_threads(count)
 
 
+@contextmanager
+def own_processors() -> Iterator[None]:
+    """Restores the numbers of threads that `use_processors` changes."""
+    global _reader_threads
+    threads, readers = torch.get_num_threads(), _reader_threads
+    try:
+        yield
+    finally:
+        _reader_threads = readers
+        torch.set_num_threads(threads)
+
+
 def reader_threads() -> int:
     """Returns how many threads read images: one per processor that this process may use."""
     if _reader_threads is not None:
