@@ -208,7 +208,7 @@ def _check_unused_separator(table: Path, classes: Sequence[str], used: str) -> N
             raise DataError(
                 f"{table}: no cell has {used!r}, and {example!r} looks like several labels: divided at "
                 f"{separator!r}, {plural(len(classes), 'different cell')} have {plural(labels, 'label')}. "
-                f'Set separator = "{separator}" in the source of a recipe, or give --separator {separator!r}. '
+                f'Set separator = "{separator}" in a recipe\'s source, or give --separator {separator!r}. '
                 f"If each is one class, write its name without {separator!r}"
             )
 
