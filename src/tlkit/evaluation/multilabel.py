@@ -8,7 +8,11 @@
 | `macro_f1` | mean F1 of the classes that have images |
 | `micro_f1` | `sklearn.metrics.f1_score` of all classes' answers together |
 | `log_loss` | mean of ``-ln p(answer)`` over images and classes |
-| intervals | Wilson's (1927), 95%, for as many images as the variance of a bootstrap over images is worth |
+| intervals | Wilson's (1927), 95%, with ``n = v (1 - v) / s²`` for a score ``v`` with bootstrap variance ``s²`` |
+
+With few images of a class the bootstrap's variance is too low. It is first averaged with the largest there can
+be, ``v (1 - v)`` per image, as if each class (of micro F1, all of them together) had ten more images of that
+variance.
 
 In all of it, ``probabilities`` are ``(N, classes)`` and ``labels`` 0 or 1 for each class, ``(N, classes)``.
 """
@@ -32,8 +36,8 @@ DEFAULT_THRESHOLD = 0.5
 #: Bootstrap samples of an interval, and numbers that are held of them at a time.
 RESAMPLES = 1000
 HELD = 2_000_000
-#: The bootstrap's variance is too low with few images of a class: this many are added to them, whose variance
-#: is the largest there can be. Chosen by how often intervals held the truth: benchmarks/RESULTS.md.
+#: How many images of the largest variance each class is taken to have in addition. Chosen by how often
+#: intervals held the truth: benchmarks/RESULTS.md.
 ADDED_IMAGES = 10
 
 
@@ -137,7 +141,7 @@ def evaluate_labels(
     size = independent or len(labels)
     precisions, f1s, micros = _resampled(probabilities, labels, answers, max(1, round(size)))
     positives = np.array([scores.positives for scores in known]) * size / len(labels)
-    # how many images the mean of the classes is worth, whatever their numbers are
+    # the largest variance of a mean of k classes is v (1 - v) sum(1 / positives) / k²
     images = len(known) ** 2 / float((1 / positives).sum())
     of_answer = np.where(labels == 1, probabilities, 1 - probabilities).clip(EPSILON, 1)
     return MultilabelScores(
@@ -243,7 +247,7 @@ def _estimate(values: Sequence[float], resampled: NDArray[np.float64], images: f
     Args:
         values: those that are defined.
         resampled: the mean in bootstrap samples; NaN where it is undefined.
-        images: how many images it is worth if each counts 0 or 1, which has the largest variance.
+        images: the number for which ``v (1 - v) / images`` is the largest variance that the mean can have.
     """
     value, per_class = float(np.mean(values)), images / len(values)
     largest = value * (1 - value) / images
