@@ -217,7 +217,8 @@ def _search(pattern: str, names: Sequence[str]) -> list[str | None]:
             f"than {SEARCH_SECONDS} s: write it without a repeat inside a repeat, such as (a+)+"
         ) from error
     except (subprocess.CalledProcessError, OSError) as error:
-        reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
+        written = getattr(error, "stderr", "").strip()
+        reason = written.splitlines()[-1] if written else error
         raise DataError(f"data.group: the process that searches {pattern!r} failed: {reason}") from error
     result: list[str | None] = json.loads(done.stdout)
     return result

@@ -8,11 +8,11 @@
 | `macro_f1` | mean F1 of the classes that have images |
 | `micro_f1` | `sklearn.metrics.f1_score` of all classes' answers together |
 | `log_loss` | mean of ``-ln p(answer)`` over images and classes |
-| intervals | Wilson's (1927), 95%, with ``n = v (1 - v) / s²`` for a score ``v`` with bootstrap variance ``s²`` |
+| intervals | Wilson's (1927), 95%, with ``n = v (1 - v) / s²`` |
 
-With few images of a class the bootstrap's variance is too low. It is first averaged with the largest there can
-be, ``v (1 - v)`` per image, as if each class (of micro F1, all of them together) had ten more images of that
-variance.
+There, ``v`` is the score and ``s²`` its variance in a bootstrap over images. With few images of a class this
+variance is too low. It is first averaged with the largest there can be, ``v (1 - v)`` per image, as if each
+class (of micro F1, all of them together) had ten more images of that variance.
 
 In all of it, ``probabilities`` are ``(N, classes)`` and ``labels`` 0 or 1 for each class, ``(N, classes)``.
 """

@@ -165,7 +165,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             the mean of both logits.
         class_weight: "balanced" gives images of classes with fewer of them more weight, as runs do; None: all
             have the same; or each label's weight. A multilabel classifier gives all images the same weight,
-            and takes none for labels.
+            and does not take weights of labels.
         device: such as "cpu" or "cuda:1"; the best one unless given.
 
     Attributes:
@@ -217,7 +217,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.multilabel_ = type_of_target(y) == "multilabel-indicator"
         if self.multilabel_:
             if isinstance(self.class_weight, Mapping):
-                raise ValueError("class_weight: of several labels per image, none has a weight of its own")
+                raise ValueError("class_weight of each label cannot be given where an image may have several")
             self.classes_, labels = _encode_indicators(y)
             weights = torch.ones(len(labels))
         else:
