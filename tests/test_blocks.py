@@ -29,9 +29,8 @@ LANGUAGES = ("console", "python", "toml", "bash")
 
 #: Pages, and the test that runs their blocks: file::name.
 RUN = {
-    "README.md": "test_docs.py::test_the_commands_of_the_readme",
+    "README.md": "test_examples.py::test_the_embedded_experiment_needs_no_download",
     "plugins/catsdogs/README.md": "test_examples.py::test_the_embedded_experiment_needs_no_download",
-    "docs/audit.md": "test_docs.py::test_the_command_of_the_page_about_audits",
     "docs/cached-features.md": "test_docs.py::test_the_commands_of_the_pages_about_cached_features",
     "docs/choosing-a-backbone.md": "test_docs.py::test_the_commands_of_the_pages_about_choosing",
     "docs/coming-from.md": "test_docs.py::test_the_code_and_the_recipe_of_the_page_about_other_libraries",
@@ -42,7 +41,7 @@ RUN = {
     "docs/exporting.md": "test_docs.py::test_the_commands_and_the_code_of_the_page_about_exporting",
     "docs/hooks/*.md": "test_plugin_docs.py::test_the_part_of_a_hooks_page_keeps_the_contract",
     "docs/labelling-next.md": "test_docs.py::test_the_commands_of_the_pages_about_choosing",
-    "docs/learning-curve.md": "test_docs.py::test_the_commands_of_the_pages_about_curves_and_tuning",
+    "docs/learning-curve.md": "test_docs.py::test_the_command_of_the_page_about_learning_curves",
     "docs/multilabel.md": "test_docs.py::test_the_commands_and_the_code_of_the_page_about_several_labels",
     "docs/plugins.md": "test_docs.py::test_the_commands_of_the_pages_about_cached_features",
     "docs/python.md": "test_docs.py::test_the_code_of_the_python_page",
@@ -51,7 +50,6 @@ RUN = {
     "docs/scale.md": "test_docs.py::test_the_commands_of_the_page_about_many_images",
     "docs/scikit-learn.md": "test_docs.py::test_the_code_of_the_page_about_scikit_learn",
     "docs/sharing.md": "test_docs.py::test_the_command_of_the_page_about_sharing",
-    "docs/tuning.md": "test_docs.py::test_the_commands_of_the_pages_about_curves_and_tuning",
     "docs/tutorial.md": "test_plugin_docs.py::test_the_tutorial",
 }
 INSTALLS = "installs from the package index"
@@ -64,6 +62,7 @@ NOT_RUN = {
         "README.md",
         "$ tlkit fit photos --backbone eff",
     ): "takes half a minute; tests/fitting fits with a smaller network",
+    ("README.md", "$ tlkit predict"): "each of these commands is run for the page about it",
     ("README.md", "$ tlkit run pets.toml"): DOWNLOADS + " weights; its recipe is validated",
     (
         "README.md",
@@ -74,6 +73,7 @@ NOT_RUN = {
     ("plugins/lite/README.md", "$ pip install"): INSTALLS,
     ("plugins/huggingface/README.md", "$ pip install"): INSTALLS,
     ("plugins/ray/README.md", "$ pip install"): INSTALLS + "; plugins/ray/tests start Ray",
+    ("docs/audit.md", "$ tlkit audit"): "tests/analysis/test_audit.py runs it on fewer images",
     ("docs/coming-from.md", "from fastai"): OTHER_LIBRARY,
     ("docs/coming-from.md", "base = keras"): OTHER_LIBRARY,
     ("docs/coming-from.md", "$ python train.py"): OTHER_LIBRARY,
@@ -110,6 +110,8 @@ NOT_RUN = {
     ("docs/scale.md", "$ pip install"): INSTALLS,
     ("docs/scale.md", "# Slurm"): "needs a cluster; its syntax is checked",
     ("docs/scale.md", "$ pip install 'tlkit[ray]'"): "starts Ray; plugins/ray/tests does it",
+    ("docs/tuning.md", "$ tlkit tune"): "takes minutes; tests/analysis/test_tune.py runs fewer trials",
+    ("docs/scale.md", "export RAY_AUTH_MODE"): "needs two computers; its syntax is checked",
     ("docs/serving.md", "$ tlkit serve"): "waits for requests; tests/serving/test_predict_api.py sends them",
     ("docs/serving.md", "$ curl"): "waits for requests; tests/serving/test_predict_api.py sends them",
 }

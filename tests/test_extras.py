@@ -19,7 +19,7 @@ CASES: dict[str, tuple[str, str]] = {
     "heif": ("pillow_heif", "predict {fitted} photo.heic"),
     "huggingface": ("", "plugins blocks transformers:./vit"),
     "lite": ("", "fit {photos} --backbone efficientnet-lite0"),
-    "mlflow": ("mlflow", "run recipe.toml --set track.with=['mlflow']"),
+    "mlflow": ("mlflow", "run recipe.toml --plan --set track.with=['mlflow']"),
     "onnx": ("onnxruntime", "export {fitted} --format onnx --out pets.onnx"),
     "openvino": ("openvino", "export {fitted} --format openvino --out pets"),
     "parquet": ("pyarrow", "manifest recipe.toml --out images.parquet"),
@@ -27,9 +27,9 @@ CASES: dict[str, tuple[str, str]] = {
     "review": ("uvicorn", "review audits/pets"),
     "s3": ("s3fs", "features recipe.toml"),
     "serve": ("uvicorn", "serve {fitted}"),
-    "tensorboard": ("tensorboard", "run recipe.toml --set track.with=['tensorboard']"),
+    "tensorboard": ("tensorboard", "run recipe.toml --plan --set track.with=['tensorboard']"),
     "tune": ("optuna", "tune recipe.toml --space head.dropout=0:0.8"),
-    "wandb": ("wandb", "run recipe.toml --set track.with=['wandb']"),
+    "wandb": ("wandb", "run recipe.toml --plan --set track.with=['wandb']"),
 }
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks import figures
+from benchmarks import figures, record
 from benchmarks.figures import NUMBER, ROOT, Block, block_problems, blocks, pages, problems, source
 
 
@@ -78,3 +79,18 @@ def test_the_section_of_a_heading_ends_at_the_next_one() -> None:
         re.MULTILINE,
     )
     assert len(parts) > 5
+
+
+def test_what_a_command_prints_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (figures, record):
+        monkeypatch.setattr(module, "RECORDED", tmp_path)
+    record.main(
+        "run", [sys.executable, "-c", "print('accuracy 0.931 in /tmp/x')"], rename=["/tmp/x=runs/pets"]
+    )
+    text = source("run")
+    assert text is not None and text.endswith("\n\naccuracy 0.931 in runs/pets\n")
+    assert re.match(r"\$ python.* -c .*\n\d{4}-\d\d-\d\d; 0 s by the clock, .* s of processor time; ", text)
+    assert problems("page.md", "<!-- figures: run -->\n\nIts accuracy is 0.931.\n") == []
+    with pytest.raises(SystemExit, match="nothing is recorded"):
+        record.main("failed", [sys.executable, "-c", "raise SystemExit(3)"])
+    assert source("failed") is None
