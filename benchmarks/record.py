@@ -25,7 +25,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.figures import RECORDED
+from benchmarks.records import RECORDED
 from tlkit.data.loader import reader_threads
 from tlkit.errors import RunFolderError
 from tlkit.experiment.results import RunDescription
