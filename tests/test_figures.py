@@ -10,10 +10,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import typer
 
 from benchmarks import figures, record, records
 from benchmarks.figures import NUMBER, Block, block_problems, blocks, pages, problems
 from benchmarks.records import ROOT, source
+from tlkit.experiment.results import RunDescription
 
 
 def name_of(page: Path) -> str:
@@ -144,3 +146,32 @@ def test_what_a_command_prints_is_recorded(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(SystemExit, match="nothing is recorded"):
         record.main("failed", [sys.executable, "-c", "raise SystemExit(3)"])
     assert source("failed") is None
+
+
+def test_a_run_that_was_made_before_is_recorded_with_its_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (records, record):
+        monkeypatch.setattr(module, "RECORDED", tmp_path / "recorded")
+    run = RunDescription(
+        versions={"tlkit": "0.0.1", "torch": "1.2.3", "timm": "0.4.5"},
+        python="3.9.9",
+        machine="Linux",
+        device="cuda",
+        threads=7,
+        seed=1,
+        command=("/x/tlkit", "fit", "photos"),
+        finished=True,
+    )
+    (tmp_path / "run.json").write_text(run.model_dump_json())
+    (tmp_path / "results.json").write_text("{}")
+    (tmp_path / "log").write_text("accuracy 0.931\n")
+    record.main("old", run_folder=tmp_path, log=tmp_path / "log", seconds=38, note="idle")
+    command, where, *_ = (source("old") or "").splitlines()
+    assert command == "$ tlkit fit photos"
+    assert where.partition("; ")[2] == (
+        "38 s by the clock, noted by hand; on cuda, threads: 7; "
+        "Python 3.9.9, tlkit 0.0.1, torch 1.2.3, timm 0.4.5; idle"
+    )
+    with pytest.raises(typer.BadParameter, match="--log needs --run"):
+        record.main("old", ["tlkit"], log=tmp_path / "log")
