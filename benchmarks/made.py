@@ -89,8 +89,8 @@ def catsdogs_time() -> str:
     """Returns how long the embedded experiment took."""
     date, seconds = numbers_of("catsdogs", r"^(\S+); (\d+) s by the clock")
     return paragraph(
-        f"""This took {seconds} seconds on 2 CPU cores that had other work, too ({date}), with the installation
-        from uv's cache."""
+        f"""This took {seconds} seconds on 2 CPU cores that had other work, too ({date}), with the
+        installation from uv's cache."""
     )
 
 

@@ -5,9 +5,9 @@ uv run python -m benchmarks.record pets --run runs/pets -- tlkit fit photos --ou
 uv run python -m benchmarks.record pets --run runs/pets --log fit.log --seconds 38 --note "an idle machine"
 
 The last one is for a run that was made before, whose output is in a file. Device, threads and versions are
-those of run.json where there is a run folder, and otherwise those of this process, whose environment a command
-has. Names of folders that say nothing are shortened by --rename. See benchmarks/figures.py for how pages use
-the records.
+those of run.json where there is a run folder, and otherwise those of this process, whose environment the
+command has. Names of folders that say nothing are shortened by --rename. See benchmarks/figures.py for how
+pages use the records.
 """
 
 from __future__ import annotations
