@@ -94,9 +94,7 @@ def test_a_worker_with_other_versions_is_refused(
     file = write_recipe(tmp_path / "recipe.toml", few_photos)
     versions = iter([("0.1.0", "2.15.0"), ("0.1.0", "2.14.1"), ("0.1.0", "2.14.1")])
     monkeypatch.setattr(worker_pass, "own_versions", lambda: next(versions))
-    message = (
-        r"a worker has tlkit 0\.1\.0 and torch 2\.14\.1, and this computer .* 2\.15\.0: install the same"
-    )
+    message = r"a worker has tlkit 0\.1\.0 and torch 2\.14\.1, and the computer .* 2\.15\.0: install the same"
     with pytest.raises(tlkit.EngineError, match=message):
         tlkit.compute_features(file, overrides={"compute.engine": "pickling"}, registry=REGISTRY)
 

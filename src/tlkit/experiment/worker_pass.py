@@ -8,12 +8,14 @@ blocks of lost workers is read from the store, as after an interrupted run.
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -82,7 +84,6 @@ class StartWorker:
         compute: where and how precisely features are computed.
         cache: the cache folder, or the address of a store that machines share.
         lease: a file in the store, which a process that shares the folder sees; None: it has an address.
-        versions: of tlkit and torch.
     """
 
     recipe: Recipe
@@ -91,7 +92,11 @@ class StartWorker:
     compute: ComputeConfig
     cache: str
     lease: Path | None
-    versions: tuple[str, str]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Has versions compared before the rest is read, which another version may not be able to read."""
+        values = tuple(getattr(self, field.name) for field in fields(self))
+        return _start_worker, (own_versions(), pickle.dumps(values))
 
     def __call__(self, processors: int | None) -> Worker:
         """Makes a worker, with its networks on its device.
@@ -116,12 +121,6 @@ class StartWorker:
                 f"a worker does not see the store {self.lease.parents[1]}: name a folder in TLKIT_CACHE that "
                 "all computers share"
             )
-        if self.versions != own_versions():
-            worker, here = (
-                f"tlkit {of_tlkit} and torch {of_torch}"
-                for of_tlkit, of_torch in (own_versions(), self.versions)
-            )
-            raise EngineError(f"a worker has {worker}, and this computer {here}: install the same versions")
         kind = self.compute.device.type
         if kind == "cuda" and not torch.cuda.is_available():
             raise EngineError(
@@ -133,6 +132,22 @@ class StartWorker:
 def own_versions() -> tuple[str, str]:
     """Returns the versions of tlkit and torch, on which features depend."""
     return version("tlkit"), torch.__version__
+
+
+def _start_worker(versions: tuple[str, str], values: bytes) -> StartWorker:
+    """Returns what was pickled where these versions are installed.
+
+    Raises:
+        EngineError: this process has other versions.
+    """
+    if versions != own_versions():
+        worker, sender = (
+            f"tlkit {of_tlkit} and torch {of_torch}" for of_tlkit, of_torch in (own_versions(), versions)
+        )
+        raise EngineError(
+            f"a worker has {worker}, and the computer that runs tlkit {sender}: install the same versions"
+        )
+    return StartWorker(*pickle.loads(values))
 
 
 class Worker:
@@ -204,7 +219,6 @@ class RecipeEngine:
             compute=compute,
             cache=store.remote.address if store.remote else str(store.folder.parent.absolute()),
             lease=None if store.remote else store.lease_file.absolute(),
-            versions=own_versions(),
         )
         return WorkerPass(self.engine, start, requests, store)
 
