@@ -112,6 +112,7 @@ NOT_RUN = {
     ("docs/scale.md", "# Slurm"): "needs a cluster; its syntax is checked",
     ("docs/scale.md", "$ pip install 'tlkit[ray]'"): "starts Ray; plugins/ray/tests does it",
     ("docs/tuning.md", "$ tlkit tune"): "takes minutes; tests/analysis/test_tune.py runs fewer trials",
+    ("docs/scale.md", "export RAY_AUTH_MODE"): "needs two computers; its syntax is checked",
     ("docs/serving.md", "$ tlkit serve"): "waits for requests; tests/serving/test_predict_api.py sends them",
     ("docs/serving.md", "$ curl"): "waits for requests; tests/serving/test_predict_api.py sends them",
 }
