@@ -55,6 +55,7 @@ WORLDS = (
     World("five classes", np.array([0.5, 0.3, 0.2, 0.1, 0.05]), np.array([2.0, 1.5, 3.0, 2.0, 2.5])),
     World("two easy classes", np.array([0.5, 0.3]), np.array([4.0, 3.5])),
     World("two hard classes", np.array([0.3, 0.1]), np.array([2.0, 2.0])),
+    World("long tail", np.array([*np.linspace(0.4, 0.05, 8), 0.004, 0.004]), np.full(10, 2.5)),
     World("twenty classes", np.full(20, 0.1), np.linspace(1.0, 4.0, 20)),
 )
 
@@ -74,7 +75,10 @@ def evaluate(
     """Returns the scores of a draw, and the thresholds that they are at."""
     thresholds = choose_thresholds(*world.draw(size, generator))
     names = [str(number) for number in range(len(world.shares))]
-    return evaluate_labels(*world.draw(size, generator), names, thresholds), thresholds
+    probabilities, labels = world.draw(size, generator)
+    while not labels.any():
+        probabilities, labels = world.draw(size, generator)
+    return evaluate_labels(probabilities, labels, names, thresholds), thresholds
 
 
 def main(draws: Annotated[int, typer.Option(help="How many sets of images of each size.")] = 200) -> None:

@@ -4,8 +4,10 @@ uv run python -m benchmarks.record audit -- tlkit audit photos
 uv run python -m benchmarks.record pets --run runs/pets -- tlkit fit photos --out runs/pets
 uv run python -m benchmarks.record pets --run runs/pets --log fit.log --seconds 38 --note "an idle machine"
 
-The last one is for a run that was made before, whose output is in a file. Names of folders that say nothing
-are shortened by --rename. See benchmarks/figures.py for how pages use the records.
+The last one is for a run that was made before, whose output is in a file. Device, threads and versions are
+those of run.json where there is a run folder, and otherwise those of this process, whose environment the
+command has. Names of folders that say nothing are shortened by --rename. See benchmarks/figures.py for how
+pages use the records.
 """
 
 from __future__ import annotations
@@ -23,12 +25,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
-from benchmarks.figures import RECORDED
-from tlkit.data.loader import reader_threads
+from benchmarks.records import RECORDED
 from tlkit.errors import RunFolderError
 from tlkit.experiment.results import RunDescription
+from tlkit.runtime.devices import choose_device
 from tlkit.utils.json_files import read_json
 
 #: The libraries whose versions a record names.
@@ -50,12 +53,27 @@ def run(command: list[str]) -> tuple[str, str]:
     return "".join(lines), f"{seconds:.0f} s by the clock, {processor:.0f} s of processor time"
 
 
-def header(command: list[str], when: datetime, took: str, note: str) -> str:
-    """Returns the first lines of a record: the command, when it was run, how long it took, and where."""
+def describe(run_folder: Path) -> RunDescription:
+    """Returns what a run says of the machine that it ran on."""
+    return read_json(run_folder / "run.json", RunDescription, RunFolderError)
+
+
+def where(description: RunDescription | None) -> str:
+    """Returns the device, threads and versions of a run, or of this process."""
+    if description is None:
+        device, threads, python = choose_device(None).type, torch.get_num_threads(), platform.python_version()
+        versions = {library: version(library) for library in LIBRARIES}
+    else:
+        device, threads, python = description.device, description.threads, description.python
+        versions = description.versions
+    named = ", ".join(f"{library} {versions[library]}" for library in LIBRARIES)
+    return f"on {device}, threads: {threads}; Python {python}, {named}"
+
+
+def header(command: list[str], when: datetime, *parts: str) -> str:
+    """Returns the first lines of a record: the command, when it was run, and what else is to be said."""
     line = shlex.join([Path(command[0]).name, *command[1:]])
-    versions = ", ".join(f"{library} {version(library)}" for library in LIBRARIES)
-    machine = f"{reader_threads()} threads, no GPU; Python {platform.python_version()}, {versions}"
-    return f"$ {line}\n" + "; ".join(filter(None, (f"{when:%Y-%m-%d}", took, machine, note))) + "\n\n"
+    return f"$ {line}\n" + "; ".join(filter(None, (f"{when:%Y-%m-%d}", *parts))) + "\n\n"
 
 
 def main(
@@ -68,18 +86,23 @@ def main(
     rename: Annotated[list[str] | None, typer.Option(help="Such as /tmp/x/f1=runs/pets.")] = None,
 ) -> None:
     """Run a command, and record its output."""
-    if run_folder is not None and not command:
-        command = list(read_json(run_folder / "run.json", RunDescription, RunFolderError).command)
+    if log is not None:
+        if run_folder is None:
+            raise typer.BadParameter("--log needs --run, whose run.json has the machine of that run")
+        command = command or list(describe(run_folder).command)
     if not command:
-        raise typer.BadParameter("name a command after --, or its run folder by --run")
+        raise typer.BadParameter("name a command after --")
     if log is None:
         note = note or f"load {os.getloadavg()[0]:.1f}"
         output, took = run(command)
         when = datetime.now()
     else:
-        took = "" if seconds is None else f"{seconds:.0f} s by the clock"
+        took = "" if seconds is None else f"{seconds:.0f} s by the clock, noted by hand"
         output, when = log.read_text(encoding="utf-8"), datetime.fromtimestamp(log.stat().st_mtime)
-    text = header(command, when, took, note) + "".join(f"{line.rstrip()}\n" for line in output.splitlines())
+    machine = where(None if run_folder is None else describe(run_folder))
+    text = header(command, when, took, machine, note) + "".join(
+        f"{line.rstrip()}\n" for line in output.splitlines()
+    )
     for old, new in (change.split("=", 1) for change in rename or ()):
         text = text.replace(old, new)
     RECORDED.mkdir(exist_ok=True)

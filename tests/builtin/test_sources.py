@@ -293,8 +293,12 @@ def test_wrong_cells_of_several_labels_are_named(tmp_path: Path) -> None:
         csv_file(tmp_path, label_columns=["sky", "sea"])
     assert "line 2: 'sea' is 'yes': it must be 0 or 1, or False or True" in str(error.value)
     assert "line 3: 'sky' is '': it must be 0 or 1" in str(error.value)
-    with pytest.raises(DataError, match="set either separator or label_columns"):
+    with pytest.raises(DataError, match="set either separator or label_columns, not both"):
         csv_file(tmp_path, separator="|", label_columns=["sky"])
+    with pytest.raises(DataError, match="separator must not be empty"):
+        csv_file(tmp_path, separator="")
+    with pytest.raises(DataError, match="label_columns must not be empty"):
+        csv_file(tmp_path, label_columns=[])
 
 
 def test_columns_of_classes_as_pandas_writes_them(tmp_path: Path) -> None:
@@ -325,3 +329,31 @@ def test_another_separator_than_the_one_named_is_noticed(tmp_path: Path) -> None
     table(tmp_path, ["path,label", "1.jpg,a;b", "2.jpg,a", "3.jpg,b"])
     with pytest.raises(DataError, match="'a;b' is made of the classes 'a' and 'b'"):
         csv_file(tmp_path, separator="|")
+
+
+@pytest.mark.parametrize(
+    ("cells", "divided_at"),
+    [
+        (["a;b", "b;c", "c"], "';', 3 different cells have 3 labels"),
+        (["a,b", "b, c", ""], "',', 2 different cells have 3 labels"),
+        (["haze primary", "clear primary", "haze water", "clear water", "haze", "clear"],
+         "' ', 6 different cells have 4 labels"),
+    ],
+)  # fmt: skip
+def test_a_separator_that_no_cell_has_is_noticed(tmp_path: Path, cells: list[str], divided_at: str) -> None:
+    for number in range(len(cells)):
+        (tmp_path / f"{number}.jpg").touch()
+    table(tmp_path, ["path,label", *(f'{number}.jpg,"{cell}"' for number, cell in enumerate(cells))])
+    with pytest.raises(DataError, match=f"no cell has '\\|', .* divided at {divided_at}") as error:
+        csv_file(tmp_path, separator="|")
+    separator = divided_at[1]
+    assert f"give --separator '{separator}'" in str(error.value)
+    assert max(len(sample.class_indices) for sample in csv_file(tmp_path, separator=separator).samples) == 2
+
+
+def test_names_of_single_classes_may_have_spaces_and_commas(tmp_path: Path) -> None:
+    names = ["golden retriever", "golden eagle", "bald eagle", "tench, Tinca tinca", "bear", "polar bear"]
+    for number in range(len(names)):
+        (tmp_path / f"{number}.jpg").touch()
+    table(tmp_path, ["path,label", *(f'{number}.jpg,"{name}"' for number, name in enumerate(names))])
+    assert set(csv_file(tmp_path, separator="|").classes) == set(names)

@@ -11,6 +11,7 @@ from tlkit.data import folds
 from tlkit.data.folds import draw_folds
 from tlkit.data.images import Image
 from tlkit.data.splits import Splits, class_matrix, draw_splits
+from tlkit.data.stratification import fill_gaps
 from tlkit.errors import DataError
 from tlkit.parts.source import Sample, SplitName
 
@@ -74,6 +75,12 @@ def test_a_class_with_too_few_images_is_trained_on_and_then_tested() -> None:
         drawn(make_images(50)[12:])
 
 
+def test_the_spare_image_of_a_class_is_for_testing_before_validation() -> None:
+    has_class = np.array([[1, 0], [1, 0], [0, 1], [0, 1], [0, 1]], np.bool_)
+    filled = fill_gaps(np.array([0, 0, 0, 1, 2]), has_class, 3)
+    assert sorted(filled[:2]) == [0, 2] and filled[2:].tolist() == [0, 1, 2]
+
+
 def test_every_split_has_each_class_that_has_enough_images() -> None:
     """Rarer labels of the same images are dealt out before: without care, they take all of a class along."""
     names = tuple(f"c{number}" for number in range(12))
@@ -92,11 +99,20 @@ def test_a_split_of_the_source_may_lack_a_class_but_for_training() -> None:
         make_image("1", 0, 1, split="train"),
         make_image("2", 2, split="train"),
         make_image("3", 0, split="val"),
-        make_image("4", split="test"),
+        make_image("4", 1, split="test"),
     ]
     assert len(drawn(images).test) == 1
     with pytest.raises(DataError, match="no image to train on in often, half"):
         drawn([make_image("1", 0, split="train"), *images[2:], make_image("5", 1, 2, split="test")])
+
+
+@pytest.mark.parametrize("cross_validated", [False, True])
+def test_a_split_without_any_label_is_refused(cross_validated: bool) -> None:
+    images = [make_image("1", 0, 1, 2, split="train"), make_image("2", 0, split="val"),
+              make_image("3", split="test")]  # fmt: skip
+    with pytest.raises(DataError, match="no image of test has a label, so nothing can be measured there"):
+        draw_splits(images, CLASSES, seed=1, per_class=None, fractions={"val": 0.2, "test": 0.2},
+                    cross_validated=cross_validated)  # fmt: skip
 
 
 def test_splits_of_the_source_are_respected() -> None:
@@ -131,6 +147,16 @@ def test_a_regular_expression_that_takes_for_ever_is_refused(monkeypatch: pytest
         DataError, match=r"data.group: searching '\(a\+\)\+\$' in the names of 21 images takes"
     ):
         draw_folds(images, CLASSES, seed=1, folds=2, group=r"(a+)+$")
+
+
+@pytest.mark.parametrize(
+    ("search", "reason"),
+    [("raise MemoryError('too much')", "MemoryError: too much"), ("import os; os.abort()", "died with")],
+)
+def test_a_search_that_fails_is_reported(monkeypatch: pytest.MonkeyPatch, search: str, reason: str) -> None:
+    monkeypatch.setattr(folds, "SEARCH", search)
+    with pytest.raises(DataError, match=f"data.group: the process that searches 'a' failed: .*{reason}"):
+        draw_folds(make_images(20), CLASSES, seed=1, folds=2, group="a")
 
 
 def test_a_class_in_one_group_is_trained_on_in_every_fold() -> None:

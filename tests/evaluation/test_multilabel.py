@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, f1_score
 
+from tlkit.errors import DataError
 from tlkit.evaluation.multilabel import (
     _Ranked,
     choose_thresholds,
@@ -78,9 +79,8 @@ def test_a_class_that_no_image_has_is_not_scored() -> None:
     assert (empty.positives, empty.average_precision) == (0, None)
     expected = np.mean([average_precision_score(labels[:, k], probabilities[:, k]) for k in (0, 1)])
     assert scores.mean_average_precision.value == pytest.approx(expected)
-    none = evaluate_labels(probabilities, np.zeros_like(labels), CLASSES, thresholds)
-    assert none.mean_average_precision.value == 0 and none.chance == 0
-    assert none.mean_average_precision.ci95 == none.macro_f1.ci95 == none.micro_f1.ci95 == (0, 1)
+    with pytest.raises(DataError, match="no image has a label: nothing can be measured"):
+        evaluate_labels(probabilities, np.zeros_like(labels), CLASSES, thresholds)
 
 
 def test_perfect_predictions_have_a_score_of_one() -> None:

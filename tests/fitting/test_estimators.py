@@ -224,6 +224,11 @@ def test_an_indicator_matrix_makes_a_multilabel_classifier(
     assert not classifier.fit(paths, labels).multilabel_
     with pytest.raises(ValueError, match="MultiLabelBinarizer"):
         classifier.fit(paths, [["cat"], ["cat", "first"]] * 12)
+    for values, listed in (([1, 2], "2"), ([-1, 1], "-1"), ([2, 3], "2 and 3")):
+        with pytest.raises(ValueError, match=f"has 0 and 1 only, and this one has {listed}$"):
+            classifier.fit(paths, np.array(values)[y])
+    with pytest.raises(ValueError, match="class_weight of each label cannot be given"):
+        tlkit.ImageClassifier(BACKBONE, class_weight={0: 5}).fit(paths, y)
     with pytest.raises(tlkit.PluginError, match="'prototype' is not meant for task = \"multilabel\""):
         tlkit.ImageClassifier(BACKBONE, "prototype").fit(paths, y)
 

@@ -93,6 +93,8 @@ def test_wrong_labels_and_options_are_refused(
 ) -> None:
     with pytest.raises(DataError, match="does not know 'rad' \\(did you mean 'red'"):
         model.evaluate(files[:1], [["circle", "rad"]])
+    with pytest.raises(DataError, match="no image has a label: nothing can be measured"):
+        model.evaluate(files[:2], [[], ""])
     with pytest.raises(RunFolderError, match="reject_below is for one label per image"):
         tlkit.load(several_labels / "run", reject_below=0.5)
     with pytest.raises(RunFolderError, match="tells several labels per image"):

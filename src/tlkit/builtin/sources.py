@@ -132,6 +132,8 @@ def csv_file(
         _check_classes(table, classes)
     if label_columns is None:
         _check_separator(table, classes, separator)
+    if separator is not None and all(len(labels) < 2 for _, labels, _ in rows):
+        _check_unused_separator(table, classes, separator)
     index = {name: position for position, name in enumerate(classes)}
     samples = []
     for name, labels, split in rows:
@@ -144,8 +146,12 @@ def csv_file(
 
 
 def _check_label_options(separator: str | None, label_columns: Sequence[str] | None) -> None:
-    if separator == "" or label_columns == [] or (separator is not None and label_columns is not None):
-        raise DataError("set either separator or label_columns, and not to nothing")
+    if separator == "":
+        raise DataError("separator must not be empty: set what is between the labels of an image")
+    if label_columns == []:
+        raise DataError("label_columns must not be empty: name a column for each class")
+    if separator is not None and label_columns is not None:
+        raise DataError("set either separator or label_columns, not both")
     if twice := _repeated(label_columns or ()):
         raise DataError(f"label_columns names {shortlist(twice)} more than once")
 
@@ -187,6 +193,24 @@ def _check_separator(table: Path, classes: Sequence[str], used: str | None) -> N
                     f"tlkit fit --task multilabel --separator {separator!r}. If it is one class, write its "
                     f"name without {separator!r}, such as {' and '.join(parts)!r}"
                 )
+
+
+def _check_unused_separator(table: Path, classes: Sequence[str], used: str) -> None:
+    """Raises if the separator is in no cell, and another divides the cells into labels that they share.
+
+    Names of single classes often have spaces: these must make fewer labels than there are classes.
+    """
+    for separator in (*SEPARATORS, " "):
+        divided = [{part.strip() for part in name.split(separator)} for name in classes]
+        parts, labels = sum(map(len, divided)), len(set().union(*divided))
+        if labels < (len(classes) if separator == " " else parts):
+            example = next(name for name in classes if separator in name)
+            raise DataError(
+                f"{table}: no cell has {used!r}, and {example!r} looks like several labels: divided at "
+                f"{separator!r}, {plural(len(classes), 'different cell')} have {plural(labels, 'label')}. "
+                f'Set separator = "{separator}" in a recipe\'s source, or give --separator {separator!r}. '
+                f"If each is one class, write its name without {separator!r}"
+            )
 
 
 def find_images(folder: Path) -> list[Path]:

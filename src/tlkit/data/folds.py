@@ -200,7 +200,7 @@ def _search(pattern: str, names: Sequence[str]) -> list[str | None]:
     Another process searches, since a search cannot be interrupted in this one.
 
     Raises:
-        DataError: it takes too long.
+        DataError: it takes too long, or the other process fails.
     """
     try:
         done = subprocess.run(
@@ -216,5 +216,9 @@ def _search(pattern: str, names: Sequence[str]) -> list[str | None]:
             f"data.group: searching {pattern!r} in the names of {plural(len(names), 'image')} takes more "
             f"than {SEARCH_SECONDS} s: write it without a repeat inside a repeat, such as (a+)+"
         ) from error
+    except (subprocess.CalledProcessError, OSError) as error:
+        written = getattr(error, "stderr", "").strip()
+        reason = written.splitlines()[-1] if written else error
+        raise DataError(f"data.group: the process that searches {pattern!r} failed: {reason}") from error
     result: list[str | None] = json.loads(done.stdout)
     return result

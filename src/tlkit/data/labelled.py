@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tlkit.errors import DataError
@@ -14,6 +14,13 @@ from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.schema import PartSpec
 from tlkit.utils.regular_files import check_regular
+
+#: Columns that would be taken for classes, and what other programs write into them.
+NO_CLASSES: Mapping[str, str] = {
+    "labels": "if it has each image's labels, name it label",
+    "tags": "if it has each image's labels, name it label",
+    "is_valid": "name it split, with train and val in its cells, or remove it",
+}
 
 
 def describe_source(path: Path) -> tuple[PartSpec, Path]:
@@ -70,7 +77,7 @@ def describe_labels(
         separator: what is between an image's labels in the column `label`; ``|`` unless given.
 
     Raises:
-        DataError: it is no CSV file, or the images are on several drives.
+        DataError: it is no CSV file, it has a column that is no class, or the images are on several drives.
     """
     if path.suffix.lower() != ".csv":
         raise DataError(
@@ -85,6 +92,8 @@ def describe_labels(
         raise DataError(f"{path} cannot be read as a CSV file in UTF-8: {error}") from error
     if classes is None:
         classes = [name for name in dict.fromkeys(header) if name not in ("path", "split")]
+        if "label" not in header:
+            _check_class_columns(path, classes)
     form: dict[str, object] = {"label_columns": list(classes)}
     if separator is not None or "label" in header or not classes or not set(classes) <= set(header):
         form = {"separator": SEPARATOR if separator is None else separator}
@@ -92,6 +101,16 @@ def describe_labels(
         form["split_column"] = "split"
     part, root = describe_source(path)
     return PartSpec(name=part.name, options={**part.options, **form}), root
+
+
+def _check_class_columns(table: Path, columns: Sequence[str]) -> None:
+    """Raises if a column that would be a class is a well-known one of another meaning."""
+    for column in columns:
+        if hint := NO_CLASSES.get(column.casefold()):
+            raise DataError(
+                f"{table}: without a column label, every column but path and split is a class, and "
+                f"{column!r} seems to be none: {hint}"
+            )
 
 
 def images_with_labels(

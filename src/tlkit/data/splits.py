@@ -161,6 +161,11 @@ def _check_trained(has_class: NDArray[np.bool_], classes: Sequence[str]) -> None
 
 
 def _in_order(drawn: Mapping[SplitName, list[Image]], rejected: Sequence[tuple[str, str]]) -> Splits:
+    for split, images in drawn.items():
+        if images and not any(image.sample.class_indices for image in images):
+            raise DataError(
+                f"no image of {split} has a label, so nothing can be measured there: add images with labels"
+            )
     train, val, test = (tuple(sorted(drawn[split], key=_by_label_and_id)) for split in SPLITS)
     return Splits(train, val, test, tuple(sorted(rejected)))
 
@@ -169,11 +174,12 @@ def _all_but_test(
     groups: Iterable[Group], classes: Sequence[str], rejected: Sequence[tuple[str, str]]
 ) -> Splits:
     """Returns the splits of a cross-validation: the source's test images, and all others for training."""
-    images = sorted((image for group in groups for image in group), key=_by_label_and_id)
-    train = tuple(image for image in images if image.sample.split != "test")
-    test = tuple(image for image in images if image.sample.split == "test")
-    _check_trained(class_matrix(train, len(classes)), classes)
-    return Splits(train, (), test, tuple(sorted(rejected)))
+    drawn: dict[SplitName, list[Image]] = {split: [] for split in SPLITS}
+    for group in groups:
+        for image in group:
+            drawn["test" if image.sample.split == "test" else "train"].append(image)
+    _check_trained(class_matrix(drawn["train"], len(classes)), classes)
+    return _in_order(drawn, rejected)
 
 
 def _label(image: Image) -> int:

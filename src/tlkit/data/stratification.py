@@ -48,8 +48,8 @@ def spread(
 def fill_gaps(part_of: NDArray[np.int64], has_class: NDArray[np.bool_], parts: int) -> NDArray[np.int64]:
     """Moves images so that each part has each class, where there are enough.
 
-    A part does not get a class at the cost of another part's last image of any class; but the first part,
-    which is for training, gets all.
+    The first part, which is for training, gets all classes. Then the last, which is for testing, and the
+    others get those that cost no other part its last image of any class.
 
     Args:
         part_of: the part of each image, ``(N,)``.
@@ -61,7 +61,7 @@ def fill_gaps(part_of: NDArray[np.int64], has_class: NDArray[np.bool_], parts: i
     """
     part_of = part_of.copy()
     counts = np.stack([has_class[part_of == part].sum(0) for part in range(parts)])
-    for part in range(parts):
+    for part in dict.fromkeys((0, parts - 1, *range(parts))):
         for column in np.flatnonzero(has_class.any(0)):
             movable = np.flatnonzero(has_class[:, column] & (part_of != part))
             if counts[part, column] or not len(movable):

@@ -8,7 +8,11 @@
 | `macro_f1` | mean F1 of the classes that have images |
 | `micro_f1` | `sklearn.metrics.f1_score` of all classes' answers together |
 | `log_loss` | mean of ``-ln p(answer)`` over images and classes |
-| intervals | Wilson's (1927), 95%, for as many images as the variance of a bootstrap over images is worth |
+| intervals | Wilson's (1927), 95%, with ``n = v (1 - v) / s²`` |
+
+There, ``v`` is the score and ``s²`` its variance in a bootstrap over images. With few images of a class this
+variance is too low. It is first averaged with the largest there can be, ``v (1 - v)`` per image, as if each
+class (of micro F1, all of them together) had ten more images of that variance.
 
 In all of it, ``probabilities`` are ``(N, classes)`` and ``labels`` 0 or 1 for each class, ``(N, classes)``.
 """
@@ -22,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeFloat
 
+from tlkit.errors import DataError
 from tlkit.evaluation.intervals import wilson
 from tlkit.evaluation.metrics import EPSILON
 from tlkit.utils.json_files import JsonModel, NonNegative, Proportion
@@ -31,8 +36,8 @@ DEFAULT_THRESHOLD = 0.5
 #: Bootstrap samples of an interval, and numbers that are held of them at a time.
 RESAMPLES = 1000
 HELD = 2_000_000
-#: The bootstrap's variance is too low with few images of a class: this many are added to them, whose variance
-#: is the largest there can be. Chosen by how often intervals held the truth: benchmarks/RESULTS.md.
+#: How many images of the largest variance each class is taken to have in addition. Chosen by how often
+#: intervals held the truth: benchmarks/RESULTS.md.
 ADDED_IMAGES = 10
 
 
@@ -123,7 +128,12 @@ def evaluate_labels(
         answers: whether an image is said to have a class; where its probability reaches the threshold, unless
             given.
         independent: how many independent images they are worth; all of them unless given.
+
+    Raises:
+        DataError: no image has a label.
     """
+    if not labels.any():
+        raise DataError("no image has a label: nothing can be measured")
     if answers is None:
         answers = probabilities >= thresholds
     per_class = _per_class(probabilities, labels, classes, thresholds, answers)
@@ -131,8 +141,8 @@ def evaluate_labels(
     size = independent or len(labels)
     precisions, f1s, micros = _resampled(probabilities, labels, answers, max(1, round(size)))
     positives = np.array([scores.positives for scores in known]) * size / len(labels)
-    # how many images the mean of the classes is worth, whatever their numbers are
-    images = len(known) ** 2 / float((1 / positives).sum()) if known else 0.0
+    # the largest variance of a mean of k classes is v (1 - v) sum(1 / positives) / k²
+    images = len(known) ** 2 / float((1 / positives).sum())
     of_answer = np.where(labels == 1, probabilities, 1 - probabilities).clip(EPSILON, 1)
     return MultilabelScores(
         n=len(labels),
@@ -140,8 +150,8 @@ def evaluate_labels(
             [scores.average_precision or 0.0 for scores in known], precisions, images
         ),
         macro_f1=_estimate([scores.f1 or 0.0 for scores in known], f1s, images),
-        micro_f1=_estimate([_micro_f1(answers, labels)] if known else [], micros, float(positives.sum())),
-        chance=float(labels.mean(0)[labels.any(0)].mean()) if labels.any() else 0.0,
+        micro_f1=_estimate([_micro_f1(answers, labels)], micros, float(positives.sum())),
+        chance=float(labels.mean(0)[labels.any(0)].mean()),
         log_loss=float(-np.log(of_answer).mean()),
         per_class=per_class,
     )
@@ -232,15 +242,13 @@ def _micro_f1(answers: NDArray[np.bool_], labels: NDArray[np.int64]) -> float:
 
 
 def _estimate(values: Sequence[float], resampled: NDArray[np.float64], images: float) -> Estimate:
-    """Returns the mean of the classes' values, and its interval; without a value, that is all there can be.
+    """Returns the mean of the classes' values, and its interval.
 
     Args:
         values: those that are defined.
         resampled: the mean in bootstrap samples; NaN where it is undefined.
-        images: how many images it is worth if each counts 0 or 1, which has the largest variance.
+        images: the number for which ``v (1 - v) / images`` is the largest variance that the mean can have.
     """
-    if not values:
-        return Estimate(value=0.0, ci95=(0.0, 1.0))
     value, per_class = float(np.mean(values)), images / len(values)
     largest = value * (1 - value) / images
     # the variance, and then that with images added, as parts of the largest

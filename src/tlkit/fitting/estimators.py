@@ -164,7 +164,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         mirror: whether the head is fitted to the mean over an image and its mirror image, and predicts with
             the mean of both logits.
         class_weight: "balanced" gives images of classes with fewer of them more weight, as runs do; None: all
-            have the same; or each label's weight. It does not change a multilabel classifier.
+            have the same; or each label's weight. A multilabel classifier gives all images the same weight,
+            and does not take weights of labels.
         device: such as "cpu" or "cuda:1"; the best one unless given.
 
     Attributes:
@@ -206,7 +207,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises:
             DataError: some images cannot be read; all of these are listed.
-            ValueError: the numbers of images and labels differ, or there is one class only.
+            ValueError: the numbers of images and labels differ, there is one class only, or an indicator
+                matrix has other values than 0 and 1, or a `class_weight` for each label.
             PluginError: there is no such head, or it does not fit itself, or to one label per image only.
         """
         encoder = _encoder(self)
@@ -214,6 +216,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_consistent_length(images, y)
         self.multilabel_ = type_of_target(y) == "multilabel-indicator"
         if self.multilabel_:
+            if isinstance(self.class_weight, Mapping):
+                raise ValueError("class_weight of each label cannot be given where an image may have several")
             self.classes_, labels = _encode_indicators(y)
             weights = torch.ones(len(labels))
         else:
@@ -327,8 +331,11 @@ def _encode_indicators(y: ArrayLike) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Returns the classes, and 0 or 1 for each image and class."""
     # a copy, since the array of a DataFrame may not be written to
     labels = check_array(y, accept_sparse="csr", dtype=np.int64, copy=True)
-    names = np.asarray(getattr(y, "columns", np.arange(labels.shape[1])))
-    return names, labels.toarray() if issparse(labels) else labels
+    labels = labels.toarray() if issparse(labels) else labels
+    if wrong := set(np.unique(labels).tolist()) - {0, 1}:
+        listed = " and ".join(map(str, sorted(wrong)))
+        raise ValueError(f"an indicator matrix has 0 and 1 only, and this one has {listed}")
+    return np.asarray(getattr(y, "columns", np.arange(labels.shape[1]))), labels
 
 
 def _part(head: HeadTable) -> PartSpec:

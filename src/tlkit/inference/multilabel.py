@@ -76,7 +76,7 @@ class MultilabelPredictor(Predictor):
             tick: called with the number of images done since.
 
         Raises:
-            DataError: a label is not a class of this classifier, or images cannot be read.
+            DataError: a label is not a class of this classifier, no image has one, or images cannot be read.
         """
         images, labels = list(as_images(images)), [labels] if isinstance(labels, str) else labels
         if len(images) != len(labels) or not labels:
@@ -84,6 +84,8 @@ class MultilabelPredictor(Predictor):
         truth = np.zeros((len(images), len(self.classes)), np.int64)
         for row, names in zip(truth, labels, strict=True):
             row[self.label_indices(split_labels(names) if isinstance(names, str) else names)] = 1
+        if not truth.any():
+            raise DataError("no image has a label: nothing can be measured")
         probabilities = self.predict_proba(images, tick=tick)
         return evaluate_labels(probabilities, truth, self.classes, np.array(self.thresholds))
 

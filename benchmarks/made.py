@@ -1,0 +1,139 @@
+"""Tables and paragraphs of README.md and docs that are made from records, with every number in its place."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from collections.abc import Callable
+
+from safetensors import safe_open
+
+from benchmarks.records import ROOT, results, source
+from tlkit.experiment.results import PhaseResult, describe_gains
+
+WEIGHTS = "plugins/catsdogs/src/tlkit_catsdogs/weights/vgg16-quarter.studio.safetensors"
+WIDTH = 130
+EMBEDDED = "Where the embedded experiment's time goes"
+
+
+def table(head: str, alignment: str, rows: list[list[str]]) -> str:
+    """Returns a table in Markdown."""
+    return "\n".join([head, alignment, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def photos() -> str:
+    """Returns the phases of the run on photos."""
+    run = results("photos")
+    gains = describe_gains(run.phases)
+
+    def row(phase: PhaseResult) -> list[str]:
+        scores = phase.measured
+        low, high = scores.ci95
+        gain = gains[phase.name][0] if phase.versus else ""
+        best = f"{phase.best_epoch} of {phase.epochs}" if phase.epochs else ""
+        accuracy = [f"{scores.accuracy:.3f}", f"{low:.3f}–{high:.3f}", f"{scores.correct} of {scores.n}"]
+        return [phase.name, *accuracy, gain, best, f"{phase.seconds.total:.0f}"]
+
+    head = "| phase | accuracy | 95% interval | correct | gain | best epoch | seconds |"
+    return table(
+        head, "| --- | ---: | ---: | ---: | --- | ---: | ---: |", [row(phase) for phase in run.phases]
+    )
+
+
+def photos_again() -> str:
+    """Returns what features cost the run on photos, and a second one with another head."""
+    firsts = {phase.name: phase for phase in results("photos").phases}
+    rows = [
+        [
+            again.name,
+            f"{firsts[again.name].features.computed:,}, then {again.features.computed:,}",
+            f"{firsts[again.name].seconds.features:.1f} s",
+            f"{again.seconds.features:.2f} s",
+        ]
+        for again in results("photos-again").phases
+    ]
+    head = "| phase | image views computed | for features, first run | for features, second run |"
+    return table(head, "| --- | --- | ---: | ---: |", rows)
+
+
+def weights() -> str:
+    """Returns what the file of vgg16-quarter's weights says of itself."""
+    with safe_open(ROOT / WEIGHTS, "pt") as file:  # type: ignore[no-untyped-call]
+        values = file.metadata()
+    low, high = json.loads(values["accuracy_ci95"])
+    rows = [
+        ["studio images to train on", f"{int(values['train_images']):,}"],
+        ["epochs", values["epochs"]],
+        ["minutes, on 2 cores that had other work, too", f"{float(values['seconds']) / 60:.0f}"],
+        ["studio images to test", f"{int(values['test_images']):,}"],
+        ["accuracy on those, with 95% interval", f"{float(values['accuracy']):.3f} ({low:.3f}–{high:.3f})"],
+    ]
+    return table("| | |", "| --- | ---: |", rows)
+
+
+def numbers_of(name: str, pattern: str) -> list[str]:
+    """Returns the groups of a pattern in a record; its spaces stand for line breaks, too."""
+    match = re.search(pattern.replace(" ", r"\s+"), source(name) or "", re.MULTILINE)
+    if match is None:
+        raise ValueError(f"the record {name!r} has no {pattern!r}")
+    return list(match.groups())
+
+
+def paragraph(text: str) -> str:
+    """Returns a paragraph in lines of the pages' width."""
+    return textwrap.fill(" ".join(text.split()), WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def catsdogs_time() -> str:
+    """Returns how long the embedded experiment took."""
+    date, seconds = numbers_of("catsdogs", r"^(\S+); (\d+) s by the clock")
+    return paragraph(
+        f"""This took {seconds} seconds on 2 CPU cores that had other work, too ({date}), with the
+        installation from uv's cache."""
+    )
+
+
+def second_run() -> str:
+    """Returns how long the embedded experiment takes from cached features."""
+    second, first = numbers_of(
+        EMBEDDED, r"without the benchmark, computes no feature: (\d+) s where the first took (\d+)"
+    )
+    (date,) = numbers_of(EMBEDDED, r"^## (\S+): ")
+    return paragraph(
+        f"""A second run, with another head or learning rate, computes no feature of the frozen part again:
+        without the benchmark it took {second} seconds, the first one {first} ({date})."""
+    )
+
+
+def pets_time() -> str:
+    """Returns how long `tlkit fit` took on photos of cats and dogs, and how good the classifiers are."""
+    date, seconds = numbers_of("pets", r"^(\S+); (\d+) s by the clock")
+    (more,) = numbers_of("pets-2000", r"; (\d+) s by the clock")
+    (accuracy,) = numbers_of("pets-2000", r"^probe: (\S+) .* on 2,000 images out of fold")
+    others, few, many = numbers_of("Beside scikit-learn", r"Of ([\d,]+) others, (\S+) and (\S+) are right")
+    return paragraph(
+        f"""This took {seconds} seconds from an empty cache, report included ({date}); with 2,000 photos it
+        took {more} seconds, and accuracy out of fold was {accuracy}. On {others} other photos of cats and
+        dogs the classifier is correct for {float(few):.1%}, that of 2,000 photos for {float(many):.1%}."""
+    )
+
+
+def speed() -> str:
+    """Returns how long fine-tuning takes with tlkit, and with other libraries."""
+    section = source("Beside what people use today") or ""
+    without_augmentation = section.partition("| augmented: ")[0]
+    found = re.findall(r"^\| ([^|]+) \| [\d.]+ \| ([\d,]+) \|", without_augmentation, re.MULTILINE)
+    return table("| | seconds |", "| --- | ---: |", [list(row) for row in found])
+
+
+#: What is made, by the name in its marker.
+MADE: dict[str, Callable[[], str]] = {
+    "catsdogs-time": catsdogs_time,
+    "pets-time": pets_time,
+    "photos": photos,
+    "photos-again": photos_again,
+    "second-run": second_run,
+    "speed": speed,
+    "weights": weights,
+}
