@@ -116,10 +116,9 @@ class Actors:
         self._starting[actor.start.remote(self._start, self._size.cpus)] = actor
 
     def close(self) -> None:
-        """Ends all actors; those of a cluster that is gone have ended."""
+        """Ends all actors."""
         for actor in self._all:
-            with suppress(ray.exceptions.RayError, OSError, RuntimeError):
-                ray.kill(actor)
+            _end(actor)
 
     def compute(self, blocks: Iterator[Block], note: Callable[[str], object], losses: int) -> Generator[Done]:
         """Computes blocks; see `compute`.
@@ -150,7 +149,7 @@ class Actors:
                         f"{lost} actors were lost in a row, and no block was computed: {reason}"
                     ) from error
                 self._all.remove(actor)
-                ray.kill(actor)  # it may only be out of reach
+                _end(actor)  # it may only be out of reach
                 if upcoming is END:
                     note(f"an actor was lost ({reason})")
                 else:
@@ -177,12 +176,18 @@ class Actors:
                 note(f"no actor has started yet: each needs {self._size}, and `ray status` says who has them")
 
 
+def _end(actor: Any) -> None:
+    """Ends an actor, unless it has ended with its cluster, which is what the user is told then."""
+    with suppress(ray.exceptions.RayError, OSError, RuntimeError):
+        ray.kill(actor)
+
+
 def _reason(error: Any, block: Any) -> TlkitError:
     """Returns what is raised for an actor's exception while it computed a block; None: while it started."""
     cause = error.cause
     if isinstance(cause, TlkitError):
         return cause
-    what = f"{type(cause).__name__}: {str(cause).strip()}"
+    what = ": ".join([type(cause).__name__, *str(cause).strip().splitlines()[:1]])
     if block is None:
         return EngineError(
             f"an actor could not start ({what}): install the same versions of tlkit and its plugins on all "
