@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from tlkit.cli.console import say, table
-from tlkit.evaluation.multilabel import Estimate, LabelScores, MultilabelOutOfFold, MultilabelScores
-from tlkit.experiment.results import Results
 from tlkit.utils.formatting import format_duration, shortlist
+
+if TYPE_CHECKING:
+    from tlkit.evaluation.multilabel import Estimate, LabelScores, MultilabelScores
+    from tlkit.experiment.results import Results
 
 PHASE_COLUMNS = ("phase", "mAP>", "95% interval", "macro F1>", "micro F1>", "best epoch>", "time>")
 CLASS_COLUMNS = ("class", "images>", "AP>", "precision>", "recall>", "F1>")
@@ -58,6 +61,8 @@ def print_multilabel_results(results: Results) -> None:
 def print_multilabel_scores(scores: MultilabelScores, title: str | None = None) -> None:
     """Prints the scores of each class, with the threshold that they are at, and of all."""
     rows = _class_rows(scores.per_class)
+    from tlkit.evaluation.multilabel import MultilabelOutOfFold
+
     if isinstance(scores, MultilabelOutOfFold):
         table(title, CLASS_COLUMNS, rows)
         say("Precision, recall and F1 are at thresholds that were chosen on the other folds.", hanging=2)
