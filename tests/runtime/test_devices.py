@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import pytest
 import torch
 
-from tlkit.runtime import devices
-from tlkit.runtime.devices import copy_to_cpu, gpu_settings, in_threads, one_thread
+from tlkit.runtime.devices import copy_to_cpu, gpu_settings
 
 CPU = torch.device("cpu")
 
@@ -23,22 +21,6 @@ def test_the_programs_settings_are_restored() -> None:
     with gpu_settings(CPU):
         assert torch.get_float32_matmul_precision() == before
         assert not torch.are_deterministic_algorithms_enabled()
-
-
-def test_threads_compute_the_bits_of_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "reader_threads", lambda: 3)
-    matrix = torch.randn(200, 200, generator=torch.Generator().manual_seed(1))
-    before = torch.get_num_threads()
-
-    def power(count: int) -> tuple[int, torch.Tensor]:
-        return torch.get_num_threads(), torch.linalg.matrix_power(matrix / 20, count)
-
-    with one_thread():
-        expected = [power(count)[1] for count in range(12)]
-    computed = list(in_threads(power, range(12)))
-    assert {threads for threads, _ in computed} == {1}
-    assert all(torch.equal(one, other) for (_, one), other in zip(computed, expected, strict=True))
-    assert torch.get_num_threads() == before
 
 
 def test_batches_are_copied_in_order_one_behind() -> None:

@@ -6,16 +6,14 @@ interrupted run resumes there, and a phase that starts from this one has what ea
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from tlkit.data.folds import Folds
 from tlkit.errors import RunFolderError
@@ -42,9 +40,8 @@ from tlkit.experiment.phase_feeds import (
 from tlkit.experiment.phase_training import fit_head, prepare_training, train_network
 from tlkit.experiment.prepared_phase import PreparedPhase
 from tlkit.experiment.results import Decision
-from tlkit.parts.head import SelfFittingHead
 from tlkit.recipe.schema import Monitor
-from tlkit.runtime.devices import in_threads, one_thread
+from tlkit.runtime.devices import one_thread
 from tlkit.training.checkpoint import remove_checkpoint
 
 #: Heads are fitted to this many images faster in one thread.
@@ -81,8 +78,8 @@ def cross_validate(prepared: PreparedPhase, folds: Folds, context: PhaseContext)
     try:
         if prepared.trains:
             return _train_folds(prepared, folds, context)
-        if (head := prepared.self_fitting_head) is not None:
-            return _fit_folds(prepared, head, folds, context)
+        if prepared.fits_head:
+            return _fit_folds(prepared, folds, context)
         return _predict_folds(prepared, folds, context)
     finally:
         load_copy(prepared, initial)
@@ -101,51 +98,33 @@ def _predict_folds(prepared: PreparedPhase, folds: Folds, context: PhaseContext)
     return _join(folds, context.dataset.labels_of(images), outcomes)
 
 
-def _fit_folds(
-    prepared: PreparedPhase, head: SelfFittingHead, folds: Folds, context: PhaseContext
-) -> OutOfFold:
+def _fit_folds(prepared: PreparedPhase, folds: Folds, context: PhaseContext) -> OutOfFold:
     """Cross-validates a head that fits itself: seconds, once there are features."""
-    images, name, start = context.dataset.splits.train, prepared.phase.name, prepared.phase.start_from
-    labels = context.dataset.labels_of(images)
+    images, classes = context.dataset.splits.train, len(context.dataset.classes)
+    labels, name, start = context.dataset.labels_of(images), prepared.phase.name, prepared.phase.start_from
     # what another phase's folds ended with is known for the first draw alone
     repeats = folds.repeats if start is None else 1
     tested = np.flatnonzero((folds.assignment[:repeats] >= 0).any(0))
-    logits = np.zeros((repeats, len(images), len(context.dataset.classes)))
+    logits = np.zeros((repeats, len(images), classes))
     accuracies: list[float] = []
-    draws, small = list(product(range(repeats), range(folds.count))), len(images) <= ONE_THREAD_UP_TO
-
-    def fit(draw: tuple[int, int], views: Sequence[Tensor]) -> FoldOutcome:
-        train, held_out = folds.trained_on(*draw), folds.held_out(*draw)
-        fitted = copy.deepcopy(head)
-        of_fold = [features[train] for features in views]
-        fit_head(fitted, of_fold, labels[train], logits.shape[2], prepared.phase.training)
-        assert isinstance(fitted, nn.Module)
-        with torch.no_grad():
-            predicted = torch.stack([fitted(features[held_out]) for features in views]).mean(0)
-        state = {f"head.{name}": value.cpu() for name, value in fitted.state_dict().items()}
-        return FoldOutcome(predicted.cpu().double().numpy(), 0, state)
-
-    def outcomes() -> Iterator[FoldOutcome]:
-        if start is None:
-            views = features_of(prepared, images, context.frozen_pass)
-            run = in_threads if small else map
-            yield from run(lambda draw: fit(draw, views), draws)
-            return
-        for draw in draws:
-            started = _load_start(prepared, context, start, draw[1])
-            fitted = fit(draw, features_of(prepared, images, context.frozen_pass))
-            yield replace(fitted, state={**started, **fitted.state})
-
-    with (
-        context.observer.progress(f"cross-validating {name}", len(draws), "folds") as tick,
-        one_thread(small),
-    ):
-        for (repeat, fold), outcome in zip(draws, outcomes(), strict=True):
-            held_out = folds.held_out(repeat, fold)
-            check_finite(prepared, torch.from_numpy(outcome.logits), "held-out")
-            logits[repeat, held_out] = outcome.logits
-            accuracies.append(_accuracy(outcome.logits, labels[held_out]))
+    views = features_of(prepared, images, context.frozen_pass) if start is None else []
+    head, small = prepared.network.classifier.head, len(images) <= ONE_THREAD_UP_TO
+    task, total = f"cross-validating {name}", repeats * folds.count
+    with context.observer.progress(task, total, "folds") as tick, one_thread(small):
+        for repeat, fold in product(range(repeats), range(folds.count)):
+            started: State = {}
+            if start is not None:
+                started = _load_start(prepared, context, start, fold)
+                views = features_of(prepared, images, context.frozen_pass)
+            train, held_out = folds.trained_on(repeat, fold), folds.held_out(repeat, fold)
+            fit_head(prepared, [features[train] for features in views], labels[train], classes)
+            with torch.no_grad():
+                predicted = torch.stack([head(features[held_out]) for features in views]).mean(0)
+            check_finite(prepared, predicted, "held-out")
+            logits[repeat, held_out] = predicted.cpu().double().numpy()
+            accuracies.append(_accuracy(logits[repeat, held_out], labels[held_out]))
             if repeat == 0:
+                outcome = FoldOutcome(logits[repeat, held_out], 0, {**started, **copy_state(prepared)})
                 write_fold(context, name, fold, outcome)
             tick(1)
     return OutOfFold(tested, logits[:, tested], folds.count, tuple(accuracies))

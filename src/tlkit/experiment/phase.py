@@ -241,10 +241,10 @@ def _train(prepared: PreparedPhase, context: PhaseContext) -> _Trained:
         prepare_training(prepared)
         context.frozen_pass.run([prepared])
     fitted = None
-    if (head := prepared.self_fitting_head) is not None:
+    if prepared.fits_head:
         images, classes = context.dataset.splits.train, len(context.dataset.classes)
-        views, labels = features_of(prepared, images, context.frozen_pass), context.dataset.labels_of(images)
-        fitted = fit_head(head, views, labels, classes, phase.training)
+        views = features_of(prepared, images, context.frozen_pass)
+        fitted = fit_head(prepared, views, context.dataset.labels_of(images), classes)
         prepared.network.refresh()
     elif prepared.trains:
         history = train_phase(prepared, context, last_epoch=out_of_fold.epochs if out_of_fold else None)

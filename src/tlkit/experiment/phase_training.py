@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from tlkit.experiment.log import EpochEnded
 from tlkit.experiment.observer import Tick
@@ -19,7 +19,6 @@ from tlkit.experiment.prepared_phase import PreparedPhase
 from tlkit.experiment.run_folder import RunFolder
 from tlkit.model.saving import load_state, read_state
 from tlkit.parts.head import HasLinearForm, SelfFittingHead
-from tlkit.recipe.schema import TrainingSpec
 from tlkit.runtime.devices import CPU
 from tlkit.runtime.distributed import broadcast_from_main
 from tlkit.training.history import EpochMetrics, History
@@ -131,30 +130,26 @@ def train_network(
 
 
 def fit_head(
-    head: SelfFittingHead,
-    views: Sequence[Tensor],
-    labels: NDArray[np.int64],
-    classes: int,
-    training: TrainingSpec,
+    prepared: PreparedPhase, views: Sequence[Tensor], labels: NDArray[np.int64], classes: int
 ) -> str | None:
-    """Lets a head fit itself to the mean features over the views.
+    """Lets the head fit itself to the mean features over the views.
 
     Args:
-        head: on the features' device.
+        prepared: the phase.
         views: features of the training images, ``(N, …)`` per view.
         labels: int64 ``(N,)``; with several labels per image, 0 or 1 for each class, ``(N, classes)``.
         classes: the number of classes.
-        training: how classes are weighted.
 
     Returns:
         What the head chose, or None.
     """
-    assert isinstance(head, nn.Module)
+    head = prepared.network.classifier.head
+    assert isinstance(head, SelfFittingHead)
     features = torch.stack(list(views)).mean(0)
     device = features.device
     # on a Mac's GPU there is no float64
     fitting_device = CPU if device.type == "mps" or len(labels) <= FEW else device
-    of_class = class_weights(labels, classes, training)
+    of_class = class_weights(labels, classes, prepared.phase.training)
     targets = torch.from_numpy(labels)
     head.eval().to(fitting_device)
     features, targets, weights = (

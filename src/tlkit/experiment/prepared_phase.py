@@ -67,19 +67,10 @@ class PreparedPhase:
         return self.caches_features and self.phase.views != "fresh"
 
     @property
-    def self_fitting_head(self) -> SelfFittingHead | None:
-        """The head, if it fits itself to features: it can, and nothing of the backbone is trainable."""
-        head = self.network.classifier.head
-        if isinstance(head, SelfFittingHead) and not any(
-            name.startswith("backbone.") for name in self.trainable
-        ):
-            return head
-        return None
-
-    @property
     def fits_head(self) -> bool:
-        """Whether the head fits itself to features."""
-        return self.self_fitting_head is not None
+        """Whether the head fits itself to features: it can, and nothing of the backbone is trainable."""
+        fits_itself = isinstance(self.network.classifier.head, SelfFittingHead)
+        return fits_itself and not any(name.startswith("backbone.") for name in self.trainable)
 
     @property
     def trains(self) -> bool:

@@ -22,8 +22,7 @@ class SelfFittingHead(Protocol):
     def fit_features(self, features: Tensor, labels: Tensor, weights: Tensor) -> str | None:
         """Fits the head.
 
-        Folds are fitted in several threads at once, each on a copy of the head. What is random must be drawn
-        from a generator that is made in this call, not from a global one.
+        What is random must be drawn from a generator that is made in this call, not from a global one.
 
         Args:
             features: of the training images, float32 ``(N, C, h, w)``, ``(N, N', C)`` or ``(N, C)``.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -21,8 +20,6 @@ CPU = torch.device("cpu")
 #: How many threads read images, where `use_processors` has said so.
 _reader_threads: int | None = None
 Key = TypeVar("Key")
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,16 +156,6 @@ def one_thread(applies: bool = True) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yields a function's result of each item, in order, from a thread per processor.
-
-    Torch computes in one thread in each of them, so that the results are those of a plain loop in one thread,
-    bit for bit, if the function draws nothing from a global generator.
-    """
-    with one_thread(), ThreadPoolExecutor(reader_threads()) as pool:
-        yield from pool.map(function, items)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
