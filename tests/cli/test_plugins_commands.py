@@ -101,7 +101,7 @@ def test_a_users_mistake_exits_with_code_2(arguments: list[str], message: str) -
     assert message in " ".join(ended.stderr.replace("│", " ").split())
 
 
-@pytest.mark.parametrize("families", [TEN[:3], pytest.param(TEN, marks=pytest.mark.slow)], ids=len)
+@pytest.mark.parametrize("families", [TEN[:1], pytest.param(TEN, marks=pytest.mark.slow)], ids=len)
 def test_timms_families(families: list[str], tmp_path: Path) -> None:
     ended = command("plugins", "check", "--timm", *families, "--json", "--page", tmp_path / "timm.md")
     assert ended.returncode == 0, ended.stdout + ended.stderr
