@@ -108,6 +108,17 @@ def test_what_a_killed_process_has_not_sent_is_kept_and_sent_later(
     assert len(list(FeatureStore().folder.rglob("*.safetensors"))) == 1
 
 
+def test_two_processes_may_send_a_shard(machines: Machines) -> None:
+    images = hashes(4)
+    with FeatureStore() as store:
+        write(store, images, torch.ones(4, 1, 2))
+        (shard,) = store.folder.glob(f"*/{KEY}/*.safetensors")
+        assert store.remote is not None
+        # this one saw the shard before the other one had sent and moved it
+        store.remote.send(KEY, shard.parent / "unsent" / shard.name)
+        assert store.column(KEY).missing(images) == []
+
+
 def test_a_damaged_copy_is_replaced(machines: Machines) -> None:
     images = hashes(4)
     write(FeatureStore(), images, torch.ones(4, 1, 2))

@@ -60,9 +60,9 @@ def print_multilabel_results(results: Results) -> None:
 
 def print_multilabel_scores(scores: MultilabelScores, title: str | None = None) -> None:
     """Prints the scores of each class, with the threshold that they are at, and of all."""
-    rows = _class_rows(scores.per_class)
     from tlkit.evaluation.multilabel import MultilabelOutOfFold
 
+    rows = _class_rows(scores.per_class)
     if isinstance(scores, MultilabelOutOfFold):
         table(title, CLASS_COLUMNS, rows)
         say("Precision, recall and F1 are at thresholds that were chosen on the other folds.", hanging=2)

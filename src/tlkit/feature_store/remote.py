@@ -63,10 +63,14 @@ class RemoteStore:
         Raises:
             StoreError: the store cannot be reached, or takes nothing.
         """
-        with self._errors():
-            self._files.put_file(str(shard), f"{self._column(key)}/{shard.name}")
-        with suppress(FileNotFoundError):  # another process has sent it, too
+        try:
+            with self._errors():
+                self._files.put_file(str(shard), f"{self._column(key)}/{shard.name}")
             shard.replace(shard.parents[1] / shard.name)
+        except (StoreError, FileNotFoundError):
+            if shard.exists():
+                raise
+            # another process has sent it meanwhile
 
     def _column(self, key: str) -> str:
         return f"{self._folder}/{key[:2]}/{key}"
