@@ -244,7 +244,11 @@ def test_several_labels_per_image(several_labels: Path, tmp_path: Path) -> None:
     assert (recipe.task, [phase.name for phase in recipe.phases]) == ("multilabel", ["probe"])
     labels, probabilities = tlkit.load(tmp_path / "run").predict([images / "0.png", images / "1.png"])
     assert len(labels) == 2 and probabilities.shape == (2, 2)
-    data = image_data(images / "columns.csv", None, Observer(), "multilabel")
+    notes: list[str] = []
+    observer = Observer()
+    observer.note = notes.append
+    data = image_data(images / "columns.csv", None, observer, "multilabel")
+    assert notes == ["classes: circle, red (columns of columns.csv)"]
     assert data.source.options["label_columns"] == ["circle", "red"]
 
 
