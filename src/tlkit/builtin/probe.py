@@ -169,7 +169,7 @@ class _Task:
         return _Form(name, float(losses[index]), (strengths[index],), *rotation.unrotated(solution))
 
     def _compare(self, rotation: Rotation, strengths: Sequence[float]) -> tuple[Tensor, Tensor]:
-        """Returns each strength's log loss out of fold, ``(S,)``, and its folds' mean solution, ``(S, R, K)``."""
+        """Returns each strength's log loss out of fold, ``(S,)``, and its mean solution, ``(S, R, K)``."""
         compared = self._compared.to(rotation.values.device)
         rotation = replace(rotation, values=rotation.values[compared])
         targets, weights = self._targets[compared], self._weights[compared]
