@@ -276,7 +276,7 @@ def test_a_phase_whose_checkpoint_is_damaged_begins_again_and_says_so(
         note=notes.append,
     )
     (note,) = notes
-    assert note.startswith("phase 'head' begins again, since its checkpoint cannot be used: ")
+    assert note.startswith("phase 'head' starts again, because its checkpoint cannot be used: ")
     assert "now.safetensors" in note
     assert epochs == [1, 2, 3, 4]
     assert [metrics.train_loss for metrics in resumed.epochs] == [

@@ -191,7 +191,7 @@ def _resume(
         return load_checkpoint(folder, network, method.optimizer, trained_state(network), method.average)
     except RunFolderError as error:
         if process_state().is_main_process:
-            note(f"phase {phase!r} begins again, since its checkpoint cannot be used: {error}")
+            note(f"phase {phase!r} starts again, because its checkpoint cannot be used: {error}")
         return None
 
 
