@@ -57,7 +57,7 @@ def parquet(root: Path, *, file: Path) -> Source:
     used = {name for of_image in known for name in of_image} if several else set(known)
     classes = names or tuple(sorted(used, key=natural))
     if len(classes) < 2:
-        raise DataError(f"{file}: the column 'label' needs two classes at least, and has {len(used)}")
+        raise DataError(f"{file}: the column 'label' needs at least two classes, and has {len(used)}")
     indices = {name: index for index, name in enumerate(classes)}
     if unknown := sorted(used - indices.keys()):
         raise DataError(f"{file}: labels that are not among its classes: {shortlist(unknown)}")

@@ -20,13 +20,13 @@ def review(
     audit: Annotated[Path, typer.Argument(help="audit.json, or the folder that holds it.")],
     model: Annotated[
         Path | None,
-        typer.Option(help="A run or model folder that shows where it looks; the audited run unless given."),
+        typer.Option(help="Run or model folder that heat maps are made with; the audited run unless given."),
     ] = None,
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="The page's port; a free one unless given.")
     ] = None,
 ) -> None:
-    """Decide about an audit's suspects on a local page; decisions go to corrections.csv beside it."""
+    """Review an audit's suspects on a local page; decisions are saved in corrections.csv."""
     from tlkit.serving.review import review as serve_review
 
     ended = serve_review(audit, model=model, port=port, ready=_print_address)

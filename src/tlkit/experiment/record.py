@@ -276,7 +276,7 @@ def _read_history(path: Path, columns: Sequence[str]) -> list[EpochMetrics]:
             scores = {
                 name: float(cells[name]) if cells.get(name) else None
                 for name in (field.name for field in fields(EpochMetrics))
-                if name.startswith("val_")
+                if name.startswith("val_") or name == "train_accuracy"
             }
             metrics = EpochMetrics(
                 epoch=int(cells["epoch"]),

@@ -75,7 +75,7 @@ def evaluate(
         model: a model folder, or a run folder.
         images: a folder per class or a CSV file with columns `path` and `label`, of whose splits the test
             images are taken, and of which `label` may have several with the separator between them, where
-            the model tells several; or, with `labels`, files, Pillow images and uint8 arrays.
+            the model predicts several; or, with `labels`, files, Pillow images and uint8 arrays.
         labels: the class name of each of a list of images; where images may have several, all of them with
             ``|`` between them.
         separator: what is between the labels of an image in a CSV file; ``|`` unless given.
@@ -87,7 +87,7 @@ def evaluate(
         observer: is shown the progress.
 
     Returns:
-        The scores; of a model that tells several labels per image, `MultilabelScores`.
+        The scores; of a model that predicts several labels per image, `MultilabelScores`.
 
     Raises:
         DataError: there are no labels, one is not a class of this classifier, or images cannot be read.
@@ -104,7 +104,7 @@ def evaluate(
     listed: list[ImageLike] = []
     has_several = isinstance(predictor, MultilabelPredictor)
     if separator is not None and (labels is not None or not has_several):
-        reason = "labels are given" if has_several else "this model tells one label per image"
+        reason = "labels are given" if has_several else "this model predicts one label per image"
         raise DataError(f"a separator is for a CSV file with several labels per image: {reason}")
     if labels is None:
         if not isinstance(images, str | Path):

@@ -379,7 +379,7 @@ def _finite(outputs: Iterable[Tensor]) -> tuple[Tensor, ...]:
     """
     on_cpu = tuple(output.float().cpu() for output in outputs)
     if not all(output.isfinite().all() for output in on_cpu):
-        raise DataError("the classifier's outputs are not finite numbers: it has to be trained again")
+        raise DataError("the classifier's outputs are not finite numbers: train it again")
     return on_cpu
 
 
