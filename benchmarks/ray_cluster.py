@@ -163,6 +163,9 @@ def compute_ray(folder: str, kills: str) -> dict[str, float]:
 def start(folder: Path, store: str, *arguments: str) -> Started:
     """Starts this module in a process with one thread and a store of its own."""
     environment = {**os.environ, "TLKIT_CACHE": str(folder / store), "OMP_NUM_THREADS": "1"}
+    environment["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = (
+        "0"  # as tlkit-ray has it, which is imported after Ray here
+    )
     command = [sys.executable, "-m", "benchmarks.ray_cluster", *arguments]
     # not a pipe: what Ray starts has it, too, and may end later
     output = tempfile.TemporaryFile("w+")
