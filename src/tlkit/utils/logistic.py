@@ -85,23 +85,34 @@ def _eigenvectors(gram: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def solve(
-    rotation: Rotation, targets: Tensor, weights: Tensor, penalties: Tensor, tolerance: float = TOLERANCE
+    rotation: Rotation,
+    targets: Tensor,
+    weights: Tensor,
+    penalties: Tensor,
+    *,
+    start: Tensor | None = None,
+    tolerance: float = TOLERANCE,
 ) -> Tensor:
     """Minimises the weighted sum of the cross-entropy plus half the penalty times the squared weights.
 
-    The bias has no penalty, except for the little that keeps it finite.
+    The bias has no penalty, except for the little that keeps it finite. Of two classes, only the second one's
+    logit is computed: the first one's is its negative.
 
     Args:
         rotation: the features.
         targets: one-hot labels, ``(N, K)``.
         weights: each image's weight in each of the problems, ``(P, N)``; 0 leaves it out.
         penalties: of each problem, ``(P,)``.
+        start: where to start from, ``(P, R, K)``; None: zeros.
         tolerance: how small the gradient has to become.
 
     Returns:
         The solutions, ``(P, R, K)``.
     """
-    features, classes = rotation.values, targets.shape[1]
+    features, binary = rotation.values, targets.shape[1] == 2
+    if binary:
+        targets, start = targets[:, 1:], None if start is None else start[:, :, 1:]
+    classes = targets.shape[1]
     penalty = penalties.repeat(features.shape[1], 1)
     penalty[0] *= 1e-4
     # Böhning: the Hessian is at most half of the features' second moments, in each class
@@ -109,11 +120,12 @@ def solve(
     penalty, image_weights, totals = penalty[:, :, None], weights.T[:, :, None], weights.sum(1)
     solutions = features.new_zeros(features.shape[1], len(penalties), classes)
     unsolved = torch.arange(len(penalties), device=features.device)
-    current = solutions.clone()
+    current = solutions.clone() if start is None else start.movedim(0, 1).contiguous()
     ahead, momentum = current, torch.ones_like(totals)
     for iteration in range(MAX_ITERATIONS):
         logits = (features @ ahead.flatten(1)).view(len(features), -1, classes)
-        residuals = (logits.softmax(2) - targets[:, None]) * image_weights
+        probabilities = (2 * logits).sigmoid() if binary else logits.softmax(2)
+        residuals = (probabilities - targets[:, None]) * image_weights
         gradient = (features.T @ residuals.flatten(1)).view(ahead.shape) + penalty * ahead
         new = ahead - steps * gradient
         moved = new - current
@@ -124,9 +136,8 @@ def solve(
         current, momentum = new, torch.where(uphill, 1.0, grown)
         if iteration % CHECK_EVERY < CHECK_EVERY - 1 and iteration < MAX_ITERATIONS - 1:
             continue
-        solved = ((gradient**2 * steps).sum((0, 2)) < tolerance**2 * totals) | (
-            iteration == MAX_ITERATIONS - 1
-        )
+        norms = (2 if binary else 1) * (gradient**2 * steps).sum((0, 2))
+        solved = (norms < tolerance**2 * totals) | (iteration == MAX_ITERATIONS - 1)
         solutions[:, unsolved[solved]] = current[:, solved]
         if solved.all():
             break
@@ -135,7 +146,8 @@ def solve(
         current, ahead, steps, penalty, image_weights = (
             tensor[:, left] for tensor in (current, ahead, steps, penalty, image_weights)
         )
-    return solutions.movedim(1, 0)
+    solutions = solutions.movedim(1, 0)
+    return torch.cat([-solutions, solutions], 2) if binary else solutions
 
 
 def draw_folds(labels: NDArray[np.int64], folds: int, generator: np.random.Generator) -> NDArray[np.int64]:
