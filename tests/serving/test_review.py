@@ -32,7 +32,10 @@ from tlkit.model.classifier import Classifier
 from tlkit.model.description import Calibration
 from tlkit.model.saving import save_model
 from tlkit.plugins.loader import load_registry
-from tlkit.serving.review import Review, Verdict
+from tlkit.serving.labelling import Labelling
+from tlkit.serving.review import Review
+from tlkit.serving.suspects import InvalidDecision, Verdict
+from tlkit.utils.csv_cells import write_rows
 from tlkit.utils.hashing import file_sha256
 from tlkit.utils.json_files import write_json
 
@@ -274,6 +277,80 @@ def test_only_the_printed_address_answers(server: Server) -> None:
     assert "Access-Control-Allow-Origin" not in allowed.headers
 
 
+def test_labels_are_given_to_the_images_of_a_list(browser: Browser, audit: Path, tmp_path: Path) -> None:
+    photos = [tmp_path / "new" / f"{number}.jpg" for number in range(3)]
+    before = [tmp_path / "old" / "1.jpg", tmp_path / "old" / "2.jpg"]
+    for number, photo in enumerate([*photos, *before]):
+        photo.parent.mkdir(exist_ok=True)
+        shutil.copyfile(audit.parent / "photos" / "train" / "rose" / f"{30 + number % 4}.jpg", photo)
+    with (tmp_path / "next.csv").open("w", newline="") as file:
+        listed = [[str(photo), "rose", 0.5] for photo in photos]
+        write_rows(file, [["path", "class_1", "probability_1"], *listed])
+    labels = tmp_path / "labels.csv"
+    labels.write_text("path,label\nold/1.jpg,tulip\nold/2.jpg,rose\n")
+    server = Server.start(tmp_path / "next.csv")
+    page = browser.new_page()
+    try:
+        page.goto(server.address)
+        expect(page.locator("#question")).to_have_text("Which class is it? Probably rose (probability 0.50)")
+        expect(page.locator("[data-decision=keep]")).to_be_hidden()
+        for key in ("k", "x"):  # there is no label to keep, and the photo stays
+            page.keyboard.press(key)
+        page.keyboard.press("r")
+        page.keyboard.press("Enter")
+        expect(page.locator("#decided")).to_have_text("1 of 3 decided")
+        assert labels.read_text() == "path,label\nold/1.jpg,tulip\nold/2.jpg,rose\nnew/0.jpg,rose\n"
+        page.keyboard.press("n")
+        expect(page.locator("#decided")).to_have_text("2 of 3 decided")
+        page.keyboard.press("r")
+        page.keyboard.type("Peony")  # a new class
+        page.keyboard.press("Enter")
+        expect(page.locator("#end-title")).to_have_text("All 3 are decided")
+        assert labels.read_text().endswith("new/0.jpg,rose\nnew/2.jpg,Peony\n")
+        page.keyboard.press("u")
+        expect(page.locator("#decided")).to_have_text("2 of 3 decided")
+        assert labels.read_text().endswith("new/0.jpg,rose\n")
+        server.end(signal.SIGKILL)
+    finally:
+        server.process.kill()
+        page.close()
+    again = Labelling(tmp_path / "next.csv")
+    assert again.verdicts() == [Verdict("relabel", "new/0.jpg", "rose"), None, None]
+    assert again.classes == ["rose", "tulip"]
+    source = load_registry().make("source", "csv", {}, tmp_path)
+    labelled = {sample.id: source.classes[sample.label] for sample in source.samples}
+    assert labelled == {"old/1.jpg": "tulip", "old/2.jpg": "rose", "new/0.jpg": "rose"}
+    photos[1].write_bytes(b"another photo")
+    for image, decision, label in (
+        ("new/1.jpg", "relabel", "rose"),  # it has changed
+        ("new/2.jpg", "relabel", "rose"),  # another one
+        ("new/1.jpg", "keep", ""),
+        ("new/1.jpg", "relabel", ""),
+        ("new/1.jpg", "relabel", "a\nb"),
+    ):
+        with pytest.raises(InvalidDecision):
+            again.decide(1, image, decision, label)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("listed", "labels", "problem"),
+    [
+        ("image\n1.jpg\n", None, "has no column 'path'"),
+        ("path\n/etc/passwd\n", None, "is not in .*, its folder"),
+        ("path\n{folder}/missing.jpg\n", None, "missing.jpg, from .*, cannot be read: No such file"),
+        ("path\n", "path,label,split\n", "has the columns path, label, split"),
+    ],
+)
+def test_a_list_that_cannot_be_labelled_is_a_clear_error(
+    tmp_path: Path, listed: str, labels: str | None, problem: str
+) -> None:
+    (tmp_path / "next.csv").write_text(listed.format(folder=tmp_path))
+    if labels is not None:
+        (tmp_path / "labels.csv").write_text(labels)
+    with pytest.raises(AuditFileError, match=problem):
+        Labelling(tmp_path / "next.csv")
+
+
 @pytest.mark.parametrize("name", ["../audit.json", "/etc/passwd", "train/daisy/999.jpg", "audit.json", ""])
 def test_only_images_that_the_audit_names_are_served(server: Server, name: str) -> None:
     answer = requests.get(server.address + "photo", params={"image": name, "size": "large"}, timeout=5)
@@ -310,7 +387,7 @@ def test_a_photo_that_has_changed_is_said_and_cannot_be_decided_about(audit: Pat
         assert (shown.status_code, shown.json()) == (409, {"error": "the file has changed since it was read"})
         decision = {"suspect": 5, "image": "train/daisy/5.jpg", "decision": "keep"}
         refused = requests.post(server.address + "decisions", json=decision, timeout=5)
-        assert refused.status_code == 409 and "has changed since the audit" in refused.json()["error"]
+        assert refused.status_code == 409 and "has changed: audit the images again" in refused.json()["error"]
     finally:
         photo.write_bytes(content)
 
@@ -323,7 +400,7 @@ def test_previews_are_small_and_upright(audit: Path, copied: Path) -> None:
     read = Review(audit).audit
     turned = read.images[name].model_copy(update={"path": str(photo), "sha256": file_sha256(photo)})
     write_json(copied / "audit.json", read.model_copy(update={"images": {**read.images, name: turned}}))
-    content = Review(copied).preview(name, "large")
+    content = Review(copied).photos.preview(name, "large")
     assert content is not None
     with Image.open(io.BytesIO(content)) as preview:
         assert preview.size == (320, 640) and not preview.getexif()

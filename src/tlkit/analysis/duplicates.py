@@ -35,7 +35,7 @@ from tlkit.runtime.devices import reader_threads
 #: Neighbours by features, and by 10 by 10 pixels, that are compared: they hold 99% of all copies; and the
 #: cosines below which neighbours are no copies.
 NEIGHBOURS, LEAST_SIMILARITY = 20, 0.2
-PIXEL_NEIGHBOURS, LEAST_PIXEL_SIMILARITY = 4, 0.9
+PIXEL_NEIGHBOURS, LEAST_PIXEL_SIMILARITY = 2, 0.6
 #: Correlations below which thumbnails are no copies: in a few pixels, in the aligned box, and of details.
 ALIKE_COARSE, ALIKE_ALIGNED, ALIKE = 0.78, 0.88, 0.7
 #: What divides copies from other photos of one object: the correlation of details in 48 by 48 pixels, and
@@ -206,18 +206,28 @@ def _compare_thumbnails(
     if not len(candidates.whole):
         return candidates, torch.empty(0, 4)
     similar, boxes = _search_boxes(candidates, thumbnails)
-    alike = torch.zeros(len(boxes), dtype=torch.bool)
+    details = torch.zeros(len(boxes))
     with observer.progress("comparing thumbnails", len(boxes), "pairs") as tick:
         for rows in torch.split(torch.arange(len(boxes)), BLOCK):
             wholes, parts = _pixels(similar.take(rows), thumbnails)
             plain, boxes[rows] = align(wholes, parts, boxes[rows], 24)
             aligned = (plain >= ALIKE_ALIGNED).nonzero()[:, 0]
             chosen = rows[aligned]
-            details = correlate_details(wholes[aligned], parts[aligned], boxes[chosen], 48)
-            alike[chosen] = details >= ALIKE
+            details[chosen] = correlate_details(wholes[aligned], parts[aligned], boxes[chosen], 48)
             tick(len(rows))
-    chosen = alike.nonzero()[:, 0]
+    chosen = _better_directions(similar, details)
+    chosen = chosen[details[chosen] >= ALIKE]
     return _larger_first(similar.take(chosen), boxes[chosen])
+
+
+def _better_directions(candidates: Candidates, details: Tensor) -> Tensor:
+    """Returns one row of each pair: where an image is sought in the other, or the other in it."""
+    order = details.argsort(descending=True, stable=True)
+    chosen = candidates.take(order)
+    lower, upper = torch.minimum(chosen.whole, chosen.part), torch.maximum(chosen.whole, chosen.part)
+    pairs = torch.stack([lower, upper, chosen.mirrored.long()])
+    _, first = np.unique(pairs.numpy(), axis=1, return_index=True)
+    return order[torch.from_numpy(first)]
 
 
 def _larger_first(candidates: Candidates, boxes: Tensor) -> tuple[Candidates, Tensor]:
@@ -235,7 +245,10 @@ def _larger_first(candidates: Candidates, boxes: Tensor) -> tuple[Candidates, Te
 
 
 def _search_boxes(candidates: Candidates, thumbnails: Tensor) -> tuple[Candidates, Tensor]:
-    """Returns the pairs that are similar in a few pixels, the larger image as the whole, and the boxes."""
+    """Returns the pairs that are similar in a few pixels, with the boxes of one image in the other.
+
+    Each image is sought in the other: only after alignment is it certain which of them holds the other.
+    """
     templates = _templates(thumbnails)
     count = len(candidates.whole)
     both = Candidates(
@@ -250,9 +263,7 @@ def _search_boxes(candidates: Candidates, thumbnails: Tensor) -> tuple[Candidate
     for rows in torch.split(order, sizes.tolist()):
         others = templates[both.part[rows], both.mirrored[rows].long()]
         correlations[rows], boxes[rows] = search(_as_grey(thumbnails[both.whole[rows[0]]]), others)
-    # of the two images of a pair, the one that holds the other has the higher correlation
-    highest, direction = correlations.view(2, count).max(0)
-    rows = (direction * count + torch.arange(count))[highest >= ALIKE_COARSE]
+    rows = (correlations >= ALIKE_COARSE).nonzero()[:, 0]
     return both.take(rows), boxes[rows]
 
 

@@ -180,8 +180,8 @@ class _Task:
             masks = self._held_out.repeat(len(penalties), 1)
             of_folds = penalties.repeat_interleave(len(self._held_out))
             solutions = solve(rotation, targets, (1 - masks) * weights, of_folds)
-            logits = torch.einsum("nr,prk->pnk", rotation.values, solutions)
-            missed = -(logits.log_softmax(2) * targets).sum(2) * masks * weights
+            logits = torch.einsum("nr,prk->pkn", rotation.values, solutions)
+            missed = -(logits.log_softmax(1) * targets.T).sum(1) * masks * weights
             losses.append(missed.view(len(penalties), -1).sum(1))
             means.append(solutions.view(len(penalties), len(self._held_out), *solutions.shape[1:]).mean(1))
         total = (self._held_out * weights).sum().clamp(min=1e-12)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tlkit.data.image_paths import image_paths
 from tlkit.data.labelled import images_with_labels, labelled_images
 from tlkit.errors import DataError
 from tlkit.experiment.observer import Observer
-from tlkit.inference.loading import load
+from tlkit.inference.loading import LoadOptions, load
 from tlkit.inference.multilabel import MultilabelPredictor
 from tlkit.inference.pixels import ImageLike, Images, as_images
 from tlkit.inference.prediction import Evaluation, Prediction
+from tlkit.inference.worker_prediction import stream_from_workers
 from tlkit.runtime.devices import Precision
 
 
@@ -26,6 +28,7 @@ def predict(
     unknown: bool = True,
     device: str | None = None,
     precision: Precision = "float32",
+    engine: str | Mapping[str, Any] | None = None,
 ) -> list[Prediction]:
     """Labels images; for many calls, load the model once with `tlkit.load`.
 
@@ -39,21 +42,29 @@ def predict(
         unknown: whether images that belong to none of the classes are labelled "unknown".
         device: such as "cpu" or "cuda:1"; the best one unless given.
         precision: see `tlkit.load`.
+        engine: predicts image files in its workers: a name, or a table with ``name`` and its options, as
+            ``compute.engine`` of a recipe; this process unless given.
 
     Raises:
         DataError: a path or folder of images does not exist.
+        EngineError: workers are lost again and again, or cannot load the model.
+        PluginError: there is no such engine.
         RunFolderError: there is no model that can be loaded.
     """
-    predictor = load(
-        model,
-        phase=phase,
-        reject_below=reject_below,
-        unknown=unknown,
-        device=device,
-        precision=precision,
-    )
-    listed = image_paths([str(images)], ()) if isinstance(images, str | Path) else images
-    return list(predictor.stream(listed, top=top))
+    options: LoadOptions = {
+        "phase": phase,
+        "reject_below": reject_below,
+        "unknown": unknown,
+        "device": device,
+        "precision": precision,
+    }
+    listed = image_paths([str(images)], ()) if isinstance(images, str | Path) else as_images(images)
+    if engine is None:
+        return list(load(model, **options).stream(listed, top=top))
+    paths = list(listed)
+    if not all(isinstance(path, str | Path) for path in paths):
+        raise DataError("an engine's workers read image files: give paths, or leave the engine out")
+    return list(stream_from_workers(engine, Path(model), map(str, paths), lambda _: None, top=top, **options))
 
 
 def evaluate(

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path, PureWindowsPath
-from typing import TYPE_CHECKING, Literal
 
 from tlkit.analysis.audit_file import Audit, AuditedImage, Neighbour, read_audit
 from tlkit.data.corrections_file import (
@@ -20,77 +17,23 @@ from tlkit.data.corrections_file import (
     append_correction,
     read_corrections,
 )
-from tlkit.data.images import MAX_BYTES, read_image
 from tlkit.errors import AuditFileError, ServingError
 from tlkit.parts.source import SPLITS
-from tlkit.utils.regular_files import read_regular
-
-if TYPE_CHECKING:
-    from tlkit.inference.predictor import Predictor
-
-Size = Literal["large", "small"]
-#: The longer side of an image's preview, in pixels, and its quality as a JPEG.
-PREVIEWS: dict[Size, int] = {"large": 640, "small": 240}
-QUALITY = 85
-
-SuspectKind = Literal["label", "copies", "unlike"]
-
-
-@dataclass(frozen=True)
-class Suspect:
-    """An image, or a pair of copies, that is decided about.
-
-    Attributes:
-        kind: its label is probably wrong, it has a copy under another label or in another split, or it is
-            unlike all others.
-        image: the image's id.
-        other: the other image of a pair.
-        suggested: the label that is more probable.
-        probability: of the given label.
-        similarity: to the most similar image, or of the pair's pixels.
-    """
-
-    kind: SuspectKind
-    image: str
-    other: str | None = None
-    suggested: str | None = None
-    probability: float | None = None
-    similarity: float | None = None
-
-    @property
-    def images(self) -> frozenset[str]:
-        """The image, or both images of the pair."""
-        return frozenset({self.image} if self.other is None else {self.image, self.other})
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What was decided about a suspect.
-
-    Attributes:
-        decision: what; None: nothing, but an image of it is left out by the decision about another suspect.
-        image: which image of a pair the decision is about.
-        new_label: the label that it gets, or nothing.
-    """
-
-    decision: Decision | None
-    image: str
-    new_label: str
-
-
-class InvalidDecision(Exception):
-    """A decision that is not possible; the message is the reason."""
+from tlkit.serving.labelling import Labelling
+from tlkit.serving.photos import Photos
+from tlkit.serving.suspects import Decisions, InvalidDecision, Suspect, Verdict
 
 
 class Review:
-    """Goes through the suspects of an audit. Its methods may be called from several threads.
+    """Goes through the suspects of an audit; see `Decisions`.
 
     Attributes:
         audit: the audit.
         suspects: label errors, most probable first; copies; images unlike all others.
         path: the corrections file.
-        model: a model or run folder that shows where it looks in an image, or None.
     """
+
+    possible: Sequence[Decision] = ("keep", "relabel", "remove", "same-photo", "unsure")
 
     def __init__(self, audit: Path, model: Path | None = None) -> None:
         """Reads an audit and the decisions that were made before.
@@ -107,18 +50,18 @@ class Review:
         self.audit = read_audit(audit)
         _check(self.audit)
         self.path = folder / "corrections.csv"
-        self.suspects = _suspects(self.audit)
-        self._files = _files(self.audit)
+        self.suspects: Sequence[Suspect] = _suspects(self.audit)
         self._images = {suspect.images for suspect in self.suspects}
-        self.model = _find_model(self.audit, model)
-        self._lock, self._explaining = threading.Lock(), threading.Lock()
-        self._predictor: Predictor | None = None
+        self.name = self.audit.name
+        self.images: Mapping[str, AuditedImage] = self.audit.images
+        self.photos = Photos(_files(self.audit), _find_model(self.audit, model))
+        self._lock = threading.Lock()
         self._corrections = read_corrections(self.path) if self.path.exists() else Corrections(self.path)
 
     @property
-    def decided(self) -> int:
-        """How many suspects are decided."""
-        return sum(verdict is not None for verdict in self.verdicts())
+    def classes(self) -> Sequence[str]:
+        """The audit's classes."""
+        return tuple(self.audit.classes)
 
     def verdicts(self) -> list[Verdict | None]:
         """Returns what was decided about each suspect; None: nothing yet."""
@@ -162,7 +105,8 @@ class Review:
         if decision == "same-photo" and suspect.other is None:
             raise InvalidDecision("only of two images can be said that they are the same photo")
         for name in suspect.images:
-            self._check_unchanged(name)
+            if problem := self.photos.problem(name):
+                raise InvalidDecision(f"{problem}: audit the images again")
         with self._lock:
             other = next(iter(suspect.images - {image}), "")
             audited = self.audit.images[image]
@@ -187,46 +131,6 @@ class Review:
                 index for index, suspect in enumerate(self.suspects) if suspect.images == own[-1].images
             )
 
-    def preview(self, image: str, size: Size) -> bytes | None:
-        """Returns an image that the audit names, small enough for the page, as an upright JPEG.
-
-        Returns:
-            The JPEG, or None: the audit does not name the image.
-
-        Raises:
-            UnreadableImage: it cannot be read any more, or has changed.
-        """
-        if image not in self._files:
-            return None
-        path, sha256 = self._files[image]
-        pixels = read_image(path, sha256)
-        pixels.thumbnail((PREVIEWS[size], PREVIEWS[size]))
-        content = io.BytesIO()
-        pixels.save(content, "JPEG", quality=QUALITY)
-        return content.getvalue()
-
-    def heat(self, image: str, label: str) -> bytes | None:
-        """Returns where the classifier looks for a class in an image that the audit names, as a PNG.
-
-        Returns:
-            The PNG, or None: the audit does not name the image, or there is no classifier.
-
-        Raises:
-            UnreadableImage: the image cannot be read any more, or has changed.
-            DataError: the classifier does not know the class.
-            RunFolderError: the classifier cannot be loaded.
-        """
-        if image not in self._files or self.model is None:
-            return None
-        with self._explaining:
-            from tlkit.inference.loading import load
-            from tlkit.interpret.attribution import explain
-            from tlkit.interpret.png import png_bytes
-
-            self._predictor = self._predictor or load(self.model)
-            pixels = read_image(*self._files[image])
-            return png_bytes(explain(self._predictor, pixels, label=label).overlay())
-
     def _append(self, row: Correction) -> None:
         append_correction(self.path, replace(row, time=datetime.now(UTC).isoformat(timespec="seconds")))
         self._corrections = read_corrections(self.path)
@@ -234,15 +138,6 @@ class Review:
     def _left_out(self) -> set[str]:
         decided = self._corrections.of_images()
         return {image for image, (_, row) in decided.items() if row.leaves_out}
-
-    def _check_unchanged(self, image: str) -> None:
-        path, sha256 = self._files[image]
-        try:
-            changed = hashlib.sha256(read_regular(path, MAX_BYTES)).hexdigest() != sha256
-        except OSError as error:
-            raise InvalidDecision(f"{image} cannot be read: {error.strerror or error}") from error
-        if changed:
-            raise InvalidDecision(f"{image} has changed since the audit: audit the images again")
 
 
 def _check(audit: Audit) -> None:
@@ -334,19 +229,20 @@ def _path(root: str | None, path: str) -> Path:
 
 
 def review(
-    audit: Path | str,
+    target: Path | str,
     *,
     model: Path | str | None = None,
     port: int | None = None,
-    ready: Callable[[Review, str], object] = lambda _review, _address: None,
-) -> Review:
-    """Serves a page that shows an audit's suspects one by one, on this machine only, until Ctrl-C.
+    ready: Callable[[Decisions, str], object] = lambda _decisions, _address: None,
+) -> Decisions:
+    """Serves a page that shows suspects or unlabelled images one by one, on this machine only, until Ctrl-C.
 
-    Each decision is appended to ``corrections.csv`` beside the audit at once.
+    Each decision is saved at once: about an audit's suspects in ``corrections.csv`` beside the audit, labels
+    of a list of `tlkit next` in ``labels.csv`` beside the list.
 
     Args:
-        audit: audit.json, or the folder that holds it.
-        model: a run or model folder, which shows where it looks in the suspects; the run that was audited
+        target: audit.json, or the folder that holds it; or the .csv file of `tlkit next`.
+        model: a run or model folder, which shows where it looks in the images; the run that was audited
             unless given.
         port: the page's port; a free one unless given.
         ready: is called with the review and the page's address as soon as it answers.
@@ -355,13 +251,14 @@ def review(
         The review, with all decisions.
 
     Raises:
-        AuditFileError: the audit or its corrections cannot be read.
+        AuditFileError: the audit, the list or the decisions cannot be read.
         RunFolderError: `model` is no trained classifier.
         ServingError: the port is taken, or a package is missing.
     """
     if missing := [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]:
         raise ServingError(f"{', '.join(missing)} missing: pip install 'tlkit[review]'")
-    reviewed = Review(Path(audit), Path(model) if model is not None else None)
+    path, classifier = Path(target), Path(model) if model is not None else None
+    reviewed: Decisions = Labelling(path, classifier) if path.suffix == ".csv" else Review(path, classifier)
     from tlkit.serving.review_app import serve_review
 
     try:

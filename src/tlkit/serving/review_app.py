@@ -16,14 +16,8 @@ from tlkit.data.corrections_file import Decision
 from tlkit.data.images import UnreadableImage
 from tlkit.errors import AuditFileError, DataError, RunFolderError
 from tlkit.serving.listening import listening
-from tlkit.serving.review import (
-    InvalidDecision,
-    Review,
-    Size,
-    Suspect,
-    SuspectKind,
-    Verdict,
-)
+from tlkit.serving.photos import Size
+from tlkit.serving.suspects import Decisions, InvalidDecision, Suspect, SuspectKind, Verdict
 
 HOST = "127.0.0.1"
 PAGE = Path(__file__).parent / "review_page"
@@ -97,11 +91,22 @@ class State(Strict):
 
 
 class Shown(Strict):
-    """Everything that the page shows; `explains`: there are heat maps."""
+    """Everything that the page shows.
+
+    Attributes:
+        name: what is reviewed.
+        file: the file of decisions.
+        classes: the classes to choose from.
+        possible: the decisions that are possible.
+        explains: whether there are heat maps.
+        suspects: the suspects.
+        state: the decisions so far.
+    """
 
     name: str
     file: str
     classes: list[str]
+    possible: list[Decision]
     explains: bool
     suspects: list[ShownSuspect]
     state: State
@@ -116,7 +121,7 @@ class NewDecision(Strict):
     new_label: str = ""
 
 
-def make_app(review: Review, token: str, port: int) -> FastAPI:
+def make_app(review: Decisions, token: str, port: int) -> FastAPI:
     """Makes the application: every address begins with the token, and every request must be to this machine.
 
     Args:
@@ -179,7 +184,7 @@ def _page_routes() -> APIRouter:
     return routes
 
 
-def _review_routes(review: Review) -> APIRouter:
+def _review_routes(review: Decisions) -> APIRouter:
     """Returns the routes of the suspects, their photos, and decisions."""
     routes = APIRouter()
 
@@ -190,24 +195,25 @@ def _review_routes(review: Review) -> APIRouter:
     @routes.get("/suspects")
     def suspects() -> Shown:
         return Shown(
-            name=review.audit.name,
+            name=review.name,
             file=str(review.path),
-            classes=list(review.audit.classes),
-            explains=review.model is not None,
+            classes=list(review.classes),
+            possible=list(review.possible),
+            explains=review.photos.model is not None,
             suspects=[_suspect(review, suspect) for suspect in review.suspects],
             state=state(),
         )
 
     @routes.get("/photo")
     def photo(image: str, size: Size) -> Response:
-        content = review.preview(image, size)
+        content = review.photos.preview(image, size)
         if content is None:
-            raise HTTPException(404, "the audit does not name this image")
+            raise HTTPException(404, "there is no such image")
         return Response(content, media_type="image/jpeg")
 
     @routes.get("/heat")
     def heat(image: str, label: str) -> Response:
-        content = review.heat(image, label)
+        content = review.photos.heat(image, label)
         if content is None:
             raise HTTPException(404, "there is no heat map of this image")
         return Response(content, media_type="image/png")
@@ -226,11 +232,11 @@ def _review_routes(review: Review) -> APIRouter:
     return routes
 
 
-def _suspect(review: Review, suspect: Suspect) -> ShownSuspect:
+def _suspect(review: Decisions, suspect: Suspect) -> ShownSuspect:
     names = [suspect.image, *([suspect.other] if suspect.other is not None else [])]
     return ShownSuspect(
         kind=suspect.kind,
-        images=[_image(review.audit.images[name]) for name in names],
+        images=[_image(review.images[name]) for name in names],
         suggested=suspect.suggested,
         probability=suspect.probability,
         similarity=suspect.similarity,
@@ -256,7 +262,7 @@ def _verdict(verdict: Verdict | None) -> ShownVerdict | None:
     return ShownVerdict(decision=verdict.decision, image=verdict.image, new_label=verdict.new_label)
 
 
-def serve_review(review: Review, port: int | None, ready: Callable[[str], object]) -> None:
+def serve_review(review: Decisions, port: int | None, ready: Callable[[str], object]) -> None:
     """Serves a review until Ctrl-C.
 
     Args:

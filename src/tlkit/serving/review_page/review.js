@@ -43,6 +43,8 @@ function fail(error) {
 const suspect = () => shown.suspects[index];
 const verdicts = () => shown.state.verdicts;
 const label = image => shown.state.labels[image.image] ?? image.label;
+const possible = decision => shown.possible.includes(decision);
+const labelsOnly = () => !possible("keep");  // the images have no labels yet
 
 function photo(image, size, alt) {
   return picture(`photo?image=${encodeURIComponent(image.image)}&size=${size}`, alt);
@@ -72,10 +74,10 @@ function picture(address, alt) {
 function figure(image, place) {
   const made = element("figure");
   const caption = element("figcaption");
-  caption.append(element("span", label(image), "label"), ` – ${image.image}${image.split ? ` (${image.split})` : ""}`);
+  caption.append(element("span", label(image) || "no label yet", "label"), ` – ${image.image}${image.split ? ` (${image.split})` : ""}`);
   const about = suspect().suggested ?? label(image);
   if (heat) caption.append(`; bright: what speaks for ${about}`);
-  made.append(heat ? heatMap(image, about) : photo(image, "large", `Labelled ${label(image)}: ${image.image}`), caption);
+  made.append(heat ? heatMap(image, about) : photo(image, "large", `Labelled ${label(image) || "nothing yet"}: ${image.image}`), caption);
   if (suspect().images.length > 1) {
     made.addEventListener("click", () => choose(place));
     if (place === subject) {
@@ -92,6 +94,8 @@ function question({kind, images, suggested, probability, similarity}) {
   const number = value => value === null ? "" : value.toFixed(2);
   if (kind === "label")
     return `Labelled **${label(image)}**, probably **${suggested}** (probability of ${image.label}: ${number(probability)})`;
+  if (kind === "unlabelled")
+    return suggested === null ? "Which class is it?" : `Which class is it? Probably **${suggested}** (probability ${number(probability)})`;
   if (kind === "unlike") return `Labelled **${label(image)}**, and unlike all other images (largest similarity ${number(similarity)})`;
   const same = `The same photo? (correlation ${number(similarity)})`;
   if (label(image) !== label(other)) return `${same} Labelled **${label(image)}** and **${label(other)}**`;
@@ -105,13 +109,15 @@ function emphasised(text) {
 function describe(verdict) {
   if (verdict.decision === null) return `Nothing to decide: ${verdict.image} is left out already`;
   const name = suspect().images.length > 1 ? `${verdict.image}: ` : "";
-  return `Decided – ${name}${DONE[verdict.decision]}${verdict.new_label ? ` to ${verdict.new_label}` : ""}`;
+  return `Decided – ${name}${labelsOnly() && verdict.new_label ? "labelled" : DONE[verdict.decision]}${verdict.new_label ? ` to ${verdict.new_label}` : ""}`;
 }
 
 function render() {
   const total = shown.suspects.length, decided = verdicts().filter(verdict => verdict !== null).length;
   const ended = index >= total;
   $("title").textContent = `Review of ${shown.name}`;
+  for (const button of document.querySelectorAll("[data-decision]")) button.hidden = !possible(button.dataset.decision);
+  document.querySelector("[data-decision='relabel'] span").textContent = labelsOnly() ? "Label…" : "Relabel…";
   $("decided").textContent = `${decided} of ${total} decided`;
   $("position").textContent = ended ? "end" : `${index + 1} / ${total}`;
   $("bar").max = Math.max(1, total);
@@ -125,10 +131,10 @@ function render() {
   $("heat").hidden = ended || !shown.explains;
   $("heat").setAttribute("aria-pressed", String(heat));
   $("swap").hidden = ended || suspect().images.length < 2;
-  document.querySelector("[data-decision='same-photo']").hidden = !ended && suspect().images.length < 2;
+  if (possible("same-photo")) document.querySelector("[data-decision='same-photo']").hidden = !ended && suspect().images.length < 2;
   if (ended) {
     const left = total - decided;
-    $("end-title").textContent = total === 0 ? "The audit has no suspects" : left ? `${left} of ${total} are left: ← leads back` : `All ${total} are decided`;
+    $("end-title").textContent = total === 0 ? "There is nothing to review" : left ? `${left} of ${total} are left: ← leads back` : `All ${total} are decided`;
     $("file").textContent = shown.file;
     return;
   }
@@ -196,7 +202,7 @@ async function send(address, body, then) {
 }
 
 function decide(decision, newLabel = "") {
-  if (index >= shown.suspects.length) return;
+  if (index >= shown.suspects.length || !possible(decision)) return;
   const {image} = suspect().images[subject];
   if (decision === "same-photo" && suspect().images.length < 2) return;
   send("decisions", {suspect: index, image, decision, new_label: newLabel}, changed => {
@@ -230,8 +236,11 @@ function offer() {
   const other = suspect().images[1 - subject];
   const suggested = other ? label(other) : suspect().suggested;
   const first = suggested !== null && suggested !== current ? [suggested] : [];
-  const rest = shown.classes.filter(name => name !== current && !first.includes(name));
+  const classes = [...new Set([...shown.classes, ...Object.values(shown.state.labels)])];
+  const rest = classes.filter(name => name !== current && !first.includes(name));
   offered = [...first, ...rest].filter(name => name.toLowerCase().includes(text));
+  const typed = $("filter").value.trim();
+  if (labelsOnly() && typed && !classes.includes(typed)) offered.push(typed);  // a new class
   selected = 0;
   renderClasses();
 }
