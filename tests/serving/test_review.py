@@ -337,6 +337,7 @@ def test_labels_are_given_to_the_images_of_a_list(browser: Browser, audit: Path,
     [
         ("image\n1.jpg\n", None, "has no column 'path'"),
         ("path\n/etc/passwd\n", None, "is not in .*, its folder"),
+        ("path\n{folder}/../other/1.jpg\n", None, "is not in .*, its folder"),
         ("path\n{folder}/missing.jpg\n", None, "missing.jpg, from .*, cannot be read: No such file"),
         ("path\n", "path,label,split\n", "has the columns path, label, split"),
     ],

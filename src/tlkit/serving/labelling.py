@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from tlkit.serving.suspects import InvalidDecision, Suspect, Verdict
 from tlkit.utils.atomic_write import atomic_write
 from tlkit.utils.csv_cells import unescape
 from tlkit.utils.hashing import file_sha256
+from tlkit.utils.regular_files import check_regular
 
 #: The columns of the file of labels.
 COLUMNS = ["path", "label"]
@@ -49,7 +51,7 @@ class Labelling:
         root = path.parent.absolute()
         files, suspects = {}, []
         for row in _read_list(path):
-            file = Path(row["path"]).absolute()
+            file = Path(os.path.abspath(row["path"]))  # noqa: PTH100  resolves "..", and no links
             if not file.is_relative_to(root):
                 raise AuditFileError(
                     f"{path} cannot be used: {row['path']} is not in {path.parent}, its folder. "
@@ -57,6 +59,7 @@ class Labelling:
                 )
             image = file.relative_to(root).as_posix()
             try:
+                check_regular(file)
                 files[image] = (file, file_sha256(file))
             except OSError as error:
                 reason = error.strerror or error
