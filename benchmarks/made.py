@@ -15,6 +15,39 @@ from tlkit.experiment.results import PhaseResult, describe_gains
 WEIGHTS = "plugins/catsdogs/src/tlkit_catsdogs/weights/vgg16-quarter.studio.safetensors"
 WIDTH = 130
 EMBEDDED = "Where the embedded experiment's time goes"
+LABEL_ERRORS = "2026-11-27: label errors, on 2 cores, no GPU, others' work on the same machine"
+#: Rows of the record's table of what grows, their unit, what docs/scale.md calls them and says of them.
+GROWTH = (
+    (
+        "first plan: listed and hashed",
+        "s",
+        "listing and hashing new files",
+        "once: then the index, or a manifest",
+    ),
+    (
+        "plan again: files unchanged",
+        "s",
+        "looking unchanged files up",
+        "a manifest; `stat` takes longer on a network file system",
+    ),
+    ("plan of the manifest", "s", "plan of a manifest", ""),
+    ("report", "s", "report", "`--no-report`"),
+    (
+        "memory",
+        "GB",
+        "memory of `tlkit run`",
+        "the list of images is in the memory of `tlkit run` and of each part",
+    ),
+    ("index of hashes", "MB", "index of hashes", "`tlkit cache clear`"),
+    ("manifest", "MB", "manifest", ""),
+    ("`splits.csv`", "MB", "`splits.csv`", ""),
+    (
+        "`predictions.csv`",
+        "MB",
+        "`predictions.csv` of 10 classes",
+        "with many classes, probabilities are in `probabilities.safetensors`, 4 bytes each",
+    ),
+)
 
 
 def table(head: str, alignment: str, rows: list[list[str]]) -> str:
@@ -127,9 +160,51 @@ def speed() -> str:
     return table("| | seconds |", "| --- | ---: |", [list(row) for row in found])
 
 
+def label_errors() -> str:
+    """Returns how well `tlkit audit` finds labels that were changed at random."""
+    changed, waste, pets = (
+        numbers_of(LABEL_ERRORS, pattern)[0]
+        for pattern in (
+            r"(\d+%) of the labels were changed at random",
+            r"^\| waste, 2,527 of 6 classes \| \S+ \| (\S+) \|",
+            r"^\| cats and dogs, 3,400 \| \S+ \| (\S+) \|",
+        )
+    )
+    return paragraph(
+        f"""With {changed} of the labels changed at random, F1 is {waste} on waste and {pets} on cats and dogs
+        ([benchmark](../benchmarks/RESULTS.md))."""
+    )
+
+
+def int8() -> str:
+    """Returns what 8-bit integers cost for photos of cats and dogs."""
+    after, images, before, gained, lost = numbers_of(
+        "Exports", r"cats and dogs (\d+) of (\d+) correct, (\d+) before \((\d+) gained, (\d+) lost\)"
+    )
+    return paragraph(
+        f"""The command prints what this costs. Of {images} photos of cats and dogs that were not trained on,
+        {after} were predicted correctly, and {before} before ({gained} gained, {lost} lost)."""
+    )
+
+
+def growth() -> str:
+    """Returns what takes more time, memory or disk with more images."""
+    section = source("2026-11-27: many images") or ""
+    lines = re.findall(r"^\| (.+), \w+ \| (\S+) \| (\S+) \|$", section, re.M)
+    values = {name: pair for name, *pair in reversed(lines)}  # of several rows, the first table's
+    rows = [
+        [step, *(f"{value} {unit}" for value in values[name]), limit] for name, unit, step, limit in GROWTH
+    ]
+    head = "| step | 1,000 images | 100,000 images | where it ends, and what then |"
+    return table(head, "| --- | ---: | ---: | --- |", rows)
+
+
 #: What is made, by the name in its marker.
 MADE: dict[str, Callable[[], str]] = {
     "catsdogs-time": catsdogs_time,
+    "growth": growth,
+    "int8": int8,
+    "label-errors": label_errors,
     "pets-time": pets_time,
     "photos": photos,
     "photos-again": photos_again,

@@ -1,6 +1,6 @@
 """Compares the frozen pass on a Ray cluster of two nodes with that of processes, and kills actors.
 
-python -m benchmarks.ray_cluster 20000 2     # images, and processes or actors
+python -m benchmarks.ray_cluster 100000 4     # images, and processes; each node has one actor
 
 The nodes are on this computer. Rates are those per second of processor time, since others may be at work on
 it: what it would compute with that many cores of its own.
@@ -43,7 +43,7 @@ def recipe(folder: str, engine: dict[str, Any] | None = None) -> tlkit.Recipe:
             "name": "ray",
             "data": {"source": "folder", "root": folder},
             "backbone": {"name": "mobilenetv3_small_050", "weights": "none"},
-            "preprocess": {"size": 64},
+            "preprocess": {"size": 32},
             "training": {"precision": "float32"},
             "compute": {"engine": engine} if engine else {},
             "phase": [{"name": "probe"}],
@@ -81,10 +81,9 @@ class Sample(NamedTuple):
 class RayClock(tlkit.Observer):
     """Measures the processor time of a cluster and of this process."""
 
-    def __init__(self, actors: int) -> None:
+    def __init__(self) -> None:
         self.samples: list[Sample] = []
         self.lost = 0
-        self._actors = actors
 
     @contextmanager
     def progress(self, task: str, total: int, unit: str, done: int = 0) -> Iterator[Callable[[int], object]]:
@@ -95,7 +94,7 @@ class RayClock(tlkit.Observer):
             nonlocal blocks, done
             blocks, done = blocks + 1, done + count
             # actors start at the same time, for seconds: each has then computed a block
-            if blocks == self._actors or done == total:
+            if blocks == NODES or done == total:
                 self.samples.append(sample(done))
 
         yield tick if task == "frozen pass" else lambda _: None
@@ -130,18 +129,18 @@ def kill_actors(stop: threading.Event) -> None:
                 chance.choice(actors).kill()
 
 
-def compute_ray(folder: str, actors: str, kills: str) -> dict[str, float]:
+def compute_ray(folder: str, kills: str) -> dict[str, float]:
     """Computes the features on a cluster; with `kills`, actors are killed all the while."""
     import ray
     from ray.cluster_utils import Cluster
 
-    each = {"num_cpus": int(actors) // NODES, "object_store_memory": 80 * 2**20}
+    each = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
     each |= {"include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=each)
     for _ in range(NODES - 1):
         cluster.add_node(**each)
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
-    stop, clock = threading.Event(), RayClock(int(actors))
+    stop, clock = threading.Event(), RayClock()
     killer = threading.Thread(target=kill_actors, args=(stop,), daemon=True)
     if kills == "kills":
         killer.start()
@@ -164,6 +163,9 @@ def compute_ray(folder: str, actors: str, kills: str) -> dict[str, float]:
 def start(folder: Path, store: str, *arguments: str) -> Started:
     """Starts this module in a process with one thread and a store of its own."""
     environment = {**os.environ, "TLKIT_CACHE": str(folder / store), "OMP_NUM_THREADS": "1"}
+    environment["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = (
+        "0"  # as tlkit-ray has it, which is imported after Ray here
+    )
     command = [sys.executable, "-m", "benchmarks.ray_cluster", *arguments]
     # not a pipe: what Ray starts has it, too, and may end later
     output = tempfile.TemporaryFile("w+")
@@ -189,7 +191,7 @@ def finish(name: str, processes: list[Started]) -> None:
     print(text, flush=True)  # noqa: T201
 
 
-def main(images: int, workers: int) -> None:
+def main(images: int, count: int) -> None:
     """Computes the same features in one process, in several, on a cluster, and with kills."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -197,17 +199,22 @@ def main(images: int, workers: int) -> None:
         time.sleep(RACY_NS / 1e9)
         images_folder = str(folder / "images")
         finish("alone", [start(folder, "alone", "--shard", images_folder, "1/1")])
-        shards = [f"{number}/{workers}" for number in range(1, workers + 1)]
-        several = [start(folder, "shards", "--shard", images_folder, shard) for shard in shards]
-        finish(f"{workers} processes", several)
-        cluster = start(folder, "ray", "--ray", images_folder, str(workers), "")
-        finish(f"{workers} actors on {NODES} nodes", [cluster])
-        killed = start(folder, "killed", "--ray", images_folder, str(workers), "kills")
-        finish("killed", [killed])
         alone = stored(folder / "alone")
-        for name in ("shards", "ray", "killed"):
+
+        def compare(name: str) -> None:
             equal = alone == stored(folder / name)
-            print(f"{name}: {len(alone):,} features, equal bit for bit: {equal}")  # noqa: T201
+            print(f"{name}: {len(alone):,} features, equal bit for bit: {equal}", flush=True)  # noqa: T201
+
+        shards = [f"{number}/{count}" for number in range(1, count + 1)]
+        several = [start(folder, "shards", "--shard", images_folder, shard) for shard in shards]
+        finish(f"{count} processes", several)
+        compare("shards")
+        cluster = start(folder, "ray", "--ray", images_folder, "")
+        finish(f"{NODES} actors on {NODES} nodes", [cluster])
+        compare("ray")
+        killed = start(folder, "killed", "--ray", images_folder, "kills")
+        finish("killed", [killed])
+        compare("killed")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -40,7 +40,6 @@ from tlkit.recipe.recipe import make_recipe
 from tlkit.runtime.devices import choose_device
 from tlkit.runtime.process import keep_freed_memory
 
-Value = TypeVar("Value")
 #: Classes of the images of `rows` and `shards`; images of `classes`.
 CLASSES, IMAGES = 10, 50_000
 #: More features than this are drawn.
@@ -72,19 +71,6 @@ def recipe(data: dict[str, Any], **training: Any) -> tlkit.Recipe:
             "phase": [{"name": "probe"}],
         }
     )
-
-
-class Clock:
-    """Measures the processor time of calls in seconds, by name: others may be at work on the machine."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    def __call__(self, name: str, call: Callable[[], Value]) -> Value:
-        began = time.process_time()
-        value = call()
-        self.seconds[name] = time.process_time() - began
-        return value
 
 
 class PassClock(tlkit.Observer):
@@ -125,45 +111,78 @@ def draw_features(of: tlkit.Recipe, registry: tlkit.Registry) -> None:
                     writer.flush()
 
 
+class Step(NamedTuple):
+    """What is measured of a step, which has a process of its own.
+
+    Attributes:
+        seconds: processor time by name, without the process's start: of the step, and of parts of it.
+        memory: the most that the process held, in bytes.
+    """
+
+    seconds: dict[str, float]
+    memory: int
+
+
+def take_step(name: str, folder: Path) -> Step:
+    """Takes a step on the images in a folder, and measures it.
+
+    Args:
+        name: the step's.
+        folder: holds the images, and what earlier steps have made.
+    """
+    keep_freed_memory()
+    registry = load_registry((*BUILTIN, "benchmarks.tiny"))
+    root, file = str(folder / "images"), folder / "images.parquet"
+    listed = recipe({"source": "folder", "root": root})
+    of_manifest = recipe({"source": {"name": "parquet", "file": str(file)}, "root": root})
+    plan = functools.partial(tlkit.run, out=folder / "none", registry=registry, plan_only=True)
+    passes = PassClock()
+    run = functools.partial(tlkit.run, of_manifest, registry=registry, observer=passes)
+    steps: dict[str, Callable[[], object]] = {
+        "first plan": lambda: plan(listed),
+        "plan": lambda: plan(listed),
+        "manifest": lambda: tlkit.manifest(listed, out=file, registry=registry),
+        "plan of manifest": lambda: plan(of_manifest),
+        "draw": lambda: draw_features(of_manifest, registry),
+        "run": lambda: run(out=folder / "run"),
+        "second run": lambda: run(out=folder / "second run"),
+        "report": lambda: tlkit.report(folder / "run"),
+    }
+    began = time.process_time()
+    steps[name]()
+    seconds = time.process_time() - began
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Step({name: seconds, **passes.seconds, "rest": seconds - sum(passes.seconds.values())}, memory)
+
+
 def measure(images: int, classes: int) -> dict[str, Any]:
     """Measures a run on a folder, from nothing and again, and on a manifest of it."""
-    keep_freed_memory()
-    registry, clock = load_registry((*BUILTIN, "benchmarks.tiny")), Clock()
+    names = ["first plan", "plan", "manifest", "plan of manifest", "run", "second run", "report"]
+    if images > COMPUTED:
+        names.insert(4, "draw")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        os.environ["TLKIT_CACHE"] = str(folder / "cache")
         lay_out(folder / "images", images, classes)
         time.sleep(RACY_NS / 1e9)  # files that were written just now are not remembered
-        listed = recipe({"source": "folder", "root": str(folder / "images")})
-        plan = functools.partial(tlkit.run, out=folder / "none", registry=registry, plan_only=True)
-        clock("first plan", lambda: plan(listed))
-        clock("plan", lambda: plan(listed))
-        file = folder / "images.parquet"
-        clock("manifest", lambda: tlkit.manifest(listed, out=file, registry=registry))
-        source = {"name": "parquet", "file": str(file)}
-        of_manifest = recipe({"source": source, "root": str(folder / "images")})
-        clock("plan of manifest", lambda: plan(of_manifest))
-        if images > COMPUTED:
-            draw_features(of_manifest, registry)
-        passes = PassClock()
-        run = clock(
-            "run", lambda: tlkit.run(of_manifest, out=folder / "run", registry=registry, observer=passes)
-        )
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        clock("report", lambda: tlkit.report(run.folder))
+        environment = {**os.environ, "TLKIT_CACHE": str(folder / "cache")}
+        steps: dict[str, Step] = {}
+        for name in names:
+            command = [sys.executable, "-m", "benchmarks.scale", "--step", name, temporary]
+            process = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment)
+            steps[name] = Step(*json.loads(process.stdout.splitlines()[-1]))
         files = {
-            name: (run.folder / name).stat().st_size
+            name: (folder / "run" / name).stat().st_size
             for name in ("results.json", "splits.csv", "phases/probe/predictions.csv", "report.html")
         }
         return {
             "images": images,
             "classes": classes,
-            **clock.seconds,
+            **{name: step.seconds[name] for name, step in steps.items()},
+            **{name: steps["run"].seconds[name] for name in ("frozen pass", "training", "rest")},
             **files,
-            **passes.seconds,
-            "rest": clock.seconds["run"] - sum(passes.seconds.values()),
-            "memory": memory,
-            "manifest.parquet": file.stat().st_size,
+            "memory": steps["run"].memory,
+            "memory of report": steps["report"].memory,
+            "manifest.parquet": (folder / "images.parquet").stat().st_size,
             "index": sum(path.stat().st_size for path in (folder / "cache" / "hashes").glob("*.sqlite")),
         }
 
@@ -241,10 +260,19 @@ def main(cases: list[tuple[int, int]]) -> None:
         "frozen pass",
         "training",
         "rest",
+        "second run",
         "report",
     ]
-    sizes = ["memory", "index", "manifest.parquet", "splits.csv", "results.json", "report.html"]
-    sizes.insert(5, "phases/probe/predictions.csv")
+    sizes = [
+        "memory",
+        "memory of report",
+        "index",
+        "manifest.parquet",
+        "splits.csv",
+        "results.json",
+        "report.html",
+    ]
+    sizes.insert(6, "phases/probe/predictions.csv")
     table = Table(title="Seconds of processor time, and MB", title_justify="left", box=box.SIMPLE_HEAD)
     measurements = []
     for images, classes in cases:
@@ -265,6 +293,8 @@ if __name__ == "__main__":
     mode, *rest = sys.argv[1:]
     if mode == "--one":
         print(json.dumps(measure(int(rest[0]), int(rest[1]))))  # noqa: T201
+    elif mode == "--step":
+        print(json.dumps(take_step(rest[0], Path(rest[1]))))  # noqa: T201
     elif mode == "--shard":
         print(json.dumps(compute_shard(*rest)))  # noqa: T201
     elif mode == "shards":

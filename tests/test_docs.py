@@ -113,8 +113,9 @@ def test_the_commands_of_the_pages_about_choosing(
 def test_the_commands_of_the_page_about_many_images(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = 'name = "pets"\ndata = { source = "folder", root = "photos" }\n[[phase]]\nname = "probe"\n'
     write_recipe(here, f'backbone = {{ name = "vgg16-quarter" }}\n{text}')
-    first, on_ray, manifest = commands_of("scale.md")
-    assert [command[1] for command in (first, on_ray, manifest)] == ["features", "features", "manifest"]
+    first, *on_ray, manifest = commands_of("scale.md")
+    commands = ["features", "features", "predict", "manifest"]
+    assert [command[1] for command in (first, *on_ray, manifest)] == commands
     execute([first, manifest], capsys)
     data = tomllib.loads(blocks("scale.md", "toml")[1])["data"]
     assert not read_recipe(here, {"data": {**data, "root": "photos"}}).flaws

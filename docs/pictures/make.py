@@ -48,7 +48,7 @@ def copy_report_pictures(pictures: Path) -> None:
             for number in range(1, 4)
             for path in (pictures / f"{kind}-{number}{suffix}.jpg" for suffix in ("", "-heat"))
         ]
-        for kind in ("mistake", "changed")
+        for kind in ("mistake", "unsure")
     ]
     join(rows).save(HERE / "report-examples.jpg", quality=85)
     layers = {path.stem.rpartition("-")[0] for path in pictures.glob("layer-*.jpg")}

@@ -99,7 +99,9 @@ def test_what_cannot_be_had_is_left_out_and_said(folder, tmp_path, monkeypatch):
     choice = choose(folder, observer=notes)
     assert [candidate.backbone for candidate in choice.candidates] == ["vgg16-quarter"]
     assert choice.unreachable == (BACKBONE,)
-    assert notes.texts == [f"{BACKBONE} is not compared: its weights cannot be had here"]
+    assert notes.texts == [
+        f"{BACKBONE} is not compared: its weights are not on this machine and cannot be downloaded"
+    ]
     with pytest.raises(UnreachableWeightsError, match=BACKBONE):
         choose(folder, [BACKBONE])
 

@@ -197,11 +197,11 @@ def test_the_command_writes_a_recipe_that_runs_with_the_best_settings(
     ("space", "problem"),
     [
         ([], "is missing: say what to choose from"),
-        (["head.dropout"], "needs two different values or more"),
-        (["head.dropout=0.5:0.1"], "is no range"),
+        (["head.dropout"], "needs at least two different values"),
+        (["head.dropout=0.5:0.1"], "is not a range"),
         (["head.dropout=0:0.8:log"], "begins above 0"),
         (["backbone.name=resnet18,resnet50"], "only keys of the head and of training"),
-        (["head.dropout=0:0.5", "head.dropout=0:0.8"], "is there twice"),
+        (["head.dropout=0:0.5", "head.dropout=0:0.8"], "appears twice"),
     ],
 )
 def test_mistakes_in_the_space(space: list[str], problem: str) -> None:
@@ -229,7 +229,7 @@ def test_folders_that_hold_something_else(recipe: Path, tmp_path: Path) -> None:
     _open_search(tmp_path / "out", read, read.phase("head"), space).release()
     with pytest.raises(RunFolderError, match="another recipe or space"):
         _open_search(tmp_path / "out", read, read.phase("head"), read_space(SPACE[:1]))
-    with pytest.raises(RunFolderError, match="something else than a search"):
+    with pytest.raises(RunFolderError, match="something other than a search"):
         _open_search(recipe.parent, read, read.phase("head"), space)
     with (
         _open_search(tmp_path / "out", read, read.phase("head"), space),

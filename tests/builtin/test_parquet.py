@@ -77,7 +77,7 @@ def test_what_is_known_of_files_is_read(tmp_path: Path) -> None:
         ({"path": ["a.jpg", None, "c.jpg"]}, "nothing in the column 'path': row 2"),
         ({"path": ["a.jpg", "b\n.jpg", "c.jpg"]}, "control characters in the column 'path': row 2"),
         ({"path": ["a.jpg", "a.jpg", "c.jpg"]}, "listed more than once: a.jpg"),
-        ({"label": ["cat", "cat", None]}, "needs two classes at least, and has 1"),
+        ({"label": ["cat", "cat", None]}, "needs at least two classes, and has 1"),
         ({"label": ["cat", "", None]}, "empty names in the column 'label': row 2"),
         ({"split": ["train", "tset", None]}, "unknown splits in the column 'split': row 2: 'tset'"),
         ({**RECORD, "sha256": ["ab"] * 3}, "no hashes in the column 'sha256': row 1"),

@@ -67,7 +67,7 @@ def test_the_solver_finds_scikit_learns_probabilities(classes: int, strength: fl
     rotation = Rotation.of(features)
     targets = nn.functional.one_hot(labels, classes).float()
     penalty = torch.tensor([1 / strength])
-    solution = solve(rotation, targets, torch.ones(1, len(labels)), penalty, 1e-6)[0]
+    solution = solve(rotation, targets, torch.ones(1, len(labels)), penalty, tolerance=1e-6)[0]
     weight, bias = rotation.unrotated(solution)
     probabilities = (features @ weight.T + bias).softmax(1).numpy()
     # for two classes, scikit-learn has one row of weights where this has two of half the size
@@ -88,6 +88,18 @@ def test_problems_solved_together_are_those_solved_alone() -> None:
         alone = solve(rotation, targets, weights[index : index + 1], penalties[index : index + 1])[0]
         logits = rotation.values @ together[index], rotation.values @ alone
         assert torch.allclose(logits[0].softmax(1), logits[1].softmax(1), atol=5e-3)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_start_changes_the_way_and_not_the_solution(classes: int) -> None:
+    features, labels = blobs(20, classes)
+    rotation, targets = Rotation.of(features), nn.functional.one_hot(labels, classes).float()
+    weights, penalty = torch.ones(1, len(labels)), torch.tensor([0.1])
+    solution = solve(rotation, targets, weights, penalty, tolerance=1e-5)
+    for start in (solution, -solution):
+        again = solve(rotation, targets, weights, penalty, start=start, tolerance=1e-5)
+        logits = rotation.values @ solution[0], rotation.values @ again[0]
+        assert torch.allclose(logits[0].softmax(1), logits[1].softmax(1), atol=1e-3)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -174,7 +174,7 @@ def test_splits_are_at_the_beginning_of_names(tmp_path: Path, name: str, split: 
 
 @pytest.mark.parametrize("pattern", ["", "/x/*.tar"])
 def test_a_pattern_that_is_none_is_refused(tmp_path: Path, pattern: str) -> None:
-    with pytest.raises(DataError, match="is no pattern of paths"):
+    with pytest.raises(DataError, match="is not a pattern of paths"):
         read(tmp_path, shards=pattern)
 
 

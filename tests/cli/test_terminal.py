@@ -117,7 +117,7 @@ def test_ctrl_c_says_how_to_go_on(runs: Runs) -> None:
 
 def test_the_second_run_goes_on_and_its_bar_shows_what_is_done(runs: Runs) -> None:
     lines = runs.resumed.lines()
-    assert f"{OUT} goes on: phase bottleneck is finished; fine-tune at epoch 4 of 5" in lines
+    assert f"{OUT} resumes: phase bottleneck is finished; fine-tune at epoch 4 of 5" in lines
     epochs = [line.split(":")[0] for line in lines if ": loss " in line]
     assert epochs == [f"fine-tune {epoch}/5" for epoch in (4, 5)]
     bars = [line for screen in runs.resumed.screens for line in bar_lines(screen) if "training" in line]

@@ -200,7 +200,7 @@ def test_api_command_line_and_exports_give_the_same_predictions(
     labels, probabilities = predictor.predict(paths)
     most_probable = tlkit.load(timm_fitted, unknown=False).predict(paths).labels
     for file_format, name, told in (
-        ("timm", "timm", "timm has no place for the label 'unknown'"),
+        ("timm", "timm", "timm does not support the label 'unknown'"),
         ("onnx", "model.onnx", "same predictions as"),
     ):
         done = command("export", timm_fitted, "--format", file_format, "--out", tmp_path / name)

@@ -68,6 +68,8 @@ def test_histories_and_predictions_are_those_of_the_csv_files(fitted: Path) -> N
         written = rows(phase.folder / "history.csv")
         assert [metrics.epoch for metrics in phase.history] == [int(row["epoch"]) for row in written]
         assert [metrics.val_loss for metrics in phase.history] == [float(row["val_loss"]) for row in written]
+        accuracies = [float(row["train_accuracy"]) for row in written]
+        assert [metrics.train_accuracy for metrics in phase.history] == accuracies
         written = rows(phase.folder / "predictions.csv")
         assert set(phase.predictions) == {"val", "test"}
         for split, predictions in phase.predictions.items():

@@ -85,7 +85,7 @@ def test_a_phase_whose_checkpoint_is_damaged_begins_again(
     observer = Notes()
     ended = run(out=tmp_path / "out", observer=observer)
     (note,) = observer.texts
-    assert note.startswith("phase 'fine-tune' begins again, since its checkpoint cannot be used: ")
+    assert note.startswith("phase 'fine-tune' starts again, because its checkpoint cannot be used: ")
     assert train_losses(ended, "fine-tune") == train_losses(whole, "fine-tune")
     assert predictions(ended, "fine-tune") == predictions(whole, "fine-tune")
 

@@ -108,7 +108,9 @@ def test_a_tracker_that_fails_does_not_end_the_run(
     observer, out = Notes(), tmp_path / "out"
     ended = run(out=out, overrides={"track.with": ["tensorboard"], **ONE_EPOCH}, observer=observer)
     assert len(ended.results.phases) == 2 and log.call_count == 1
-    assert observer.notes == ["the run goes on without tensorboard, which failed: OSError: the disk is full"]
+    assert observer.notes == [
+        "the run continues without tensorboard, which failed: OSError: the disk is full"
+    ]
     (failed,) = [event for event in read_events(out / "log.jsonl") if isinstance(event, PluginFailed)]
     assert (failed.hook, failed.problem) == ("track", "tensorboard: OSError: the disk is full")
 

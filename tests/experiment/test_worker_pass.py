@@ -17,7 +17,7 @@ from small_runs import write_recipe
 from stores import stored
 
 import tlkit
-from tlkit.experiment import worker_pass
+from tlkit.experiment import worker_pass, workers
 from tlkit.experiment.prepared_phase import PreparedPhase
 from tlkit.feature_store.store import FeatureStore
 from tlkit.plugins.loader import BUILTIN, load_registry
@@ -116,7 +116,7 @@ def test_a_worker_with_other_versions_is_refused(
 ) -> None:
     file = write_recipe(tmp_path / "recipe.toml", few_photos)
     versions = iter([("0.1.0", "2.15.0"), ("0.1.0", "2.14.1"), ("0.1.0", "2.14.1")])
-    monkeypatch.setattr(worker_pass, "own_versions", lambda: next(versions))
+    monkeypatch.setattr(workers, "own_versions", lambda: next(versions))
     message = r"a worker has tlkit 0\.1\.0 and torch 2\.14\.1, and the computer .* 2\.15\.0: install the same"
     with pytest.raises(tlkit.EngineError, match=message):
         tlkit.compute_features(file, overrides={"compute.engine": "pickling"}, registry=REGISTRY)

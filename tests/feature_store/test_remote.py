@@ -188,7 +188,9 @@ def test_a_store_that_cannot_be_used(machines: Machines, monkeypatch: pytest.Mon
     assert list(FeatureStore().folder.rglob("unsent/*.safetensors"))
     for address in ("s4://photos/tlkit", "file:///tmp", "s3://", "S3:///"):
         monkeypatch.setenv("TLKIT_CACHE", address)
-        with pytest.raises(StoreError, match=r"is no object store: name a folder, or a store as s3://bucket"):
+        with pytest.raises(
+            StoreError, match=r"is not an object store: name a folder, or a store as s3://bucket"
+        ):
             FeatureStore()
     # fsspec remembers what it has imported
     monkeypatch.delitem(import_module("fsspec.registry")._registry, "s3")

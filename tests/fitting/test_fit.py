@@ -155,7 +155,7 @@ def test_auto_takes_the_backbone_that_choose_chooses_and_reuses_its_features(
     assert run.recipe.phases[0].backbone.name == "vgg16-quarter"
     assert probe.features.computed == 0 and probe.features.reused == 2 * 34
     missing, described, why = Notes.texts[:3]
-    assert missing.endswith("is not compared: its weights cannot be had here")
+    assert missing.endswith("is not compared: its weights are not on this machine and cannot be downloaded")
     assert described.startswith("vgg16-quarter: accuracy ") and "ms an image" in described
     assert why == "vgg16-quarter has the highest balanced accuracy."
     choice = read_choice(run.folder)
@@ -211,7 +211,7 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     assert "The classifier is that of probe, trained on 12 images." in said
     assert "fine-tune was not taken: 12 images are too few to train the whole network" in said
     for arguments, message in (
-        (["--time-limit", "soon"], "'soon' is no duration, such as 90s, 10m or 1.5h"),
+        (["--time-limit", "soon"], "'soon' is not a duration, such as 90s, 10m or 1.5h"),
         (["--test", "1.5"], "test: must be a fraction above 0 and below 0.9, and is 1.5"),
         (["--quality", "good"], "'good' is not one of 'best', 'fast'"),
     ):
@@ -244,7 +244,11 @@ def test_several_labels_per_image(several_labels: Path, tmp_path: Path) -> None:
     assert (recipe.task, [phase.name for phase in recipe.phases]) == ("multilabel", ["probe"])
     labels, probabilities = tlkit.load(tmp_path / "run").predict([images / "0.png", images / "1.png"])
     assert len(labels) == 2 and probabilities.shape == (2, 2)
-    data = image_data(images / "columns.csv", None, Observer(), "multilabel")
+    notes: list[str] = []
+    observer = Observer()
+    observer.note = notes.append
+    data = image_data(images / "columns.csv", None, observer, "multilabel")
+    assert notes == ["classes: circle, red (columns of columns.csv)"]
     assert data.source.options["label_columns"] == ["circle", "red"]
 
 

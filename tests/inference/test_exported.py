@@ -157,7 +157,7 @@ def test_a_file_that_no_export_wrote_is_refused(
     [
         ({"format": 2}, "newer tlkit"),
         ({"classes": ["a", "b"]}, r"gives \[\(1, 3\)\]"),
-        ({"classes": ["a", "a", "b"]}, "'a' is there twice"),
+        ({"classes": ["a", "a", "b"]}, "'a' appears twice"),
         ({"preprocess": None}, "preprocess"),
         ({"more": 1}, "more"),
         ({"unknown_above": 0.5}, "cannot be computed: .*novelty"),

@@ -97,7 +97,7 @@ def test_wrong_labels_and_options_are_refused(
         model.evaluate(files[:2], [[], ""])
     with pytest.raises(RunFolderError, match="reject_below is for one label per image"):
         tlkit.load(several_labels / "run", reject_below=0.5)
-    with pytest.raises(RunFolderError, match="tells several labels per image"):
+    with pytest.raises(RunFolderError, match="predicts several labels per image"):
         next_to_label(several_labels / "run", several_labels / "images")
     folder = copy_run(several_labels / "run", tmp_path / "run") / "phases" / "linear" / "model"
     change_config(folder, lambda config: config["tlkit"]["calibration"].update(thresholds=[0.5]))

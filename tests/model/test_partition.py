@@ -232,8 +232,31 @@ class Memoizing(nn.Module):
         return self.conv(images) + bias[:, None, None]
 
 
-def test_tensors_that_a_network_derives_from_its_weights_are_neither_stale_nor_fake() -> None:
-    """Shapes are propagated with fake tensors, without values; timm's convit and levit would keep those."""
+class AsksForTheDevice(nn.Module):
+    """Makes a tensor on the device of the first layer's output, behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.first(images)
+        return self.last(features + 0) + torch.ones(5, 1, 1, device=features.device)
+
+
+def test_a_device_is_that_of_the_images_and_not_the_one_that_shapes_are_propagated_on() -> None:
+    base = tiny(AsksForTheDevice())
+    assert base.feature_shape == (5, 28, 28)
+    whole = Classifier(base, REGISTRY.make("head", "linear", {}, base, ["a", "b"]))
+    network, _ = partitioned(whole, "all-but-last-blocks", blocks=1, size=32)
+    assert network.boundaries
+    images = torch.randn(2, 3, 32, 32)
+    network.eval()
+    torch.testing.assert_close(network(*network.prefix(images)), whole(images), rtol=1e-5, atol=1e-6)
+
+
+def test_tensors_that_a_network_derives_from_its_weights_are_neither_stale_nor_without_values() -> None:
+    """Shapes are propagated on the meta device; timm's convit and levit would keep tensors of it."""
     base = tiny(Memoizing())
     assert base.feature_shape == (4, 30, 30)
     assert not base.module.derived

@@ -50,7 +50,7 @@ def test_a_network_that_reads_values_is_run_once() -> None:
             self.runs = 0
 
         def forward(self, images: Tensor) -> Tensor:
-            if float(images.sum()) > 1e9:  # fake tensors have no values
+            if float(images.sum()) > 1e9:  # tensors on the meta device have no values
                 raise ValueError("too bright")
             self.runs += 1
             features: Tensor = self.linear(images.mean((2, 3)))

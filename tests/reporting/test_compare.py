@@ -206,7 +206,7 @@ def test_the_command(runs: tuple[Path, Path], tmp_path: Path) -> None:
 
 
 def test_runs_that_cannot_be_compared(runs: tuple[Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="two runs or more"):
+    with pytest.raises(RunFolderError, match="at least two runs"):
         tlkit.compare(runs[:1], tmp_path / "out")
     with pytest.raises(RunFolderError, match="the same run is named twice"):
         tlkit.compare([runs[0], runs[0]], tmp_path / "out")

@@ -103,6 +103,8 @@ def test_every_picture_is_on_the_page_and_in_the_folder(embedded: Path) -> None:
     assert {f"{name}.svg" for name in (*charts, "unlabelled")} <= names
     curves = {f"{kind}-{name}.svg" for kind in ("loss", "accuracy") for name in PHASES if name != "zero-shot"}
     assert curves <= names
+    assert all("training" in (embedded / "pictures" / name).read_text(encoding="utf-8") for name in curves)
+    assert page.text.count("Training accuracy is measured in training mode") == len(PHASES) - 1
     assert {"sample-1.jpg", "view-fine-tune-8.jpg", "view-benchmark-1.jpg", "unsure-1-heat.jpg"} <= names
     assert len([name for name in names if name.startswith("layer-")]) == 9
 

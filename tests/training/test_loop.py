@@ -38,6 +38,22 @@ def test_it_trains_and_returns_the_weights_of_the_best_epoch(tmp_path: Path) -> 
     assert best.val_accuracy > 0.9
 
 
+def test_the_training_accuracy_is_that_of_the_batches_in_training_mode(tmp_path: Path) -> None:
+    inputs, constant = make_inputs(22), PartSpec(name="sgd", options={"lr": 0.0})
+    training, network = make_training(epochs=1, optimizer=constant), make_network()
+    (metrics,) = train(network, inputs, training, COMPUTE, tmp_path / "resume").epochs
+    order = np.random.default_rng(seed("test", 0, "order")).permutation(22)
+    network.train()
+    with torch.no_grad():
+        correct = [
+            (network(images).argmax(1).numpy() == inputs.train_labels[indices]).sum()
+            for indices, (images,) in inputs.train.batches(order, 8, 0)
+        ]
+    assert metrics.train_accuracy == pytest.approx(sum(correct) / 22)
+    mixed = train(network, inputs, make_training(epochs=1, mixup=0.2), COMPUTE, tmp_path / "resume")
+    assert mixed.epochs[0].train_accuracy is None
+
+
 def test_patience(tmp_path: Path) -> None:
     constant = make_training(patience=3, optimizer=PartSpec(name="sgd", options={"lr": 0.0}))
     history = train(make_network(), make_inputs(), constant, COMPUTE, tmp_path / "resume")
@@ -260,7 +276,7 @@ def test_a_phase_whose_checkpoint_is_damaged_begins_again_and_says_so(
         note=notes.append,
     )
     (note,) = notes
-    assert note.startswith("phase 'head' begins again, since its checkpoint cannot be used: ")
+    assert note.startswith("phase 'head' starts again, because its checkpoint cannot be used: ")
     assert "now.safetensors" in note
     assert epochs == [1, 2, 3, 4]
     assert [metrics.train_loss for metrics in resumed.epochs] == [

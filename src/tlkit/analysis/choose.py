@@ -185,7 +185,9 @@ def choose(
             measured.append(_measure(name, labelled, device, registry, observer))
         except UnreachableWeightsError as error:
             unreachable[name] = error
-            observer.note(f"{name} is not compared: its weights cannot be had here")
+            observer.note(
+                f"{name} is not compared: its weights are not on this machine and cannot be downloaded"
+            )
     if not measured:
         raise next(iter(unreachable.values()))
     # of several processes, one decides

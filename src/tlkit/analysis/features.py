@@ -125,7 +125,7 @@ def read_labelled(recipe: Recipe, registry: Registry, observer: Observer) -> Lab
     require_one_label(recipe, "an audit, a learning curve or a choice of backbones")
     source = make_source(recipe.data, registry)
     if missing := missing_images(source):
-        raise DataError(f"{len(missing)} images are not made yet: run the recipe first")
+        raise DataError(f"{len(missing)} images have not been generated yet: run the recipe first")
     samples = [sample for sample in source.samples if sample.label is not None]
     if not samples:
         raise DataError(f"{recipe.data.root or recipe.data.source.name} holds no labelled images")

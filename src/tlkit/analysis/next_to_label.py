@@ -111,7 +111,7 @@ def next_to_label(
         predictor = load(model, phase=phase, device=device, registry=registry)
     if isinstance(predictor, MultilabelPredictor):
         raise RunFolderError(
-            f"{model} tells several labels per image, and tlkit next takes one that tells one"
+            f"{model} predicts several labels per image; tlkit next needs a model that predicts one"
         )
     unlabelled, labelled, rejected = _read_unlabelled(Path(folder), _labelled_files(model), observer)
     with observer.progress("comparing images", len(unlabelled), "images") as tick:

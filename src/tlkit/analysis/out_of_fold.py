@@ -92,7 +92,7 @@ def _predict(
     weights = torch.from_numpy(np.stack([folds != fold for fold in drawn])).float()
     targets = torch.nn.functional.one_hot(torch.from_numpy(labels), classes).float()
     penalties = 1 / torch.tensor(strengths).repeat_interleave(len(drawn))
-    solutions = solve(rotation, targets, weights.repeat(len(strengths), 1), penalties, TOLERANCE)
+    solutions = solve(rotation, targets, weights.repeat(len(strengths), 1), penalties, tolerance=TOLERANCE)
     for problem, solution in enumerate(solutions):
         held_out = folds == drawn[problem % len(drawn)]
         logits = rotation.values[held_out] @ solution

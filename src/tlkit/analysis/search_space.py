@@ -75,7 +75,7 @@ def read_space(space: Mapping[str, Any] | Sequence[str]) -> dict[str, Choice]:
     for key, value in pairs:
         try:
             if key in choices:
-                raise ValueError("is there twice")
+                raise ValueError("appears twice")
             choices[key] = _choice(key, value)
         except ValueError as error:
             problems.append(f"--space {key}: {error}")
@@ -101,11 +101,11 @@ def _choice(key: str, value: Any) -> Choice:
         ends = parse_value(low), parse_value(high)
         numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends)
         if not numbers or log not in ([], ["log"]) or ends[0] >= ends[1] or (log and ends[0] <= 0):
-            raise ValueError(f"{value!r} is no range: {FORMS}; a logarithmic one begins above 0")
+            raise ValueError(f"{value!r} is not a range: {FORMS}; a logarithmic one begins above 0")
         return Choice(key, ends, is_range=True, log=bool(log))
     values = [parse_value(part.strip()) for part in value.split(",")] if isinstance(value, str) else value
     if len(set(map(repr, values))) < max(2, len(values)):
-        raise ValueError(f"needs two different values or more, as {FORMS}; --set sets a single one")
+        raise ValueError(f"needs at least two different values, as {FORMS}; --set sets a single one")
     if not all(isinstance(item, get_args(Value)) for item in values):
         raise ValueError("values must be numbers, words, true or false")
     return Choice(key, tuple(values))

@@ -212,7 +212,7 @@ class Trials:
         except Exception as error:  # safetensors has errors of its own
             raise RunFolderError(f"{file} cannot be read: {error}; name another --out") from error
         if losses.shape != self._tested.shape or correct.shape != self._tested.shape:
-            raise RunFolderError(f"{file} is of other images: name another --out")
+            raise RunFolderError(f"{file} belongs to other images: name another --out")
         return Outcome(trial.number, dict(trial.params), losses.astype(np.float64), correct.astype(bool))
 
 

@@ -289,7 +289,7 @@ def _open_search(folder: Path, recipe: Recipe, phase: Phase, choices: Mapping[st
         if (folder / "run.json").is_file() or (
             folder.is_dir() and any(folder.iterdir()) and not (folder / SEARCH).is_dir()
         ):
-            raise RunFolderError(f"{folder} holds something else than a search: name another --out")
+            raise RunFolderError(f"{folder} contains something other than a search: name another --out")
         file.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / SEARCH / ".lock", timeout=0)
         lock.acquire()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
 
 #: Paths that lead out of the root, on any system.
 OUTSIDE = r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)"
-#: Control characters.
 #: Rows that are read at a time, and how many bytes one may have in the mean of these.
 ROWS, MAX_ROW = 1024, 16_384
+#: Rows that become images at a time.
+TOGETHER = 50_000
+#: Control characters.
 CONTROL = r"[\x00-\x1f\x7f]"
 
 
@@ -50,40 +53,55 @@ def parquet(root: Path, *, file: Path) -> Source:
         )
     if find_spec("pyarrow") is None:
         raise DataError("the source 'parquet' needs pyarrow: pip install 'tlkit[parquet]'")
-    columns, names = _read(file)
-    labels = columns["label"]
-    several = any(isinstance(label, list) for label in labels)
-    known = [label for label in labels if label is not None]
-    used = {name for of_image in known for name in of_image} if several else set(known)
+    table, names = _read(file)
+    used = _labels_used(table)
     classes = names or tuple(sorted(used, key=natural))
     if len(classes) < 2:
-        raise DataError(f"{file}: the column 'label' needs two classes at least, and has {len(used)}")
-    indices = {name: index for index, name in enumerate(classes)}
-    if unknown := sorted(used - indices.keys()):
+        raise DataError(f"{file}: the column 'label' needs at least two classes, and has {len(used)}")
+    if unknown := sorted(used.difference(classes)):
         raise DataError(f"{file}: labels that are not among its classes: {shortlist(unknown)}")
-    one: list[int | None] = [None] * len(labels)
-    all_of_them: list[tuple[int, ...] | None] = [None] * len(labels)
-    if several:
-        all_of_them = [
-            None if of_image is None else tuple(sorted(indices[name] for name in of_image))
-            for of_image in labels
-        ]
-    else:
-        one = [None if label is None else indices[label] for label in labels]
-    samples = [
-        Sample(name, root / path, label, split, of_image, recorded)
-        for name, path, label, split, of_image, recorded in zip(
-            columns["id"],
-            columns["path"],
-            one,
-            columns["split"],
-            all_of_them,
-            _recorded(columns),
-            strict=True,
-        )
-    ]
+    # Python's values take more memory than the table, so that they are made for a part of it at a time
+    samples = [sample for batch in table.to_batches(TOGETHER) for sample in _samples(batch, root, classes)]
     labelled = [sample for sample in samples if sample.is_labelled]
     return Source(classes, labelled, [sample for sample in samples if not sample.is_labelled])
+
+
+def _labels_used(table: Any) -> set[str]:
+    """Returns the labels that images have."""
+    from pyarrow import compute as pc
+
+    labels = table["label"]
+    flat = pc.list_flatten(labels) if _is_list(labels.type) else labels
+    return {label for label in pc.unique(flat).to_pylist() if label is not None}
+
+
+def _samples(batch: Any, root: Path, classes: Sequence[str]) -> Iterator[Sample]:
+    """Yields the images of some rows."""
+    ids, paths = batch["id"].to_pylist(), batch["path"].to_pylist()
+    splits = (None if index is None else SPLITS[index] for index in _positions(batch["split"], SPLITS))
+    labels: Iterable[int | None] = repeat(None)
+    several: Iterable[tuple[int, ...] | None] = repeat(None)
+    if _is_list(batch["label"].type):
+        indices = {name: index for index, name in enumerate(classes)}
+        several = (
+            None if of_image is None else tuple(sorted(indices[name] for name in of_image))
+            for of_image in batch["label"].to_pylist()
+        )
+    else:
+        labels = _positions(batch["label"], classes)
+    for name, path, label, split, of_image, recorded in zip(
+        ids, paths, labels, splits, several, _recorded(batch), strict=False
+    ):
+        yield Sample(name, root / path, label, split, of_image, recorded)
+
+
+def _positions(column: Any, names: Sequence[str]) -> list[int | None]:
+    """Returns the position of each of a column's values among these names."""
+    import pyarrow as pa
+    from pyarrow import compute as pc
+
+    positions: list[int | None] = pc.index_in(column, pa.array(names, pa.string())).to_pylist()
+    return positions
 
 
 def _is_list(kind: Any) -> bool:
@@ -97,17 +115,16 @@ def _is_wrong(labels: list[str | None] | None) -> bool:
     return labels is not None and not (all(labels) and len(set(labels)) == len(labels))
 
 
-def _recorded(columns: dict[str, list[Any]]) -> Iterator[RecordedFile | None]:
-    """Yields what is known of each file."""
-    if not all(name in columns for name in RECORDED):
-        yield from [None] * len(columns["path"])
-        return
-    for values in zip(*(columns[name] for name in RECORDED), strict=True):
-        yield None if None in values else RecordedFile(*values)
+def _recorded(batch: Any) -> Iterable[RecordedFile | None]:
+    """Returns what is known of each file."""
+    if not all(name in batch.schema.names for name in RECORDED):
+        return repeat(None)
+    rows = zip(*(batch[name].to_pylist() for name in RECORDED), strict=True)
+    return (None if None in values else RecordedFile(*values) for values in rows)
 
 
-def _read(file: Path) -> tuple[dict[str, list[Any]], tuple[str, ...]]:
-    """Returns the columns of a manifest, checked, and its class names if it has them."""
+def _read(file: Path) -> tuple[Any, tuple[str, ...]]:
+    """Returns a manifest as a table, checked, and its class names if it has them."""
     import pyarrow as pa
     from pyarrow import parquet as pq
 
@@ -139,7 +156,7 @@ def _read(file: Path) -> tuple[dict[str, list[Any]], tuple[str, ...]]:
     columns.setdefault("id", columns["path"])
     columns.setdefault("split", pa.chunked_array([pa.nulls(len(table), pa.string())]))
     _check(file, columns)
-    return {name: column.to_pylist() for name, column in columns.items()}, tuple(classes)
+    return pa.table(columns), tuple(classes)
 
 
 def _read_table(file: Path, columns: Sequence[str]) -> Any:

@@ -161,28 +161,31 @@ class _Task:
 
     def best(self, name: str, rotation: Rotation, strengths: Sequence[float]) -> _Form:
         """Returns the strength with the lowest log loss out of fold, fitted to all images."""
-        losses = self._losses(rotation, strengths)
+        losses, means = self._compare(rotation, strengths)
         index = int(losses.argmin())
         penalty = torch.tensor([1 / strengths[index]]).to(self._weights)
-        solution = solve(rotation, self._targets, self._weights[None], penalty, PRECISE)[0]
+        weights, start = self._weights[None], means[index, None]
+        solution = solve(rotation, self._targets, weights, penalty, start=start, tolerance=PRECISE)[0]
         return _Form(name, float(losses[index]), (strengths[index],), *rotation.unrotated(solution))
 
-    def _losses(self, rotation: Rotation, strengths: Sequence[float]) -> Tensor:
-        """Returns each strength's mean log loss on images that its fit did not see."""
+    def _compare(self, rotation: Rotation, strengths: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """Returns each strength's log loss out of fold, ``(S,)``, and its mean solution, ``(S, R, K)``."""
         compared = self._compared.to(rotation.values.device)
         rotation = replace(rotation, values=rotation.values[compared])
         targets, weights = self._targets[compared], self._weights[compared]
         size = max(1, MAX_LOGITS // (targets.numel() * len(self._held_out)))
-        losses = []
+        losses, means = [], []
         for start in range(0, len(strengths), size):
             penalties = 1 / torch.tensor(strengths[start : start + size]).to(weights)
             masks = self._held_out.repeat(len(penalties), 1)
             of_folds = penalties.repeat_interleave(len(self._held_out))
             solutions = solve(rotation, targets, (1 - masks) * weights, of_folds)
-            logits = torch.einsum("nr,prk->pnk", rotation.values, solutions)
-            missed = -(logits.log_softmax(2) * targets).sum(2) * masks * weights
+            logits = torch.einsum("nr,prk->pkn", rotation.values, solutions)
+            missed = -(logits.log_softmax(1) * targets.T).sum(1) * masks * weights
             losses.append(missed.view(len(penalties), -1).sum(1))
-        return torch.cat(losses) / (self._held_out * weights).sum().clamp(min=1e-12)
+            means.append(solutions.view(len(penalties), len(self._held_out), *solutions.shape[1:]).mean(1))
+        total = (self._held_out * weights).sum().clamp(min=1e-12)
+        return torch.cat(losses) / total, torch.cat(means)
 
 
 class _LabelTasks:

@@ -117,7 +117,7 @@ def webdataset(
     try:
         paths = sorted(root.glob(shards), key=lambda path: natural(path.as_posix()))
     except (ValueError, NotImplementedError, IndexError) as error:
-        raise DataError(f"shards: {shards!r} is no pattern of paths in {root}: {error}") from error
+        raise DataError(f"shards: {shards!r} is not a pattern of paths in {root}: {error}") from error
     if not paths:
         raise DataError(f"{root} has no files {shards!r}: name others with the option 'shards'")
     members: dict[Path, _Member] = {}

@@ -42,7 +42,7 @@ def prune(
         str | None, typer.Option(help="Such as 5GB; TLKIT_CACHE_LIMIT, or 20GB, unless given.")
     ] = None,
 ) -> None:
-    """Remove the longest unused features until the rest is within the limit."""
+    """Remove the features that are unused for longest, until the rest is within the limit."""
     from tlkit.feature_store.cache import prune_cache
 
     say(f"freed {format_bytes(prune_cache(limit))}")

@@ -26,8 +26,10 @@ def card(
 
 def push(
     model: ModelArgument,
-    repository: Annotated[str, typer.Argument(help="Such as me/cats-and-dogs; made if it is missing.")],
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    repository: Annotated[
+        str, typer.Argument(help="Such as me/cats-and-dogs; created if it does not exist.")
+    ],
+    private: Annotated[bool, typer.Option("--private", help="Create a new repository as private.")] = False,
     phase: PhaseOption = None,
 ) -> None:
     """Send a classifier with its card to the Hugging Face hub, where timm and tlkit load it from."""

@@ -23,7 +23,7 @@ def choose(
         list[str] | None,
         typer.Argument(
             metavar="[BACKBONE...]",
-            help="Any, also local-dir:PATH; the usual one and those of plugins at hand unless given.",
+            help="Any backbone, or local-dir:PATH; fit's default and those at hand unless given.",
         ),
     ] = None,
     chart: Annotated[

@@ -18,7 +18,9 @@ def curve(
     target: TargetArgument,
     goal: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Say when this accuracy is reached; the recipe's goal unless given."),
+        typer.Option(
+            min=0, max=1, help="Forecast when this accuracy is reached; the recipe's goal unless given."
+        ),
     ] = None,
     backbone: BackboneOption = None,
     weights: WeightsOption = None,
@@ -31,7 +33,7 @@ def curve(
     json_: Annotated[bool, typer.Option("--json", help="One JSON object, as in curve.json.")] = False,
     device: DeviceOption = None,
 ) -> None:
-    """Measure accuracy against the number of images, and say what more images will bring."""
+    """Measure accuracy against the number of images, and forecast what more images will bring."""
     from tlkit.analysis.curve import curve as measure
     from tlkit.cli.observer import ConsoleObserver
     from tlkit.reporting.curve_section import write_curve

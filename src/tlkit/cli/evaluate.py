@@ -30,9 +30,7 @@ def evaluate(
     ] = False,
     mistakes: Annotated[
         bool,
-        typer.Option(
-            "--mistakes", help="List the images that are not predicted correctly, or add them to --json."
-        ),
+        typer.Option("--mistakes", help="List the images that are predicted wrongly, or add them to --json."),
     ] = False,
     separator: SeparatorOption = None,
     reject_below: RejectOption = None,
@@ -64,7 +62,7 @@ def evaluate(
     )
     if isinstance(evaluation, MultilabelScores):
         if mistakes:
-            raise typer.BadParameter("--mistakes is for one label per image: this model tells several")
+            raise typer.BadParameter("--mistakes is for one label per image: this model predicts several")
         if json_:
             json_line(evaluation.model_dump(mode="json"))
         else:

@@ -51,12 +51,14 @@ def export(
         Input,
         typer.Option(
             "--input",
-            help="Of an ONNX file: images of any size, or tensor, normalised images for the network alone.",
+            help="ONNX only: images (photos of any size), or tensor (normalised images, the network alone).",
         ),
     ] = Input.images,
     int8: Annotated[
         bool,
-        typer.Option("--int8", help="Of an ONNX file: compute in 8-bit integers, and say what that costs."),
+        typer.Option(
+            "--int8", help="ONNX only: compute in 8-bit integers, and measure the loss of accuracy."
+        ),
     ] = False,
     phase: PhaseOption = None,
 ) -> None:
@@ -86,7 +88,7 @@ def export(
         )
     else:
         say(
-            f"{out}: {format_.value} has no place for {' and '.join(check.left_out)}; without that, "
+            f"{out}: {format_.value} does not support {' and '.join(check.left_out)}; without it, "
             f"{check.changed:,} of {plural(check.images, 'image')} get another label than from {model}",
             hanging=2,
         )

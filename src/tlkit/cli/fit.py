@@ -44,7 +44,7 @@ def duration(text: str) -> float:
     """Parses a duration such as ``90s``, ``10m`` or ``1.5h``, in seconds."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
     if match is None or not float(match[1]):
-        raise typer.BadParameter(f"{text!r} is no duration, such as 90s, 10m or 1.5h")
+        raise typer.BadParameter(f"{text!r} is not a duration, such as 90s, 10m or 1.5h")
     return float(match[1]) * UNITS[match[2]]
 
 
@@ -62,7 +62,7 @@ def fit(
     backbone: Annotated[
         str | None,
         typer.Option(
-            help="Any, also local-dir:PATH; auto: the best of those at hand. A small ConvNeXt unless given."
+            help="Any backbone, or local-dir:PATH; auto: the best at hand. A small ConvNeXt unless given."
         ),
     ] = None,
     weights: Annotated[
@@ -75,11 +75,11 @@ def fit(
     test: Annotated[
         float | None,
         typer.Option(
-            help="Hold out this fraction for testing instead; 0.2 of over 5,000 images unless given."
+            help="Fraction held out for testing, instead of folds; 0.2 for over 5,000 images unless given."
         ),
     ] = None,
     time_limit: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="Try nothing more after that, such as 10m.")
+        str | None, typer.Option(metavar="DURATION", help="Try nothing more after this time, such as 10m.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of fine-tuning; 10 unless given.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of folds, image order and augmentation.")] = 1,

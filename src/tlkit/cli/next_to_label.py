@@ -28,13 +28,13 @@ def next_to_label(
     csv_: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the list as CSV.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
     backbone: Annotated[
-        str | None, typer.Option(help="Whose features are compared where there is no MODEL.")
+        str | None, typer.Option(help="Backbone whose features are compared if there is no MODEL.")
     ] = None,
     phase: PhaseOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the clusters that the images are chosen from.")] = 0,
     device: DeviceOption = None,
 ) -> None:
-    """Say which unlabelled images to label next: those that a classifier would learn most from."""
+    """Select the unlabelled images from which a classifier would learn most."""
     if len(paths) > 2:
         raise typer.BadParameter("give a model and a folder of images, or the folder alone")
     from tlkit.analysis.next_to_label import next_to_label as select

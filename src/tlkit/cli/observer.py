@@ -39,7 +39,7 @@ class ConsoleObserver(tlkit.Observer):
         self.folder = run.folder
         print_run_plan(run)
         if done := _done_before(run):
-            console.say(f"{run.folder} goes on: {'; '.join(done)}", stderr=True, hanging=2)
+            console.say(f"{run.folder} resumes: {'; '.join(done)}", stderr=True, hanging=2)
 
     @tlkit.hookimpl
     def tlkit_epoch_ended(self, phase: Phase, epoch: int, metrics: EpochMetrics) -> None:

@@ -14,13 +14,15 @@ TargetArgument = Annotated[
     Path, typer.Argument(help="A folder per class, a CSV file, a recipe or a run folder.")
 ]
 BackboneOption = Annotated[
-    str | None, typer.Option(help="Any, also local-dir:PATH; the recipe's, or that of fit, unless given.")
+    str | None,
+    typer.Option(help="Any backbone, or local-dir:PATH; the recipe's, or fit's default, unless given."),
 ]
 WeightsOption = Annotated[
     str | None, typer.Option(help="pretrained, none, or a .safetensors file; pretrained unless given.")
 ]
 ModelArgument = Annotated[
-    Path, typer.Argument(help="A model folder, a run folder, a folder of timm's or an exported .onnx file.")
+    Path,
+    typer.Argument(help="A model folder, a run folder, a folder that timm saved, or an exported .onnx file."),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -38,7 +40,7 @@ DeviceOption = Annotated[
 ]
 PrecisionOption = Annotated[
     Literal["float32", "bfloat16", "auto"],
-    typer.Option(help="bfloat16 is faster where the hardware computes in it, and auto takes it there."),
+    typer.Option(help="bfloat16 is faster on hardware that supports it; auto uses it there."),
 ]
 RejectOption = Annotated[
     float | None,
@@ -50,7 +52,7 @@ RejectOption = Annotated[
 ]
 UnknownOption = Annotated[
     bool,
-    typer.Option("--unknown/--no-unknown", help="Label images that belong to no class 'unknown'."),
+    typer.Option("--unknown/--no-unknown", help="Label images that belong to none of the classes 'unknown'."),
 ]
 ReportOption = Annotated[bool, typer.Option("--report/--no-report", help="Make report.html at the end.")]
 

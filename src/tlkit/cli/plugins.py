@@ -49,7 +49,7 @@ def list_plugins() -> None:
 def show(
     name: Annotated[str, typer.Argument(help="A part's name, as in a recipe.")],
     kind: Annotated[
-        str | None, typer.Option(help="The kind of the part, where parts of several kinds have that name.")
+        str | None, typer.Option(help="Kind of the part, if parts of several kinds have this name.")
     ] = None,
 ) -> None:
     """Show what a part does, which plugin registered it, and its options."""

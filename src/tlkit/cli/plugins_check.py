@@ -23,7 +23,9 @@ FAMILY_COLUMNS = ("family", "name", "px>", "forward", "blocks>", "partitioned", 
 def check(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Names of parts, as in a recipe; with --timm of families, all unless given."),
+        typer.Argument(
+            help="Names of parts, as in a recipe; with --timm, names of families (all unless given)."
+        ),
     ] = None,
     kind: Annotated[str | None, typer.Option(help="Only parts of this kind.")] = None,
     set_: Annotated[

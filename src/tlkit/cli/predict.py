@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextlib import ExitStack
 from enum import Enum
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,11 +23,14 @@ from tlkit.cli.options import (
     RejectOption,
     UnknownOption,
 )
+from tlkit.errors import DataError
+from tlkit.inference.prediction_parquet import check_parquet, named_scores, writing_parquet
 from tlkit.parts.task import join_labels
 from tlkit.utils.csv_cells import write_rows
 from tlkit.utils.formatting import plural, printable
 
 if TYPE_CHECKING:
+    from tlkit.inference.loading import LoadOptions
     from tlkit.inference.prediction import Prediction
 
 
@@ -47,6 +53,16 @@ def predict(
     csv_: Annotated[bool, typer.Option("--csv", help="Comma-separated values with a header.")] = False,
     reject_below: RejectOption = None,
     unknown: UnknownOption = True,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a .parquet file instead of printing.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Predict in an engine's workers, such as ray, on a cluster.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set an option of the engine, such as cpus=8."),
+    ] = None,
     phase: PhaseOption = None,
     device: DeviceOption = None,
     precision: PrecisionOption = "float32",
@@ -55,23 +71,41 @@ def predict(
     from tlkit.data.image_paths import image_paths
 
     images = image_paths(paths, sys.stdin)  # a mistake is reported before torch is imported
+    if set_ and engine is None:
+        raise DataError(f"--set {set_[0]} is an option of an engine: name it with --engine")
+    if out is not None:
+        check_parquet(out)
+        if json_ or csv_:
+            raise DataError(f"--{'json' if json_ else 'csv'} prints, and --out writes a file: leave one out")
     from tlkit.inference.loading import load
     from tlkit.inference.predictor import UNCLASSIFIED, UNKNOWN
 
-    predictor = load(
-        model,
-        phase=phase,
-        reject_below=reject_below,
-        unknown=unknown,
-        device=device,
-        precision=precision,
-    )
+    options: LoadOptions = {
+        "phase": phase,
+        "reject_below": reject_below,
+        "unknown": unknown,
+        "device": device,
+        "precision": precision,
+    }
+    predictor = load(model, **options)
     output = Format.json if json_ else Format.csv if csv_ else Format.table
     label_width = max(map(len, (*predictor.classes, UNCLASSIFIED, UNKNOWN)))
-    write = _writer(output, min(top, len(predictor.classes)), label_width)
+    predictions = predictor.stream(images, top=top)
+    if engine is not None:
+        from tlkit.inference.worker_prediction import stream_from_workers
+        from tlkit.recipe.reader import read_options
+
+        table = {"name": engine, **read_options(set_ or [])}
+        note = partial(say, stderr=True)
+        predictions = stream_from_workers(table, model, images, note, top=top, **options)
     began, count, failed = time.monotonic(), 0, 0
-    with counting("predicting", "images") as tick:
-        for prediction in predictor.stream(images, top=top):
+    with ExitStack() as opened:
+        if out is not None:
+            write = opened.enter_context(writing_parquet(out))
+        else:
+            write = _writer(output, min(top, len(predictor.classes)), label_width)
+        tick = opened.enter_context(counting("predicting", "images"))
+        for prediction in predictions:
             write(prediction)
             count += 1
             failed += prediction.error is not None
@@ -99,18 +133,14 @@ def _writer(output: Format, top: int, label_width: int) -> Callable[[Prediction]
 def _json_object(prediction: Prediction) -> dict[str, object]:
     answer: dict[str, object] = {"label": prediction.label, "confidence": prediction.confidence}
     if prediction.labels is not None:
-        answer = {"labels": _scores(prediction.labels)}
+        answer = {"labels": named_scores(prediction.labels)}
     return {
         "path": prediction.image,
         **answer,
-        "top": _scores(prediction.top),
+        "top": named_scores(prediction.top),
         "error": prediction.error,
         "novelty": prediction.novelty,
     }
-
-
-def _scores(pairs: Iterable[tuple[str, float]]) -> list[dict[str, object]]:
-    return [{"class": name, "probability": probability} for name, probability in pairs]
 
 
 def _cells(prediction: Prediction, top: int) -> list[str | float]:

@@ -32,8 +32,8 @@ def compare(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Compare on these: a folder per class, or a CSV file with path and label. "
-            "Unless given, on the test images that all runs share.",
+            help="Images to compare on: a folder per class, or a CSV file with path and label; "
+            "the test images that all runs share unless given.",
         ),
     ] = None,
     device: DeviceOption = None,

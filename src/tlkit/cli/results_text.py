@@ -136,7 +136,7 @@ def print_comparison(comparison: Comparison) -> None:
         say(warning)
     say(f"{comparison.headline}.")
     if not comparison.pairs:
-        say("Name images that every run shall predict with --images FOLDER.")
+        say("Use --images FOLDER to name images for every run to predict.")
 
 
 def _print_compared_runs(comparison: Comparison) -> None:

@@ -26,13 +26,13 @@ def review(
     ],
     model: Annotated[
         Path | None,
-        typer.Option(help="A run or model folder that shows where it looks; the audited run unless given."),
+        typer.Option(help="Run or model folder that heat maps are made with; the audited run unless given."),
     ] = None,
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="The page's port; a free one unless given.")
     ] = None,
 ) -> None:
-    """Decide about an audit's suspects, or label the images of tlkit next, on a local page."""
+    """Review an audit's suspects, or label the images of tlkit next, on a local page."""
     from tlkit.serving.review import Review
     from tlkit.serving.review import review as serve_review
     from tlkit.serving.suspects import count_decided

@@ -25,8 +25,12 @@ def serve(
         typer.Option(envvar="TLKIT_SERVE_TOKEN", help="Clients must send Authorization: Bearer TOKEN."),
     ] = None,
     max_megabytes: Annotated[float, typer.Option(min=0.001, help="Size of a request.")] = 32,
-    max_waiting: Annotated[int, typer.Option(min=1, help="Images that may wait, of all requests.")] = 256,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds within which a request is answered.")] = 30,
+    max_waiting: Annotated[
+        int, typer.Option(min=1, help="Most images that may wait, over all requests.")
+    ] = 256,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds after which a waiting request fails.")
+    ] = 30,
     reject_below: RejectOption = None,
     unknown: UnknownOption = True,
     phase: PhaseOption = None,

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +63,8 @@ class Dataset:
 
     def count_classes(self, images: Sequence[Image]) -> list[int]:
         """Returns how many of these images have each class."""
-        counts: list[int] = class_matrix(images, len(self.classes)).sum(0).tolist()
+        indices = chain.from_iterable(image.sample.class_indices for image in images)
+        counts: list[int] = np.bincount(np.fromiter(indices, np.int64), minlength=len(self.classes)).tolist()
         return counts
 
     @cached_property

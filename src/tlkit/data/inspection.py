@@ -13,8 +13,9 @@ from tlkit.data.images import DECODING, Image, inspect_image
 from tlkit.parts.source import Sample
 from tlkit.utils.formatting import printable
 
-#: Files that are inspected before the index learns of them, and of these, those that a thread takes at once.
-TOGETHER, CHUNK = 5000, 16
+#: Files that are inspected before the index learns of them, and of these, those that a thread takes at once:
+#: to ask for their sizes and times, and to read them.
+TOGETHER, ASKED, CHUNK = 5000, 250, 16
 
 
 def inspect_images(
@@ -51,7 +52,7 @@ def _inspect_together(
 ) -> list[Image | str]:
     """Returns the image of each sample, or the reason why it cannot be used; the index learns what is new."""
     began = time.time_ns()
-    identities = pool.map(FileIdentity.of, [sample.path for sample in samples], CHUNK)
+    identities = pool.map(FileIdentity.of, [sample.path for sample in samples], ASKED)
     files = [(sample.path, identity) for sample, identity in zip(samples, identities, strict=True)]
     recorded = [_recorded(sample, identity) for sample, (_, identity) in zip(samples, files, strict=True)]
     unknown = [number for number, image in enumerate(recorded) if image is None]

@@ -5,7 +5,7 @@
 | `n`, `correct`, `accuracy` | counted |
 | `ci95` | Wilson's interval of the accuracy, `tlkit.evaluation.intervals` |
 | `top5` | fraction of the images whose label is among the five most probable classes; None with up to five |
-| `balanced_accuracy` | mean recall of the classes, `sklearn.metrics.recall_score` |
+| `balanced_accuracy` | mean recall of the classes, as `sklearn.metrics.balanced_accuracy_score` |
 | `macro_f1` | mean F1 of the classes, `sklearn.metrics.f1_score` |
 | `log_loss` | mean of ``-ln p(true class)``; p is clipped to a float32 epsilon from 0 and 1 |
 | `auroc` | of class 1 for two classes, `sklearn.metrics.roc_auc_score`, else the mean over one-vs-rest |
@@ -244,16 +244,18 @@ def summary(
 
 
 def balanced_accuracy(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
-    """Computes the mean recall of the classes that have images, `sklearn.metrics.balanced_accuracy_score`.
+    """Computes the mean recall of the classes that have images.
+
+    It is `sklearn.metrics.balanced_accuracy_score`, which checks its arguments for 1.5 ms: as long as an
+    epoch on cached features takes.
 
     Args:
         predicted: predicted classes, ``(N,)``.
         labels: true classes, ``(N,)``.
     """
-    from sklearn.metrics import recall_score
-
-    # balanced_accuracy_score itself warns where a class without images is predicted
-    return float(recall_score(labels, predicted, labels=np.unique(labels), average="macro"))
+    counts = np.bincount(labels)
+    correct = np.bincount(labels[predicted == labels], minlength=len(counts))
+    return float(np.mean(correct[counts > 0] / counts[counts > 0]))
 
 
 def per_class(

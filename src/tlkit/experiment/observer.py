@@ -115,5 +115,5 @@ class Events:
         getattr(self._tracker_hooks, hook)(**values)
 
     def _tracker_failed(self, name: str, problem: str) -> None:
-        self._observer.note(f"the run goes on without {name}, which failed: {problem}")
+        self._observer.note(f"the run continues without {name}, which failed: {problem}")
         self._log_failure("track", f"{name}: {problem}")

@@ -84,19 +84,19 @@ class SplitPredictions:
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float32]
 
-    @property
+    @cached_property
     def predicted(self) -> NDArray[np.int64]:
         """The most probable class of each image, ``(N,)``."""
         predicted: NDArray[np.int64] = self.probabilities.argmax(1)
         return predicted
 
-    @property
+    @cached_property
     def confidence(self) -> NDArray[np.float32]:
         """The probability of that class, ``(N,)``."""
         confidence: NDArray[np.float32] = self.probabilities.max(1)
         return confidence
 
-    @property
+    @cached_property
     def correct(self) -> NDArray[np.bool_]:
         """Whether that class is the label, ``(N,)``."""
         correct: NDArray[np.bool_] = self.predicted == self.labels
@@ -276,7 +276,7 @@ def _read_history(path: Path, columns: Sequence[str]) -> list[EpochMetrics]:
             scores = {
                 name: float(cells[name]) if cells.get(name) else None
                 for name in (field.name for field in fields(EpochMetrics))
-                if name.startswith("val_")
+                if name.startswith("val_") or name == "train_accuracy"
             }
             metrics = EpochMetrics(
                 epoch=int(cells["epoch"]),

@@ -11,6 +11,9 @@ from tlkit.recipe.recipe import Phase, Recipe
 from tlkit.runtime.distributed import process_state
 from tlkit.training.optimizers import optimizer_problems, schedule_problems
 
+#: What to do about an engine that nobody registers.
+INSTALL_RAY = "the engine 'ray' is installed with: pip install 'tlkit[ray]'"
+
 
 class PartChecker(Protocol):
     """The part of `tlkit.plugins.registry.Registry` that validation needs."""
@@ -63,7 +66,7 @@ def engine_problems(recipe: Recipe, registry: PartChecker) -> list[str]:
     by_option = registry.problems("engine", recipe.engine.name, recipe.engine.options)
     problems = [f"compute.engine.{option}: {message}" for option, message in by_option]
     if "name" in dict(by_option):
-        problems[0] += "; the engine 'ray' is installed with: pip install 'tlkit[ray]'"
+        problems[0] += f"; {INSTALL_RAY}"
     if process_state().num_processes > 1:
         problems.append(
             "compute.engine: accelerate has started several processes, and one gives blocks to workers: "

@@ -8,14 +8,11 @@ blocks of lost workers is read from the store, as after an interrupted run.
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, fields, replace
-from importlib.metadata import version
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -26,6 +23,7 @@ from tlkit.errors import EngineError
 from tlkit.experiment.computing import computing_on
 from tlkit.experiment.planning import prepare_phases
 from tlkit.experiment.prepared_phase import PreparedPhase
+from tlkit.experiment.workers import ATTEMPTS, SentToWorkers, own_process
 from tlkit.feature_store.executor import BATCH, GPU_BATCH
 from tlkit.feature_store.extraction import (
     Executors,
@@ -41,13 +39,11 @@ from tlkit.parts.engine import Engine
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Phase, Recipe
-from tlkit.runtime.devices import ComputeConfig, own_processors, use_processors
+from tlkit.runtime.devices import ComputeConfig, use_processors
 from tlkit.runtime.process import keep_freed_memory
 
 #: A pass is divided into at least so many blocks, of at most so many image views; each is full batches.
 BLOCKS, LARGEST_BLOCK = 64, 2048
-#: How often in a row all workers may be lost before anything is computed.
-ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -78,7 +74,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class StartWorker:
+class StartWorker(SentToWorkers):
     """Makes a worker; it is sent to the process that the worker is made in.
 
     Attributes:
@@ -96,11 +92,6 @@ class StartWorker:
     compute: ComputeConfig
     cache: str
     lease: Path | None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Has versions compared before the rest is read, which another version may not be able to read."""
-        values = tuple(getattr(self, field.name) for field in fields(self))
-        return _start_worker, (own_versions(), pickle.dumps(values))
 
     def __call__(self, processors: int | None) -> Worker:
         """Makes a worker, with its networks on its device.
@@ -131,27 +122,6 @@ class StartWorker:
                 "a worker has no GPU, on which this computer computes: give each worker one in "
                 "compute.engine, or compute on processors with --device cpu"
             )
-
-
-def own_versions() -> tuple[str, str]:
-    """Returns the versions of tlkit and torch, on which features depend."""
-    return version("tlkit"), torch.__version__
-
-
-def _start_worker(versions: tuple[str, str], values: bytes) -> StartWorker:
-    """Returns what was pickled where these versions are installed.
-
-    Raises:
-        EngineError: this process has other versions.
-    """
-    if versions != own_versions():
-        worker, sender = (
-            f"tlkit {of_tlkit} and torch {of_torch}" for of_tlkit, of_torch in (own_versions(), versions)
-        )
-        raise EngineError(
-            f"a worker has {worker}, and the computer that runs tlkit {sender}: install the same versions"
-        )
-    return StartWorker(*pickle.loads(values))
 
 
 class Worker:
@@ -273,7 +243,7 @@ class WorkerPass:
         Raises:
             EngineError: workers are lost again and again, and nothing is computed.
         """
-        with _own_process():
+        with own_process():
             self._compute_all(jobs, tick, note)
         computed: dict[RequestOwner, int] = {}
         for job in jobs:
@@ -326,20 +296,6 @@ class WorkerPass:
         return plan_extraction(
             [request for request in of_lost if request.images], self.store, self.start.compute
         )
-
-
-@contextmanager
-def _own_process() -> Iterator[None]:
-    """Restores what a worker in this process changes for itself: numbers of threads, and the cache folder."""
-    cache = os.environ.get("TLKIT_CACHE")
-    with own_processors():
-        try:
-            yield
-        finally:
-            if cache is None:
-                os.environ.pop("TLKIT_CACHE", None)
-            else:
-                os.environ["TLKIT_CACHE"] = cache
 
 
 def divide(jobs: Sequence[ExtractionJob], compute: ComputeConfig) -> list[Block]:

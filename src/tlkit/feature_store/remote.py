@@ -120,7 +120,7 @@ def _connect(address: str) -> tuple[AbstractFileSystem, str]:
     if scheme.lower() not in OBJECT_STORES or not place.strip("/"):
         examples = ", ".join(f"{name}://bucket" for name in OBJECT_STORES)
         raise StoreError(
-            f"TLKIT_CACHE: {address!r} is no object store: name a folder, or a store as {examples}"
+            f"TLKIT_CACHE: {address!r} is not an object store: name a folder, or a store as {examples}"
         )
     try:
         # other machines add shards, so what is listed once must not be remembered

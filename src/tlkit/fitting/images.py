@@ -30,12 +30,12 @@ from tlkit.parts.task import Task
 from tlkit.recipe.schema import PartSpec
 from tlkit.utils.atomic_write import atomic_write
 from tlkit.utils.directories import generated_folder
-from tlkit.utils.formatting import bulleted
+from tlkit.utils.formatting import bulleted, shortlist
 from tlkit.utils.hashing import digest
 from tlkit.utils.sequences import as_list
 
-#: How many problems an error lists.
-SHOWN = 10
+#: How many problems an error lists, and how many columns a message names.
+SHOWN, COLUMNS_SHOWN = 10, 20
 
 
 class Table(Protocol):
@@ -81,7 +81,7 @@ def image_data(
     Args:
         images: as for `tlkit.fit`.
         labels: of a list of images; None of all else.
-        observer: is shown the progress.
+        observer: is shown the progress, and told which columns of a CSV file are taken for classes.
         task: "multilabel": each image may have several labels, which a CSV file says.
         separator: what is between them; ``|`` unless given.
 
@@ -92,6 +92,9 @@ def image_data(
         if labels is not None or not isinstance(images, str | Path):
             raise DataError("of several labels per image, fit takes a CSV file: write the labels into one")
         source, root = describe_labels(Path(images), separator=separator)
+        if columns := source.options.get("label_columns"):
+            listed = shortlist(columns, COLUMNS_SHOWN)
+            observer.note(f"classes: {listed} (columns of {Path(images).name})")
         return ImageData(Path(images).stem, source, root)
     if labels is not None:
         return _listed(zip(*_paired(images, labels), strict=True), observer)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tlkit.data.image_paths import image_paths
 from tlkit.data.labelled import images_with_labels, labelled_images
 from tlkit.errors import DataError
 from tlkit.experiment.observer import Observer
-from tlkit.inference.loading import load
+from tlkit.inference.loading import LoadOptions, load
 from tlkit.inference.multilabel import MultilabelPredictor
 from tlkit.inference.pixels import ImageLike, Images, as_images
 from tlkit.inference.prediction import Evaluation, Prediction
+from tlkit.inference.worker_prediction import stream_from_workers
 from tlkit.runtime.devices import Precision
 
 
@@ -26,6 +28,7 @@ def predict(
     unknown: bool = True,
     device: str | None = None,
     precision: Precision = "float32",
+    engine: str | Mapping[str, Any] | None = None,
 ) -> list[Prediction]:
     """Labels images; for many calls, load the model once with `tlkit.load`.
 
@@ -39,21 +42,29 @@ def predict(
         unknown: whether images that belong to none of the classes are labelled "unknown".
         device: such as "cpu" or "cuda:1"; the best one unless given.
         precision: see `tlkit.load`.
+        engine: predicts image files in its workers: a name, or a table with ``name`` and its options, as
+            ``compute.engine`` of a recipe; this process unless given.
 
     Raises:
         DataError: a path or folder of images does not exist.
+        EngineError: workers are lost again and again, or cannot load the model.
+        PluginError: there is no such engine.
         RunFolderError: there is no model that can be loaded.
     """
-    predictor = load(
-        model,
-        phase=phase,
-        reject_below=reject_below,
-        unknown=unknown,
-        device=device,
-        precision=precision,
-    )
-    listed = image_paths([str(images)], ()) if isinstance(images, str | Path) else images
-    return list(predictor.stream(listed, top=top))
+    options: LoadOptions = {
+        "phase": phase,
+        "reject_below": reject_below,
+        "unknown": unknown,
+        "device": device,
+        "precision": precision,
+    }
+    listed = image_paths([str(images)], ()) if isinstance(images, str | Path) else as_images(images)
+    if engine is None:
+        return list(load(model, **options).stream(listed, top=top))
+    paths = list(listed)
+    if not all(isinstance(path, str | Path) for path in paths):
+        raise DataError("an engine's workers read image files: give paths, or leave the engine out")
+    return list(stream_from_workers(engine, Path(model), map(str, paths), lambda _: None, top=top, **options))
 
 
 def evaluate(
@@ -75,7 +86,7 @@ def evaluate(
         model: a model folder, or a run folder.
         images: a folder per class or a CSV file with columns `path` and `label`, of whose splits the test
             images are taken, and of which `label` may have several with the separator between them, where
-            the model tells several; or, with `labels`, files, Pillow images and uint8 arrays.
+            the model predicts several; or, with `labels`, files, Pillow images and uint8 arrays.
         labels: the class name of each of a list of images; where images may have several, all of them with
             ``|`` between them.
         separator: what is between the labels of an image in a CSV file; ``|`` unless given.
@@ -87,7 +98,7 @@ def evaluate(
         observer: is shown the progress.
 
     Returns:
-        The scores; of a model that tells several labels per image, `MultilabelScores`.
+        The scores; of a model that predicts several labels per image, `MultilabelScores`.
 
     Raises:
         DataError: there are no labels, one is not a class of this classifier, or images cannot be read.
@@ -104,7 +115,7 @@ def evaluate(
     listed: list[ImageLike] = []
     has_several = isinstance(predictor, MultilabelPredictor)
     if separator is not None and (labels is not None or not has_several):
-        reason = "labels are given" if has_several else "this model tells one label per image"
+        reason = "labels are given" if has_several else "this model predicts one label per image"
         raise DataError(f"a separator is for a CSV file with several labels per image: {reason}")
     if labels is None:
         if not isinstance(images, str | Path):

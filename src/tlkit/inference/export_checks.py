@@ -62,9 +62,9 @@ class ExportCheck:
 
     Attributes:
         images: number of images.
-        changed: number of images that `tlkit.load` gives another label: the format has no place for all that
-            the classifier does, or they are close to a threshold.
-        left_out: what the format has no place for.
+        changed: number of images that `tlkit.load` gives another label: the format does not support
+            everything that the classifier does, or they are close to a threshold.
+        left_out: what the format does not support.
         int8: what 8-bit integers cost; None: it computes in float32.
     """
 

@@ -46,7 +46,7 @@ def export(
         registry: the parts to choose from; all that is installed unless given.
 
     Returns:
-        How it was checked, and what the format has no place for.
+        How it was checked, and what the format does not support.
 
     Raises:
         ExportError: the classifier cannot be exported, or the export's answers differ.

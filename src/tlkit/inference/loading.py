@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from tlkit.errors import RunFolderError, close_matches
 from tlkit.experiment.run_folder import RunFolder
@@ -19,6 +19,16 @@ from tlkit.parts.preprocess import Preprocess
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.runtime.devices import CPU, Precision, choose_device
+
+
+class LoadOptions(TypedDict):
+    """The options of `load` that say how a model predicts."""
+
+    phase: str | None
+    reject_below: float | None
+    unknown: bool
+    device: str | None
+    precision: Precision
 
 
 def load(

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -30,9 +29,8 @@ from tlkit.parts.preprocess import Preprocess
 from tlkit.runtime.devices import Precision, choose_device, compute_config, copy_to_cpu
 from tlkit.runtime.process import keep_freed_memory
 from tlkit.utils.formatting import bulleted
-from tlkit.utils.sequences import as_list
+from tlkit.utils.sequences import as_list, batched
 
-Item = TypeVar("Item")
 #: Pixels, uint8 RGB ``(B, size, size, 3)``, to tensors with a row per image, on any device.
 Network = Callable[[Pixels], tuple[Tensor, ...]]
 
@@ -351,7 +349,7 @@ class Predictor:
                 [_name(index, image) for index, image in batch],
                 [partial(read_pixels, image, self.preprocess) for _, image in batch],
             )
-            for batch in _batched(enumerate(as_images(images)), self.batch)
+            for batch in batched(enumerate(as_images(images)), self.batch)
         )
         for names, futures in prefetch(tasks, PREFETCHED):
             errors: list[str | None] = []
@@ -379,14 +377,8 @@ def _finite(outputs: Iterable[Tensor]) -> tuple[Tensor, ...]:
     """
     on_cpu = tuple(output.float().cpu() for output in outputs)
     if not all(output.isfinite().all() for output in on_cpu):
-        raise DataError("the classifier's outputs are not finite numbers: it has to be trained again")
+        raise DataError("the classifier's outputs are not finite numbers: train it again")
     return on_cpu
-
-
-def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
 
 
 def _name(index: int, image: ImageLike) -> str:

@@ -159,6 +159,6 @@ def integrated_gradients(network: nn.Module, inputs: Tensor, target: int) -> Hea
 
 def _normalized(heat: Heatmap) -> Heatmap:
     if not np.isfinite(heat).all():
-        raise DataError("the network's gradients are not finite numbers here, so that there is no heat map")
+        raise DataError("the network's gradients are not finite numbers here, so there is no heat map")
     maximum = float(heat.max())
     return (heat / maximum).astype(np.float32) if maximum > 0 else np.zeros_like(heat)

@@ -38,7 +38,7 @@ ClassName = Annotated[str, Field(min_length=1, max_length=1000)]
 def _distinct(classes: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(classes)) < len(classes):
         twice = next(name for index, name in enumerate(classes) if name in classes[:index])
-        raise ValueError(f"{twice!r} is there twice")
+        raise ValueError(f"{twice!r} appears twice")
     return classes
 
 

@@ -205,7 +205,7 @@ def read_config(folder: Path) -> ModelConfig:
         raise RunFolderError(f"{folder} was made by a newer tlkit than this one: update tlkit")
     config = parse_json(text, ModelConfig, RunFolderError, str(path))
     if content_sha256(text, *CHECKSUM_KEY) != config.tlkit.config_sha256:
-        raise RunFolderError(f"{path} is not as tlkit wrote it: tlkit.config_sha256 is another")
+        raise RunFolderError(f"{path} is not as tlkit wrote it: tlkit.config_sha256 differs")
     return config
 
 

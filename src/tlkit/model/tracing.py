@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.layers import BatchNormAct2d, LayerNorm, LayerNorm2d
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from tlkit.parts.backbone import preserve_state
+from tlkit.parts.shapes import shapes_only
 
 #: Two batch sizes are enough to tell what grows with the batch; primes rarely occur by chance.
 BATCH_SIZES = (5, 7)
@@ -19,9 +17,6 @@ BATCH_SIZES = (5, 7)
 _IN_PLACE_OPERATORS = frozenset(
     "setitem iadd isub imul imatmul itruediv ifloordiv imod ipow iand ior ixor ilshift irshift".split()
 )
-
-#: Layers whose output has the shape of their input.
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, BatchNormAct2d, nn.LayerNorm, LayerNorm, LayerNorm2d)
 
 
 class NotPartitionable(Exception):
@@ -125,12 +120,12 @@ def propagate(root: nn.Module, graph: fx.Graph, example: Tensor) -> NodeValues:
     """
     runs: list[dict[fx.Node, Any]] = []
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), preserve_state(root):
-            runs = [_run(root, graph, example, batch) for batch in BATCH_SIZES]
-    except Exception:  # an operation that fake tensors cannot follow
+        with shapes_only(root):
+            runs = [_run(root, graph, example, batch, "meta") for batch in BATCH_SIZES]
+    except Exception:  # an operation that looks at values
         try:
             with torch.no_grad():
-                runs = [_run(root, graph, example, batch) for batch in BATCH_SIZES]
+                runs = [_run(root, graph, example, batch, example.device) for batch in BATCH_SIZES]
         except Exception as error:
             line = (str(error) or type(error).__name__).splitlines()[0]
             raise NotPartitionable(f"its graph does not run: {line}") from error
@@ -144,26 +139,22 @@ class _Shape:
     lengths: tuple[int, ...]
 
 
-def _run(root: nn.Module, graph: fx.Graph, example: Tensor, batch: int) -> dict[fx.Node, Any]:
+def _run(
+    root: nn.Module, graph: fx.Graph, example: Tensor, batch: int, device: torch.device | str
+) -> dict[fx.Node, Any]:
     """Runs the graph on a batch of zeros; returns each node's value, tensors replaced by their shapes."""
     values: dict[fx.Node, Any] = {}
 
     class Recorder(fx.Interpreter):
-        def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-            module = root.get_submodule(target)
-            if isinstance(args[0], FakeTensor):  # which take long to find these shapes out
-                if type(module) in _NORMS:
-                    return torch.empty_like(args[0])
-                if type(module) is nn.Linear:
-                    return args[0].new_empty(*args[0].shape[:-1], module.out_features)
-            return super().call_module(target, args, kwargs)
-
         def run_node(self, n: fx.Node) -> Any:
             value = super().run_node(n)
-            values[n] = _Shape(tuple(value.shape)) if isinstance(value, Tensor) else value
+            if isinstance(value, Tensor):
+                values[n] = _Shape(tuple(value.shape))
+            else:  # the device that a network asks its images for is not the one they are on for this
+                values[n] = example.device if value == torch.device("meta") else value
             return value
 
-    images = torch.zeros(batch, *example.shape[1:], dtype=example.dtype, device=example.device)
+    images = torch.zeros(batch, *example.shape[1:], dtype=example.dtype, device=device)
     Recorder(root, graph=graph).run(images)
     return values
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -102,20 +101,20 @@ class Backbone:
     def feature_shape(self) -> tuple[int, ...]:
         """The shape of one image's features at ``preprocess.size``: ``(C, h, w)``, ``(N, C)`` or ``(C,)``.
 
-        Shapes are propagated through the network with fake tensors, without computing; a network that does
-        not allow that is run once.
+        Shapes are propagated through the network without computing; a network that does not allow that is
+        run once.
 
         Raises:
             PluginError: the network's output is not one tensor of such a shape.
         """
         import torch
-        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        from tlkit.parts.shapes import preserve_state, shapes_only
 
         def shape() -> tuple[int, ...]:
             # two images, since some networks squeeze a batch of one away
             images = torch.zeros(2, 3, self.preprocess.size, self.preprocess.size)
-            with torch.no_grad(), preserve_state(self.module):
-                features = getattr(self.module.eval(), self.method)(images)
+            features = getattr(self.module.eval(), self.method)(images)
             if not isinstance(features, torch.Tensor) or features.ndim not in (2, 3, 4):
                 shown = tuple(features.shape) if torch.is_tensor(features) else type(features)
                 raise PluginError(
@@ -125,31 +124,13 @@ class Backbone:
             return tuple(features.shape[1:])
 
         try:
-            with FakeTensorMode(allow_non_fake_inputs=True):
+            with shapes_only(self.module):
                 return shape()
         except PluginError:
             raise
         except Exception:
-            return shape()
-
-
-@contextmanager
-def preserve_state(module: nn.Module) -> Iterator[None]:
-    """Restores every attribute and buffer of a network afterwards.
-
-    Some networks cache positions or sizes for their next call; what they cache while fake tensors pass
-    through cannot be computed with.
-    """
-    attributes = [vars(submodule) for submodule in module.modules()]
-    # dictionaries among them hold buffers, or what a network has cached by size or device
-    caches = [value for names in attributes for value in names.values() if isinstance(value, dict)]
-    before = [(names, dict(names)) for names in (*attributes, *caches)]
-    try:
-        yield
-    finally:
-        for names, content in before:
-            names.clear()
-            names.update(content)
+            with torch.no_grad(), preserve_state(self.module):
+                return shape()
 
 
 class BlockNetwork(Protocol):

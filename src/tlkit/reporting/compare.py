@@ -162,7 +162,7 @@ def compare(
     """
     runs = as_list(runs)
     if len(runs) < 2:
-        raise RunFolderError("a comparison needs two runs or more")
+        raise RunFolderError("a comparison needs at least two runs")
     page = Path(out) / "compare.html"
     _check_folder(page)
     records = [RunRecord(Path(run)) for run in runs]

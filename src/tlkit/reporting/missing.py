@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tlkit.experiment.record import RunRecord
+from tlkit.utils.formatting import plural
 
 Part = TypeVar("Part")
 
@@ -44,7 +45,7 @@ def add_unfinished_phases(record: RunRecord, missing: Missing) -> None:
     unfinished = [phase for phase in record.phases if phase.result is None]
     for phase in unfinished:
         epochs = len(phase.history)
-        progress = f"it has trained {epochs} epochs" if epochs else "it has not begun"
+        progress = f"it has trained {plural(epochs, 'epoch')}" if epochs else "it has not begun"
         missing.add(f"Phase {phase.name} has not ended: {progress}.")
     if unfinished:
         folder = shlex.quote(str(record.folder))

@@ -21,6 +21,11 @@ from tlkit.reporting.run_images import RunImages
 from tlkit.training.history import EpochMetrics
 from tlkit.utils.formatting import format_duration
 
+#: What is said below a chart with accuracy on training images.
+TRAINING_ACCURACY = (
+    "Training accuracy is measured in training mode, with augmentation and dropout and while the weights "
+    "change, so it may lie below validation accuracy."
+)
 #: How many views of an image are shown.
 VIEWS = 8
 
@@ -143,13 +148,15 @@ def _draw_curves(phase: PhaseRecord, album: Album) -> list[Picture]:
     several = any(metrics.val_mean_average_precision is not None for metrics in phase.history)
     score = "mean average precision" if several else "accuracy"
     pictures = []
-    for name, draw in (("loss", run_charts.losses), (score, run_charts.val_scores)):
+    for name, draw in (("loss", run_charts.losses), (score, run_charts.epoch_scores)):
         alt = f"{name.capitalize()} of {phase.name} over {len(phase.history)} epochs{kept}"
         if name != "loss" and not any(_has_score(metrics) for metrics in phase.history):
             continue  # in a cross-validation, there are no validation images
         curve = partial(draw, history=phase.history, best_epoch=best)
         file = f"{name.replace(' ', '-')}-{phase.name}"
-        pictures.append(album.chart(file, alt, curve, height=2.4))
+        has_training = any(metrics.train_accuracy is not None for metrics in phase.history)
+        caption = TRAINING_ACCURACY if name == "accuracy" and has_training else ""
+        pictures.append(album.chart(file, alt, curve, height=2.4, caption=caption))
     return pictures
 
 

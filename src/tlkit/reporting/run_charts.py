@@ -181,15 +181,18 @@ def losses(figure: Figure, history: Sequence[EpochMetrics], best_epoch: int | No
     _mark_epoch(figure, axes, best_epoch)
 
 
-def val_scores(figure: Figure, history: Sequence[EpochMetrics], best_epoch: int | None) -> None:
-    """Draws the validation accuracy per epoch, and marks the epoch whose weights were kept.
+def epoch_scores(figure: Figure, history: Sequence[EpochMetrics], best_epoch: int | None) -> None:
+    """Draws training and validation accuracy per epoch, and marks the epoch whose weights were kept.
 
-    With several labels per image, mean average precision is in place of accuracy.
+    With several labels per image, it draws mean average precision on validation.
     """
     axes, epochs = figure.subplots(), [metrics.epoch for metrics in history]
     marker = "." if len(epochs) < MAX_MARKED_EPOCHS else None
     several = any(metrics.val_mean_average_precision is not None for metrics in history)
     scores = [metrics.val_mean_average_precision if several else metrics.val_accuracy for metrics in history]
+    if any(metrics.train_accuracy is not None for metrics in history):
+        accuracy = [_or_nan(metrics.train_accuracy) for metrics in history]
+        axes.plot(epochs, accuracy, label="training", color=COLOURS[1], marker=marker)
     axes.plot(epochs, [*map(_or_nan, scores)], label="validation", color=COLOURS[0], marker=marker)
     axes.set_ylabel("mean average precision" if several else "accuracy")
     _mark_epoch(figure, axes, best_epoch)

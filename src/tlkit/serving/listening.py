@@ -28,7 +28,7 @@ def listening(host: str, port: int, advice: str) -> Iterator[socket.socket]:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise ServingError(f"{host} is no address of this machine: {error.strerror or error}") from error
+        raise ServingError(f"{host} is not an address of this machine: {error.strerror or error}") from error
     with listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -141,7 +141,7 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
     names = [_name(path) for path in paths]
     if twice := {name for name in names if names.count(name) > 1}:
         raise RunFolderError(
-            f"two models are called {min(twice)}: give each a name of its own, or serve them apart"
+            f"two models are called {min(twice)}: give each a name of its own, or serve them separately"
         )
     return names
 

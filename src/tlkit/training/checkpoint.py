@@ -149,7 +149,7 @@ def _read_progress(path: Path) -> _Progress:
     text = read_text(path, RunFolderError)
     progress = parse_json(text, _Progress, RunFolderError, str(path))
     if content_sha256(text, "sha256") != progress.sha256:
-        raise RunFolderError(f"{path} is not as tlkit wrote it: sha256 is another")
+        raise RunFolderError(f"{path} is not as tlkit wrote it: sha256 differs")
     return progress
 
 
@@ -157,7 +157,7 @@ def _read_tensors(path: Path, sha256: str | None) -> State:
     try:
         check_regular(path)
         if file_sha256(path) != sha256:
-            raise RunFolderError(f"{path} is not as tlkit wrote it: its checksum is another")
+            raise RunFolderError(f"{path} is not as tlkit wrote it: its checksum differs")
         tensors: State = load_file(path)
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
@@ -173,7 +173,7 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, packed: Any, tensors: Stat
         # torch compares the number of groups and parameters, but not what the groups have
         for saved, own in zip(state["param_groups"], before["param_groups"], strict=True):
             if saved["params"] != own["params"] or not own.keys() <= saved.keys():
-                raise ValueError("its parameter groups are others")
+                raise ValueError("its parameter groups differ")
         optimizer.load_state_dict(state)
         _match_layouts(optimizer)
     except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:

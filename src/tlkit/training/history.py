@@ -15,6 +15,7 @@ COLUMNS: dict[Task, tuple[str, ...]] = {
     "multiclass": (
         "epoch",
         "train_loss",
+        "train_accuracy",
         "val_loss",
         "val_accuracy",
         "val_balanced_accuracy",
@@ -42,6 +43,8 @@ class EpochMetrics:
         seconds: duration, validation included.
         val_mean_average_precision: of several labels per image, in place of accuracies: mean of the classes'
             average precision on the validation images.
+        train_accuracy: accuracy on the training images, 0 to 1, in training mode: with augmentation and
+            dropout, while the weights change. None with mixup, CutMix or several labels per image.
     """
 
     epoch: int
@@ -52,10 +55,16 @@ class EpochMetrics:
     lr: FiniteFloat
     seconds: FiniteFloat
     val_mean_average_precision: FiniteFloat | None = None
+    train_accuracy: FiniteFloat | None = None
 
     @staticmethod
     def of(
-        epoch: int, train_loss: float, scores: ValidationScores | None, lr: float, seconds: float
+        epoch: int,
+        train_loss: float,
+        scores: ValidationScores | None,
+        lr: float,
+        seconds: float,
+        train_accuracy: float | None = None,
     ) -> EpochMetrics:
         """Makes an epoch's metrics with its scores on the validation images, if there are any."""
         return EpochMetrics(
@@ -67,6 +76,7 @@ class EpochMetrics:
             lr=lr,
             seconds=seconds,
             val_mean_average_precision=scores.mean_average_precision if scores else None,
+            train_accuracy=train_accuracy,
         )
 
     @property

@@ -124,13 +124,13 @@ def train(
         if training.patience and epoch - history.best_epoch >= training.patience:
             break
         began = time.perf_counter()
-        loss = train_epoch(epoch)
+        loss, accuracy = train_epoch(epoch)
         with method.average.applied() if method.average else nullcontext():
             scores = validate(network, inputs, training, compute)
             val_loss = scores.loss if scores else 0.0
             _check_finite(f"phase {inputs.phase!r}, epoch {epoch + 1}", training=loss, validation=val_loss)
             seconds = time.perf_counter() - began
-            metrics = EpochMetrics.of(epoch + 1, loss, scores, method.rate, seconds)
+            metrics = EpochMetrics.of(epoch + 1, loss, scores, method.rate, seconds, accuracy)
             if history.add(metrics):
                 checkpoint.best = trained_state(network)
         due = time.monotonic() - saved_at > SAVE_EVERY and epoch + 1 < end
@@ -191,7 +191,7 @@ def _resume(
         return load_checkpoint(folder, network, method.optimizer, trained_state(network), method.average)
     except RunFolderError as error:
         if process_state().is_main_process:
-            note(f"phase {phase!r} begins again, since its checkpoint cannot be used: {error}")
+            note(f"phase {phase!r} starts again, because its checkpoint cannot be used: {error}")
         return None
 
 
@@ -212,8 +212,12 @@ def _make_epoch(
     training: TrainingSpec,
     compute: ComputeConfig,
     tick: Tick,
-) -> Callable[[int], float]:
-    """Returns a function that trains one epoch, and returns the mean loss, images weighed by class."""
+) -> Callable[[int], tuple[float, float | None]]:
+    """Returns a function that trains one epoch.
+
+    It returns the mean loss, images weighed by class, and the accuracy in training mode: None where images
+    are mixed or may have several classes.
+    """
     labels = torch.from_numpy(inputs.train_labels).to(compute.device)
     weights = class_weights(inputs.train_labels, inputs.classes, training).to(compute.device)
     mean_loss = _weighted_mean(inputs.loss, weights)
@@ -221,12 +225,15 @@ def _make_epoch(
     parameters = [value for value in network.parameters() if value.requires_grad]
     processes = process_state().num_processes
 
-    def train_epoch(epoch: int) -> float:
+    has_accuracy = labels.ndim == 1 and not training.mixup and not training.cutmix
+
+    def train_epoch(epoch: int) -> tuple[float, float | None]:
         network.train()
         order, mixer = _seed_epoch(inputs, epoch), Mixer(training, _mixing_generator(inputs, epoch))
         ordered_labels = labels[torch.from_numpy(order).to(compute.device)]
         ordered_weights = image_weights(ordered_labels, weights)
         total, done = torch.zeros((), device=compute.device), 0
+        predicted: list[Tensor] = []
         batches = inputs.train.batches(order, method.batch_size, epoch)
         for step, (indices, crossing) in enumerate(batches, epoch * method.steps):
             if method.schedule is not None:
@@ -246,8 +253,14 @@ def _make_epoch(
             # a batch's loss is a mean, weighed by class; no step waits for a copy from the device
             total += loss.detach() * ordered_weights[batch].sum()
             done += len(indices)
+            if has_accuracy:
+                predicted.append(logits.argmax(1))
             tick(len(indices) * processes)
-        return float(reduce(total, "mean")) / float(reduce(ordered_weights.sum(), "mean"))
+        mean = float(reduce(total, "mean")) / float(reduce(ordered_weights.sum(), "mean"))
+        if not has_accuracy:
+            return mean, None
+        correct = (torch.cat(predicted) == ordered_labels).float().mean()
+        return mean, float(reduce(correct, "mean"))
 
     return train_epoch
 

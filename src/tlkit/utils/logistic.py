@@ -85,57 +85,71 @@ def _eigenvectors(gram: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def solve(
-    rotation: Rotation, targets: Tensor, weights: Tensor, penalties: Tensor, tolerance: float = TOLERANCE
+    rotation: Rotation,
+    targets: Tensor,
+    weights: Tensor,
+    penalties: Tensor,
+    *,
+    start: Tensor | None = None,
+    tolerance: float = TOLERANCE,
 ) -> Tensor:
     """Minimises the weighted sum of the cross-entropy plus half the penalty times the squared weights.
 
-    The bias has no penalty, except for the little that keeps it finite.
+    The bias has no penalty, except for the little that keeps it finite. Of two classes, only the second one's
+    logit is computed: the first one's is its negative.
 
     Args:
         rotation: the features.
         targets: one-hot labels, ``(N, K)``.
         weights: each image's weight in each of the problems, ``(P, N)``; 0 leaves it out.
         penalties: of each problem, ``(P,)``.
+        start: where to start from, ``(P, R, K)``; None: zeros.
         tolerance: how small the gradient has to become.
 
     Returns:
         The solutions, ``(P, R, K)``.
     """
-    features, classes = rotation.values, targets.shape[1]
+    features, binary = rotation.values, targets.shape[1] == 2
+    if binary:
+        targets, start = targets[:, 1:], None if start is None else start[:, :, 1:]
+    classes = targets.shape[1]
+    # classes in the middle: softmax is ten times as fast as over a last dimension of few
+    targets = targets[:, :, None]
     penalty = penalties.repeat(features.shape[1], 1)
     penalty[0] *= 1e-4
     # Böhning: the Hessian is at most half of the features' second moments, in each class
-    steps = (1 / (0.5 * rotation.lengths[:, None] * weights.amax(1) + penalty))[:, :, None]
-    penalty, image_weights, totals = penalty[:, :, None], weights.T[:, :, None], weights.sum(1)
-    solutions = features.new_zeros(features.shape[1], len(penalties), classes)
+    steps = (1 / (0.5 * rotation.lengths[:, None] * weights.amax(1) + penalty))[:, None]
+    penalty, image_weights, totals = penalty[:, None], weights.T[:, None], weights.sum(1)
+    solutions = features.new_zeros(features.shape[1], classes, len(penalties))
     unsolved = torch.arange(len(penalties), device=features.device)
-    current = solutions.clone()
+    current = solutions.clone() if start is None else start.movedim(0, 2).contiguous()
     ahead, momentum = current, torch.ones_like(totals)
     for iteration in range(MAX_ITERATIONS):
-        logits = (features @ ahead.flatten(1)).view(len(features), -1, classes)
-        residuals = (logits.softmax(2) - targets[:, None]) * image_weights
+        logits = (features @ ahead.flatten(1)).view(len(features), classes, -1)
+        probabilities = (2 * logits).sigmoid() if binary else logits.softmax(1)
+        residuals = (probabilities - targets) * image_weights
         gradient = (features.T @ residuals.flatten(1)).view(ahead.shape) + penalty * ahead
         new = ahead - steps * gradient
         moved = new - current
         # where the step goes against the momentum, the momentum begins anew
-        uphill = (gradient * moved).sum((0, 2)) > 0
+        uphill = (gradient * moved).sum((0, 1)) > 0
         grown = (1 + (1 + 4 * momentum**2).sqrt()) / 2
-        ahead = new + torch.where(uphill, 0.0, (momentum - 1) / grown)[None, :, None] * moved
+        ahead = new + torch.where(uphill, 0.0, (momentum - 1) / grown) * moved
         current, momentum = new, torch.where(uphill, 1.0, grown)
         if iteration % CHECK_EVERY < CHECK_EVERY - 1 and iteration < MAX_ITERATIONS - 1:
             continue
-        solved = ((gradient**2 * steps).sum((0, 2)) < tolerance**2 * totals) | (
-            iteration == MAX_ITERATIONS - 1
-        )
-        solutions[:, unsolved[solved]] = current[:, solved]
+        norms = (2 if binary else 1) * (gradient**2 * steps).sum((0, 1))
+        solved = (norms < tolerance**2 * totals) | (iteration == MAX_ITERATIONS - 1)
+        solutions[:, :, unsolved[solved]] = current[:, :, solved]
         if solved.all():
             break
         left = ~solved
         unsolved, totals, momentum = unsolved[left], totals[left], momentum[left]
         current, ahead, steps, penalty, image_weights = (
-            tensor[:, left] for tensor in (current, ahead, steps, penalty, image_weights)
+            tensor[:, :, left] for tensor in (current, ahead, steps, penalty, image_weights)
         )
-    return solutions.movedim(1, 0)
+    solutions = solutions.movedim(2, 0)
+    return torch.cat([-solutions, solutions], 2) if binary else solutions
 
 
 def draw_folds(labels: NDArray[np.int64], folds: int, generator: np.random.Generator) -> NDArray[np.int64]:

@@ -1,0 +1,115 @@
+"""Prediction in an engine's workers: what one process predicts, whatever is lost on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import command
+from pyarrow import parquet
+
+import tlkit
+from tlkit.inference import worker_prediction
+from tlkit.plugins.loader import BUILTIN, load_registry
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Divides a dozen photos into several blocks; the engines are those of tests."""
+    monkeypatch.setattr(worker_prediction, "BLOCK", 4)
+    registry = load_registry((*BUILTIN, "engine_parts"))
+    monkeypatch.setattr(worker_prediction, "load_registry", lambda: registry)
+
+
+@pytest.fixture
+def files(known: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A dozen photos and what is none, named relative to the current folder."""
+    monkeypatch.chdir(known[0].parent)
+    damaged = tmp_path / "damaged.jpg"
+    damaged.write_bytes(b"no photo")
+    return [*(path.name for path in known[::5]), str(damaged), *(path.name for path in known[1::10])]
+
+
+def test_lost_blocks_are_predicted_again_in_order(model: tlkit.Run, files: list[str]) -> None:
+    """They are lost before and after they are computed."""
+    expected = tlkit.predict(model.folder, files, top=2)
+    engine = {"name": "pickling", "lost": 1, "unfinished": 1}
+    predictions = tlkit.predict(model.folder, files, top=2, engine=engine)
+    assert [prediction.image for prediction in predictions] == files
+    # other batches, other last bits
+    for prediction, other in zip(predictions, expected, strict=True):
+        assert (prediction.label, prediction.error) == (other.label, other.error)
+        assert (prediction.confidence or 0) == pytest.approx(other.confidence or 0, rel=1e-4)
+
+
+def test_full_blocks_give_the_bits_of_one_process(
+    model: tlkit.Run, files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_prediction, "BLOCK", 32)
+    many = files * 4
+    assert tlkit.predict(model.folder, many, engine="pickling") == tlkit.predict(model.folder, many)
+
+
+@pytest.mark.parametrize(
+    ("engine", "message"),
+    [
+        (
+            {"name": "pickling", "lost": 99, "always": True},
+            r"images are not predicted, .* always lost: the images from cat\.41\.jpg on",
+        ),
+        ("repeating", "the engine yields block 0, which it has not yet to compute"),
+    ],
+)
+def test_mistakes_of_engines(
+    engine: str | dict[str, Any],
+    message: str,
+    model: tlkit.Run,
+    files: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_prediction, "ATTEMPTS", 1)
+    with pytest.raises(tlkit.EngineError, match=message):
+        tlkit.predict(model.folder, files, engine=engine)
+
+
+def test_a_worker_with_another_model_is_refused(
+    model: tlkit.Run, files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as an older one under the same path: here, this process reads other files than the worker."""
+    contents = iter("ab")
+    monkeypatch.setattr(worker_prediction, "identify", lambda _: next(contents))
+    with pytest.raises(tlkit.EngineError, match=r"a worker finds another model in .*/phases/probe/model"):
+        tlkit.predict(model.folder, files, engine="pickling")
+
+
+def test_an_engine_that_is_not_there(model: tlkit.Run) -> None:
+    with pytest.raises(tlkit.PluginError, match=r"no engine is called 'dask'.*tlkit\[ray\]"):
+        tlkit.predict(model.folder, ["photo.jpg"], engine="dask")
+
+
+def test_predictions_in_parquet(model: tlkit.Run, files: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "predictions.parquet"
+    done = command("predict", model.folder, *files, "--top", 2, "--out", file)
+    assert (done.returncode, done.stdout) == (1, "")
+    expected = tlkit.predict(model.folder, files, top=2)
+    rows = parquet.read_table(file).to_pylist()
+    assert [row["path"] for row in rows] == files
+    for row, prediction in zip(rows, expected, strict=True):
+        assert (row["label"], row["error"]) == (prediction.label, prediction.error)
+        assert row["confidence"] == prediction.confidence
+        assert [(score["class"], score["probability"]) for score in row["top"]] == list(prediction.top)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "predictions.csv"], "predictions.csv: predictions are written in Parquet"),
+        (["--out", "predictions.parquet", "--json"], "--json prints, and --out writes a file"),
+        (["--set", "cpus=2"], "--set cpus=2 is an option of an engine: name it with --engine"),
+    ],
+)
+def test_mistakes(options: list[str], message: str, by_class: Path) -> None:
+    done = command("predict", "model", by_class, *options)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())
