@@ -92,8 +92,14 @@ def find_copies(features: DatasetFeatures, observer: Observer) -> Copies:
     near: list[CopyPair] = []
     if len(distinct) > 1:
         chosen = [images[index] for index in distinct]
+        # before thumbnails are read: with many images, copies of both would not fit into memory
+        by_features = _neighbour_pairs(
+            features.plain[distinct], features.mirrored[distinct], NEIGHBOURS, LEAST_SIMILARITY
+        )
         thumbnails = read_thumbnails(chosen, observer)
-        candidates = _find_candidates(features.plain[distinct], features.mirrored[distinct], thumbnails)
+        upright, flipped = _templates(thumbnails).numpy().swapaxes(0, 1)
+        by_pixels = _neighbour_pairs(upright, flipped, PIXEL_NEIGHBOURS, LEAST_PIXEL_SIMILARITY)
+        candidates = _as_candidates(by_features, by_pixels)
         near = confirm_copies(chosen, thumbnails, candidates, observer)
     pairs = (*equal, *near)
     return Copies(pairs, group_copies(pairs, features.labelled))
@@ -175,24 +181,24 @@ def confirm_copies(
     return sorted(pairs, key=lambda pair: (-pair.correlation, pair.images))
 
 
-def _find_candidates(
-    plain: NDArray[np.float32], mirrored: NDArray[np.float32], thumbnails: Tensor
-) -> Candidates:
-    """Returns the pairs of neighbours, each once, with the first image as the whole."""
-    upright, flipped = _templates(thumbnails).numpy().swapaxes(0, 1)
+def _neighbour_pairs(
+    images: NDArray[np.float32], mirror_images: NDArray[np.float32], count: int, least: float
+) -> NDArray[np.int64]:
+    """Returns images and their neighbours, ``(N, 3)``: the lower position, the other, whether mirrored."""
     pairs = []
-    for count, least, images, mirror_images in (
-        (NEIGHBOURS, LEAST_SIMILARITY, plain, mirrored),
-        (PIXEL_NEIGHBOURS, LEAST_PIXEL_SIMILARITY, upright, flipped),
-    ):
-        for is_mirrored, queries in ((0, None), (1, mirror_images)):
-            neighbours = nearest(images, count, queries=queries)
-            row, column = np.nonzero(neighbours.similarities >= least)
-            other = neighbours.indices[row, column]
-            sides = np.minimum(row, other), np.maximum(row, other), np.full(len(row), is_mirrored)
-            pairs.append(np.stack(sides, 1))
-    whole, part, is_flipped = torch.from_numpy(np.unique(np.concatenate(pairs), axis=0)).unbind(1)
-    return Candidates(whole, part, is_flipped.bool())
+    for is_mirrored, queries in ((0, None), (1, mirror_images)):
+        neighbours = nearest(images, count, queries=queries)
+        row, column = np.nonzero(neighbours.similarities >= least)
+        other = neighbours.indices[row, column]
+        sides = np.minimum(row, other), np.maximum(row, other), np.full(len(row), is_mirrored)
+        pairs.append(np.stack(sides, 1))
+    return np.concatenate(pairs)
+
+
+def _as_candidates(*pairs: NDArray[np.int64]) -> Candidates:
+    """Returns each pair once, with the first image as the whole."""
+    whole, part, is_mirrored = torch.from_numpy(np.unique(np.concatenate(pairs), axis=0)).unbind(1)
+    return Candidates(whole, part, is_mirrored.bool())
 
 
 def _templates(thumbnails: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ NEIGHBOURS = 5
 DEVIATIONS = 2.5
 #: From median absolute deviations to standard deviations.
 MAD_TO_STANDARD = 1.4826
+#: Images that are compared at a time.
+BLOCK = 1024
 #: Among fewer images none is unlike the others.
 MIN_IMAGES = 20
 
@@ -49,7 +51,11 @@ def _distances(features: NDArray[np.float32], neighbours: NDArray[np.int64]) -> 
 
     Features of strange images are near the mean, where the cosine of centred ones says little.
     """
-    rows = features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
-    similarities = [np.einsum("nc,nc->n", rows, rows[column]) for column in neighbours.T]
-    distances: NDArray[np.float32] = 1 - np.mean(similarities, 0)
+    lengths = np.linalg.norm(features, axis=1).clip(1e-12)
+    distances = np.empty(len(features), np.float32)
+    for start in range(0, len(features), BLOCK):
+        rows = slice(start, start + BLOCK)
+        near = neighbours[rows]
+        products = np.einsum("nc,nkc->nk", features[rows], features[near])
+        distances[rows] = 1 - (products / lengths[near]).mean(1) / lengths[rows]
     return distances
