@@ -103,7 +103,6 @@ NOT_RUN = {
         "docs/multilabel.md",
         "$ tlkit run",
     ): "takes a minute; the fixture several_labels does it with fewer images",
-    ("docs/installing.md", "$ pip install torch"): INSTALLS,
     ("docs/plugins.md", "from tlkit.testing"): "a test of its own, as `tlkit plugins new` writes it",
     ("docs/recipes.md", "$ tlkit run photos.toml"): DOWNLOADS + " weights",
     ("docs/recipes.md", "$ tlkit fetch"): DOWNLOADS,
