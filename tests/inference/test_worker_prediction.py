@@ -105,7 +105,7 @@ def test_predictions_in_parquet(model: tlkit.Run, files: list[str], tmp_path: Pa
     ("options", "message"),
     [
         (["--out", "predictions.csv"], "predictions.csv: predictions are written in Parquet"),
-        (["--out", "predictions.parquet", "--json"], "--json prints, and --out writes a file"),
+        (["--out", "predictions.parquet", "--json"], "--json and --csv print, and --out writes a file"),
         (["--set", "cpus=2"], "--set cpus=2 is an option of an engine: name it with --engine"),
     ],
 )

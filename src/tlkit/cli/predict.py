@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from enum import Enum
 from functools import partial
@@ -71,12 +71,7 @@ def predict(
     from tlkit.data.image_paths import image_paths
 
     images = image_paths(paths, sys.stdin)  # a mistake is reported before torch is imported
-    if set_ and engine is None:
-        raise DataError(f"--set {set_[0]} is an option of an engine: name it with --engine")
-    if out is not None:
-        check_parquet(out)
-        if json_ or csv_:
-            raise DataError(f"--{'json' if json_ else 'csv'} prints, and --out writes a file: leave one out")
+    _check_options(out, engine, set_, prints=json_ or csv_)
     from tlkit.inference.loading import load
     from tlkit.inference.predictor import UNCLASSIFIED, UNKNOWN
 
@@ -95,8 +90,7 @@ def predict(
         from tlkit.inference.worker_prediction import stream_from_workers
         from tlkit.recipe.reader import read_options
 
-        table = {"name": engine, **read_options(set_ or [])}
-        note = partial(say, stderr=True)
+        table, note = {"name": engine, **read_options(set_ or [])}, partial(say, stderr=True)
         predictions = stream_from_workers(table, model, images, note, top=top, **options)
     began, count, failed = time.monotonic(), 0, 0
     with ExitStack() as opened:
@@ -116,6 +110,18 @@ def predict(
     say(f"{plural(count, 'image')} in {seconds:,.1f} s, {rate}{unreadable}", stderr=True)
     if failed:
         raise typer.Exit(1)
+
+
+def _check_options(
+    out: Path | None, engine: str | None, assignments: Sequence[str] | None, *, prints: bool
+) -> None:
+    """Raises DataError where an option has no effect, or a file cannot be written."""
+    if assignments and engine is None:
+        raise DataError(f"--set {assignments[0]} is an option of an engine: name it with --engine")
+    if out is not None:
+        check_parquet(out)
+        if prints:
+            raise DataError("--json and --csv print, and --out writes a file: leave one out")
 
 
 def _writer(output: Format, top: int, label_width: int) -> Callable[[Prediction], object]:
