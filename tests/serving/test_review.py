@@ -287,7 +287,7 @@ def test_labels_are_given_to_the_images_of_a_list(browser: Browser, audit: Path,
         listed = [[str(photo), "rose", 0.5] for photo in photos]
         write_rows(file, [["path", "class_1", "probability_1"], *listed])
     labels = tmp_path / "labels.csv"
-    labels.write_text("path,label\nold/1.jpg,tulip\nold/2.jpg,rose\n")
+    labels.write_text("path,label\nold/1.jpg,catfish\nold/2.jpg,type\n")
     server = Server.start(tmp_path / "next.csv")
     page = browser.new_page()
     try:
@@ -299,27 +299,30 @@ def test_labels_are_given_to_the_images_of_a_list(browser: Browser, audit: Path,
         page.keyboard.press("r")
         page.keyboard.press("Enter")
         expect(page.locator("#decided")).to_have_text("1 of 3 decided")
-        assert labels.read_text() == "path,label\nold/1.jpg,tulip\nold/2.jpg,rose\nnew/0.jpg,rose\n"
+        assert labels.read_text() == "path,label\nold/1.jpg,catfish\nold/2.jpg,type\nnew/0.jpg,rose\n"
         page.keyboard.press("n")
         expect(page.locator("#decided")).to_have_text("2 of 3 decided")
-        page.keyboard.press("r")
-        page.keyboard.type("Peony")  # a new class
-        page.keyboard.press("Enter")
-        expect(page.locator("#end-title")).to_have_text("All 3 are decided")
-        assert labels.read_text().endswith("new/0.jpg,rose\nnew/2.jpg,Peony\n")
-        page.keyboard.press("u")
-        expect(page.locator("#decided")).to_have_text("2 of 3 decided")
-        assert labels.read_text().endswith("new/0.jpg,rose\n")
+        # new classes, whose names contain a class and a digit, or are part of a class's name
+        for name in ("type1", "fish"):
+            page.keyboard.press("r")
+            page.keyboard.type(name)
+            expect(page.locator("#classes [aria-selected=true]")).to_have_text(f"{name} (new class)")
+            page.keyboard.press("Enter")
+            expect(page.locator("#decided")).to_have_text("3 of 3 decided")
+            assert labels.read_text().endswith(f"new/0.jpg,rose\nnew/2.jpg,{name}\n")
+            page.keyboard.press("u")
+            expect(page.locator("#decided")).to_have_text("2 of 3 decided")
+            assert labels.read_text().endswith("new/0.jpg,rose\n")
         server.end(signal.SIGKILL)
     finally:
         server.process.kill()
         page.close()
     again = Labelling(tmp_path / "next.csv")
     assert again.verdicts() == [Verdict("relabel", "new/0.jpg", "rose"), None, None]
-    assert again.classes == ["rose", "tulip"]
+    assert again.classes == ["catfish", "rose", "type"]
     source = load_registry().make("source", "csv", {}, tmp_path)
     labelled = {sample.id: source.classes[sample.label] for sample in source.samples}
-    assert labelled == {"old/1.jpg": "tulip", "old/2.jpg": "rose", "new/0.jpg": "rose"}
+    assert labelled == {"old/1.jpg": "catfish", "old/2.jpg": "type", "new/0.jpg": "rose"}
     photos[1].write_bytes(b"another photo")
     for image, decision, label in (
         ("new/1.jpg", "relabel", "rose"),  # it has changed
@@ -339,12 +342,15 @@ def test_labels_are_given_to_the_images_of_a_list(browser: Browser, audit: Path,
         ("path\n/etc/passwd\n", None, "is not in .*, its folder"),
         ("path\n{folder}/../other/1.jpg\n", None, "is not in .*, its folder"),
         ("path\n{folder}/missing.jpg\n", None, "missing.jpg, from .*, cannot be read: No such file"),
+        ("path\n{folder}/sparse.jpg\n", None, "sparse.jpg, from .*, cannot be read: the file is larger than"),
         ("path\n", "path,label,split\n", "has the columns path, label, split"),
     ],
 )
 def test_a_list_that_cannot_be_labelled_is_a_clear_error(
     tmp_path: Path, listed: str, labels: str | None, problem: str
 ) -> None:
+    (tmp_path / "sparse.jpg").touch()
+    os.truncate(tmp_path / "sparse.jpg", 2**40)
     (tmp_path / "next.csv").write_text(listed.format(folder=tmp_path))
     if labels is not None:
         (tmp_path / "labels.csv").write_text(labels)

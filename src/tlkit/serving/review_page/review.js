@@ -231,28 +231,38 @@ function openClasses() {
   $("filter").focus();
 }
 
+const classes = () => [...new Set([...shown.classes, ...Object.values(shown.state.labels)])];
+
+// Whether a digit chooses a class: else it is part of a name that is typed.
+const digitsChoose = () => $("filter").value === "" && !classes().some(name => /^[1-9]/.test(name));
+
 function offer() {
-  const current = label(suspect().images[subject]), text = $("filter").value.trim().toLowerCase();
+  const current = label(suspect().images[subject]), typed = $("filter").value.trim(), text = typed.toLowerCase();
   const other = suspect().images[1 - subject];
   const suggested = other ? label(other) : suspect().suggested;
-  const first = suggested !== null && suggested !== current ? [suggested] : [];
-  const classes = [...new Set([...shown.classes, ...Object.values(shown.state.labels)])];
-  const rest = classes.filter(name => name !== current && !first.includes(name));
-  offered = [...first, ...rest].filter(name => name.toLowerCase().includes(text));
-  const typed = $("filter").value.trim();
-  if (labelsOnly() && typed && !classes.includes(typed)) offered.push(typed);  // a new class
+  const names = [suggested, ...classes()].filter(name => name !== null && (labelsOnly() || name !== current));
+  // what is typed comes before the names that contain it, so that Enter saves it and nothing else
+  offered = [...new Set([
+    ...names.filter(name => name === typed),
+    ...names.filter(name => name.toLowerCase() === text),
+    ...(labelsOnly() && typed ? [typed] : []),  // a new class
+    ...names.filter(name => name.toLowerCase().includes(text)),
+  ])];
   selected = 0;
   renderClasses();
 }
 
 function renderClasses() {
+  const known = classes(), keys = digitsChoose();
+  $("digits").hidden = !keys;
   $("classes").replaceChildren(...offered.map((name, place) => {
     const item = element("li");
     item.id = `class-${place}`;
     item.setAttribute("role", "option");
     item.setAttribute("aria-selected", String(place === selected));
-    if (place < 9) item.append(element("kbd", String(place + 1)), " ");
+    if (keys && place < 9) item.append(element("kbd", String(place + 1)), " ");
     item.append(name);
+    if (!known.includes(name) && name !== suspect().suggested) item.append(" (new class)");
     item.addEventListener("click", () => relabel(place));
     return item;
   }));
@@ -274,7 +284,7 @@ $("filter").addEventListener("keydown", event => {
     renderClasses();
   } else if (event.key === "Enter") {
     relabel(selected);
-  } else if (/^[1-9]$/.test(event.key)) {
+  } else if (/^[1-9]$/.test(event.key) && event.key <= offered.length && digitsChoose()) {
     relabel(Number(event.key) - 1);
   } else {
     return;
