@@ -350,7 +350,7 @@ def test_a_list_that_cannot_be_labelled_is_a_clear_error(
     tmp_path: Path, listed: str, labels: str | None, problem: str
 ) -> None:
     (tmp_path / "sparse.jpg").touch()
-    os.truncate(tmp_path / "sparse.jpg", 2**40)
+    os.truncate(tmp_path / "sparse.jpg", 2**30)
     (tmp_path / "next.csv").write_text(listed.format(folder=tmp_path))
     if labels is not None:
         (tmp_path / "labels.csv").write_text(labels)

@@ -11,12 +11,10 @@ from pathlib import Path
 from tlkit.analysis.audit_file import AuditedImage
 from tlkit.data.corrections_file import Decision
 from tlkit.errors import AuditFileError
-from tlkit.serving.photos import Photos
+from tlkit.serving.photos import Photos, photo_sha256
 from tlkit.serving.suspects import InvalidDecision, Suspect, Verdict
 from tlkit.utils.atomic_write import atomic_write
 from tlkit.utils.csv_cells import unescape
-from tlkit.utils.hashing import file_sha256
-from tlkit.utils.regular_files import check_regular
 
 #: The columns of the file of labels.
 COLUMNS = ["path", "label"]
@@ -59,8 +57,7 @@ class Labelling:
                 )
             image = file.relative_to(root).as_posix()
             try:
-                check_regular(file)
-                files[image] = (file, file_sha256(file))
+                files[image] = (file, photo_sha256(file))
             except OSError as error:
                 reason = error.strerror or error
                 raise AuditFileError(f"{row['path']}, from {path}, cannot be read: {reason}") from error

@@ -90,7 +90,16 @@ class Photos:
         """Returns why nothing can be decided about an image; None: its file is what it was."""
         path, sha256 = self._files[image]
         try:
-            changed = hashlib.sha256(read_regular(path, MAX_BYTES)).hexdigest() != sha256
+            changed = photo_sha256(path) != sha256
         except OSError as error:
             return f"{image} cannot be read: {error.strerror or error}"
         return f"{image} has changed" if changed else None
+
+
+def photo_sha256(path: Path) -> str:
+    """Returns the sha256 of a photo's file, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read, or is larger than photos are.
+    """
+    return hashlib.sha256(read_regular(path, MAX_BYTES)).hexdigest()
