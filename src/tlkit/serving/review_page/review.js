@@ -44,6 +44,7 @@ const suspect = () => shown.suspects[index];
 const verdicts = () => shown.state.verdicts;
 const label = image => shown.state.labels[image.image] ?? image.label;
 const possible = decision => shown.possible.includes(decision);
+const explained = image => suspect().suggested ?? label(image);  // the class that a heat map is about
 const labelsOnly = () => !possible("keep");  // the images have no labels yet
 
 function photo(image, size, alt) {
@@ -75,7 +76,7 @@ function figure(image, place) {
   const made = element("figure");
   const caption = element("figcaption");
   caption.append(element("span", label(image) || "no label yet", "label"), ` – ${image.image}${image.split ? ` (${image.split})` : ""}`);
-  const about = suspect().suggested ?? label(image);
+  const about = explained(image);
   if (heat) caption.append(`; bright: what speaks for ${about}`);
   made.append(heat ? heatMap(image, about) : photo(image, "large", `Labelled ${label(image) || "nothing yet"}: ${image.image}`), caption);
   if (suspect().images.length > 1) {
@@ -128,7 +129,7 @@ function render() {
   $("end").hidden = !ended;
   $("actions").hidden = total === 0;
   for (const button of document.querySelectorAll("[data-decision]")) button.disabled = ended;
-  $("heat").hidden = ended || !shown.explains;
+  $("heat").hidden = ended || !shown.explains || !explained(suspect().images[subject]);
   $("heat").setAttribute("aria-pressed", String(heat));
   $("swap").hidden = ended || suspect().images.length < 2;
   if (possible("same-photo")) document.querySelector("[data-decision='same-photo']").hidden = !ended && suspect().images.length < 2;
