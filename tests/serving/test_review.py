@@ -22,7 +22,7 @@ from audits import CLASSES, write_audit
 from browsers import browser as browser
 from commands import command
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 import tlkit
 from tlkit.analysis.audit_file import Unlike
@@ -277,6 +277,12 @@ def test_only_the_printed_address_answers(server: Server) -> None:
     assert "Access-Control-Allow-Origin" not in allowed.headers
 
 
+def explains(route: Route) -> None:
+    """Answers as a review with a classifier, without loading one."""
+    answer = route.fetch()
+    route.fulfill(response=answer, json={**answer.json(), "explains": True})
+
+
 def test_labels_are_given_to_the_images_of_a_list(browser: Browser, audit: Path, tmp_path: Path) -> None:
     photos = [tmp_path / "new" / f"{number}.jpg" for number in range(3)]
     before = [tmp_path / "old" / "1.jpg", tmp_path / "old" / "2.jpg"]
@@ -284,16 +290,18 @@ def test_labels_are_given_to_the_images_of_a_list(browser: Browser, audit: Path,
         photo.parent.mkdir(exist_ok=True)
         shutil.copyfile(audit.parent / "photos" / "train" / "rose" / f"{30 + number % 4}.jpg", photo)
     with (tmp_path / "next.csv").open("w", newline="") as file:
-        listed = [[str(photo), "rose", 0.5] for photo in photos]
-        write_rows(file, [["path", "class_1", "probability_1"], *listed])
+        listed = [[str(photo), "rose", 0.5] for photo in photos[:2]]
+        write_rows(file, [["path", "class_1", "probability_1"], *listed, [str(photos[2]), "", ""]])
     labels = tmp_path / "labels.csv"
     labels.write_text("path,label\nold/1.jpg,catfish\nold/2.jpg,type\n")
     server = Server.start(tmp_path / "next.csv")
     page = browser.new_page()
+    page.route("**/suspects", explains)
     try:
         page.goto(server.address)
         expect(page.locator("#question")).to_have_text("Which class is it? Probably rose (probability 0.50)")
         expect(page.locator("[data-decision=keep]")).to_be_hidden()
+        expect(page.locator("#heat")).to_be_visible()
         for key in ("k", "x"):  # there is no label to keep, and the photo stays
             page.keyboard.press(key)
         page.keyboard.press("r")
@@ -302,6 +310,8 @@ def test_labels_are_given_to_the_images_of_a_list(browser: Browser, audit: Path,
         assert labels.read_text() == "path,label\nold/1.jpg,catfish\nold/2.jpg,type\nnew/0.jpg,rose\n"
         page.keyboard.press("n")
         expect(page.locator("#decided")).to_have_text("2 of 3 decided")
+        expect(page.locator("#question")).to_have_text("Which class is it?")
+        expect(page.locator("#heat")).to_be_hidden()  # there is no class that it could be about
         # new classes, whose names contain a class and a digit, or are part of a class's name
         for name in ("type1", "fish"):
             page.keyboard.press("r")
@@ -335,6 +345,57 @@ def test_labels_are_given_to_the_images_of_a_list(browser: Browser, audit: Path,
             again.decide(1, image, decision, label)  # type: ignore[arg-type]
 
 
+@pytest.fixture
+def unlabelled(audit: Path, tmp_path: Path) -> Path:
+    """A list of two images, without suggestions."""
+    for number in range(2):
+        photo = audit.parent / "photos" / "train" / "rose" / f"{30 + number}.jpg"
+        shutil.copyfile(photo, tmp_path / f"{number}.jpg")
+    (tmp_path / "next.csv").write_text(f"path\n{tmp_path}/0.jpg\n{tmp_path}/1.jpg\n")
+    return tmp_path / "next.csv"
+
+
+def test_undo_gives_an_image_the_label_that_it_had(unlabelled: Path) -> None:
+    labelling = Labelling(unlabelled)
+    for index, label in ((0, "rose"), (1, "rose"), (0, "tulip"), (0, ""), (0, "rose")):
+        labelling.decide(index, f"{index}.jpg", "relabel" if label else "unsure", label)
+    rose, other = Verdict("relabel", "0.jpg", "rose"), Verdict("relabel", "1.jpg", "rose")
+    for index, verdict in ((0, Verdict("unsure", "0.jpg", "")), (0, Verdict("relabel", "0.jpg", "tulip"))):
+        assert labelling.undo() == index
+        assert labelling.verdicts() == [verdict, other]
+    assert labelling.undo() == 0
+    assert labelling.verdicts() == Labelling(unlabelled).verdicts() == [rose, other]
+    assert [labelling.undo() for _ in range(3)] == [1, 0, None]
+    assert labelling.verdicts() == [None, None]
+
+
+def test_a_label_keeps_what_another_review_or_an_editor_has_written(unlabelled: Path) -> None:
+    first, second = Labelling(unlabelled), Labelling(unlabelled)
+    first.decide(0, "0.jpg", "relabel", "rose")
+    labels = unlabelled.with_name("labels.csv")
+    with labels.open("a") as file:
+        file.write("old.jpg,daisy\n")
+    second.decide(1, "1.jpg", "relabel", "tulip")
+    assert labels.read_text() == "path,label\n0.jpg,rose\nold.jpg,daisy\n1.jpg,tulip\n"
+    first.undo()
+    assert labels.read_text() == "path,label\nold.jpg,daisy\n1.jpg,tulip\n"
+
+
+def test_rows_of_labels_may_have_other_forms_and_no_label(
+    unlabelled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = unlabelled.with_name("labels.csv")
+    labels.write_text(f"path,label\n./0.jpg,rose\n{unlabelled.parent}/1.jpg,\n")
+    (unlabelled.parent / "below").mkdir()
+    monkeypatch.chdir(unlabelled.parent / "below")
+    labelling = Labelling(Path("..") / "next.csv")
+    assert labelling.verdicts() == [Verdict("relabel", "0.jpg", "rose"), None]
+    assert labelling.classes == ["rose"]
+    labelling.decide(1, "1.jpg", "relabel", "tulip")
+    labelling.decide(0, "0.jpg", "relabel", "daisy")
+    assert labels.read_text() == "path,label\n1.jpg,tulip\n0.jpg,daisy\n"
+
+
 @pytest.mark.parametrize(
     ("listed", "labels", "problem"),
     [
@@ -343,6 +404,8 @@ def test_labels_are_given_to_the_images_of_a_list(browser: Browser, audit: Path,
         ("path\n{folder}/../other/1.jpg\n", None, "is not in .*, its folder"),
         ("path\n{folder}/missing.jpg\n", None, "missing.jpg, from .*, cannot be read: No such file"),
         ("path\n{folder}/sparse.jpg\n", None, "sparse.jpg, from .*, cannot be read: the file is larger than"),
+        ('path\n"{folder}/a\rb.jpg"\n', None, r"the name 'a\\rb.jpg' has control characters: rename"),
+        ("path\n", "path,label\na.jpg,rose\n./a.jpg,rose\n", "has 'a.jpg' twice: keep one"),
         ("path\n", "path,label,split\n", "has the columns path, label, split"),
     ],
 )
@@ -351,7 +414,7 @@ def test_a_list_that_cannot_be_labelled_is_a_clear_error(
 ) -> None:
     (tmp_path / "sparse.jpg").touch()
     os.truncate(tmp_path / "sparse.jpg", 2**30)
-    (tmp_path / "next.csv").write_text(listed.format(folder=tmp_path))
+    (tmp_path / "next.csv").write_text(listed.format(folder=tmp_path), newline="")
     if labels is not None:
         (tmp_path / "labels.csv").write_text(labels)
     with pytest.raises(AuditFileError, match=problem):

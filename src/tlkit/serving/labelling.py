@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from filelock import FileLock
 
 from tlkit.analysis.audit_file import AuditedImage
 from tlkit.data.corrections_file import Decision
@@ -46,16 +49,19 @@ class Labelling:
         """
         self.name = path.name
         self.path = path.parent / "labels.csv"
-        root = path.parent.absolute()
         files, suspects = {}, []
         for row in _read_list(path):
-            file = Path(os.path.abspath(row["path"]))  # noqa: PTH100  resolves "..", and no links
-            if not file.is_relative_to(root):
+            file = Path(row["path"])
+            image = _inside(path.parent, file)
+            if image is None:
                 raise AuditFileError(
                     f"{path} cannot be used: {row['path']} is not in {path.parent}, its folder. "
                     "Let tlkit next write its list into a folder that holds all images"
                 )
-            image = file.relative_to(root).as_posix()
+            if re.search(r"[\x00-\x1f\x7f]", image):
+                raise AuditFileError(
+                    f"{path} cannot be used: the name {image!r} has control characters: rename the file"
+                )
             try:
                 files[image] = (file, photo_sha256(file))
             except OSError as error:
@@ -68,8 +74,10 @@ class Labelling:
             for image, (_, sha256) in files.items()
         }
         self.photos = Photos(files, model)
-        self._labels = _read_labels(self.path) if self.path.exists() else {}
-        self._decided = {image: label for image, label in self._labels.items() if image in files}
+        self._labels = _read_labels(self.path)
+        self._unsure: set[str] = set()
+        # images and the labels that they had before; those of earlier reviews had none
+        self._undoable: list[tuple[str, str | None]] = [(image, None) for image in self.labels()]
         listed = {suspect.suggested for suspect in suspects if suspect.suggested is not None}
         self._classes = listed if model is None else {*self.photos.predictor.classes}
         self._lock = threading.Lock()
@@ -77,19 +85,15 @@ class Labelling:
     @property
     def classes(self) -> Sequence[str]:
         """The classifier's classes, or those that the list suggests, and all that were given."""
-        return sorted(self._classes | {*self._labels.values()})
+        return sorted(self._classes | {label for label in self._labels.values() if label})
 
     def verdicts(self) -> list[Verdict | None]:
         """Returns what was decided about each image; None: nothing yet."""
-        return [
-            Verdict("relabel" if label else "unsure", suspect.image, label) if label is not None else None
-            for suspect in self.suspects
-            for label in (self._decided.get(suspect.image),)
-        ]
+        return [self._verdict(suspect.image) for suspect in self.suspects]
 
     def labels(self) -> dict[str, str]:
-        """Returns the labels that were given."""
-        return {image: label for image, label in self._decided.items() if label}
+        """Returns the labels that the list's images have."""
+        return {image: label for image, label in self._labels.items() if label and image in self.images}
 
     def decide(self, index: int, image: str, decision: Decision, new_label: str) -> None:
         """Saves an image's label, or leaves it open.
@@ -102,7 +106,7 @@ class Labelling:
 
         Raises:
             InvalidDecision: the image or decision does not exist, or the photo has changed.
-            AuditFileError: the file cannot be written.
+            AuditFileError: the labels cannot be read again or written.
         """
         if not 0 <= index < len(self.suspects) or self.suspects[index].image != image:
             raise InvalidDecision(f"image {index} of the list is not {image!r}")
@@ -113,40 +117,70 @@ class Labelling:
         if problem := self.photos.problem(image):
             raise InvalidDecision(f"{problem}: start the review again")
         with self._lock:
-            self._save(
-                {key: label for key, label in self._decided.items() if key != image} | {image: new_label}
-            )
+            self._undoable.append((image, self._change(image, new_label)))
 
     def undo(self) -> int | None:
-        """Takes the last label back, also one that was given before the review began.
+        """Takes the last decision back: the image has the label that it had before.
+
+        Of an earlier review, the last label is removed.
 
         Returns:
             Which image it was; None: none has been decided.
 
         Raises:
-            AuditFileError: the file cannot be written.
+            AuditFileError: the labels cannot be read again or written.
         """
         with self._lock:
-            if not self._decided:
+            if not self._undoable:
                 return None
-            image = [*self._decided][-1]
-            self._save({key: label for key, label in self._decided.items() if key != image})
+            image, before = self._undoable[-1]
+            self._change(image, before)
+            self._undoable.pop()
             return next(index for index, suspect in enumerate(self.suspects) if suspect.image == image)
 
-    def _save(self, decided: dict[str, str]) -> None:
-        """Writes the labels in the order in which they were given, after those of other lists."""
-        others = {image: label for image, label in self._labels.items() if image not in self.images}
-        labels = others | {image: label for image, label in decided.items() if label}
+    def _verdict(self, image: str) -> Verdict | None:
+        if label := self._labels.get(image):
+            return Verdict("relabel", image, label)
+        return Verdict("unsure", image, "") if image in self._unsure else None
+
+    def _change(self, image: str, label: str | None) -> str | None:
+        """Gives an image another label, as the file's last row; the others stay as they are there now.
+
+        Another review, or an editor, may have written the file since it was read.
+
+        Args:
+            image: the image's id.
+            label: the label; "": it is left open; None: nothing is decided.
+
+        Returns:
+            The label before, in the same form.
+        """
         try:
-            with (
-                atomic_write(self.path) as temporary,
-                temporary.open("w", encoding="utf-8", newline="") as file,
-            ):
-                # not escaped for spreadsheets: the source reads cells as they are
-                csv.writer(file, lineterminator="\n").writerows([COLUMNS, *labels.items()])
+            with FileLock(self.path.with_name(f".{self.path.name}.lock")):
+                written = _read_labels(self.path)
+                labels = {name: other for name, other in written.items() if name != image}
+                if label:
+                    labels[image] = label
+                with (
+                    atomic_write(self.path) as temporary,
+                    temporary.open("w", encoding="utf-8", newline="") as file,
+                ):
+                    # not escaped for spreadsheets: the source reads cells as they are
+                    csv.writer(file, lineterminator="\n").writerows([COLUMNS, *labels.items()])
         except OSError as error:
             raise AuditFileError(f"{self.path} cannot be written: {error.strerror or error}") from error
-        self._labels, self._decided = labels, decided
+        before = written.get(image) or ("" if image in self._unsure else None)
+        self._labels = labels
+        self._unsure.discard(image)
+        if label == "":
+            self._unsure.add(image)
+        return before
+
+
+def _inside(folder: Path, file: Path) -> str | None:
+    """Returns a file's path relative to a folder, with ``/``; None: it is elsewhere."""
+    root, absolute = (Path(os.path.abspath(path)) for path in (folder, file))  # noqa: PTH100  follows no links
+    return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else None
 
 
 def _suspect(image: str, row: dict[str, str]) -> Suspect:
@@ -170,14 +204,22 @@ def _read_list(path: Path) -> list[dict[str, str]]:
 
 
 def _read_labels(path: Path) -> dict[str, str]:
-    """Reads the labels that were given before, in their order."""
+    """Reads the labels that were given before, in their order; none if there is no such file."""
+    if not path.exists():
+        return {}
     header, rows = _read(path)
     if header != COLUMNS:
         raise AuditFileError(
             f"{path} has the columns {', '.join(header) or 'none'}, and labels are written with the columns "
             f"{', '.join(COLUMNS)} only: give it another name"
         )
-    return {row["path"]: row["label"] for row in rows}
+    labels: dict[str, str] = {}
+    for row in rows:
+        image = _inside(path.parent, path.parent / row["path"]) or row["path"]
+        if image in labels:
+            raise AuditFileError(f"{path} cannot be used: it has {image!r} twice: keep one of the rows")
+        labels[image] = row["label"]
+    return labels
 
 
 def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
