@@ -233,26 +233,29 @@ class Memoizing(nn.Module):
 
 
 class AsksForTheDevice(nn.Module):
-    """Makes a tensor on the device of the first layer's output, behind it."""
+    """Makes a tensor where the first layer's output is, behind it, and has statistics."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3)
+        self.first, self.last, self.norm = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5)
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.first(images)
-        return self.last(features + 0) + torch.ones(5, 1, 1, device=features.device)
+        ones = torch.ones(5, 1, 1, device=features.device.type)
+        # bool() of a Proxy cannot be traced, a number can be
+        return self.norm(self.last(features + 0)) + ones * features.is_cpu.real
 
 
 def test_a_device_is_that_of_the_images_and_not_the_one_that_shapes_are_propagated_on() -> None:
     base = tiny(AsksForTheDevice())
     assert base.feature_shape == (5, 28, 28)
     whole = Classifier(base, REGISTRY.make("head", "linear", {}, base, ["a", "b"]))
-    network, _ = partitioned(whole, "all-but-last-blocks", blocks=1, size=32)
+    network, _ = partitioned(whole, "all-but-last-blocks", blocks=2, size=32)
     assert network.boundaries
     images = torch.randn(2, 3, 32, 32)
     network.eval()
     torch.testing.assert_close(network(*network.prefix(images)), whole(images), rtol=1e-5, atol=1e-6)
+    assert not base.module.norm.running_mean.any(), "statistics are those from before"
 
 
 def test_tensors_that_a_network_derives_from_its_weights_are_neither_stale_nor_without_values() -> None:

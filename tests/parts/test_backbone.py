@@ -61,6 +61,28 @@ def test_a_network_that_reads_values_is_run_once() -> None:
     assert module.runs == 0, "its attributes are restored"
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")
+def test_a_network_in_torchscript_is_run_and_not_changed() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    scripted = torch.jit.script(network)
+    images = torch.randn(2, 3, 64, 64)
+    before = scripted.eval()(images)
+    assert tiny(nn.Sequential(scripted)).feature_shape == (4, 30, 30)
+    assert torch.equal(scripted(images), before)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(7)),
+        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 5)),
+    ],
+)
+def test_layers_that_do_not_fit_are_noticed(module: nn.Module) -> None:
+    with pytest.raises(RuntimeError, match=r"7|10"):
+        _ = tiny(module).feature_shape
+
+
 @pytest.mark.parametrize(
     ("module", "shown"),
     [

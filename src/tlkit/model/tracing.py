@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from tlkit.parts.shapes import shapes_only
+from tlkit.parts.shapes import preserve_values, shapes_only
 
 #: Two batch sizes are enough to tell what grows with the batch; primes rarely occur by chance.
 BATCH_SIZES = (5, 7)
@@ -17,6 +18,10 @@ BATCH_SIZES = (5, 7)
 _IN_PLACE_OPERATORS = frozenset(
     "setitem iadd isub imul imatmul itruediv ifloordiv imod ipow iand ior ixor ilshift irshift".split()
 )
+
+#: What a network may ask a tensor that depends on where it is.
+_DEVICE_ATTRIBUTES = frozenset({"device", "is_cpu", "is_cuda", "is_meta", "is_mps", "is_xpu"})
+_DEVICE_METHODS = frozenset({"get_device", "type"})
 
 
 class NotPartitionable(Exception):
@@ -119,17 +124,25 @@ def propagate(root: nn.Module, graph: fx.Graph, example: Tensor) -> NodeValues:
         NotPartitionable: the graph does not run.
     """
     runs: list[dict[fx.Node, Any]] = []
-    try:
-        with shapes_only(root):
-            runs = [_run(root, graph, example, batch, "meta") for batch in BATCH_SIZES]
-    except Exception:  # an operation that looks at values
+    if not any(_asks_for_device(node) for node in graph.nodes):
+        with suppress(Exception), shapes_only(root):  # an operation that looks at values
+            runs = [_run(root, graph, example.to("meta"), batch) for batch in BATCH_SIZES]
+    if not runs:
         try:
-            with torch.no_grad():
-                runs = [_run(root, graph, example, batch, example.device) for batch in BATCH_SIZES]
+            with preserve_values(root):
+                runs = [_run(root, graph, example, batch) for batch in BATCH_SIZES]
         except Exception as error:
             line = (str(error) or type(error).__name__).splitlines()[0]
             raise NotPartitionable(f"its graph does not run: {line}") from error
-    return {node: _compare(runs[0][node], runs[1][node]) for node in graph.nodes if node.op != "output"}
+    first, second = runs
+    return {node: _compare(first[node], second[node]) for node in graph.nodes if node.op != "output"}
+
+
+def _asks_for_device(node: fx.Node) -> bool:
+    """Returns whether a node's value depends on where its tensor is."""
+    if node.op == "call_method":
+        return node.target in _DEVICE_METHODS
+    return node.target is getattr and node.args[1] in _DEVICE_ATTRIBUTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,22 +152,17 @@ class _Shape:
     lengths: tuple[int, ...]
 
 
-def _run(
-    root: nn.Module, graph: fx.Graph, example: Tensor, batch: int, device: torch.device | str
-) -> dict[fx.Node, Any]:
+def _run(root: nn.Module, graph: fx.Graph, example: Tensor, batch: int) -> dict[fx.Node, Any]:
     """Runs the graph on a batch of zeros; returns each node's value, tensors replaced by their shapes."""
     values: dict[fx.Node, Any] = {}
 
     class Recorder(fx.Interpreter):
         def run_node(self, n: fx.Node) -> Any:
             value = super().run_node(n)
-            if isinstance(value, Tensor):
-                values[n] = _Shape(tuple(value.shape))
-            else:  # the device that a network asks its images for is not the one they are on for this
-                values[n] = example.device if value == torch.device("meta") else value
+            values[n] = _Shape(tuple(value.shape)) if isinstance(value, Tensor) else value
             return value
 
-    images = torch.zeros(batch, *example.shape[1:], dtype=example.dtype, device=device)
+    images = torch.zeros(batch, *example.shape[1:], dtype=example.dtype, device=example.device)
     Recorder(root, graph=graph).run(images)
     return values
 

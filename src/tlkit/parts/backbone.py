@@ -109,7 +109,7 @@ class Backbone:
         """
         import torch
 
-        from tlkit.parts.shapes import preserve_state, shapes_only
+        from tlkit.parts.shapes import preserve_values, shapes_only
 
         def shape() -> tuple[int, ...]:
             # two images, since some networks squeeze a batch of one away
@@ -129,7 +129,7 @@ class Backbone:
         except PluginError:
             raise
         except Exception:
-            with torch.no_grad(), preserve_state(self.module):
+            with preserve_values(self.module):
                 return shape()
 
 

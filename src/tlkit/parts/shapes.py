@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,12 @@ def shapes_only(module: nn.Module) -> Iterator[None]:
     """Puts a network's tensors, and those that it makes, on the meta device, and restores it afterwards.
 
     Tensors have a shape there, and no values: a network that looks at values fails.
+
+    Raises:
+        TypeError: a part of it is TorchScript, whose tensors cannot be exchanged.
     """
+    if any(isinstance(submodule, torch.jit.ScriptModule) for submodule in module.modules()):
+        raise TypeError(f"{type(module).__name__} has a part in TorchScript")
     with preserve_state(module), torch.no_grad(), torch.device("meta"):
         for submodule in module.modules():
             _skip_values(submodule)
@@ -30,12 +36,26 @@ def shapes_only(module: nn.Module) -> Iterator[None]:
 
 
 def _skip_values(module: nn.Module) -> None:
-    """Lets a norm or a linear layer make its output, and nothing else; `preserve_state` undoes it."""
+    """Lets a norm or a linear layer check and make shapes, and nothing else; `preserve_state` undoes it."""
     if isinstance(module, _NORMS) and type(module).__module__.startswith(_LIBRARIES):
-        vars(module)["forward"] = torch.empty_like
+        vars(module)["forward"] = partial(_normalized, module)
     elif type(module) is nn.Linear:
-        width = module.out_features
-        vars(module)["forward"] = lambda values: values.new_empty(*values.shape[:-1], width)
+        vars(module)["forward"] = partial(_mapped, module)
+
+
+def _normalized(norm: nn.Module, values: Tensor) -> Tensor:
+    """Returns what has the shape of a norm's output, that of its input."""
+    channels = getattr(norm, "num_features", None)
+    if channels not in (None, values.shape[1]):
+        raise ValueError(f"a norm of {channels} channels is given {values.shape[1]}")
+    return torch.empty_like(values)
+
+
+def _mapped(linear: nn.Linear, values: Tensor) -> Tensor:
+    """Returns what has the shape of a linear layer's output."""
+    if values.shape[-1] != linear.in_features:
+        raise ValueError(f"a layer for {linear.in_features} features is given {values.shape[-1]}")
+    return values.new_empty(*values.shape[:-1], linear.out_features)
 
 
 @contextmanager
@@ -55,3 +75,15 @@ def preserve_state(module: nn.Module) -> Iterator[None]:
         for names, content in before:
             names.clear()
             names.update(content)
+
+
+@contextmanager
+def preserve_values(module: nn.Module) -> Iterator[None]:
+    """Lets a network run without gradients, and restores its buffers' values and its state afterwards."""
+    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        with torch.no_grad(), preserve_state(module):
+            yield
+    finally:
+        for buffer, value in before:
+            buffer.copy_(value)
