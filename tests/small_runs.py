@@ -110,7 +110,7 @@ def write_recipe(path: Path, photos: Path, kind: str = "residual", text: str = R
 def history(ended: Run, phase: str) -> list[dict[str, float]]:
     """Returns the rows of a phase's history.csv."""
     with (ended.folder / "phases" / phase / "history.csv").open() as file:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
 def train_losses(ended: Run, phase: str) -> list[float]:
