@@ -78,7 +78,8 @@ def fit(
         os.environ["TLKIT_CACHE"] = f"{out}/cache"
         run = tlkit.fit(folder, backbone=f"local-dir:{weights}", quality=quality, out=f"{out}/run")  # type: ignore[arg-type]
         name = "tlkit fit" if quality == "best" else "tlkit fit --quality fast"
-        yield name, lambda files: tlkit.load(run.folder).predict(files).labels
+        # the others have no label for what belongs to no class either
+        yield name, lambda files: tlkit.load(run.folder, unknown=False).predict(files).labels
 
 
 def fast(folder: Path, weights: str) -> Iterator[tuple[str, Callable[[list[Path]], list[str]]]]:
