@@ -11,6 +11,7 @@ from pyarrow import parquet
 
 import tlkit
 from tlkit.inference import worker_prediction
+from tlkit.inference.prediction_parquet import writing_parquet
 from tlkit.plugins.loader import BUILTIN, load_registry
 
 
@@ -101,15 +102,40 @@ def test_predictions_in_parquet(model: tlkit.Run, files: list[str], tmp_path: Pa
         assert [(score["class"], score["probability"]) for score in row["top"]] == list(prediction.top)
 
 
+def test_a_name_that_is_not_utf8_is_written_with_escapes(tmp_path: Path) -> None:
+    file = tmp_path / "predictions.parquet"
+    with writing_parquet(file) as write:
+        write(tlkit.Prediction("b\udcff.jpg", None, None, (), "the file is empty"))
+    assert parquet.read_table(file)["path"].to_pylist() == [r"b\udcff.jpg"]
+
+
+def test_errors_of_a_parquet_file_are_its_own(tmp_path: Path) -> None:
+    """An engine may lose its connection while the file is written."""
+    with pytest.raises(ConnectionResetError), writing_parquet(tmp_path / "predictions.parquet"):
+        raise ConnectionResetError
+    assert not list(tmp_path.iterdir())
+    with (
+        pytest.raises(tlkit.DataError, match=r"predictions\.parquet cannot be written: "),
+        writing_parquet(tmp_path / "predictions.parquet"),
+    ):
+        (tmp_path / "predictions.parquet").mkdir()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--out", "folder.parquet"], "folder.parquet is a folder: name a file"),
+        (["--out", "missing/a.parquet"], "a.parquet cannot be written: folder missing does not exist"),
         (["--out", "predictions.csv"], "predictions.csv: predictions are written in Parquet"),
         (["--out", "predictions.parquet", "--json"], "--json and --csv print, and --out writes a file"),
         (["--set", "cpus=2"], "--set cpus=2 is an option of an engine: name it with --engine"),
     ],
 )
-def test_mistakes(options: list[str], message: str, by_class: Path) -> None:
+def test_mistakes(
+    options: list[str], message: str, by_class: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.parquet").mkdir()
     done = command("predict", "model", by_class, *options)
     assert done.returncode == 2
     assert message in " ".join(done.stderr.split())
