@@ -84,8 +84,15 @@ def test_a_worker_with_another_model_is_refused(
         tlkit.predict(model.folder, files, engine="pickling")
 
 
-def test_an_engine_that_is_not_there(model: tlkit.Run) -> None:
-    with pytest.raises(tlkit.PluginError, match=r"no engine is called 'dask'.*tlkit\[ray\]"):
+def test_an_engine_that_is_not_there(
+    model: tlkit.Run, files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device is the workers': this computer may have no GPU."""
+    done = command("predict", model.folder, files[0], "--engine", "dask", "--device", "cuda")
+    message = " ".join(done.stderr.split())
+    assert done.returncode == 2 and "no engine is called 'dask'" in message and "tlkit[ray]" not in message
+    monkeypatch.setattr("tlkit.experiment.validation.find_spec", lambda _: None)
+    with pytest.raises(tlkit.PluginError, match=r"no engine is called 'dask'.*; .*tlkit\[ray\]"):
         tlkit.predict(model.folder, ["photo.jpg"], engine="dask")
 
 
@@ -129,6 +136,7 @@ def test_errors_of_a_parquet_file_are_its_own(tmp_path: Path) -> None:
         (["--out", "predictions.csv"], "predictions.csv: predictions are written in Parquet"),
         (["--out", "predictions.parquet", "--json"], "--json and --csv print, and --out writes a file"),
         (["--set", "cpus=2"], "--set cpus=2 is an option of an engine: name it with --engine"),
+        (["--engine", "ray", "--set", "name=dask"], "--set name=…: --engine has the engine's name"),
     ],
 )
 def test_mistakes(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from tlkit.errors import EngineError, PluginError
-from tlkit.experiment.validation import INSTALL_RAY
+from tlkit.experiment.validation import missing_ray
 from tlkit.experiment.workers import ATTEMPTS, SentToWorkers, own_process
 from tlkit.inference.loading import LoadOptions, find_model, load
 from tlkit.inference.prediction import Prediction
@@ -132,7 +132,7 @@ def stream_from_workers(
     name, registry = table.pop("name", ""), load_registry()
     if name not in registry.names("engine"):
         message = dict(registry.problems("engine", name, table))["name"]
-        raise PluginError(f"{message}; {INSTALL_RAY}")
+        raise PluginError(message + missing_ray())
     made: Engine = registry.make("engine", name, table)
     file = find_model(model, options["phase"]).absolute()
     options["phase"] = None
