@@ -52,11 +52,37 @@ def test_full_blocks_give_the_bits_of_one_process(
     assert tlkit.predict(model.folder, many, engine="pickling") == tlkit.predict(model.folder, many)
 
 
+def test_few_blocks_wait_for_a_lost_one(
+    model: tlkit.Run, files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise, the predictions of a million images would be in memory."""
+    monkeypatch.setattr(worker_prediction, "BLOCK", 1)
+    monkeypatch.setattr(worker_prediction, "WAITING", 3)
+    given: list[str] = []
+    notes: list[str] = []
+    predictions = worker_prediction.stream_from_workers(
+        {"name": "pickling", "lost": 1},
+        model.folder,
+        (given.append(file) or file for file in files),  # type: ignore[func-returns-value]
+        notes.append,
+        top=1,
+        phase=None,
+        reject_below=None,
+        unknown=True,
+        device="cpu",
+        precision="float32",
+    )
+    assert (next(predictions).image, given) == (files[0], files[:5])
+    assert notes == ["blocks of images that were lost with their workers: 1; predicting them again"]
+    assert [prediction.image for prediction in predictions] == files[1:]
+
+
 @pytest.mark.parametrize(
     ("engine", "message"),
     [
         (
-            {"name": "pickling", "lost": 99, "always": True},
+            # the others are predicted
+            {"name": "pickling", "lost": 1, "always": True},
             r"images are not predicted, .* always lost: the images from cat\.41\.jpg on",
         ),
         ("repeating", "the engine yields block 0, which it has not yet to compute"),
