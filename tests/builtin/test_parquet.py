@@ -11,6 +11,7 @@ import pytest
 from pyarrow import parquet as pq
 
 from tlkit.errors import DataError
+from tlkit.parts.manifest import CLASSES_KEY
 from tlkit.parts.source import RecordedFile, Sample, Source
 from tlkit.plugins.loader import load_registry
 
@@ -100,6 +101,14 @@ def test_files_that_are_no_manifests_are_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setattr("tlkit.builtin.parquet.find_spec", lambda _: None)
     with pytest.raises(DataError, match=r"needs pyarrow: pip install 'tlkit\[parquet\]'"):
+        REGISTRY.make("source", "parquet", {"file": tmp_path / "images.parquet"}, tmp_path)
+
+
+def test_class_names_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
+    """JSON can have them."""
+    classes = {CLASSES_KEY: rb'["cat", "\ud800"]'}
+    pq.write_table(pa.table(GOOD).replace_schema_metadata(classes), tmp_path / "images.parquet")
+    with pytest.raises(DataError, match=r"classes has names that are not UTF-8: '\\ud800'"):
         REGISTRY.make("source", "parquet", {"file": tmp_path / "images.parquet"}, tmp_path)
 
 

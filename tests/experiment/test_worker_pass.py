@@ -171,7 +171,6 @@ def test_an_image_that_has_changed_stops_the_pass(few_photos: Path, tmp_path: Pa
     ("setting", "message"),
     [
         ("compute.engine=dask", "compute.engine.name: no engine is called 'dask'"),
-        ("compute.engine=dask", "pip install 'tlkit[ray]'"),
         ("compute.engin=ray", "compute.engin: is unknown (did you mean 'engine'?)"),
         ("compute.engine.cpus=2", "compute.engine: needs a name"),
     ],

@@ -11,6 +11,7 @@ from pyarrow import parquet
 
 import tlkit
 from tlkit.inference import worker_prediction
+from tlkit.inference.prediction_parquet import writing_parquet
 from tlkit.plugins.loader import BUILTIN, load_registry
 
 
@@ -51,11 +52,37 @@ def test_full_blocks_give_the_bits_of_one_process(
     assert tlkit.predict(model.folder, many, engine="pickling") == tlkit.predict(model.folder, many)
 
 
+def test_few_blocks_wait_for_a_lost_one(
+    model: tlkit.Run, files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise, the predictions of a million images would be in memory."""
+    monkeypatch.setattr(worker_prediction, "BLOCK", 1)
+    monkeypatch.setattr(worker_prediction, "WAITING", 3)
+    given: list[str] = []
+    notes: list[str] = []
+    predictions = worker_prediction.stream_from_workers(
+        {"name": "pickling", "lost": 1},
+        model.folder,
+        (given.append(file) or file for file in files),  # type: ignore[func-returns-value]
+        notes.append,
+        top=1,
+        phase=None,
+        reject_below=None,
+        unknown=True,
+        device="cpu",
+        precision="float32",
+    )
+    assert (next(predictions).image, given) == (files[0], files[:5])
+    assert notes == ["blocks of images that were lost with their workers: 1; predicting them again"]
+    assert [prediction.image for prediction in predictions] == files[1:]
+
+
 @pytest.mark.parametrize(
     ("engine", "message"),
     [
         (
-            {"name": "pickling", "lost": 99, "always": True},
+            # the others are predicted
+            {"name": "pickling", "lost": 1, "always": True},
             r"images are not predicted, .* always lost: the images from cat\.41\.jpg on",
         ),
         ("repeating", "the engine yields block 0, which it has not yet to compute"),
@@ -83,8 +110,15 @@ def test_a_worker_with_another_model_is_refused(
         tlkit.predict(model.folder, files, engine="pickling")
 
 
-def test_an_engine_that_is_not_there(model: tlkit.Run) -> None:
-    with pytest.raises(tlkit.PluginError, match=r"no engine is called 'dask'.*tlkit\[ray\]"):
+def test_an_engine_that_is_not_there(
+    model: tlkit.Run, files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device is the workers': this computer may have no GPU."""
+    done = command("predict", model.folder, files[0], "--engine", "dask", "--device", "cuda")
+    message = " ".join(done.stderr.split())
+    assert done.returncode == 2 and "no engine is called 'dask'" in message and "tlkit[ray]" not in message
+    monkeypatch.setattr("tlkit.experiment.validation.find_spec", lambda _: None)
+    with pytest.raises(tlkit.PluginError, match=r"no engine is called 'dask'.*; .*tlkit\[ray\]"):
         tlkit.predict(model.folder, ["photo.jpg"], engine="dask")
 
 
@@ -101,15 +135,41 @@ def test_predictions_in_parquet(model: tlkit.Run, files: list[str], tmp_path: Pa
         assert [(score["class"], score["probability"]) for score in row["top"]] == list(prediction.top)
 
 
+def test_a_name_that_is_not_utf8_is_written_with_escapes(tmp_path: Path) -> None:
+    file = tmp_path / "predictions.parquet"
+    with writing_parquet(file) as write:
+        write(tlkit.Prediction("b\udcff.jpg", None, None, (), "the file is empty"))
+    assert parquet.read_table(file)["path"].to_pylist() == [r"b\udcff.jpg"]
+
+
+def test_errors_of_a_parquet_file_are_its_own(tmp_path: Path) -> None:
+    """An engine may lose its connection while the file is written."""
+    with pytest.raises(ConnectionResetError), writing_parquet(tmp_path / "predictions.parquet"):
+        raise ConnectionResetError
+    assert not list(tmp_path.iterdir())
+    with (
+        pytest.raises(tlkit.DataError, match=r"predictions\.parquet cannot be written: "),
+        writing_parquet(tmp_path / "predictions.parquet"),
+    ):
+        (tmp_path / "predictions.parquet").mkdir()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--out", "folder.parquet"], "folder.parquet is a folder: name a file"),
+        (["--out", "missing/a.parquet"], "a.parquet cannot be written: folder missing does not exist"),
         (["--out", "predictions.csv"], "predictions.csv: predictions are written in Parquet"),
         (["--out", "predictions.parquet", "--json"], "--json and --csv print, and --out writes a file"),
         (["--set", "cpus=2"], "--set cpus=2 is an option of an engine: name it with --engine"),
+        (["--engine", "ray", "--set", "name=dask"], "--set name=…: --engine has the engine's name"),
     ],
 )
-def test_mistakes(options: list[str], message: str, by_class: Path) -> None:
+def test_mistakes(
+    options: list[str], message: str, by_class: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.parquet").mkdir()
     done = command("predict", "model", by_class, *options)
     assert done.returncode == 2
     assert message in " ".join(done.stderr.split())

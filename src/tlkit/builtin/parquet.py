@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from itertools import repeat
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
 OUTSIDE = r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)"
 #: Rows that are read at a time, and how many bytes one may have in the mean of these.
 ROWS, MAX_ROW = 1024, 16_384
-#: Rows that become images at a time.
-TOGETHER = 50_000
 #: Control characters.
 CONTROL = r"[\x00-\x1f\x7f]"
+#: What JSON can have and UTF-8 cannot.
+SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 @hookimpl
@@ -60,8 +61,7 @@ def parquet(root: Path, *, file: Path) -> Source:
         raise DataError(f"{file}: the column 'label' needs at least two classes, and has {len(used)}")
     if unknown := sorted(used.difference(classes)):
         raise DataError(f"{file}: labels that are not among its classes: {shortlist(unknown)}")
-    # Python's values take more memory than the table, so that they are made for a part of it at a time
-    samples = [sample for batch in table.to_batches(TOGETHER) for sample in _samples(batch, root, classes)]
+    samples = list(_samples(table, root, classes))
     labelled = [sample for sample in samples if sample.is_labelled]
     return Source(classes, labelled, [sample for sample in samples if not sample.is_labelled])
 
@@ -75,32 +75,37 @@ def _labels_used(table: Any) -> set[str]:
     return {label for label in pc.unique(flat).to_pylist() if label is not None}
 
 
-def _samples(batch: Any, root: Path, classes: Sequence[str]) -> Iterator[Sample]:
-    """Yields the images of some rows."""
-    ids, paths = batch["id"].to_pylist(), batch["path"].to_pylist()
-    splits = (None if index is None else SPLITS[index] for index in _positions(batch["split"], SPLITS))
-    labels: Iterable[int | None] = repeat(None)
-    several: Iterable[tuple[int, ...] | None] = repeat(None)
-    if _is_list(batch["label"].type):
-        indices = {name: index for index, name in enumerate(classes)}
-        several = (
-            None if of_image is None else tuple(sorted(indices[name] for name in of_image))
-            for of_image in batch["label"].to_pylist()
-        )
-    else:
-        labels = _positions(batch["label"], classes)
-    for name, path, label, split, of_image, recorded in zip(
-        ids, paths, labels, splits, several, _recorded(batch), strict=False
-    ):
-        yield Sample(name, root / path, label, split, of_image, recorded)
-
-
-def _positions(column: Any, names: Sequence[str]) -> list[int | None]:
-    """Returns the position of each of a column's values among these names."""
+def _samples(table: Any, root: Path, classes: Sequence[str]) -> Iterator[Sample]:
+    """Yields the images of a table."""
     import pyarrow as pa
+
+    names, split_names = pa.array(classes, pa.string()), pa.array(SPLITS, pa.string())
+    indices = {name: index for index, name in enumerate(classes)}
+    # Python's values take more memory than the table, so that they are made for a part of it at a time
+    for batch in table.to_batches():
+        ids, paths = batch["id"].to_pylist(), batch["path"].to_pylist()
+        positions = _positions(batch["split"], split_names)
+        splits = (None if index is None else SPLITS[index] for index in positions)
+        labels: Iterable[int | None] = repeat(None)
+        several: Iterable[tuple[int, ...] | None] = repeat(None)
+        if _is_list(batch["label"].type):
+            several = (
+                None if of_image is None else tuple(sorted(indices[name] for name in of_image))
+                for of_image in batch["label"].to_pylist()
+            )
+        else:
+            labels = _positions(batch["label"], names)
+        for name, path, label, split, of_image, recorded in zip(
+            ids, paths, labels, splits, several, _recorded(batch), strict=False
+        ):
+            yield Sample(name, root / path, label, split, of_image, recorded)
+
+
+def _positions(column: Any, names: Any) -> list[int | None]:
+    """Returns the position of each of a column's values among these names."""
     from pyarrow import compute as pc
 
-    positions: list[int | None] = pc.index_in(column, pa.array(names, pa.string())).to_pylist()
+    positions: list[int | None] = pc.index_in(column, names).to_pylist()
     return positions
 
 
@@ -153,6 +158,9 @@ def _read(file: Path) -> tuple[Any, tuple[str, ...]]:
         raise DataError(f"{file} cannot be read: {CLASSES_KEY.decode()} is not a list of names")
     if len(set(classes)) < len(classes):
         raise DataError(f"{file} cannot be read: {CLASSES_KEY.decode()} has a name twice")
+    if unusable := [ascii(name) for name in classes if SURROGATE.search(name)]:
+        names = f"{CLASSES_KEY.decode()} has names that are not UTF-8: {shortlist(unusable)}"
+        raise DataError(f"{file} cannot be read: {names}")
     columns.setdefault("id", columns["path"])
     columns.setdefault("split", pa.chunked_array([pa.nulls(len(table), pa.string())]))
     _check(file, columns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from enum import Enum
 from functools import partial
@@ -72,9 +72,6 @@ def predict(
 
     images = image_paths(paths, sys.stdin)  # a mistake is reported before torch is imported
     _check_options(out, engine, set_, prints=json_ or csv_)
-    from tlkit.inference.loading import load
-    from tlkit.inference.predictor import UNCLASSIFIED, UNKNOWN
-
     options: LoadOptions = {
         "phase": phase,
         "reject_below": reject_below,
@@ -82,22 +79,17 @@ def predict(
         "device": device,
         "precision": precision,
     }
-    predictor = load(model, **options)
-    output = Format.json if json_ else Format.csv if csv_ else Format.table
-    label_width = max(map(len, (*predictor.classes, UNCLASSIFIED, UNKNOWN)))
-    predictions = predictor.stream(images, top=top)
-    if engine is not None:
-        from tlkit.inference.worker_prediction import stream_from_workers
-        from tlkit.recipe.reader import read_options
+    if engine is None:
+        from tlkit.inference.loading import load
 
-        table, note = {"name": engine, **read_options(set_ or [])}, partial(say, stderr=True)
-        predictions = stream_from_workers(table, model, images, note, top=top, **options)
+        predictor = load(model, **options)
+        classes, predictions = predictor.classes, predictor.stream(images, top=top)
+    else:
+        classes, predictions = _in_workers(engine, set_ or [], model, images, top, options)
+    output = Format.json if json_ else Format.csv if csv_ else Format.table
     began, count, failed = time.monotonic(), 0, 0
     with ExitStack() as opened:
-        if out is not None:
-            write = opened.enter_context(writing_parquet(out))
-        else:
-            write = _writer(output, min(top, len(predictor.classes)), label_width)
+        write = opened.enter_context(writing_parquet(out)) if out else _writer(output, top, classes)
         tick = opened.enter_context(counting("predicting", "images"))
         for prediction in predictions:
             write(prediction)
@@ -124,15 +116,41 @@ def _check_options(
             raise DataError("--json and --csv print, and --out writes a file: leave one out")
 
 
-def _writer(output: Format, top: int, label_width: int) -> Callable[[Prediction], object]:
+def _in_workers(
+    engine: str,
+    assignments: Sequence[str],
+    model: Path,
+    images: Iterator[str],
+    top: int,
+    options: LoadOptions,
+) -> tuple[tuple[str, ...], Iterator[Prediction]]:
+    """Returns the classes of a model, and an iterator over what an engine's workers predict."""
+    from tlkit.inference.loading import load
+    from tlkit.inference.worker_prediction import stream_from_workers
+    from tlkit.recipe.reader import read_options
+
+    table = read_options(assignments)
+    if "name" in table:
+        raise DataError("--set name=…: --engine has the engine's name: leave this out")
+    # the device is the workers': this computer may have no GPU
+    classes = load(model, phase=options["phase"], device="cpu").classes
+    note = partial(say, stderr=True)
+    return classes, stream_from_workers({"name": engine, **table}, model, images, note, top=top, **options)
+
+
+def _writer(output: Format, top: int, classes: Sequence[str]) -> Callable[[Prediction], object]:
     """Returns a function that prints one prediction; for CSV, the header is printed now."""
+    from tlkit.inference.predictor import UNCLASSIFIED, UNKNOWN
+
     if output is Format.json:
         return lambda prediction: json_line(_json_object(prediction))
     if output is Format.csv:
+        top = min(top, len(classes))
         columns = [f"{name}_{rank}" for rank in range(1, top + 1) for name in ("class", "probability")]
         # where images may have several labels, their probabilities are one cell, as they are
         write_rows(sys.stdout, [["path", "label", "confidence", *columns, "error"]])
         return lambda prediction: write_rows(sys.stdout, [_cells(prediction, top)])
+    label_width = max(map(len, (*classes, UNCLASSIFIED, UNKNOWN)))
     return lambda prediction: say(_line(prediction, label_width))
 
 

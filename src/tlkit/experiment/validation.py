@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 from tlkit.errors import RecipeError
@@ -10,9 +11,6 @@ from tlkit.parts.task import Task
 from tlkit.recipe.recipe import Phase, Recipe
 from tlkit.runtime.distributed import process_state
 from tlkit.training.optimizers import optimizer_problems, schedule_problems
-
-#: What to do about an engine that nobody registers.
-INSTALL_RAY = "the engine 'ray' is installed with: pip install 'tlkit[ray]'"
 
 
 class PartChecker(Protocol):
@@ -66,13 +64,20 @@ def engine_problems(recipe: Recipe, registry: PartChecker) -> list[str]:
     by_option = registry.problems("engine", recipe.engine.name, recipe.engine.options)
     problems = [f"compute.engine.{option}: {message}" for option, message in by_option]
     if "name" in dict(by_option):
-        problems[0] += f"; {INSTALL_RAY}"
+        problems[0] += missing_ray()
     if process_state().num_processes > 1:
         problems.append(
             "compute.engine: accelerate has started several processes, and one gives blocks to workers: "
             "compute the features first, with tlkit features, and leave the engine out here"
         )
     return problems
+
+
+def missing_ray() -> str:
+    """Returns how to install the engine `ray`, if it is not, to end the message about an unknown engine."""
+    if find_spec("tlkit_ray") is not None:
+        return ""
+    return "; the engine 'ray' is installed with: pip install 'tlkit[ray]'"
 
 
 def phase_problems(recipe: Recipe, phase: Phase, registry: PartChecker) -> list[str]:

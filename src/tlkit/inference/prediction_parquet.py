@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,10 +23,14 @@ def check_parquet(file: Path) -> None:
     """Checks that predictions can be written to a file.
 
     Raises:
-        DataError: it is not a Parquet file by its name, or pyarrow is missing.
+        DataError: it is not a Parquet file by its name, its folder is missing, or pyarrow is.
     """
     if file.suffix != SUFFIX:
         raise DataError(f"{file}: predictions are written in Parquet: give it a name that ends in {SUFFIX}")
+    if file.is_dir():
+        raise DataError(f"{file} is a folder: name a file, such as {file / f'predictions{SUFFIX}'}")
+    if not file.parent.is_dir():
+        raise DataError(f"{file} cannot be written: folder {file.parent} does not exist: make it first")
     if find_spec("pyarrow") is None:
         raise DataError("Parquet needs pyarrow: pip install 'tlkit[parquet]'")
 
@@ -54,32 +58,49 @@ def writing_parquet(file: Path) -> Iterator[Callable[[Prediction], object]]:
         }
     )
     rows: list[dict[str, object]] = []
-    try:
-        with atomic_write(file) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
+    with ExitStack() as opened:
+        with _writing_errors(file):
+            temporary = opened.enter_context(atomic_write(file))
+            writer = opened.enter_context(parquet.ParquetWriter(temporary, schema))
 
-            def flush() -> None:
+        def flush() -> None:
+            with _writing_errors(file):
                 writer.write_table(pa.Table.from_pylist(rows, schema))
-                rows.clear()
+            rows.clear()
 
-            def add(prediction: Prediction) -> None:
-                rows.append(
-                    {
-                        "path": prediction.image,
-                        "label": prediction.label,
-                        "confidence": prediction.confidence,
-                        "top": named_scores(prediction.top),
-                        "labels": None if prediction.labels is None else named_scores(prediction.labels),
-                        "novelty": prediction.novelty,
-                        "error": prediction.error,
-                    }
-                )
-                if len(rows) == ROWS:
-                    flush()
+        def add(prediction: Prediction) -> None:
+            rows.append(
+                {
+                    "path": _to_utf8(prediction.image),
+                    "label": prediction.label,
+                    "confidence": prediction.confidence,
+                    "top": named_scores(prediction.top),
+                    "labels": None if prediction.labels is None else named_scores(prediction.labels),
+                    "novelty": prediction.novelty,
+                    "error": None if prediction.error is None else _to_utf8(prediction.error),
+                }
+            )
+            if len(rows) == ROWS:
+                flush()
 
-            yield add
-            flush()
+        yield add
+        flush()
+        with _writing_errors(file):
+            opened.close()
+
+
+@contextmanager
+def _writing_errors(file: Path) -> Iterator[None]:
+    """Raises DataError where a file cannot be written; what else is computed meanwhile has its own errors."""
+    try:
+        yield
     except OSError as error:
         raise DataError(f"{file} cannot be written: {error.strerror or error}") from error
+
+
+def _to_utf8(text: str) -> str:
+    """Replaces bytes of a file's name that are not UTF-8 by escapes, as in what is printed."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def named_scores(pairs: Sequence[tuple[str, float]]) -> list[dict[str, object]]:

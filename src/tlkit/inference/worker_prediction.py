@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from tlkit.errors import EngineError, PluginError
-from tlkit.experiment.validation import INSTALL_RAY
+from tlkit.experiment.validation import missing_ray
 from tlkit.experiment.workers import ATTEMPTS, SentToWorkers, own_process
 from tlkit.inference.loading import LoadOptions, find_model, load
 from tlkit.inference.prediction import Prediction
@@ -29,6 +29,8 @@ from tlkit.utils.sequences import batched
 
 #: Images of a block: full batches, on processors and on GPUs, so that probabilities are those of one process.
 BLOCK = 512
+#: Blocks that may wait for one before them, and how many for each that is being computed.
+WAITING, WAITING_EACH = 64, 4
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,8 @@ def stream_from_workers(
 ) -> Iterator[Prediction]:
     """Yields predictions one by one, in order, computed in an engine's workers; see `tlkit.predict`.
 
-    Predictions wait in memory for those before them.
+    Predictions wait in memory for those before them. Where many wait for a block that was lost, that one
+    comes before any more.
 
     Raises:
         EngineError: workers are lost again and again, and nothing is predicted.
@@ -132,7 +135,7 @@ def stream_from_workers(
     name, registry = table.pop("name", ""), load_registry()
     if name not in registry.names("engine"):
         message = dict(registry.problems("engine", name, table))["name"]
-        raise PluginError(f"{message}; {INSTALL_RAY}")
+        raise PluginError(message + missing_ray())
     made: Engine = registry.make("engine", name, table)
     file = find_model(model, options["phase"]).absolute()
     options["phase"] = None
@@ -150,11 +153,14 @@ def _in_order(
     pending: dict[int, Block] = {}
     done: dict[int, tuple[Prediction, ...]] = {}
     upcoming, attempts = 0, 0
+    last_lost = -1
 
     def taken(source: Iterator[Block]) -> Iterator[Block]:
         for block in source:
             pending[block.number] = block
             yield block
+            if block.number >= last_lost and len(done) >= max(WAITING, WAITING_EACH * len(pending)):
+                return  # so that the engine ends, and what it lost is computed before any more
 
     while (first := next(blocks, None)) is not None:
         pending[first.number] = first
@@ -176,5 +182,6 @@ def _in_order(
             )
         if pending:
             note(f"blocks of images that were lost with their workers: {len(pending)}; predicting them again")
+        last_lost = max(pending, default=-1)
         blocks = chain(list(pending.values()), blocks)
         pending.clear()

@@ -81,7 +81,7 @@ def compute(
         cpus, gpus = (sum(node.get(name, 0) for node in resources) for name in ("CPU", "GPU"))
         raise EngineError(
             f"no computer of the Ray cluster has {size}, which an actor is to have (all together have "
-            f"{Size(int(cpus), gpus)}): lower compute.engine.cpus or gpus"
+            f"{Size(int(cpus), gpus)}): lower the engine's options cpus or gpus"
         )
     count = count or room
     computers = f"{len(resources)} computer{'s' * (len(resources) != 1)}"

@@ -62,6 +62,6 @@ def _unreachable(address: str, error: Exception) -> str:
     reason = str(error).splitlines()[0]
     return (
         f"no Ray cluster answers at {address!r} ({reason}): start one with `ray start --head`, or correct "
-        "compute.engine.address or RAY_ADDRESS. A cluster that has a token, as new ones do, needs it in "
-        "~/.ray/auth_token, and RAY_AUTH_MODE=token"
+        "the engine's option address, or RAY_ADDRESS. A cluster that has a token, as new ones do, needs it "
+        "in ~/.ray/auth_token, and RAY_AUTH_MODE=token"
     )
