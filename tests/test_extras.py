@@ -54,6 +54,7 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(
         monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
     else:
         plugin = f"tlkit-{extra}"
+        monkeypatch.setitem(sys.modules, f"tlkit_{extra}", None)
         others = [entry for entry in entry_points(group="tlkit") if entry.dist and entry.dist.name != plugin]
         monkeypatch.setattr(
             "importlib.metadata.entry_points", lambda group: others if group == "tlkit" else []
