@@ -83,18 +83,7 @@ class Review:
         return {image: row.resulting_label for image, (_, row) in self._corrections.of_images().items()}
 
     def decide(self, index: int, image: str, decision: Decision, new_label: str) -> None:
-        """Appends a decision about a suspect.
-
-        Args:
-            index: which suspect.
-            image: the image of it that the decision is about.
-            decision: any but "undo".
-            new_label: the label that "relabel" gives it.
-
-        Raises:
-            InvalidDecision: the suspect, image or label does not exist, or the photo has changed.
-            AuditFileError: the file cannot be written.
-        """
+        """Appends a decision about a suspect; see `Decisions.decide`."""
         if not 0 <= index < len(self.suspects):
             raise InvalidDecision(f"there is no suspect {index}")
         suspect = self.suspects[index]
