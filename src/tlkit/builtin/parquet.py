@@ -95,6 +95,7 @@ def _samples(table: Any, root: Path, classes: Sequence[str]) -> Iterator[Sample]
             )
         else:
             labels = _positions(batch["label"], names)
+        # not strict: what all images lack is repeated without end
         for name, path, label, split, of_image, recorded in zip(
             ids, paths, labels, splits, several, _recorded(batch), strict=False
         ):

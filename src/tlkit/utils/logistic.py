@@ -109,10 +109,24 @@ def solve(
     Returns:
         The solutions, ``(P, R, K)``.
     """
-    features, binary = rotation.values, targets.shape[1] == 2
-    if binary:
-        targets, start = targets[:, 1:], None if start is None else start[:, :, 1:]
-    classes = targets.shape[1]
+    if targets.shape[1] == 2:
+        start = None if start is None else start[:, :, 1:]
+        second = _minimise(rotation, targets[:, 1:], weights, penalties, start, tolerance)
+        return torch.cat([-second, second], 2)
+    return _minimise(rotation, targets, weights, penalties, start, tolerance)
+
+
+def _minimise(
+    rotation: Rotation,
+    targets: Tensor,
+    weights: Tensor,
+    penalties: Tensor,
+    start: Tensor | None,
+    tolerance: float,
+) -> Tensor:
+    """Solves as `solve` does; one column of targets is that of the second of two classes."""
+    features, classes = rotation.values, targets.shape[1]
+    is_binary = classes == 1
     # classes in the middle: softmax is ten times as fast as over a last dimension of few
     targets = targets[:, :, None]
     penalty = penalties.repeat(features.shape[1], 1)
@@ -126,7 +140,7 @@ def solve(
     ahead, momentum = current, torch.ones_like(totals)
     for iteration in range(MAX_ITERATIONS):
         logits = (features @ ahead.flatten(1)).view(len(features), classes, -1)
-        probabilities = (2 * logits).sigmoid() if binary else logits.softmax(1)
+        probabilities = (2 * logits).sigmoid() if is_binary else logits.softmax(1)
         residuals = (probabilities - targets) * image_weights
         gradient = (features.T @ residuals.flatten(1)).view(ahead.shape) + penalty * ahead
         new = ahead - steps * gradient
@@ -138,7 +152,8 @@ def solve(
         current, momentum = new, torch.where(uphill, 1.0, grown)
         if iteration % CHECK_EVERY < CHECK_EVERY - 1 and iteration < MAX_ITERATIONS - 1:
             continue
-        norms = (2 if binary else 1) * (gradient**2 * steps).sum((0, 1))
+        # the first class's gradient has the same length as the second one's
+        norms = (2 if is_binary else 1) * (gradient**2 * steps).sum((0, 1))
         solved = (norms < tolerance**2 * totals) | (iteration == MAX_ITERATIONS - 1)
         solutions[:, :, unsolved[solved]] = current[:, :, solved]
         if solved.all():
@@ -148,8 +163,7 @@ def solve(
         current, ahead, steps, penalty, image_weights = (
             tensor[:, :, left] for tensor in (current, ahead, steps, penalty, image_weights)
         )
-    solutions = solutions.movedim(2, 0)
-    return torch.cat([-solutions, solutions], 2) if binary else solutions
+    return solutions.movedim(2, 0)
 
 
 def draw_folds(labels: NDArray[np.int64], folds: int, generator: np.random.Generator) -> NDArray[np.int64]:
