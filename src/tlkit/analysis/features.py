@@ -30,7 +30,7 @@ from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Recipe, make_recipe, read_recipe
 from tlkit.recipe.schema import DataSpec, PartSpec
 from tlkit.recipe.task import require_one_label
-from tlkit.runtime.devices import reader_threads
+from tlkit.runtime.processors import reader_threads
 
 
 @dataclass(frozen=True)

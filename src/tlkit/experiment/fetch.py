@@ -22,7 +22,7 @@ from tlkit.parts.source import Download
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Recipe, as_recipe
-from tlkit.runtime.devices import reader_threads
+from tlkit.runtime.processors import reader_threads
 from tlkit.utils.connectivity import check_ahead
 from tlkit.utils.directories import download_folder
 from tlkit.utils.formatting import bulleted

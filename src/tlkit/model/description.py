@@ -9,7 +9,6 @@ from pydantic import AfterValidator, Field, model_validator
 
 from tlkit.model.limits import check_options
 from tlkit.model.plugins import Plugins
-from tlkit.model.unknown import UnknownDescription
 from tlkit.parts.backbone import WeightsOrigin
 from tlkit.parts.preprocess import Interpolation, Preprocess, Resize
 from tlkit.recipe.schema import CropFraction, Fraction, ImageSize, Mean, PartSpec, PartTable, Std
@@ -73,6 +72,20 @@ class PreprocessDescription(JsonModel):
     def to_preprocess(self) -> Preprocess:
         """Returns it as the part that preprocesses images."""
         return Preprocess(**self.model_dump())
+
+
+class UnknownDescription(JsonModel):
+    """The table ``tlkit.unknown`` of a model folder's config.json.
+
+    Attributes:
+        threshold: the novelty above which an image is called unknown.
+        wrong_alarms: the part of images of the known classes that this threshold was chosen to call unknown.
+        sha256: checksum of unknown.safetensors.
+    """
+
+    threshold: Annotated[float, Field(ge=-2, le=2)]
+    wrong_alarms: Fraction
+    sha256: str
 
 
 class ModelDescription(JsonModel):

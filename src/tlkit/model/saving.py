@@ -20,9 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tlkit.errors import RunFolderError, TlkitError
+from tlkit.model.building import built_within
 from tlkit.model.classifier import Classifier
 from tlkit.model.description import Calibration, ModelConfig, ModelDescription, PreprocessDescription
-from tlkit.model.limits import built_within
 from tlkit.model.plugins import describe_missing
 from tlkit.model.timm_names import own_name, timm_layer, timm_name
 from tlkit.model.unknown import UnknownDetector, load_detector, save_detector

@@ -18,7 +18,7 @@ from tlkit.inference.prediction import Prediction
 from tlkit.interpret.attribution import explain
 from tlkit.interpret.png import png_bytes
 from tlkit.parts.preprocess import Preprocess
-from tlkit.runtime.devices import reader_threads
+from tlkit.runtime.processors import reader_threads
 from tlkit.serving.batching import Batcher
 from tlkit.serving.errors import RequestError
 from tlkit.serving.metrics import Metrics
