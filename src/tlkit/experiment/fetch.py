@@ -15,7 +15,7 @@ from tlkit.data.downloads import download, unpack
 from tlkit.data.inspection import inspect_images
 from tlkit.errors import FetchError, RecipeError, TlkitError
 from tlkit.experiment.observer import Observer
-from tlkit.experiment.planning import make_source
+from tlkit.experiment.sources import make_source
 from tlkit.experiment.unreachable import describe_backbone_error
 from tlkit.experiment.validation import source_problems
 from tlkit.parts.source import Download

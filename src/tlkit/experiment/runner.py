@@ -30,7 +30,6 @@ from tlkit.experiment.plan import Plan
 from tlkit.experiment.planning import (
     describe_plan,
     features_known_beforehand,
-    make_source,
     prepare_phases,
     resolve_auto_views,
 )
@@ -38,6 +37,7 @@ from tlkit.experiment.prepared_phase import PreparedPhase
 from tlkit.experiment.results import Results, Versus
 from tlkit.experiment.run_folder import RunFolder
 from tlkit.experiment.run_lock import next_folders, open_run_folder
+from tlkit.experiment.sources import make_source
 from tlkit.experiment.tracking import tracking_problems
 from tlkit.experiment.validation import phase_problems, recipe_problems, source_problems
 from tlkit.experiment.worker_pass import make_engine

@@ -1,18 +1,25 @@
-"""What a model folder's config.json says."""
+"""What a model folder's config.json says; reading it does not load torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
+from tlkit.errors import RunFolderError
 from tlkit.model.limits import check_options
 from tlkit.model.plugins import Plugins
 from tlkit.parts.backbone import WeightsOrigin
 from tlkit.parts.preprocess import Interpolation, Preprocess, Resize
 from tlkit.recipe.schema import CropFraction, Fraction, ImageSize, Mean, PartSpec, PartTable, Std
-from tlkit.utils.json_files import JsonModel, Proportion
+from tlkit.utils.json_files import JsonModel, Proportion, content_sha256, parse_json, read_text
+
+#: The version of config.json's form.
+FORMAT = 1
+#: Where config.json has its own checksum.
+CHECKSUM_KEY = ("tlkit", "config_sha256")
 
 
 class Calibration(JsonModel):
@@ -135,3 +142,31 @@ class ModelConfig(JsonModel):
     model_args: dict[str, Any] | None = None
     pretrained_cfg: dict[str, Any] | None = None
     tlkit: ModelDescription
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Reads a model folder's config.json.
+
+    Raises:
+        RunFolderError: it is missing, has the wrong form, or was written by a newer tlkit.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise RunFolderError(f"{folder} is not a model folder: it has no config.json")
+    text = read_text(path, RunFolderError)
+    if parse_json(text, _FormatOnly, RunFolderError, str(path)).tlkit.format > FORMAT:
+        raise RunFolderError(f"{folder} was made by a newer tlkit than this one: update tlkit")
+    config = parse_json(text, ModelConfig, RunFolderError, str(path))
+    if content_sha256(text, *CHECKSUM_KEY) != config.tlkit.config_sha256:
+        raise RunFolderError(f"{path} is not as tlkit wrote it: tlkit.config_sha256 differs")
+    return config
+
+
+class _Format(BaseModel):
+    format: int
+
+
+class _FormatOnly(BaseModel):
+    """The key that says whether this tlkit knows the others."""
+
+    tlkit: _Format
