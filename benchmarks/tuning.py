@@ -91,7 +91,7 @@ def optimism(number: int, trials: int, per_class: int, classes: int) -> tuple[fl
         return float((logits.argmax(1) == truths).mean())
 
     true = truth(outcomes[best].settings)
-    low, high = wilson(reported, independent_images(len(labels), 1))
+    low, high = wilson(reported, independent_images(len(labels)))
     return float(outcomes[best].correct.mean()) - true, reported - true, low <= true <= high
 
 
