@@ -115,14 +115,14 @@ class OnnxNetwork:
     ) -> Iterator[tuple[Key, tuple[NDArray[np.float32], ...]]]:
         """Computes logits ``(B, classes)`` and perhaps novelty ``(B,)``; see `TorchNetwork.predict`."""
         for key, pixels in batches:
-            yield key, self.run(_normalize(np.stack(pixels), self._preprocess)) if pixels else ()
+            yield key, self.run(normalize(np.stack(pixels), self._preprocess)) if pixels else ()
 
     def run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
         """Maps normalised images ``(B, 3, size, size)`` to logits and perhaps novelty."""
         return tuple(self._session.run(None, {TENSOR: images}))
 
 
-def _normalize(pixels: Pixels, preprocess: Preprocess) -> NDArray[np.float32]:
+def normalize(pixels: Pixels, preprocess: Preprocess) -> NDArray[np.float32]:
     """Normalises uint8 RGB ``(B, H, W, 3)`` to ``(B, 3, H, W)``, to the bits of `tlkit.data.loader`."""
     mean, std = (
         np.array(values, np.float32).reshape(3, 1, 1) for values in (preprocess.mean, preprocess.std)
