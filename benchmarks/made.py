@@ -189,18 +189,6 @@ def label_errors() -> str:
     )
 
 
-def intervals() -> str:
-    """Returns how often intervals out of fold held the true accuracy."""
-    once, repeated = numbers_of("Intervals", r"ten folds drawn once held (\d+)%, and ten repeats (\d+)%")
-    few, many = re.findall(r"^\| 2 \| (\d+) \|", source("Intervals") or "", re.MULTILINE)
-    return paragraph(
-        f"""In [simulated worlds](../benchmarks/RESULTS.md#intervals) with two classes of {few} or {many}
-        images, it held the true accuracy of the final model in {repeated}% of them with ten repeats, and in
-        {once}% without, where 95% is meant: take it as slightly too narrow. `python -m benchmarks.coverage`
-        repeats the simulation."""
-    )
-
-
 def multilabel_intervals() -> str:
     """Returns how often intervals of scores of several labels held the truth."""
     row = r"^\| ([^|]+) \| (\d+) \| ([\d.]+), \S+ \| ([\d.]+), \S+ \| ([\d.]+), \S+ \|$"
@@ -313,7 +301,6 @@ MADE: dict[str, Callable[[], str]] = {
     "catsdogs-time": catsdogs_time,
     "growth": growth,
     "int8": int8,
-    "intervals": intervals,
     "label-errors": label_errors,
     "multilabel-intervals": multilabel_intervals,
     "pets-time": pets_time,
