@@ -97,34 +97,52 @@ def run(
     named = Path(out) if out is not None else None
     with computing_on(torch_device), ExitStack() as opened:
         if plan_only:
-            folder = RunFolder(named or next(next_folders(recipe)))
-        elif named is not None and (finished := _finished(recipe, chosen, RunFolder(named))):
+            path = named or next(next_folders(recipe))
+            experiment = prepare_experiment(recipe, chosen, registry, torch_device, observer)
+            store = opened.enter_context(FeatureStore())
+            return _planned(recipe, path, experiment, Results.empty(recipe, experiment.plan), store, skip)
+        if named is not None and (finished := _finished(recipe, chosen, RunFolder(named))):
             return Run(recipe, named, finished)  # the folder may be read-only
-        else:
-            folder = opened.enter_context(open_run_folder(recipe, named))
+        folder = opened.enter_context(open_run_folder(recipe, named))
         events = Events(registry, observer, partial(_log_failure, folder))
         opened.callback(events.trackers.close)
-        earlier = None if plan_only else folder.resume(recipe)
+        earlier = folder.resume(recipe)
         experiment = prepare_experiment(recipe, chosen, registry, torch_device, observer)
         results = earlier or Results.empty(recipe, experiment.plan)
-        todo = [prepared for prepared in experiment.phases if not results.phase(prepared.phase.name)]
         store = opened.enter_context(FeatureStore())
-        worth_trying = [item for item in todo if not item.phase.start_from or not skip(item.phase, results)]
-        estimates = partial(_estimate, worth_trying, experiment.dataset, store)
-        started = Run(recipe, folder.path, results, experiment.plan, estimates)
-        if not plan_only:
-            before = folder.events()
-            _begin(experiment, started, folder)
-            dataset, frozen_pass = experiment.dataset, FrozenPass(experiment.dataset, store, observer, folder)
-            context = PhaseContext(
-                started, dataset, folder, frozen_pass, events, observer, registry, skip, deadline, before
-            )
-            _execute(experiment, todo, context)
-            _finish(experiment, context)
-            if process_state().is_main_process:
-                started.features = read_cached_features(experiment.phases, dataset, store)
-            started.estimates = dict  # the networks need not stay in memory with the run
+        started = _planned(recipe, folder.path, experiment, results, store, skip)
+        dataset, before = experiment.dataset, folder.events()
+        frozen_pass = FrozenPass(dataset, store, observer, folder)
+        context = PhaseContext(
+            started, dataset, folder, frozen_pass, events, observer, registry, skip, deadline, before
+        )
+        _begin(experiment, started, folder)
+        _execute(experiment, context)
+        _finish(experiment, context)
+        if process_state().is_main_process:
+            started.features = read_cached_features(experiment.phases, dataset, store)
+        started.estimates = dict  # the networks need not stay in memory with the run
     return started
+
+
+def _planned(
+    recipe: Recipe,
+    folder: Path,
+    experiment: Experiment,
+    results: Results,
+    store: FeatureStore,
+    skip: SkipRule,
+) -> Run:
+    """Returns a run as it is before its first phase; its estimates are of phases that are likely to train."""
+    todo = _unfinished(experiment, results)
+    worth_trying = [item for item in todo if not item.phase.start_from or not skip(item.phase, results)]
+    estimates = partial(_estimate, worth_trying, experiment.dataset, store)
+    return Run(recipe, folder, results, experiment.plan, estimates)
+
+
+def _unfinished(experiment: Experiment, results: Results) -> list[PreparedPhase]:
+    """Returns the phases that have no results yet."""
+    return [prepared for prepared in experiment.phases if not results.phase(prepared.phase.name)]
 
 
 def _finished(recipe: Recipe, chosen: Sequence[Phase], folder: RunFolder) -> Results | None:
@@ -228,9 +246,10 @@ def _log_failure(folder: RunFolder, hook: str, problem: str) -> None:
     folder.log(PluginFailed(hook=hook, problem=problem))
 
 
-def _execute(experiment: Experiment, todo: Sequence[PreparedPhase], context: PhaseContext) -> None:
-    """Runs the phases one after the other; each result is written at once."""
+def _execute(experiment: Experiment, context: PhaseContext) -> None:
+    """Runs the phases that have no results yet, one after the other; each result is written at once."""
     run, folder, events = context.run, context.folder, context.events
+    todo = _unfinished(experiment, run.results)
     events.notify("tlkit_run_started", run=run)
     beforehand = without_training(experiment, todo, run.recipe)
     context.frozen_pass.run(beforehand, make_engine(run.recipe, context.registry))
