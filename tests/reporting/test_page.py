@@ -26,6 +26,7 @@ from tlkit.experiment.tables import MAX_COLUMNS, PROBABILITIES, prediction_colum
 from tlkit.inference.predictor import Predictor
 from tlkit.interpret.attribution import Attribution
 from tlkit.plugins.loader import load_registry
+from tlkit.reporting import render
 from tlkit.reporting.examples_section import (
     Selection,
     least_confident,
@@ -213,6 +214,37 @@ def test_no_chart_shows_the_code_of_a_formula(embedded: Path) -> None:
     assert not [text for text in charts if "mathdefault" in text]
 
 
+def test_the_most_confused_pairs_are_a_table(cross_validated: Path) -> None:
+    scores = json.loads((cross_validated / "results.json").read_text())["phases"][0]["out_of_fold"]
+    pairs = [cell for cell in scores["confusion"] if cell[0] != cell[1]]
+    page = (cross_validated / "report.html").read_text(encoding="utf-8")
+    (table,) = re.findall(r'<table class="sortable" id="confused">.*?</table>', page, re.DOTALL)
+    assert pairs
+    for label, predicted, count in pairs:
+        names = ("cat", "dog")[label], ("cat", "dog")[predicted]
+        numbers = f'<td class="n">{count}</td><td class="n">{count / 15:.1%}</td>'
+        assert f'<th scope="row">{names[0]}</th><td>{names[1]}</td>{numbers}' in table
+
+
+def test_every_table_with_headings_can_be_sorted() -> None:
+    folder = Path(render.__file__).parent / "templates"
+    tables = [
+        table
+        for path in folder.glob("*.html")
+        for table in re.findall(r"<table[^>]*>(?=\s*<thead>)", path.read_text(encoding="utf-8"))
+    ]
+    assert len(tables) > 10 and all('class="sortable"' in table for table in tables)
+
+
+def test_charts_of_phases_are_of_one_height(embedded: Path) -> None:
+    heights = [
+        picture["height"]
+        for picture in Page(embedded / "report.html").pictures
+        if str(picture["alt"]).startswith(("Blocks from input", "Seconds: "))
+    ]
+    assert len(heights) == 2 and len(set(heights)) == 1
+
+
 def test_it_is_one_small_file_that_asks_for_no_other(embedded: Path) -> None:
     text = (embedded / "report.html").read_text(encoding="utf-8")
     page = Page(embedded / "report.html")
@@ -336,6 +368,8 @@ def test_many_classes_and_many_images_stay_small(
         # 300 images drawn at random: some classes have over three times those of others
         assert ("The classes are unequal: " in text) == (images == 300)
         assert re.search(r"class \d{3}, predicted as class \d{3}: \d+", text)
+        assert re.search(r"The 10 most frequent of [\d,]+\.", text)
+        assert re.search(r"The 30 most frequent of [\d,]+ pairs are listed\.", text) or images == 300
 
 
 def invented(embedded: Path, run: Path, classes: int, images: int) -> Path:
