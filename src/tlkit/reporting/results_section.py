@@ -117,10 +117,7 @@ def make_results_section(
         rejected=unclassified,
         summary=_summarise(result.measured, scores, classes),
         charts=charts,
-        confused=[
-            ConfusedPair(classes[truth], classes[predicted], count, count / scores[classes[truth]].n)
-            for truth, predicted, count in result.measured.most_confused(PAIRS_LISTED)
-        ],
+        confused=_confused_pairs(result.measured, classes),
         confused_count=sum(cell.label != cell.predicted for cell in result.measured.confusion),
         class_scores=_listed(scores),
         class_count=len(scores),
@@ -139,6 +136,17 @@ def _summarise(measured: TestScores, scores: Mapping[str, ClassScores], classes:
         f"Recognised worst: {worst}, {found:,} of {scores[worst].n:,} images (recall {recalls[worst]:.3f}).",
         f"Most frequent mistake: {classes[truth]}, predicted as {classes[predicted]}, "
         f"{plural(count, 'image')}.",
+    ]
+
+
+def _confused_pairs(measured: TestScores, classes: Sequence[str]) -> list[ConfusedPair]:
+    totals: Counter[int] = Counter()
+    for cell in measured.confusion:
+        totals[cell.label] += cell.images
+    return [
+        ConfusedPair(classes[label], classes[predicted], images, images / totals[label])
+        for label, predicted, images in measured.most_confused(PAIRS_LISTED)
+        if images
     ]
 
 
