@@ -70,6 +70,7 @@ NOT_RUN = {
     ): "needs pip; test_plugin_docs.py does the same by hand for the tutorial",
     ("README.md", "$ tlkit fetch"): DOWNLOADS,
     ("CONTRIBUTING.md", "$ pip install uv && uv sync"): INSTALLS,
+    ("CONTRIBUTING.md", "$ uv run coverage"): "runs these tests",
     ("plugins/lite/README.md", "$ pip install"): INSTALLS,
     ("plugins/huggingface/README.md", "$ pip install"): INSTALLS,
     ("plugins/ray/README.md", "$ pip install"): INSTALLS + "; plugins/ray/tests start Ray",
