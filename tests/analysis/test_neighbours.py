@@ -41,7 +41,7 @@ def test_of_many_images_neighbours_are_found_in_an_index(features, monkeypatch):
     exact = nearest(features, 5)
     monkeypatch.setattr(neighbours, "MAX_EXACT", 100)
     monkeypatch.setattr(neighbours, "COMPONENTS", 24)
-    monkeypatch.setattr(neighbours, "PROBES", 6)
+    monkeypatch.setattr(neighbours, "PROBES", 4)
     monkeypatch.setattr(neighbours, "SPARE", 10)
     found = nearest(features, 5)
     recall = [np.isin(*rows).mean() for rows in zip(exact.indices, found.indices, strict=True)]

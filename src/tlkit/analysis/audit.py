@@ -80,8 +80,8 @@ def audit_features(features: DatasetFeatures, target: str, observer: Observer) -
     labelled = features.labelled
     if len(features) < 2:
         raise DataError(f"{target} holds one image that can be read: an audit compares images with others")
-    mean, labels, classes = features.mean, features.labels, labelled.classes
     copies = find_copies(features, observer)
+    mean, labels, classes = features.mean, features.labels, labelled.classes
     neighbours = nearest(mean, VOTERS)
     out_of_fold = OutOfFold.of(mean, labels, len(classes))
     label_errors = find_label_errors(features, neighbours, out_of_fold, observer)
