@@ -84,7 +84,7 @@ def main(
                 seconds(tlkit, "--help"),
                 seconds(tlkit, "predict", model, photo),
             )
-            shown = " | ".join(f"{each:.2f} s" for each in times)
+            shown = " | ".join(f"{value:.2f} s" for value in times)
             title = f"`tlkit[{name}]`" if name else "`tlkit`"
             typer.echo(f"| {title} | {sizes['torch'] / 1e6:,.0f} MB | {rest / 1e6:,.0f} MB | {shown} |")
             if name is None:

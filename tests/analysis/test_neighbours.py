@@ -30,22 +30,22 @@ def by_definition(features, queries, k):
 def test_neighbours_are_the_most_similar_others_whatever_the_blocks(features, limit, monkeypatch):
     monkeypatch.setattr(neighbours, "MAX_SIMILARITIES", limit)
     queries = features + np.float32(0.1)
-    for given, among in ((None, features), (queries, queries)):
-        found = nearest(features, 5, queries=given)
+    for queried, among in ((None, features), (queries, queries)):
+        neighbourhood = nearest(features, 5, queries=queried)
         indices, similarities = by_definition(features, among, 5)
-        np.testing.assert_array_equal(found.indices, indices)
-        np.testing.assert_allclose(found.similarities, similarities, atol=1e-5)
+        np.testing.assert_array_equal(neighbourhood.indices, indices)
+        np.testing.assert_allclose(neighbourhood.similarities, similarities, atol=1e-5)
 
 
 def test_of_many_images_candidates_are_compared_exactly(features, monkeypatch):
     exact = nearest(features, 5)
     monkeypatch.setattr(neighbours, "MAX_EXACT", 100)
     monkeypatch.setattr(neighbours, "COMPONENTS", 16)
-    found = nearest(features, 5)
+    neighbourhood = nearest(features, 5)
     # the similarities are those of all components: a candidate that is found has its exact one
-    same = found.indices == exact.indices
+    same = neighbourhood.indices == exact.indices
     assert same.mean() > 0.95
-    np.testing.assert_allclose(found.similarities[same], exact.similarities[same], atol=1e-5)
+    np.testing.assert_allclose(neighbourhood.similarities[same], exact.similarities[same], atol=1e-5)
 
 
 def test_there_are_no_more_neighbours_than_other_images(features):
