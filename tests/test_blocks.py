@@ -89,11 +89,6 @@ NOT_RUN = {
     ): "needs more images; tests/inference does it",
     (
         "docs/exporting.md",
-        "$ tlkit export runs/pets --format openvino",
-    ): "OpenVINO is not among the tests' packages",
-    ("docs/exporting.md", "import json\n\nimport openvino"): "OpenVINO is not among the tests' packages",
-    (
-        "docs/exporting.md",
         "$ python examples/browser",
     ): "needs npm; test_browser_example.py does it where there is npm",
     (

@@ -1,9 +1,16 @@
-"""Finds each image's most similar others block by block: memory does not grow with the images' square."""
+"""Finds each image's most similar others: among few images all, among many in an inverted-file index.
+
+The index divides the images into about as many cells as each holds, by k-means, and compares an image with
+those of the cells whose centres are nearest (Jégou, Douze and Schmid, "Product quantization for nearest
+neighbor search", 2011). Time grows with the images' number to the power of 1.5, memory with their number.
+faiss has one, too: beside torch, its second OpenMP runtime aborts the process on macOS.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isqrt
 
 import numpy as np
 import torch
@@ -16,11 +23,12 @@ MAX_SIMILARITIES = 2**24
 BLOCK = 4096
 #: Images whose candidates are compared exactly at a time: few, so that they fit into the processor's cache.
 RERANKED = 16
-#: Of more images than this, candidates are found among their principal components: that is faster by the
-#: ratio of both widths.
+#: Of more images than this, candidates are found in an index of their principal components.
 MAX_EXACT = 10_000
 COMPONENTS = 256
-#: Candidates beyond the k that are asked for: 0.9996 of the 20 neighbours of 18,000 photos were then true.
+#: Cells that are searched for an image's neighbours, and passes over the images in which cells are formed.
+PROBES, PASSES = 32, 3
+#: Candidates beyond the k that are asked for, which are compared by all features.
 SPARE = 32
 
 
@@ -52,26 +60,10 @@ def nearest(
     """
     everything = _Centred.of(features, features.mean(0))
     asked = everything if queries is None else _Centred.of(queries, everything.mean)
-    count = len(features)
-    k = min(k, count - 1)
-    is_exact = count <= MAX_EXACT
-    candidates = k if is_exact else min(k + SPARE, count - 1)
-    components = None if is_exact else _principal_components(everything)
-    search = everything.project(components)
-    query_search = search if queries is None else asked.project(components)
-    size = max(1, min(count, MAX_SIMILARITIES // count))
-    # one buffer for all blocks: the system would clear the memory of each anew
-    buffer, blocks = search.new_empty(size, count), []
-    for start in range(0, count, size):
-        block = slice(start, start + size)
-        similarities = torch.mm(query_search[block], search.T, out=buffer[: count - start])
-        similarities.diagonal(start).fill_(-torch.inf)
-        highest, indices = similarities.topk(candidates, dim=1)
-        if not is_exact:
-            highest, indices = _rerank(asked.rows(block), everything, indices, k)
-        blocks.append((indices, highest))
-    indices, highest = (torch.cat(parts) for parts in zip(*blocks, strict=True))
-    return Neighbours(indices.numpy(), highest.numpy())
+    k = min(k, len(features) - 1)
+    search = _search_all if len(features) <= MAX_EXACT else _search_index
+    indices, similarities = search(everything, asked, k)
+    return Neighbours(indices.numpy(), similarities.numpy())
 
 
 @dataclass(frozen=True)
@@ -101,9 +93,73 @@ class _Centred:
         for start in range(0, len(self.features), BLOCK):
             yield self.rows(slice(start, start + BLOCK))
 
-    def project(self, components: Tensor | None) -> Tensor:
+    def project(self, components: Tensor | None = None) -> Tensor:
         """Returns the rows, or their coordinates along components ``(C, D)``."""
         return torch.cat([rows if components is None else rows @ components for rows in self.blocks()])
+
+
+def _search_all(everything: _Centred, asked: _Centred, k: int) -> tuple[Tensor, Tensor]:
+    """Returns the indices and similarities of the nearest neighbours, by comparing all pairs."""
+    search = everything.project()
+    queries = search if asked is everything else asked.project()
+    count = len(search)
+    size = max(1, min(count, MAX_SIMILARITIES // count))
+    # one buffer for all blocks: the system would clear the memory of each anew
+    buffer, blocks = search.new_empty(size, count), []
+    for start in range(0, count, size):
+        block = queries[start : start + size]
+        similarities = torch.mm(block, search.T, out=buffer[: len(block)])
+        similarities.diagonal(start).fill_(-torch.inf)
+        blocks.append(similarities.topk(k, dim=1))
+    highest, indices = (torch.cat(parts) for parts in zip(*blocks, strict=True))
+    return indices, highest
+
+
+def _search_index(everything: _Centred, asked: _Centred, k: int) -> tuple[Tensor, Tensor]:
+    """Returns the indices and similarities of the nearest neighbours in the nearest cells."""
+    components = _principal_components(everything)
+    search = everything.project(components)
+    queries = search if asked is everything else asked.project(components)
+    candidates = _find_candidates(search, queries, min(k + SPARE, len(search) - 1))
+    blocks = [slice(start, start + RERANKED) for start in range(0, len(search), RERANKED)]
+    parts = [_rerank(asked.rows(block), everything, candidates[block], k) for block in blocks]
+    highest, indices = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    return indices, highest
+
+
+def _find_candidates(search: Tensor, queries: Tensor, count: int) -> Tensor:
+    """Returns the indices of `count` images near each of the queries, ``(N, count)``, itself excluded."""
+    centres = _find_centres(search, count)
+    cells = _nearest_centres(search, centres, 1)[:, 0]
+    probes = _nearest_centres(queries, centres, min(PROBES, len(centres)))
+    highest = search.new_full((len(queries), count), -torch.inf)
+    indices = torch.zeros(highest.shape, dtype=torch.int64)
+    for cell in range(len(centres)):
+        members = (cells == cell).nonzero()[:, 0]
+        asking = (probes == cell).any(1).nonzero()[:, 0]
+        for rows in torch.split(asking, max(1, MAX_SIMILARITIES // len(members))):
+            similarities = queries[rows] @ search[members].T
+            similarities[rows[:, None] == members] = -torch.inf
+            highest[rows], best = torch.cat([highest[rows], similarities], 1).topk(count)
+            indices[rows] = torch.cat([indices[rows], members.expand(len(rows), -1)], 1).gather(1, best)
+    return indices
+
+
+def _find_centres(search: Tensor, least: int) -> Tensor:
+    """Returns the centres of cells, each of which holds more than `least` images, ``(cells, D)``."""
+    from sklearn.cluster import MiniBatchKMeans
+
+    # it never stops early: where it did would depend on the order in which threads add up
+    count = min(isqrt(len(search)), len(search) // (least + 1))
+    means = MiniBatchKMeans(count, max_iter=PASSES, n_init=1, random_state=0, tol=0, max_no_improvement=None)
+    sizes = np.bincount(means.fit_predict(search.numpy()), minlength=count)
+    return torch.from_numpy(means.cluster_centers_[sizes > least])
+
+
+def _nearest_centres(rows: Tensor, centres: Tensor, count: int) -> Tensor:
+    """Returns the indices of the nearest centres of each row, ``(N, count)``."""
+    halves = (centres**2).sum(1) / 2
+    return torch.cat([(part @ centres.T - halves).topk(count).indices for part in torch.split(rows, BLOCK)])
 
 
 def _principal_components(centred: _Centred) -> Tensor:
@@ -118,11 +174,7 @@ def _principal_components(centred: _Centred) -> Tensor:
 
 def _rerank(queries: Tensor, centred: _Centred, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Returns the exact similarities of the best `k` candidates, and which they are."""
-    parts = []
-    for start in range(0, len(queries), RERANKED):
-        asked, chosen = queries[start : start + RERANKED], candidates[start : start + RERANKED]
-        products = torch.einsum("qc,qkc->qk", asked, centred.features[chosen])
-        parts.append((products - (asked @ centred.mean)[:, None]) / centred.lengths[chosen])
-    exact = torch.cat(parts)
+    products = torch.einsum("qc,qkc->qk", queries, centred.features[candidates])
+    exact = (products - (queries @ centred.mean)[:, None]) / centred.lengths[candidates]
     best, order = exact.topk(k, dim=1)
     return best, candidates.gather(1, order)

@@ -24,7 +24,7 @@ from tlkit.model.classifier import Classifier
 from tlkit.parts.source import Sample
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
-from tlkit.runtime.devices import reader_threads
+from tlkit.runtime.processors import reader_threads
 
 #: How many classes are given with their probabilities.
 TOP = 2

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tlkit.data.dataset import Dataset, read_dataset
-from tlkit.data.generate import generate, missing_images
+from tlkit.data.dataset import Dataset
 from tlkit.errors import RecipeError, RunFolderError, TlkitError
 from tlkit.evaluation.significance import mcnemar
 from tlkit.experiment.cached_features import read_cached_features
@@ -30,7 +29,6 @@ from tlkit.experiment.plan import Plan
 from tlkit.experiment.planning import (
     describe_plan,
     features_known_beforehand,
-    make_source,
     prepare_phases,
     resolve_auto_views,
 )
@@ -38,6 +36,7 @@ from tlkit.experiment.prepared_phase import PreparedPhase
 from tlkit.experiment.results import Results, Versus
 from tlkit.experiment.run_folder import RunFolder
 from tlkit.experiment.run_lock import next_folders, open_run_folder
+from tlkit.experiment.sources import make_source, read_images
 from tlkit.experiment.tracking import tracking_problems
 from tlkit.experiment.validation import phase_problems, recipe_problems, source_problems
 from tlkit.experiment.worker_pass import make_engine
@@ -48,7 +47,7 @@ from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Phase, Recipe, as_recipe
 from tlkit.runtime.devices import choose_device
 from tlkit.runtime.distributed import process_state
-from tlkit.runtime.process import keep_freed_memory, without_garbage_collection
+from tlkit.runtime.process import keep_freed_memory
 from tlkit.training.checkpoint import remove_checkpoint
 from tlkit.utils.sequences import as_list
 
@@ -191,18 +190,6 @@ def prepare_experiment(
     return Experiment(dataset, prepared, plan)
 
 
-def read_images(source: Source, recipe: Recipe, observer: Observer) -> Dataset:
-    """Generates a source's images, if it makes them, reads them, and divides them as the recipe says.
-
-    Raises:
-        DataError: the images cannot be used.
-    """
-    assert recipe.data is not None  # it has been checked
-    _generate_images(source, observer)
-    with observer.progress("reading images", len(source), "images") as tick, without_garbage_collection():
-        return read_dataset(source, recipe.data, recipe.seed, tick, recipe.task)
-
-
 def _check(
     recipe: Recipe, phases: Sequence[Phase], registry: Registry, device: torch.device
 ) -> tuple[Source, list[PreparedPhase]]:
@@ -230,16 +217,6 @@ def _check(
     if problems or source is None:
         raise RecipeError(problems, recipe=recipe.label)
     return source, prepared
-
-
-def _generate_images(source: Source, observer: Observer) -> None:
-    """Generates the images of a source that makes them; of several processes, each does its share."""
-    state = process_state()
-    missing = missing_images(source)[state.process_index :: state.num_processes]
-    if missing:
-        with observer.progress("making images", len(missing), "images") as tick:
-            generate(source, missing, tick)
-    state.wait_for_everyone()
 
 
 def _estimate(phases: Sequence[PreparedPhase], dataset: Dataset, store: FeatureStore) -> dict[str, Estimate]:

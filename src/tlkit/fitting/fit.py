@@ -13,9 +13,9 @@ from tlkit.data.folds import TooManyFoldsError
 from tlkit.errors import RecipeError
 from tlkit.experiment.backbones import BACKBONE, choose_backbone
 from tlkit.experiment.observer import Observer, Run
-from tlkit.experiment.planning import make_source
 from tlkit.experiment.results import Results
 from tlkit.experiment.runner import run
+from tlkit.experiment.sources import make_source
 from tlkit.fitting.images import TrainingImages, image_data
 from tlkit.fitting.recipe import FitOptions, FolderCounts, Quality, choose_recipe
 from tlkit.parts.task import Task
