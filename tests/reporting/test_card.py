@@ -94,8 +94,10 @@ def test_origin_and_licence_of_the_weights_are_named_as_they_are(run: tlkit.Run,
         (folder / "results.json").write_text(results.model_dump_json(by_alias=True))
         text = tlkit.card(folder).read_text()
         metadata = yaml.safe_load(text.split("---")[1])
-        found = {key: metadata[key] for key in ("license", "license_name", "base_model") if key in metadata}
-        assert found == expected
+        licences = {
+            key: metadata[key] for key in ("license", "license_name", "base_model") if key in metadata
+        }
+        assert licences == expected
         assert f"Training started with {source}, licence {license_ or 'unknown'}" in text.replace("\\", "")
 
 
