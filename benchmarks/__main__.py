@@ -27,7 +27,7 @@ from rich.table import Table
 
 from benchmarks.data import lay_out
 from benchmarks.work import Work
-from tlkit.data.loader import reader_threads
+from tlkit.runtime.processors import reader_threads
 
 #: The experiment whose duration is reported: 2,000 images, 50 epochs.
 IMAGES, EPOCHS = 2000, 50

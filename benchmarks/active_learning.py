@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 
-from tlkit.analysis.features import DatasetFeatures, compute_features, read_labelled, recipe_for
+from tlkit.analysis.features import DatasetFeatures, compute_features, read_labelled
 from tlkit.analysis.selection import cluster_positions, select_typical, select_uncertain
+from tlkit.analysis.targets import recipe_for
 from tlkit.cli.observer import ConsoleObserver
 from tlkit.plugins.loader import load_registry
 

@@ -22,8 +22,9 @@ from PIL import Image
 
 from tlkit import Observer, load_registry
 from tlkit.analysis import audit
-from tlkit.analysis.features import DatasetFeatures, read_labelled, recipe_for
+from tlkit.analysis.features import DatasetFeatures, read_labelled
 from tlkit.analysis.probe import ProbeFactory
+from tlkit.analysis.targets import recipe_for
 
 CLASSES, WIDTH, SIDE = 20, 1280, 64
 #: The parts of an audit that are measured, as `tlkit.analysis.audit` calls them.

@@ -29,9 +29,10 @@ FEATURES = 64
 FOLDS = 10
 #: Ways to cross-validate: repeats, and what the number of images is divided by; None: as tlkit does.
 WAYS = {
-    "10 folds, N": (1, 1.0),
+    "10 folds, n": (1, 1.0),
     "10 folds, as tlkit": (1, None),
-    "10 x 10 folds, N": (10, 1.0),
+    "10 x 10 folds, n": (10, 1.0),
+    "10 x 10 folds, n / 1.2": (10, 1.2),
     "10 x 10 folds, as tlkit": (10, None),
 }
 
@@ -81,7 +82,7 @@ def held_by_intervals(number: int, per_class: int, classes: int) -> dict[str, tu
     results = {}
     for name, (repeats, divisor) in WAYS.items():
         estimate = float((predicted[:repeats].mean(0).argmax(1) == labels).mean())
-        worth = len(labels) / divisor if divisor else independent_images(len(labels), repeats)
+        worth = len(labels) / divisor if divisor else independent_images(len(labels))
         low, high = wilson(estimate, worth)
         results[name] = (low <= truth <= high, high - low, estimate - truth)
     return results

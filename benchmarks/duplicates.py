@@ -22,7 +22,8 @@ from PIL import Image, ImageEnhance, ImageOps
 from tlkit import Observer, load_registry
 from tlkit.analysis import neighbours
 from tlkit.analysis.duplicates import find_copies
-from tlkit.analysis.features import compute_features, read_labelled, recipe_for
+from tlkit.analysis.features import compute_features, read_labelled
+from tlkit.analysis.targets import recipe_for
 from tlkit.data.images import read_image
 
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]

@@ -9,8 +9,9 @@ A marker stands above a block (a paragraph, a list, a table or a code block) of 
     <!-- no figures: REASON --> nothing in the block is measured, or it is checked otherwise
 
 NAME is a file of benchmarks/recorded, which benchmarks/record.py writes, or a heading of RESULTS.md; above
-text there may be several, separated by "; ". A block that looks measured needs a marker. The command makes
-blocks anew, and names what is wrong; tests/test_figures.py does the same without writing.
+text there may be several, separated by "; ". A block that looks measured needs a marker, and so does the
+output of a command if it has any number. The command makes blocks anew, and names what is wrong;
+tests/test_figures.py does the same without writing.
 
 Lines of a code block, its commands included, must be the record's, in that order. The numbers of any other
 block must be in the record, with the same unit where both have one, but in any place: two numbers that are
@@ -32,11 +33,14 @@ from benchmarks.records import ROOT, source, without_progress
 MARKER = re.compile(r"<!-- (figures|made|no figures): (.+) -->")
 #: A number as pages write it; not a part of a name such as mobilenetv2_100, or of 10^5.
 NUMBER = re.compile(r"\d{4}-\d\d-\d\d|(?<![\w.,^-])\d[\d,]*(?:\.\d+)?(?:e-?\d+)?(?!\w)")
-#: What no run says: code, addresses, and the level of intervals.
-NOT_MEASURED = re.compile(r"`[^`]*`|\]\([^)]*\)|<[^>]*>|95% (?=interval|confidence)")
+#: What no run says: code, addresses, the level of intervals, and versions.
+NOT_MEASURED = re.compile(
+    r"`[^`]*`|\]\([^)]*\)|<[^>]*>|95% (?=interval|confidence)|(?:Python|Ray|transformers) [\d.]+"
+)
 #: What a measured number looks like.
 MEASURED = re.compile(
-    r"(?<![\w.])[01]\.\d{3}\b|\bp = |\d (?:s|ms|µs|seconds|minutes|min|kB|MB|GB|points|times)\b|\d%|/s\b"
+    r"(?<![\w.])\d+\.\d+(?!\w|\.\d)|\d of (?:the )?\d|,\d{3},\d|\bp = "
+    r"|\d (?:s|ms|µs|seconds|minutes|min|kB|MB|GB|points|times)\b|\d%|/s\b"
     r"|20\d\d-\d\d-\d\d"
 )
 #: The units that are compared, as pages and records write them.
@@ -52,7 +56,11 @@ NO_SOURCE = (
     " (benchmarks/figures.py says what NAME may be)"
 )
 #: Languages of code blocks that are written, not printed.
-WRITTEN = ("python", "toml", "yaml", "csv", "json", "bash")
+WRITTEN = ("python", "toml", "csv", "bash")
+#: A number and its unit, which may come after a second number: 2 to 3 s.
+QUANTITY = re.compile(
+    rf"({NUMBER.pattern})[ -]?(?:(?:to|and|or) (?=(?:{NUMBER.pattern})[ -]?(%|[^\W\d]+))|(%|[^\W\d]+))?"
+)
 
 
 @dataclass(frozen=True)
@@ -82,16 +90,17 @@ class Block:
     @property
     def shown(self) -> list[str]:
         """The lines of a code block: commands, without ``uv run``, and what they have printed."""
-        lines = [line.rstrip() for line in self.text.splitlines()[1:-1]]
+        text = re.sub(r" \\\n +", " ", self.text)  # a command of several lines
+        lines = [line.rstrip() for line in text.splitlines()[1:-1]]
         return [re.sub(r"^\$ uv run ", "$ ", line) for line in lines if line and line != "…"]
 
     @property
     def looks_measured(self) -> bool:
-        """Whether it has a number that looks measured."""
+        """Whether it has a number that looks measured: in what a command has printed, any."""
         if not self.is_code:
             return bool(MEASURED.search(NOT_MEASURED.sub("", self.text)))
         written = self.text.startswith(tuple(f"```{language}\n" for language in WRITTEN))
-        return not written and bool(MEASURED.search("\n".join(self.output)))
+        return not written and bool(re.search(r"\d", "\n".join(self.output)))
 
 
 def pages() -> list[Path]:
@@ -122,8 +131,10 @@ def blocks(text: str) -> Iterator[Block]:
 
 def quantities(text: str) -> list[tuple[str, str]]:
     """Returns the numbers of a text, without separators of thousands, and the word or sign after each."""
-    found = re.finditer(rf"({NUMBER.pattern})[ -]?(%|[^\W\d]+)?", text)
-    return [(match[1].replace(",", ""), UNITS.get(match[2] or "", match[2] or "")) for match in found]
+    return [
+        (match[1].replace(",", ""), UNITS.get(unit := match[2] or match[3] or "", unit))
+        for match in QUANTITY.finditer(text)
+    ]
 
 
 def block_problems(block: Block) -> list[str]:
@@ -156,7 +167,7 @@ def number_problems(text: str, recorded: str, name: str) -> list[str]:
     return [
         f"{number} {unit if number in numbers else ''}".rstrip() + f" is not in {name}"
         for number, unit in quantities(NOT_MEASURED.sub("", text))
-        if number not in numbers or (unit in UNITS.values() and not {(number, unit), (number, "")} & known)
+        if not {(number, unit), (number, "")} & known and (unit in UNITS.values() or number not in numbers)
     ]
 
 

@@ -19,10 +19,11 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from tlkit.analysis.features import compute_features, read_labelled, recipe_for
+from tlkit.analysis.features import compute_features, read_labelled
 from tlkit.analysis.label_errors import find_cut, score_labels
 from tlkit.analysis.neighbours import nearest
 from tlkit.analysis.out_of_fold import OutOfFold
+from tlkit.analysis.targets import recipe_for
 from tlkit.experiment.observer import Observer
 from tlkit.plugins.loader import load_registry
 

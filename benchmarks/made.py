@@ -11,11 +11,19 @@ from safetensors import safe_open
 
 from benchmarks.records import ROOT, results, source
 from tlkit.experiment.results import PhaseResult, describe_gains
+from tlkit.utils.formatting import format_bytes
 
 WEIGHTS = "plugins/catsdogs/src/tlkit_catsdogs/weights/vgg16-quarter.studio.safetensors"
 WIDTH = 130
 EMBEDDED = "Where the embedded experiment's time goes"
 LABEL_ERRORS = "2026-11-27: label errors, on 2 cores, no GPU, others' work on the same machine"
+SEVERAL_LABELS = (
+    "2026-11-27: several labels per image, on 2 cores, no GPU, three others' work on the same machine"
+)
+SEVERAL_LABELS_LINK = (
+    "../benchmarks/RESULTS.md"
+    "#2026-11-27-several-labels-per-image-on-2-cores-no-gpu-three-others-work-on-the-same-machine"
+)
 #: Rows of the record's table of what grows, their unit, what docs/scale.md calls them and says of them.
 GROWTH = (
     (
@@ -48,6 +56,11 @@ GROWTH = (
         "with many classes, probabilities are in `probabilities.safetensors`, 4 bytes each",
     ),
 )
+#: What docs/scale.md assumes where it calculates: bytes of a photo, of its pooled features, of its maps, and
+#: of its place in the list of images; and bytes that a shared file system reads in a second.
+PHOTO, POOLED, MAPS, LISTED, READ = 100_000, 5_000, 16_000, 1_600, 1e9
+#: Images that one process lists in memory, at most.
+MOST_LISTED = 10**7
 
 
 def table(head: str, alignment: str, rows: list[list[str]]) -> str:
@@ -176,6 +189,22 @@ def label_errors() -> str:
     )
 
 
+def multilabel_intervals() -> str:
+    """Returns how often intervals of scores of several labels held the truth."""
+    row = r"^\| ([^|]+) \| (\d+) \| ([\d.]+), \S+ \| ([\d.]+), \S+ \| ([\d.]+), \S+ \|$"
+    rows = re.findall(row, source(SEVERAL_LABELS) or "", re.MULTILINE)
+    shares = [float(share) for name, _, *held in rows if name != "long tail" for share in held]
+    few, many = ([float(share) for share in held] for name, _, *held in rows if name == "long tail")
+    return paragraph(
+        f"""In [simulations]({SEVERAL_LABELS_LINK}) of 20 to 1,000 test images (with twenty classes: 20 to
+        200), the intervals held the truth in {min(shares):.0%} to {max(shares):.1%} of the draws. **The
+        scores of very rare classes are too high, and their intervals do not reflect this**: where two of
+        ten classes are in 0.4% of the images, the intervals of mean average precision and macro F1 held the
+        truth in {many[0]:.0%} and {many[1]:.0%} of the draws of 1,000 images, but in {few[0]:.0%} and
+        {few[1]:.0%} of those of 200 images, most of which lack one of the two classes."""
+    )
+
+
 def int8() -> str:
     """Returns what 8-bit integers cost for photos of cats and dogs."""
     after, images, before, gained, lost = numbers_of(
@@ -199,16 +228,87 @@ def growth() -> str:
     return table(head, "| --- | ---: | ---: | --- |", rows)
 
 
+def prediction_rate() -> int:
+    """Returns how many photos a second and core are predicted, decoding included."""
+    (rate,) = numbers_of("Prediction", r"^\| `mobilenetv2_100`, float32 .* \((\d+)\) \| \d+% ")
+    return int(rate)
+
+
+def assumptions() -> str:
+    """Returns what the table of what is calculated assumes."""
+    return paragraph(
+        f"""The following is calculated, not measured. It assumes photos of {PHOTO // 1000} kB;
+        `mobilenetv2_100` with pooled features of 1,280 float32 numbers ({POOLED // 1000} kB), or VGG16's
+        last maps at 150 pixels (512 × 4 × 4 bfloat16 numbers, {MAPS // 1000} kB); and {prediction_rate()}
+        photos per second and core, including decoding ([measured](../benchmarks/RESULTS.md#prediction)):"""
+    )
+
+
+def duration(seconds: float) -> str:
+    """Returns a duration with two digits, in the largest unit of which there are two."""
+    units = {"days": 86400, "h": 3600, "min": 60}
+    name, unit = next(((name, unit) for name, unit in units.items() if seconds >= 2 * unit), ("s", 1))
+    return f"{float(f'{seconds / unit:.2g}'):g} {name}"
+
+
+def calculated() -> str:
+    """Returns what reading, computing and keeping takes with up to a thousand million images."""
+    rows = []
+    for exponent in range(4, 10):
+        images = 10**exponent
+        read, pooled, maps, listed = (format_bytes(images * size) for size in (PHOTO, POOLED, MAPS, LISTED))
+        computed, fed = duration(images / prediction_rate()), duration(images * PHOTO / READ)
+        memory = listed if images <= MOST_LISTED else "beyond one process"
+        rows.append([f"10^{exponent}", read, computed, pooled, maps, f"in {fed}", memory])
+    head = (
+        "| images | read | computed, on one core | kept, pooled | kept, maps "
+        "| a shared file system of 1 GB/s feeds | list of images in memory |"
+    )
+    return table(head, "| --- | --- | --- | --- | --- | --- | --- |", rows)
+
+
+def tutorial() -> str:
+    """Returns how good the tutorial's backbone is."""
+    name = "The tutorial's backbone"
+    pretrained, zero_shot, new_head, tuned = (
+        numbers_of(name, rf"^\| {phase} \| (\S+) \|")[0]
+        for phase in ("pretrain", "zero-shot", "bottleneck", "fine-tune")
+    )
+    (date,), (seconds,) = numbers_of(name, r"^## (\S+): "), numbers_of(name, r"after pretraining, (\d+) s")
+    return paragraph(
+        f"""On {date} the accuracy of this backbone was {pretrained} after pretraining, which took {seconds}
+        s on two cores, and on the experiment's images {zero_shot} zero-shot, {new_head} with a new head, and
+        {tuned} after fine-tuning."""
+    )
+
+
+def seed_again() -> str:
+    """Returns what the embedded experiment ends with since the five seeds were run."""
+    (date,) = numbers_of("catsdogs", r"^(\S+); \d+ s by the clock")
+    now = [numbers_of("catsdogs", rf"^ {phase} (\S+) ")[0] for phase in ("bottleneck", "fine-tune")]
+    before = numbers_of("Five seeds of the embedded experiment", r"^\| 1 \| \S+ \| \S+ \| (\S+) \| (\S+) \|")
+    return paragraph(
+        f"""Such small gains depend on small differences. Since then, tlkit evaluates classifiers in float32,
+        and the same recipe with seed 1 ends with {" and ".join(now)} ({date}) instead of
+        {" and ".join(before)}."""
+    )
+
+
 #: What is made, by the name in its marker.
 MADE: dict[str, Callable[[], str]] = {
+    "assumptions": assumptions,
+    "calculated": calculated,
     "catsdogs-time": catsdogs_time,
     "growth": growth,
     "int8": int8,
     "label-errors": label_errors,
+    "multilabel-intervals": multilabel_intervals,
     "pets-time": pets_time,
     "photos": photos,
     "photos-again": photos_again,
     "second-run": second_run,
+    "seed-again": seed_again,
     "speed": speed,
+    "tutorial": tutorial,
     "weights": weights,
 }

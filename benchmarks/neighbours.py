@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from tlkit import Observer, load_registry
 from tlkit.analysis import neighbours
 from tlkit.analysis.duplicates import LEAST_SIMILARITY, NEIGHBOURS
-from tlkit.analysis.features import compute_features, read_labelled, recipe_for
+from tlkit.analysis.features import compute_features, read_labelled
 from tlkit.analysis.neighbours import Neighbours, nearest
+from tlkit.analysis.targets import recipe_for
 
 
 def search(

@@ -53,7 +53,8 @@ def measure(backbone: str, precision: Precision, photos: Sequence[Path], turns: 
     from tlkit.data.loader import normalize
     from tlkit.inference.pixels import read_pixels
     from tlkit.model.folding import FoldedClassifier
-    from tlkit.runtime.devices import choose_device, compute_config, reader_threads
+    from tlkit.runtime.devices import choose_device, compute_config
+    from tlkit.runtime.processors import reader_threads
 
     classifier, base = make_classifier(backbone)
     device = choose_device(None)

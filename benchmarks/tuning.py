@@ -26,10 +26,10 @@ from benchmarks.coverage import FEATURES, TRUTH, World
 from tlkit.analysis.head_folds import FoldedFeatures, out_of_fold_logits
 from tlkit.analysis.search_space import SearchSpace, Settings, read_space
 from tlkit.analysis.trials import Trials
+from tlkit.builtin.losses import cross_entropy
 from tlkit.data.folds import split_stratified
 from tlkit.evaluation.intervals import independent_images, wilson
 from tlkit.recipe.recipe import make_recipe
-from tlkit.training.loop import cross_entropy
 
 FOLDS = 5
 SPACE = (
@@ -86,11 +86,12 @@ def optimism(number: int, trials: int, per_class: int, classes: int) -> tuple[fl
             np.repeat([-1, 0], [len(labels), len(truths)]),
             *(1, classes, number),
         )
-        logits = out_of_fold_logits(head, everything, chosen.training, cross_entropy)[len(labels) :]
+        loss = cross_entropy(names, np.bincount(labels).tolist())
+        logits = out_of_fold_logits(head, everything, chosen.training, loss)[len(labels) :]
         return float((logits.argmax(1) == truths).mean())
 
     true = truth(outcomes[best].settings)
-    low, high = wilson(reported, independent_images(len(labels), 1))
+    low, high = wilson(reported, independent_images(len(labels)))
     return float(outcomes[best].correct.mean()) - true, reported - true, low <= true <= high
 
 

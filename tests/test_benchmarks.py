@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+import benchmarks
 from benchmarks.__main__ import EPOCHS, IMAGES, experiment_seconds, images_per_second, measure
 from benchmarks.data import lay_out
 from benchmarks.work import Work
 from tlkit import DataError
+
+
+@pytest.mark.parametrize(
+    "script", sorted(Path(benchmarks.__path__[0]).glob("*.py")), ids=lambda file: file.stem
+)
+def test_a_script_can_be_imported(script: Path) -> None:
+    assert import_module(f"benchmarks.{script.stem}").__doc__
 
 
 def test_images_are_laid_out_once_each(tmp_path: Path, photos: Path) -> None:

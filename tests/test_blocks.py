@@ -70,6 +70,7 @@ NOT_RUN = {
     ): "needs pip; test_plugin_docs.py does the same by hand for the tutorial",
     ("README.md", "$ tlkit fetch"): DOWNLOADS,
     ("CONTRIBUTING.md", "$ pip install uv && uv sync"): INSTALLS,
+    ("CONTRIBUTING.md", "$ uv run coverage"): "runs these tests",
     ("plugins/lite/README.md", "$ pip install"): INSTALLS,
     ("plugins/huggingface/README.md", "$ pip install"): INSTALLS,
     ("plugins/ray/README.md", "$ pip install"): INSTALLS + "; plugins/ray/tests start Ray",
@@ -86,11 +87,6 @@ NOT_RUN = {
         "docs/exporting.md",
         "$ tlkit export runs/pets --format onnx --int8",
     ): "needs more images; tests/inference does it",
-    (
-        "docs/exporting.md",
-        "$ tlkit export runs/pets --format openvino",
-    ): "OpenVINO is not among the tests' packages",
-    ("docs/exporting.md", "import json\n\nimport openvino"): "OpenVINO is not among the tests' packages",
     (
         "docs/exporting.md",
         "$ python examples/browser",

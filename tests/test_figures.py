@@ -56,9 +56,9 @@ def test_a_figure_that_is_changed_by_hand_is_found() -> None:
             mutant = Block(block.line, f"```\n{change}\n```" if block.is_code else change, block.marker)
             kind = "exact" if is_exact(block) else "long" if digits > 2 else "short"
             (found if block_problems(mutant) else missed)[kind] += 1
-    assert found["exact"] > 350 and not missed["exact"]
+    assert found["exact"] > 500 and not missed["exact"]
     # in a paragraph, the changed number may be another one of its record
-    assert found["long"] > 50 and missed["long"] < 0.05 * found["long"]
+    assert found["long"] > 50 and missed["long"] < 0.03 * found["long"]
     assert found["short"] > 20 and missed["short"] < 0.4 * found["short"]
 
 
@@ -81,6 +81,7 @@ def test_numbers_that_are_exchanged_are_found_where_their_place_is_checked() -> 
         ("It took 462 seconds, 84 of them once.", None),
         ("It took 462 minutes.", "462 min is not in x"),
         ("It took 2 s.", "2 s is not in x"),  # those are threads
+        ("It took 2 to 462 s.", "2 s is not in x"),
         ("It took 9 s.", "9 is not in x"),
         ("It was 7.5 s.", "7.5 is not in x"),  # of an epoch
         ("In 84 of 100.", "100 is not in x"),
@@ -100,9 +101,10 @@ def test_a_number_is_in_the_record_with_its_unit(
 
 def test_a_block_that_looks_measured_needs_a_marker() -> None:
     text = (
-        "It has 1,000 photos.\n\nThe accuracy is 0.931.\n\n```toml\nlr = 0.001\n```\n\n```\ntook 38 s\n```\n"
+        "It has 1,000 photos.\n\nThe accuracy is 0.931.\n\n```toml\nlr = 0.001\n```\n\n```\n3 passed\n```\n\n"
+        "Python 3.11 does.\n\n3 of 20 are decided.\n\n```console\n$ tlkit x --to y \\\n    --seed 1\n```\n"
     )
-    assert [problem.split(":")[1] for problem in problems("page.md", text)] == ["3", "9"]
+    assert [problem.split(":")[1] for problem in problems("page.md", text)] == ["3", "9", "15"]
     (problem,) = problems("page.md", "<!-- figures: Nowhere -->\n\nThe accuracy is 0.931.\n")
     assert problem == "page.md:3: neither benchmarks/recorded nor RESULTS.md has 'Nowhere'"
     assert problems("page.md", "<!-- no figures: a setting -->\n\nThe rate is 0.001.\n") == []

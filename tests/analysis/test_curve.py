@@ -17,10 +17,10 @@ from tlkit.analysis.features import (
     LabelledImages,
     compute_features,
     read_labelled,
-    recipe_for,
 )
 from tlkit.analysis.learning import HALF, Learner
 from tlkit.analysis.power_law import fit_power_law
+from tlkit.analysis.targets import recipe_for
 from tlkit.cli.app import main
 from tlkit.errors import DataError
 from tlkit.experiment.observer import Observer

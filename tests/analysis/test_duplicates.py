@@ -9,9 +9,10 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from tlkit.analysis.duplicates import Copies, find_copies
-from tlkit.analysis.features import DatasetFeatures, compute_features, read_labelled, recipe_for
+from tlkit.analysis.features import DatasetFeatures, compute_features, read_labelled
 from tlkit.analysis.fixed_splits import write_fixed_splits
 from tlkit.analysis.leaks import find_leaks
+from tlkit.analysis.targets import recipe_for
 from tlkit.errors import DataError
 from tlkit.experiment.cached_features import CachedFeatures
 from tlkit.experiment.observer import Observer

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tlkit.analysis.features import compute_features, read_labelled, recipe_for
+from tlkit.analysis.features import compute_features, read_labelled
+from tlkit.analysis.targets import recipe_for
 from tlkit.errors import DataError
 from tlkit.experiment.observer import Observer
 from tlkit.plugins.loader import load_registry

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from tlkit.analysis.confusions import find_confusions, small_classes
-from tlkit.analysis.features import compute_features, read_labelled, recipe_for
+from tlkit.analysis.features import compute_features, read_labelled
 from tlkit.analysis.label_errors import find_cut, find_label_errors, score_labels
 from tlkit.analysis.neighbours import nearest
 from tlkit.analysis.out_of_fold import OutOfFold
 from tlkit.analysis.outliers import find_unlike
 from tlkit.analysis.series import find_series
+from tlkit.analysis.targets import recipe_for
 from tlkit.experiment.observer import Observer
 from tlkit.plugins.loader import load_registry
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,6 +19,8 @@ import pytest
 import timm
 import torch
 from commands import command
+from onnx_files import save_onnx
+from PIL import Image
 from small_runs import two_phases
 
 import tlkit
@@ -113,17 +117,69 @@ def test_missing_images_among_good_ones(fitted: Path, by_class: Path, tmp_path: 
     assert "3 images in" in done.stderr and "; 2 could not be read" in done.stderr
 
 
-@pytest.mark.parametrize("line", [["predict", "model"], ["evaluate", "model"], ["fit"]])
-def test_an_empty_folder_is_found_before_torch_is_imported(line: list[str], tmp_path: Path) -> None:
+#: Runs each line of standard input as a command, prints its exit code and output, and at last which of the
+#: modules that take seconds were imported.
+COMMANDS = """
+import json, sys
+from commands import command
+for line in sys.stdin:
+    done = command(*json.loads(line))
+    print(json.dumps([done.returncode, done.stdout + done.stderr]), flush=True)
+print(json.dumps([name for name in ("torch", "timm", "accelerate", "sklearn") if name in sys.modules]))
+"""
+
+
+def run_in_new_process(*lines: Sequence[object]) -> tuple[list[tuple[int, str]], list[str]]:
+    """Runs commands; returns exit codes with the output, and the slow modules that were imported."""
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "tlkit", *line, str(tmp_path)],
+        [sys.executable, "-c", COMMANDS],
+        input="\n".join(json.dumps(list(map(str, line))) for line in lines),
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
         capture_output=True,
         text=True,
-        check=False,
+        check=True,
     )
-    assert done.returncode == 2
-    assert f"{tmp_path} holds no images" in done.stderr
-    assert "torch" not in done.stderr
+    *outcomes, imported = map(json.loads, done.stdout.splitlines())
+    return [tuple(outcome) for outcome in outcomes], imported
+
+
+def test_what_needs_no_torch_does_not_import_it(tmp_path: Path) -> None:
+    empty, none, out = tmp_path / "empty", tmp_path / "none", tmp_path / "out"
+    empty.mkdir()
+    file, photo = save_onnx(tmp_path / "colours.onnx"), tmp_path / "red.png"
+    Image.new("RGB", (30, 20), "red").save(photo)
+    mistakes = {
+        f"{none} does not exist": [
+            ["predict", none, photo],
+            ["predict", file, none],
+            ["evaluate", none, tmp_path],
+            ["explain", none, photo],
+            ["visualize", none],
+            ["export", none, "--format", "onnx", "--out", out],
+            ["serve", none],
+            ["next", none, tmp_path],
+            ["report", none],
+            ["compare", none, none, "--out", out],
+            ["card", none],
+            ["push", none, "me/none"],
+            ["audit", none],
+            ["choose", none],
+            ["curve", none],
+            ["fit", none],
+        ],
+        f"{none}: 1 problem": [[name, none] for name in ("run", "features", "tune", "manifest", "fetch")],
+        f"{empty} holds no images": [["predict", none, empty], ["evaluate", none, empty], ["fit", empty]],
+    }
+    useful = [["predict", file, photo, "--csv"], ["cache", "list"], ["--help"]]
+    lines = [line for of_message in mistakes.values() for line in of_message]
+    outcomes, imported = run_in_new_process(*lines, *useful)
+    for message, of_message in mistakes.items():
+        for line in of_message:
+            code, output = outcomes.pop(0)
+            assert (code, message in output) == (2, True), (line, output)
+    assert [code for code, _ in outcomes] == [0, 0, 0]
+    assert f"{photo},red," in outcomes[0][1]
+    assert imported == []
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ def test_preprocessing_is_timms_to_the_bit(mode: str, crop: float, photos: Path)
     theirs = create_transform(
         (3, 160, 160), crop_pct=crop, crop_mode=mode, interpolation="bicubic", mean=mean, std=std
     )
-    for number in range(1, 6):
+    for number in range(1, 4):
         image = read_image(photos / f"dog.{number}.jpg")
         assert torch.equal(normalize(ours(image)[None], ours)[0], theirs(image))
 

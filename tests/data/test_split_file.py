@@ -8,7 +8,7 @@ import pytest
 
 from tlkit.data.dataset import Dataset, read_dataset
 from tlkit.errors import DataError, RecipeError
-from tlkit.experiment.planning import make_source
+from tlkit.experiment.sources import make_source
 from tlkit.plugins.loader import load_registry
 from tlkit.recipe.recipe import read_recipe
 from tlkit.recipe.schema import DataSpec, PartSpec

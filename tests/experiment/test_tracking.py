@@ -104,7 +104,7 @@ def test_a_tracker_that_fails_does_not_end_the_run(
 ) -> None:
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     log = mock.Mock(side_effect=OSError("the disk is full"))
-    monkeypatch.setattr("tlkit.experiment.tracking.TensorBoardTracker.log", log)
+    monkeypatch.setattr("accelerate.tracking.TensorBoardTracker.log", log)
     observer, out = Notes(), tmp_path / "out"
     ended = run(out=out, overrides={"track.with": ["tensorboard"], **ONE_EPOCH}, observer=observer)
     assert len(ended.results.phases) == 2 and log.call_count == 1

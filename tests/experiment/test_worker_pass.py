@@ -22,7 +22,7 @@ from tlkit.experiment.prepared_phase import PreparedPhase
 from tlkit.feature_store.store import FeatureStore
 from tlkit.plugins.loader import BUILTIN, load_registry
 from tlkit.recipe.recipe import Recipe
-from tlkit.runtime.devices import reader_threads
+from tlkit.runtime.processors import reader_threads
 
 REGISTRY = load_registry((*BUILTIN, "engine_parts"))
 LOST = "blocks of images that were lost with their workers"

@@ -15,8 +15,8 @@ from PIL import Image as PillowImage
 import tlkit
 from tlkit.data.images import read_image
 from tlkit.experiment.observer import Observer
-from tlkit.experiment.planning import make_source
 from tlkit.experiment.record import find_image_files
+from tlkit.experiment.sources import make_source
 from tlkit.fitting.images import TrainingImages, image_data
 from tlkit.parts.source import Source
 from tlkit.plugins.loader import load_registry

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from commands import command
@@ -17,8 +18,10 @@ from onnx_files import colours, save_onnx
 from PIL import Image
 
 import tlkit
+from tlkit.data import loader
 from tlkit.errors import RunFolderError
-from tlkit.inference.exported import MAX_BYTES
+from tlkit.inference.exported import MAX_BYTES, normalize
+from tlkit.parts.preprocess import Preprocess
 
 
 def test_an_exported_file_gives_the_models_answers(
@@ -36,6 +39,13 @@ def test_an_exported_file_gives_the_models_answers(
     of_model, of_file = (each.evaluate(photos_of_all[:40], labels) for each in (predictor, from_file))
     assert (of_file.correct, of_file.unknown) == (of_model.correct, of_model.unknown)
     assert of_file.log_loss == pytest.approx(of_model.log_loss, abs=1e-4)
+
+
+def test_pixels_are_normalised_as_for_torch_to_the_bit() -> None:
+    pixels = np.arange(3 * 256).astype(np.uint8).reshape(1, 16, 16, 3)  # each value in each channel
+    preprocess = Preprocess(16, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    expected = loader.normalize(pixels, preprocess).numpy()
+    np.testing.assert_array_equal(normalize(pixels, preprocess), expected)
 
 
 def test_its_thresholds_can_be_changed(exported: Path, photos_of_all: list[Path]) -> None:

@@ -14,8 +14,8 @@ from networks import KINDS, REGISTRY, backbone
 import tlkit
 from tlkit.errors import RunFolderError
 from tlkit.model.classifier import Classifier
-from tlkit.model.description import Calibration
-from tlkit.model.saving import load_model, read_config, save_model
+from tlkit.model.description import Calibration, read_config
+from tlkit.model.saving import load_model, save_model
 from tlkit.parts.backbone import Backbone
 from tlkit.plugins.loader import load_registry
 

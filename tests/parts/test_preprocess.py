@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
+from timm.data import create_transform
 
-from tlkit.parts.preprocess import Preprocess
+from tlkit.parts.preprocess import TIMM_CROP_MODES, Preprocess
 
 BASE = Preprocess(size=224, crop=0.875, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
@@ -32,6 +33,26 @@ def test_pixels_have_the_size_asked_for_whatever_the_image(resize: str) -> None:
         pixels = preprocess(Image.new("RGB", (width, height), (10, 20, 30)))
         assert pixels.shape == (32, 32, 3)
         assert pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize("resize", ["crop", "squash", "pad"])
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+def test_pixels_are_those_of_timm(resize: str, interpolation: str) -> None:
+    """Odd and even sides, images larger and smaller than the result, and of its size."""
+    rng = np.random.default_rng(0)
+    for size, crop in ((32, 0.875), (31, 0.95), (32, 1.0)):
+        preprocess = Preprocess(size=size, resize=resize, crop=crop, interpolation=interpolation)
+        theirs = create_transform(
+            size,
+            use_prefetcher=True,
+            interpolation=interpolation,
+            crop_pct=crop,
+            crop_mode=TIMM_CROP_MODES[preprocess.resize],
+        )
+        for width, height in ((97, 60), (45, 120), (33, 34), (32, 32), (7, 20), (1, 1)):
+            image = Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
+            expected = np.asarray(theirs(image)).transpose(1, 2, 0)
+            np.testing.assert_array_equal(preprocess(image), expected, f"{width}x{height} to {size}, {crop}")
 
 
 def test_what_is_cut_off_squashed_or_padded() -> None:

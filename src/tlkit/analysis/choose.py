@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat
 
-from tlkit.analysis.features import LabelledImages, compute_features, read_labelled, recipe_for
+from tlkit.analysis.features import LabelledImages, compute_features, read_labelled
 from tlkit.analysis.logme import logme
+from tlkit.analysis.targets import recipe_for
 from tlkit.errors import DataError, RecipeError, ReportError, UnreachableWeightsError
 from tlkit.evaluation.metrics import TestScores, evaluate
 from tlkit.evaluation.significance import McNemar, holm, mcnemar, paired_gain

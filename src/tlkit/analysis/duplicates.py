@@ -30,7 +30,7 @@ from tlkit.analysis.neighbours import nearest
 from tlkit.data.images import Image, UnreadableImage, read_thumbnail
 from tlkit.errors import DataError
 from tlkit.experiment.observer import Observer
-from tlkit.runtime.devices import reader_threads
+from tlkit.runtime.processors import reader_threads
 
 #: Neighbours by features, and by 10 by 10 pixels, that are compared: they hold 99% of all copies; and the
 #: cosines below which neighbours are no copies.

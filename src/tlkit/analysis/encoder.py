@@ -34,8 +34,9 @@ from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Phase, Recipe, make_recipe
 from tlkit.recipe.schema import PartSpec, TrainingSpec
-from tlkit.runtime.devices import choose_device, gpu_settings, reader_threads
+from tlkit.runtime.devices import choose_device, gpu_settings
 from tlkit.runtime.process import keep_freed_memory
+from tlkit.runtime.processors import reader_threads
 from tlkit.utils.formatting import bulleted
 
 #: The classes of the phase that features are computed for: they do not matter.

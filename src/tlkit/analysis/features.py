@@ -12,26 +12,26 @@ from numpy.typing import NDArray
 
 from tlkit.analysis.encoder import Encoder
 from tlkit.analysis.probe import ProbeFactory
+from tlkit.analysis.targets import recipe_for
 from tlkit.data.corrections import apply_corrections
 from tlkit.data.corrections_file import read_corrections
 from tlkit.data.dataset import divide_images, read_assignment
 from tlkit.data.generate import missing_images
 from tlkit.data.images import Image
 from tlkit.data.inspection import inspect_images
-from tlkit.data.labelled import describe_source
 from tlkit.errors import DataError, RecipeError
 from tlkit.experiment.backbones import choose_backbone
 from tlkit.experiment.observer import Observer
-from tlkit.experiment.planning import make_source
+from tlkit.experiment.sources import make_source
 from tlkit.model.classifier import average_positions
 from tlkit.parts.backbone import WeightsOrigin
 from tlkit.parts.source import SPLITS, SplitName
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
-from tlkit.recipe.recipe import Recipe, make_recipe, read_recipe
+from tlkit.recipe.recipe import Recipe
 from tlkit.recipe.schema import DataSpec, PartSpec
 from tlkit.recipe.task import require_one_label
-from tlkit.runtime.devices import reader_threads
+from tlkit.runtime.processors import reader_threads
 
 
 @dataclass(frozen=True)
@@ -92,29 +92,6 @@ class DatasetFeatures:
         mean: NDArray[np.float32] = self.plain + self.mirrored
         mean *= 0.5  # in place: of many images, a second array would not fit into memory
         return mean
-
-
-def recipe_for(target: Path | str) -> Recipe:
-    """Returns the recipe that a question's target stands for.
-
-    Args:
-        target: a recipe, a run folder or another folder that holds ``recipe.toml``, a folder per class, or a
-            CSV file with columns `path` and `label`.
-
-    Raises:
-        RecipeError: the recipe has mistakes.
-        DataError: the target does not exist.
-    """
-    path = Path(target)
-    if path.suffix == ".toml" or (path / "recipe.toml").is_file():
-        return read_recipe(path)
-    if not path.exists():
-        raise DataError(
-            f"{path} does not exist: name a folder per class, a CSV file, a recipe or a run folder"
-        )
-    source, root = describe_source(path)
-    data = DataSpec(source=source, root=root).model_dump(exclude_unset=True)
-    return make_recipe({"name": "images", "data": {**data, "source": source.table()}, "phase": []})
 
 
 def read_labelled(recipe: Recipe, registry: Registry, observer: Observer) -> LabelledImages:

@@ -25,7 +25,7 @@ from tlkit.model.unknown import UnknownDetector
 from tlkit.parts.source import Sample
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
-from tlkit.runtime.devices import reader_threads
+from tlkit.runtime.processors import reader_threads
 
 #: How many classes are given with their probabilities.
 TOP = 2

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tlkit.analysis.audit_file import Shortcut
 from tlkit.data.images import Image, UnreadableImage, read_thumbnail
 from tlkit.experiment.observer import Observer
-from tlkit.runtime.devices import reader_threads
+from tlkit.runtime.processors import reader_threads
 
 #: Images that are looked at: all, or of more a random sample.
 MAX_IMAGES = 4000

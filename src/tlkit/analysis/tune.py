@@ -322,7 +322,7 @@ def _result(space: SearchSpace, tried: Trials, data: FoldedFeatures, folder: Pat
     """Returns what came of the trials."""
     outcomes = tried.outcomes()
     best, accuracy = tried.choose(outcomes)
-    interval = wilson(accuracy, independent_images(int((data.folds >= 0).sum()), 1))
+    interval = wilson(accuracy, independent_images(int((data.folds >= 0).sum())))
     return Tuning(
         recipe=space.recipe.name,
         phase=space.phase.name,

@@ -1,12 +1,10 @@
-"""The built-in sources of labelled images: class folders, or a CSV file."""
+"""The built-in source of class folders, and what it shares with other sources."""
 
 from __future__ import annotations
 
-import csv
 import os
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from natsort import natsort_keygen, ns
@@ -14,8 +12,7 @@ from natsort import natsort_keygen, ns
 from tlkit.errors import DataError, close_matches
 from tlkit.parts.source import IMAGE_SUFFIXES, SPLITS, Sample, Source, SplitName
 from tlkit.plugins.hookspecs import hookimpl
-from tlkit.utils.formatting import bulleted, plural, shortlist
-from tlkit.utils.regular_files import check_regular
+from tlkit.utils.formatting import bulleted
 
 if TYPE_CHECKING:
     from tlkit.plugins.registry import Register
@@ -29,10 +26,6 @@ SPLIT_NAMES: Mapping[str, SplitName] = {
 }
 #: How many problems an error lists.
 PROBLEMS_SHOWN = 10
-#: What is between the labels of an image in most files.
-SEPARATORS = ("|", ";", ",")
-#: What a cell says in the column of a class.
-HAS_CLASS: Mapping[str, bool] = {"1": True, "true": True, "0": False, "false": False}
 
 _natsort_key = natsort_keygen(alg=ns.IGNORECASE)
 
@@ -40,7 +33,6 @@ _natsort_key = natsort_keygen(alg=ns.IGNORECASE)
 @hookimpl
 def tlkit_sources(register: Register) -> None:
     register("folder", folder)
-    register("csv", csv_file)
 
 
 def folder(root: Path, *, unlabelled: Path | None = None) -> Source:
@@ -52,7 +44,7 @@ def folder(root: Path, *, unlabelled: Path | None = None) -> Source:
         root: the folder that contains them.
         unlabelled: a folder of images without labels.
     """
-    _check_folder(root)
+    check_folder(root)
     excluded = unlabelled.resolve() if unlabelled else None
     subfolders = [path for path in _subfolders(root) if path.resolve() != excluded]
     class_folders: list[tuple[SplitName | None, Path]] = [
@@ -62,7 +54,7 @@ def folder(root: Path, *, unlabelled: Path | None = None) -> Source:
         if path.resolve() != excluded
     ] or [(None, path) for path in subfolders]
     classes = tuple(sorted({path.name for _, path in class_folders}, key=natural))
-    _check_classes(root, classes)
+    check_classes(root, classes)
     labels = {name: label for label, name in enumerate(classes)}
     images = {path: find_images(path) for _, path in class_folders}
     if empty := [str(path) for path, files in images.items() if not files]:
@@ -73,144 +65,8 @@ def folder(root: Path, *, unlabelled: Path | None = None) -> Source:
         for split, path in class_folders
         for name, image in zip(_ids(images[path], path, root), images[path], strict=True)
     ]
-    _check_every_split(root, classes, samples)
-    return Source(classes, samples, _unlabelled(root, unlabelled))
-
-
-def csv_file(
-    root: Path,
-    *,
-    file: str = "labels.csv",
-    path_column: str = "path",
-    label_column: str = "label",
-    split_column: str | None = None,
-    separator: str | None = None,
-    label_columns: list[str] | None = None,
-    unlabelled: Path | None = None,
-) -> Source:
-    """Lists the images in a CSV file, which has a row per image with its path, label and, optionally, split.
-
-    An image has several labels, or none, with `separator` or `label_columns`.
-
-    Args:
-        root: the folder that the paths are relative to; absolute ones must lead into it.
-        file: the CSV file, relative to the root.
-        path_column: the column of the paths.
-        label_column: the column of the class names.
-        split_column: the column of the splits, "train", "val" or "test"; none: tlkit draws the splits.
-        separator: what is between the labels of an image, such as "|"; an empty cell is an image without any.
-        label_columns: in place of `label_column`: a column for each class, with 1 or True where the image has
-            it and 0 or False where it has not.
-        unlabelled: a folder of images without labels.
-    """
-    _check_folder(root)
-    _check_label_options(separator, label_columns)
-    table, several = root / file, separator is not None or label_columns is not None
-    in_columns = label_columns or [label_column]
-    columns = [path_column, *in_columns, *([split_column] if split_column else [])]
-    rows: list[tuple[str, tuple[str, ...], SplitName | None]] = []
-    lines: dict[str, int] = {}
-    problems: list[str] = []
-    for line, (path, *cells) in _read_rows(table, columns):
-        name = _inside(root, path)
-        written = cells.pop() if split_column else ""
-        split = SPLIT_NAMES.get(written.casefold())
-        labels, mistakes = _row_labels(cells, label_column, separator, label_columns)
-        mistakes = [*_path_problems(root, path, name), *mistakes]
-        if name and lines.setdefault(name, line) != line:
-            mistakes.append(f"{path!r} is in line {lines[name]} already")
-        if split_column and not split:
-            mistakes.append(f"{split_column!r} is {written!r}: it must be train, val or test")
-        problems += [f"line {line}: {mistake}" for mistake in mistakes]
-        rows.append((name or path, labels, split))
-    if problems:
-        raise DataError(bulleted(f"{table}: {plural(len(problems), 'problem')}", problems, PROBLEMS_SHOWN))
-    classes = tuple(
-        label_columns or sorted({label for _, labels, _ in rows for label in labels}, key=natural)
-    )
-    if not (several and classes):  # of several labels, one class is a question, too
-        _check_classes(table, classes)
-    if label_columns is None:
-        _check_separator(table, classes, separator)
-    if separator is not None and all(len(labels) < 2 for _, labels, _ in rows):
-        _check_unused_separator(table, classes, separator)
-    index = {name: position for position, name in enumerate(classes)}
-    samples = []
-    for name, labels, split in rows:
-        indices = tuple(sorted(index[label] for label in labels))
-        one, all_of_them = (None, indices) if several else (indices[0], None)
-        samples.append(Sample(name, root / name, one, split, labels=all_of_them))
-    if not several:
-        _check_every_split(table, classes, samples)
-    return Source(classes, samples, _unlabelled(root, unlabelled))
-
-
-def _check_label_options(separator: str | None, label_columns: Sequence[str] | None) -> None:
-    if separator == "":
-        raise DataError("separator must not be empty: set what is between the labels of an image")
-    if label_columns == []:
-        raise DataError("label_columns must not be empty: name a column for each class")
-    if separator is not None and label_columns is not None:
-        raise DataError("set either separator or label_columns, not both")
-    if twice := _repeated(label_columns or ()):
-        raise DataError(f"label_columns names {shortlist(twice)} more than once")
-
-
-def _row_labels(
-    cells: Sequence[str], label_column: str, separator: str | None, label_columns: Sequence[str] | None
-) -> tuple[tuple[str, ...], list[str]]:
-    """Returns the labels in a row's cells, and what is wrong with them."""
-    if label_columns is not None:
-        marked = list(zip(label_columns, cells, strict=True))
-        wrong = [
-            f"{name!r} is {cell!r}: it must be 0 or 1, or False or True"
-            for name, cell in marked
-            if cell.casefold() not in HAS_CLASS
-        ]
-        return tuple(name for name, cell in marked if HAS_CLASS.get(cell.casefold())), wrong
-    (cell,) = cells
-    if separator is None:
-        empty = f"{label_column!r} is empty (images that may have none, or several, take a separator)"
-        return (cell,), [] if cell else [empty]
-    labels = [label.strip() for label in cell.split(separator)] if cell else []
-    wrong = [] if all(labels) else [f"{label_column!r} is {cell!r}: a label in it is empty"]
-    wrong += [f"{label_column!r} has {name!r} twice" for name in set(labels) if labels.count(name) > 1]
-    return tuple(labels), wrong
-
-
-def _check_separator(table: Path, classes: Sequence[str], used: str | None) -> None:
-    """Raises if a class is made of others: such a file has another separator, or any at all."""
-    for name in classes:
-        for separator in SEPARATORS:
-            if separator == used:
-                continue
-            parts = [part.strip() for part in name.split(separator)]
-            if len(parts) > 1 and set(parts) <= set(classes):
-                listed = " and ".join(map(repr, parts))
-                raise DataError(
-                    f"{table}: {name!r} is made of the classes {listed}. If images have several labels, set "
-                    f'task = "multilabel" in a recipe and separator = "{separator}" in its source, or give '
-                    f"tlkit fit --task multilabel --separator {separator!r}. If it is one class, write its "
-                    f"name without {separator!r}, such as {' and '.join(parts)!r}"
-                )
-
-
-def _check_unused_separator(table: Path, classes: Sequence[str], used: str) -> None:
-    """Raises if the separator is in no cell, and another divides the cells into labels that they share.
-
-    Names of single classes often have spaces: these must make fewer labels than there are classes.
-    """
-    for separator in (*SEPARATORS, " "):
-        divided = [{part.strip() for part in name.split(separator)} for name in classes]
-        parts, labels = sum(map(len, divided)), len(set().union(*divided))
-        if labels < (len(classes) if separator == " " else parts):
-            example = next(name for name in classes if separator in name)
-            raise DataError(
-                f"{table}: no cell has {used!r}, and {example!r} looks like several labels: divided at "
-                f"{separator!r}, {plural(len(classes), 'different cell')} have {plural(labels, 'label')}. "
-                f'Set separator = "{separator}" in a recipe\'s source, or give --separator {separator!r}. '
-                f"If each is one class, write its name without {separator!r}"
-            )
+    check_every_split(root, classes, samples)
+    return Source(classes, samples, list_unlabelled(root, unlabelled))
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -282,10 +138,11 @@ def _split_folders(root: Path, subfolders: Sequence[Path]) -> dict[SplitName, Pa
     return splits
 
 
-def _unlabelled(root: Path, folder: Path | None) -> list[Sample]:
+def list_unlabelled(root: Path, folder: Path | None) -> list[Sample]:
+    """Returns the images of a folder of images without labels; none without such a folder."""
     if folder is None:
         return []
-    _check_folder(folder)
+    check_folder(folder)
     images = find_images(folder)
     if not images:
         raise DataError(f"{folder} holds no images: add some, or leave 'unlabelled' out")
@@ -299,57 +156,8 @@ def _ids(images: Sequence[Path], folder: Path, root: Path) -> list[str]:
     return [prefix + image.relative_to(folder).as_posix() for image in images]
 
 
-def _read_rows(table: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yields each row's line number and its values in `columns`, stripped of white space."""
-    if not table.is_file():
-        siblings = [path.name for path in table.parent.glob("*.csv")]
-        raise DataError(f"{table} does not exist{close_matches(table.name, siblings)}")
-    try:
-        check_regular(table)
-        with table.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines)
-            header = list(reader.fieldnames or [])
-            missing = [
-                f"no column {column!r}{close_matches(column, header)}"
-                for column in columns
-                if column not in header
-            ]
-            if missing:
-                listed = ", ".join(header) or "no columns"
-                raise DataError(f"{table}: {'; '.join(missing)}; it has {listed}")
-            if twice := [name for name in _repeated(header) if name in columns]:
-                raise DataError(f"{table} has several columns {shortlist(twice)}: keep one of them")
-            for row in reader:
-                yield reader.line_num, [(row[column] or "").strip() for column in columns]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table} cannot be read as a CSV file in UTF-8: {error}") from error
-
-
-def _repeated(names: Sequence[str]) -> list[str]:
-    """Returns the names that are there more than once."""
-    return [name for name, count in Counter(names).items() if count > 1]
-
-
-def _inside(root: Path, path: str) -> str | None:
-    """Returns a CSV file's path relative to the root, with ``/``; None where it leads out of the root."""
-    as_windows = PureWindowsPath(path)  # knows both kinds of slashes, and drives
-    if ".." in as_windows.parts:
-        return None
-    if not as_windows.anchor:
-        return PurePosixPath(path).as_posix()
-    absolute = Path(path)
-    return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else None
-
-
-def _path_problems(root: Path, path: str, name: str | None) -> list[str]:
-    if not path:
-        return ["the path is empty"]
-    if name is None:
-        return [f"{path!r} leads out of {root}: paths must stay inside it"]
-    return [] if (root / name).is_file() else [f"{path!r} is not a file in {root}"]
-
-
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Raises DataError unless there is such a folder."""
     if folder.is_dir():
         return
     if folder.exists():
@@ -362,7 +170,7 @@ def _check_folder(folder: Path) -> None:
     raise DataError(f"folder {folder} does not exist{close_matches(folder.name, siblings)}")
 
 
-def _check_classes(source: Path, classes: Sequence[str]) -> None:
+def check_classes(source: Path, classes: Sequence[str]) -> None:
     """Raises unless a folder or CSV file has at least two classes."""
     if len(classes) > 1:
         return
@@ -374,7 +182,7 @@ def _check_classes(source: Path, classes: Sequence[str]) -> None:
     raise DataError(f"{source} has {count}: it needs a folder per class, at least two{listed}")
 
 
-def _check_every_split(source: Path, classes: Sequence[str], samples: Sequence[Sample]) -> None:
+def check_every_split(source: Path, classes: Sequence[str], samples: Sequence[Sample]) -> None:
     """Raises unless each split that a folder or CSV file assigns has images of every class."""
     present = {(sample.split, label) for sample in samples for label in sample.class_indices}
     splits = [split for split in SPLITS if any((split, label) in present for label in range(len(classes)))]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlkit.cli.console import say, table
-from tlkit.cli.options import BackboneOption, DeviceOption, TargetArgument, WeightsOption
+from tlkit.cli.options import BackboneOption, DeviceOption, TargetArgument, WeightsOption, check_target
 from tlkit.utils.formatting import plural
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def audit(
     device: DeviceOption = None,
 ) -> None:
     """Find copies, wrong labels and other flaws of labelled images; nothing is changed."""
+    check_target(target)
     from tlkit.analysis.audit import audit_features, write_audit
     from tlkit.analysis.audit_text import describe_audit
     from tlkit.analysis.duplicates import Copies

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlkit.cli.console import say, table
-from tlkit.cli.options import DeviceOption, TargetArgument
+from tlkit.cli.options import DeviceOption, TargetArgument, check_target
 from tlkit.utils.formatting import format_bytes, format_p_value, plural
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def choose(
     device: DeviceOption = None,
 ) -> None:
     """Compare backbones on labelled images by cross-validated probes, and say which one to take."""
+    check_target(target)
     from tlkit.analysis.choose import choose as choose_backbone
     from tlkit.cli.observer import ConsoleObserver
     from tlkit.reporting.choice_section import write_choice_chart

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlkit.cli.console import json_line, say, table
-from tlkit.cli.options import BackboneOption, DeviceOption, TargetArgument, WeightsOption
+from tlkit.cli.options import BackboneOption, DeviceOption, TargetArgument, WeightsOption, check_target
 
 if TYPE_CHECKING:
     from tlkit.analysis.curve import LearningCurve
@@ -34,6 +34,7 @@ def curve(
     device: DeviceOption = None,
 ) -> None:
     """Measure accuracy against the number of images, and forecast what more images will bring."""
+    check_target(target)
     from tlkit.analysis.curve import curve as measure
     from tlkit.cli.observer import ConsoleObserver
     from tlkit.reporting.curve_section import write_curve

@@ -32,10 +32,11 @@ def explain(
     images = [Path(path) for path in image_paths(paths, sys.stdin)]
     from tlkit.errors import DataError
     from tlkit.inference.loading import load
+
+    predictor = load(model, phase=phase, device=device)  # finds a mistake before torch is imported
     from tlkit.interpret.attribution import explain as explain_image
     from tlkit.interpret.png import with_caption, write_png
 
-    predictor = load(model, phase=phase, device=device)
     failed = 0
     used: set[str] = set()
     for image in images:
@@ -79,15 +80,17 @@ def visualize(
     device: DeviceOption = None,
 ) -> None:
     """Make images that maximise channels of a network's layers, side by side in a PNG per layer."""
+    from tlkit.inference.loading import load
+
+    predictor = load(model, phase=phase, device=device)  # finds a mistake before torch is imported
     import numpy as np
 
     from tlkit.cli.observer import ConsoleObserver
-    from tlkit.inference.loading import load
     from tlkit.interpret.maximisation import visualize as maximize
     from tlkit.interpret.png import write_png
 
     layers = maximize(
-        load(model, phase=phase, device=device),
+        predictor,
         layer or (),
         channels=channels,
         regularization=regularization,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tlkit.cli.console import say
-from tlkit.cli.options import DeviceOption, RecipeArgument, SetOption
+from tlkit.cli.options import DeviceOption, RecipeArgument, SetOption, read_recipe_file
 from tlkit.utils.formatting import format_duration
 
 
@@ -21,12 +21,13 @@ def features(
     device: DeviceOption = None,
 ) -> None:
     """Compute and store the features that a run of a recipe will read."""
+    drafted = read_recipe_file(recipe, set_)
     from tlkit.cli.observer import watching
     from tlkit.experiment.compute_features import compute_features
     from tlkit.runtime.distributed import process_state
 
     with watching() as observer:
-        done = compute_features(recipe, shard=shard, overrides=set_ or (), device=device, observer=observer)
+        done = compute_features(drafted, shard=shard, device=device, observer=observer)
     if not process_state().is_main_process:
         return
     part = f" in part {shard}" if shard else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tlkit.cli.console import say
-from tlkit.cli.options import RecipeArgument, SetOption
+from tlkit.cli.options import RecipeArgument, SetOption, read_recipe_file
 from tlkit.utils.connectivity import check_ahead, hub_url
 from tlkit.utils.formatting import bulleted, plural
 
@@ -16,11 +16,12 @@ def fetch(
     set_: SetOption = None,
 ) -> None:
     """Download the images and weights that a recipe needs and this machine lacks."""
+    drafted = read_recipe_file(recipe, set_)
     check_ahead(hub_url())  # a timeout takes as long as importing torch
     from tlkit.cli.observer import ConsoleObserver
     from tlkit.experiment.fetch import fetch as fetch_recipe
 
-    fetched = fetch_recipe(recipe, overrides=set_ or (), observer=ConsoleObserver())
+    fetched = fetch_recipe(drafted, observer=ConsoleObserver())
     where = f"in {fetched.root}" if fetched.root else "generated when they are needed"
     say(f"images: {fetched.images:,} {where}{'' if fetched.fetched else ', nothing to fetch'}")
     if fetched.unreadable:

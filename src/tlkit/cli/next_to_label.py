@@ -37,6 +37,10 @@ def next_to_label(
     """Select the unlabelled images from which a classifier would learn most."""
     if len(paths) > 2:
         raise typer.BadParameter("give a model and a folder of images, or the folder alone")
+    from tlkit.inference.loading import find_model
+
+    if len(paths) == 2:
+        find_model(paths[0], phase)  # a mistake is reported before torch is imported
     from tlkit.analysis.next_to_label import next_to_label as select
     from tlkit.cli.observer import ConsoleObserver
 

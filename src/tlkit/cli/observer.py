@@ -1,4 +1,4 @@
-"""Shows a run on the console. It imports torch, so commands import it when they run."""
+"""Shows a run on the console."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from tlkit.experiment.run_folder import RunFolder
 from tlkit.recipe.recipe import Phase
 from tlkit.recipe.schema import Monitor
 from tlkit.runtime.distributed import process_state
-from tlkit.training.checkpoint import resumed_epochs
 from tlkit.training.history import EpochMetrics
 
 
@@ -108,6 +107,8 @@ def watching() -> Iterator[tlkit.Observer]:
 
 def _done_before(run: tlkit.Run) -> list[str]:
     """Describes the phases that an earlier execution of the run has finished or begun."""
+    from tlkit.training.checkpoint import resumed_epochs
+
     done = [f"phase {result.name} is finished" for result in run.results.phases]
     for phase in run.plan.phases if run.plan else ():
         if run.results.phase(phase.name):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from tlkit.errors import DataError
+
+if TYPE_CHECKING:
+    from tlkit.recipe.recipe import Recipe
 
 RecipeArgument = Annotated[Path, typer.Argument(help="A recipe, or a folder that holds recipe.toml.")]
 TargetArgument = Annotated[
@@ -55,6 +58,20 @@ UnknownOption = Annotated[
     typer.Option("--unknown/--no-unknown", help="Label images that belong to none of the classes 'unknown'."),
 ]
 ReportOption = Annotated[bool, typer.Option("--report/--no-report", help="Make report.html at the end.")]
+
+
+def read_recipe_file(recipe: Path, assignments: list[str] | None) -> Recipe:
+    """Reads a recipe; raises RecipeError if that cannot be done. Torch is not imported."""
+    from tlkit.recipe.recipe import draft_recipe
+
+    return draft_recipe(recipe, assignments or ())
+
+
+def check_target(target: Path) -> None:
+    """Raises an error if images, a recipe or a run cannot be found there; torch is not imported."""
+    from tlkit.analysis.targets import recipe_for
+
+    recipe_for(target)
 
 
 def check_holds_images(path: Path) -> None:

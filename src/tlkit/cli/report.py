@@ -18,6 +18,9 @@ def report(
 ) -> None:
     """Regenerate a run's report.html and its pictures."""
     from tlkit.cli.observer import ConsoleObserver
+    from tlkit.experiment.record import check_is_run
+
+    check_is_run(run)  # before torch is imported
     from tlkit.reporting.page import report as make_report
 
     say(str(make_report(run, observer=ConsoleObserver(), device=device)))

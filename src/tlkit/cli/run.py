@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlkit.cli.console import say
-from tlkit.cli.options import DeviceOption, OutOption, RecipeArgument, ReportOption, SetOption
+from tlkit.cli.options import (
+    DeviceOption,
+    OutOption,
+    RecipeArgument,
+    ReportOption,
+    SetOption,
+    read_recipe_file,
+)
 from tlkit.cli.results_text import print_results
 
 if TYPE_CHECKING:
@@ -26,14 +33,14 @@ def run(
     report: ReportOption = True,
 ) -> None:
     """Run a recipe, or resume a run that was interrupted."""
+    drafted = read_recipe_file(recipe, set_)
     from tlkit.cli.observer import print_run_plan, watching
     from tlkit.experiment.runner import run as run_recipe
     from tlkit.runtime.distributed import process_state
 
     with watching() as observer:
         finished = run_recipe(
-            recipe,
-            overrides=set_ or (),
+            drafted,
             out=out,
             phases=phase or (),
             device=device,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlkit.cli.console import json_line, say, table
-from tlkit.cli.options import DeviceOption, RecipeArgument, SetOption
+from tlkit.cli.options import DeviceOption, RecipeArgument, SetOption, read_recipe_file
 
 if TYPE_CHECKING:
     from tlkit.analysis.tune import Tuning
@@ -40,16 +40,16 @@ def tune(
     device: DeviceOption = None,
 ) -> None:
     """Choose settings of a recipe's head and training, by cross-validation on cached features."""
+    drafted = read_recipe_file(recipe, set_)
     from tlkit.analysis.tune import tune as search
     from tlkit.cli.observer import ConsoleObserver
     from tlkit.reporting.tuning_section import write_charts
 
     result = search(
-        recipe,
+        drafted,
         space=space or (),
         trials=trials,
         phase=phase,
-        overrides=set_ or (),
         out=out,
         device=device,
         observer=ConsoleObserver(),

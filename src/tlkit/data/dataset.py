@@ -22,7 +22,7 @@ from tlkit.errors import DataError
 from tlkit.parts.source import Source, SplitName
 from tlkit.parts.task import SEPARATOR, Task
 from tlkit.recipe.schema import DataSpec
-from tlkit.runtime.devices import reader_threads
+from tlkit.runtime.processors import reader_threads
 from tlkit.utils.formatting import bulleted, plural, printable
 
 #: Features of this many training images are stored with a model, to tell which images are unknown.

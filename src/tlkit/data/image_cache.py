@@ -12,11 +12,10 @@ from math import prod
 from typing import IO
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tlkit.runtime.distributed import process_state
-from tlkit.runtime.memory import free_memory
+from tlkit.runtime.memory import main_memory
 from tlkit.utils.directories import cache_folder
 
 Array = NDArray[np.uint8]
@@ -30,7 +29,7 @@ class ImageCache:
 
     def __init__(self, memory: int | None = None, disk: int | None = None) -> None:
         """Sets the limits in bytes; by default a quarter of what is free, divided among the processes."""
-        self._memory = free_memory(torch.device("cpu")) // 4 if memory is None else memory
+        self._memory = _share(main_memory().free) if memory is None else memory
         self._disk = disk
         self._arrays: dict[Hashable, Array] = {}
         self._offsets: dict[Hashable, tuple[int, tuple[int, ...]]] = {}
@@ -68,7 +67,7 @@ class ImageCache:
         try:
             cache_folder().mkdir(parents=True, exist_ok=True)
             if self._disk is None:
-                self._disk = shutil.disk_usage(cache_folder()).free // 4 // process_state().num_processes
+                self._disk = _share(shutil.disk_usage(cache_folder()).free)
             if self._end + array.nbytes > self._disk:
                 return False
             if self._file is None:
@@ -90,3 +89,9 @@ class ImageCache:
                 assert self._file is not None  # an array was stored
                 self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
             return self._map
+
+
+def _share(free: int) -> int:
+    """Returns what one process may use of what all have: a quarter, divided among them."""
+    processes: int = process_state().num_processes
+    return free // 4 // processes

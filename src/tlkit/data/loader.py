@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
-from itertools import groupby, islice
-from typing import TypeVar
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -15,40 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tlkit.data.images import Image
+from tlkit.data.prefetch import prefetch
 from tlkit.data.views import Pixels, View, ViewReader
 from tlkit.parts.preprocess import Preprocess
-from tlkit.runtime.devices import CPU, reader_threads, to_device
-
-#: Batches that are read while one is used.
-PREFETCHED = 3
-Key = TypeVar("Key")
-Value = TypeVar("Value")
-
-
-def prefetch(
-    batches: Iterable[tuple[Key, Sequence[Callable[[], Value]]]], ahead: int = PREFETCHED
-) -> Iterator[tuple[Key, list[Future[Value]]]]:
-    """Runs the tasks of each batch in threads, while earlier batches are used.
-
-    Args:
-        batches: for each batch a key and its tasks; consumed only as far as it is read ahead.
-        ahead: batches that are started before the first of them is used up.
-
-    Yields:
-        For each batch its key and its tasks' futures, in order.
-    """
-    pending: deque[tuple[Key, list[Future[Value]]]] = deque()
-    upcoming = iter(batches)
-    pool = ThreadPoolExecutor(reader_threads())
-    try:
-        while True:
-            for key, tasks in islice(upcoming, ahead + 1 - len(pending)):
-                pending.append((key, [pool.submit(task) for task in tasks]))
-            if not pending:
-                break
-            yield pending.popleft()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+from tlkit.runtime.devices import CPU, to_device
 
 
 def load_batches(

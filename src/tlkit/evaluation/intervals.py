@@ -6,10 +6,8 @@ from math import sqrt
 
 #: The normal distribution's 97.5% quantile.
 Z = 1.959963984540054
-#: By how much out-of-fold predictions count less than independent ones: with as many repeats as the first was
-#: fitted for, and with fewer, for which it is larger by judgement. See "Intervals" in benchmarks/RESULTS.md.
-REPEATED, ONCE = 1.2, 1.4
-ENOUGH_REPEATS = 10
+#: How many out-of-fold predictions are worth an independent one: see "Intervals" in benchmarks/RESULTS.md.
+OUT_OF_FOLD_PER_INDEPENDENT = 1.4
 
 
 def wilson(accuracy: float, n: float) -> tuple[float, float]:
@@ -19,11 +17,10 @@ def wilson(accuracy: float, n: float) -> tuple[float, float]:
     return max(0.0, min(accuracy, centre - margin)), min(1.0, max(accuracy, centre + margin))
 
 
-def independent_images(n: int, repeats: int) -> float:
-    """Returns how many independent predictions `n` out-of-fold predictions are worth.
+def independent_images(n: int) -> float:
+    """Returns how many independent predictions `n` out-of-fold predictions are worth, repeated or not.
 
     The models of the folds share images, and each has seen fewer than the final one (Bates, Hastie and
-    Tibshirani, "Cross-validation: what does it estimate and how well does it do it?", 2021). With the divisor
-    for ten repeats, Wilson's interval held the final model's accuracy in about 94% of draws from real data.
+    Tibshirani, "Cross-validation: what does it estimate and how well does it do it?", 2021).
     """
-    return n / (REPEATED if repeats >= ENOUGH_REPEATS else ONCE)
+    return n / OUT_OF_FOLD_PER_INDEPENDENT

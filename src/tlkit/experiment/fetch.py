@@ -15,14 +15,14 @@ from tlkit.data.downloads import download, unpack
 from tlkit.data.inspection import inspect_images
 from tlkit.errors import FetchError, RecipeError, TlkitError
 from tlkit.experiment.observer import Observer
-from tlkit.experiment.planning import make_source
+from tlkit.experiment.sources import make_source
 from tlkit.experiment.unreachable import describe_backbone_error
 from tlkit.experiment.validation import source_problems
 from tlkit.parts.source import Download
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Recipe, as_recipe
-from tlkit.runtime.devices import reader_threads
+from tlkit.runtime.processors import reader_threads
 from tlkit.utils.connectivity import check_ahead
 from tlkit.utils.directories import download_folder
 from tlkit.utils.formatting import bulleted

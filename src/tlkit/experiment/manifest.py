@@ -16,8 +16,7 @@ from tlkit.data.image_index import FileIdentity
 from tlkit.data.images import Image
 from tlkit.errors import DataError, RecipeError
 from tlkit.experiment.observer import Observer
-from tlkit.experiment.planning import make_source
-from tlkit.experiment.runner import read_images
+from tlkit.experiment.sources import make_source, read_images
 from tlkit.experiment.validation import source_problems
 from tlkit.parts.manifest import CLASSES_KEY
 from tlkit.parts.source import SPLITS, SplitName

@@ -123,7 +123,7 @@ def score_parts(
         classes,
         thresholds,
         answers=answers,
-        independent=independent_images(len(answers), validated.repeats),
+        independent=independent_images(len(answers)),
     )
     out_of_fold = MultilabelOutOfFold(
         **scores.model_dump(),

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tlkit.experiment.cached_features import CachedFeatures
-from tlkit.experiment.estimate import Estimate
 from tlkit.experiment.plan import Plan
 from tlkit.experiment.results import Results
 from tlkit.experiment.tracking import Trackers
@@ -16,6 +15,10 @@ from tlkit.plugins.loader import make_manager
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Recipe
 from tlkit.runtime.distributed import process_state
+
+if TYPE_CHECKING:
+    from tlkit.experiment.cached_features import CachedFeatures
+    from tlkit.experiment.estimate import Estimate
 
 Tick = Callable[[int], object]
 

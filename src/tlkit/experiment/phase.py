@@ -364,7 +364,7 @@ def _out_of_fold_scores(
     predicted: OutOfFold, calibrated: NDArray[np.float64], labels: NDArray[np.int64], folds: Folds
 ) -> OutOfFoldScores:
     repeats = len(predicted.logits)
-    scores = evaluate(calibrated, labels, independent=independent_images(len(labels), repeats))
+    scores = evaluate(calibrated, labels, independent=independent_images(len(labels)))
     return OutOfFoldScores(
         **scores.model_dump(),
         folds=predicted.folds,

@@ -18,8 +18,8 @@ from tlkit.data.images import MAX_PIXELS
 from tlkit.errors import RunFolderError, TlkitError, close_matches
 from tlkit.experiment.log import AnyEvent, EpochEnded, FeaturesComputed, read_events
 from tlkit.experiment.plan import DataSummary, PhasePlan, Plan
-from tlkit.experiment.planning import make_source
 from tlkit.experiment.results import PhaseResult, Results, RunDescription
+from tlkit.experiment.sources import make_source
 from tlkit.experiment.tables import (
     MAX_COLUMNS,
     PARTS,
@@ -166,10 +166,7 @@ class RunRecord:
         Raises:
             RunFolderError: it is not a run folder, or a file in it cannot be read.
         """
-        if not (folder / "recipe.toml").is_file():
-            problem = "is not a run folder" if folder.is_dir() else "does not exist"
-            siblings = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
-            raise RunFolderError(f"{folder} {problem}{close_matches(folder.name, siblings)}")
+        check_is_run(folder)
         self.folder = folder
         self.recipe: Recipe = read_recipe(folder)
         self.results = self._read("results.json", Results)
@@ -216,6 +213,14 @@ class RunRecord:
             self._events, phase.name
         )
         return PhaseRecord(phase, folder, plans.get(phase.name), result, history, self.classes, images)
+
+
+def check_is_run(folder: Path) -> None:
+    """Raises RunFolderError if it is not a run folder."""
+    if not (folder / "recipe.toml").is_file():
+        problem = "is not a run folder" if folder.is_dir() else "does not exist"
+        siblings = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        raise RunFolderError(f"{folder} {problem}{close_matches(folder.name, siblings)}")
 
 
 def find_image_files(

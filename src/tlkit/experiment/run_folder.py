@@ -12,7 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel
 from safetensors.numpy import save_file
@@ -163,6 +162,8 @@ class RunFolder:
 
     def describe(self, recipe: Recipe, device: str, *, finished: bool) -> None:
         """Writes run.json."""
+        import torch
+
         description = RunDescription(
             versions={name: version(name) for name in LIBRARIES},
             python=platform.python_version(),

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tlkit.data.dataset import Dataset, read_dataset
-from tlkit.data.generate import generate, missing_images
+from tlkit.data.dataset import Dataset
 from tlkit.errors import RecipeError, RunFolderError, TlkitError
 from tlkit.evaluation.significance import mcnemar
 from tlkit.experiment.cached_features import read_cached_features
@@ -30,7 +29,6 @@ from tlkit.experiment.plan import Plan
 from tlkit.experiment.planning import (
     describe_plan,
     features_known_beforehand,
-    make_source,
     prepare_phases,
     resolve_auto_views,
 )
@@ -38,6 +36,7 @@ from tlkit.experiment.prepared_phase import PreparedPhase
 from tlkit.experiment.results import Results, Versus
 from tlkit.experiment.run_folder import RunFolder
 from tlkit.experiment.run_lock import next_folders, open_run_folder
+from tlkit.experiment.sources import make_source, read_images
 from tlkit.experiment.tracking import tracking_problems
 from tlkit.experiment.validation import phase_problems, recipe_problems, source_problems
 from tlkit.experiment.worker_pass import make_engine
@@ -48,7 +47,7 @@ from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Phase, Recipe, as_recipe
 from tlkit.runtime.devices import choose_device
 from tlkit.runtime.distributed import process_state
-from tlkit.runtime.process import keep_freed_memory, without_garbage_collection
+from tlkit.runtime.process import keep_freed_memory
 from tlkit.training.checkpoint import remove_checkpoint
 from tlkit.utils.sequences import as_list
 
@@ -98,34 +97,52 @@ def run(
     named = Path(out) if out is not None else None
     with computing_on(torch_device), ExitStack() as opened:
         if plan_only:
-            folder = RunFolder(named or next(next_folders(recipe)))
-        elif named is not None and (finished := _finished(recipe, chosen, RunFolder(named))):
+            path = named or next(next_folders(recipe))
+            experiment = prepare_experiment(recipe, chosen, registry, torch_device, observer)
+            store = opened.enter_context(FeatureStore())
+            return _planned(recipe, path, experiment, Results.empty(recipe, experiment.plan), store, skip)
+        if named is not None and (finished := _finished(recipe, chosen, RunFolder(named))):
             return Run(recipe, named, finished)  # the folder may be read-only
-        else:
-            folder = opened.enter_context(open_run_folder(recipe, named))
+        folder = opened.enter_context(open_run_folder(recipe, named))
         events = Events(registry, observer, partial(_log_failure, folder))
         opened.callback(events.trackers.close)
-        earlier = None if plan_only else folder.resume(recipe)
+        earlier = folder.resume(recipe)
         experiment = prepare_experiment(recipe, chosen, registry, torch_device, observer)
         results = earlier or Results.empty(recipe, experiment.plan)
-        todo = [prepared for prepared in experiment.phases if not results.phase(prepared.phase.name)]
         store = opened.enter_context(FeatureStore())
-        worth_trying = [item for item in todo if not item.phase.start_from or not skip(item.phase, results)]
-        estimates = partial(_estimate, worth_trying, experiment.dataset, store)
-        started = Run(recipe, folder.path, results, experiment.plan, estimates)
-        if not plan_only:
-            before = folder.events()
-            _begin(experiment, started, folder)
-            dataset, frozen_pass = experiment.dataset, FrozenPass(experiment.dataset, store, observer, folder)
-            context = PhaseContext(
-                started, dataset, folder, frozen_pass, events, observer, registry, skip, deadline, before
-            )
-            _execute(experiment, todo, context)
-            _finish(experiment, context)
-            if process_state().is_main_process:
-                started.features = read_cached_features(experiment.phases, dataset, store)
-            started.estimates = dict  # the networks need not stay in memory with the run
+        started = _planned(recipe, folder.path, experiment, results, store, skip)
+        dataset, before = experiment.dataset, folder.events()
+        frozen_pass = FrozenPass(dataset, store, observer, folder)
+        context = PhaseContext(
+            started, dataset, folder, frozen_pass, events, observer, registry, skip, deadline, before
+        )
+        _begin(experiment, started, folder)
+        _execute(experiment, context)
+        _finish(experiment, context)
+        if process_state().is_main_process:
+            started.features = read_cached_features(experiment.phases, dataset, store)
+        started.estimates = dict  # the networks need not stay in memory with the run
     return started
+
+
+def _planned(
+    recipe: Recipe,
+    folder: Path,
+    experiment: Experiment,
+    results: Results,
+    store: FeatureStore,
+    skip: SkipRule,
+) -> Run:
+    """Returns a run as it is before its first phase; its estimates are of phases that are likely to train."""
+    todo = _unfinished(experiment, results)
+    worth_trying = [item for item in todo if not item.phase.start_from or not skip(item.phase, results)]
+    estimates = partial(_estimate, worth_trying, experiment.dataset, store)
+    return Run(recipe, folder, results, experiment.plan, estimates)
+
+
+def _unfinished(experiment: Experiment, results: Results) -> list[PreparedPhase]:
+    """Returns the phases that have no results yet."""
+    return [prepared for prepared in experiment.phases if not results.phase(prepared.phase.name)]
 
 
 def _finished(recipe: Recipe, chosen: Sequence[Phase], folder: RunFolder) -> Results | None:
@@ -173,18 +190,6 @@ def prepare_experiment(
     return Experiment(dataset, prepared, plan)
 
 
-def read_images(source: Source, recipe: Recipe, observer: Observer) -> Dataset:
-    """Generates a source's images, if it makes them, reads them, and divides them as the recipe says.
-
-    Raises:
-        DataError: the images cannot be used.
-    """
-    assert recipe.data is not None  # it has been checked
-    _generate_images(source, observer)
-    with observer.progress("reading images", len(source), "images") as tick, without_garbage_collection():
-        return read_dataset(source, recipe.data, recipe.seed, tick, recipe.task)
-
-
 def _check(
     recipe: Recipe, phases: Sequence[Phase], registry: Registry, device: torch.device
 ) -> tuple[Source, list[PreparedPhase]]:
@@ -214,16 +219,6 @@ def _check(
     return source, prepared
 
 
-def _generate_images(source: Source, observer: Observer) -> None:
-    """Generates the images of a source that makes them; of several processes, each does its share."""
-    state = process_state()
-    missing = missing_images(source)[state.process_index :: state.num_processes]
-    if missing:
-        with observer.progress("making images", len(missing), "images") as tick:
-            generate(source, missing, tick)
-    state.wait_for_everyone()
-
-
 def _estimate(phases: Sequence[PreparedPhase], dataset: Dataset, store: FeatureStore) -> dict[str, Estimate]:
     """Estimates how long each phase that trains will take."""
     images = dataset.splits.train
@@ -251,9 +246,10 @@ def _log_failure(folder: RunFolder, hook: str, problem: str) -> None:
     folder.log(PluginFailed(hook=hook, problem=problem))
 
 
-def _execute(experiment: Experiment, todo: Sequence[PreparedPhase], context: PhaseContext) -> None:
-    """Runs the phases one after the other; each result is written at once."""
+def _execute(experiment: Experiment, context: PhaseContext) -> None:
+    """Runs the phases that have no results yet, one after the other; each result is written at once."""
     run, folder, events = context.run, context.folder, context.events
+    todo = _unfinished(experiment, run.results)
     events.notify("tlkit_run_started", run=run)
     beforehand = without_training(experiment, todo, run.recipe)
     context.frozen_pass.run(beforehand, make_engine(run.recipe, context.registry))

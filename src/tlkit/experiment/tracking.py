@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, WandBTracker
 from pydantic import Field
 
 from tlkit.errors import RunFolderError
@@ -25,6 +24,8 @@ from tlkit.training.history import EpochMetrics
 from tlkit.utils.json_files import JsonModel, read_json, write_json
 
 if TYPE_CHECKING:
+    from accelerate.tracking import GeneralTracker, MLflowTracker, WandBTracker
+
     from tlkit.experiment.observer import Run
 
 #: What a tracker imports.
@@ -132,6 +133,8 @@ def track_report(recipe: Recipe, folder: Path, page: Path, fail: Fail) -> None:
 
 
 def _send_report(tracker: MLflowTracker | WandBTracker, page: Path) -> None:
+    from accelerate.tracking import MLflowTracker
+
     try:
         if isinstance(tracker, MLflowTracker):
             tracker.log_artifact(str(page))
@@ -147,6 +150,8 @@ def _send_report(tracker: MLflowTracker | WandBTracker, page: Path) -> None:
 
 def _open_tracker(name: Tracker, recipe: Recipe, folder: Path, run_id: str | None) -> Any:
     """Starts accelerate's tracker of that name for a new run, or for the one with an id."""
+    from accelerate.tracking import MLflowTracker, TensorBoardTracker, WandBTracker
+
     tracker: GeneralTracker
     if name == "tensorboard":
         tracker = TensorBoardTracker(name, folder)
@@ -160,6 +165,8 @@ def _open_tracker(name: Tracker, recipe: Recipe, folder: Path, run_id: str | Non
 
 def _id_in(tracker: GeneralTracker) -> str:
     """Returns what the run is called there; TensorBoard has a folder in the run folder."""
+    from accelerate.tracking import MLflowTracker, TensorBoardTracker
+
     if isinstance(tracker, TensorBoardTracker):
         return str(tracker.name)
     return str(tracker.tracker.info.run_id if isinstance(tracker, MLflowTracker) else tracker.tracker.id)

@@ -9,19 +9,19 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 import xxhash
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from tlkit.errors import StoreError
 from tlkit.utils.atomic_write import atomic_write
 from tlkit.utils.regular_files import check_regular
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = "2"
 #: The folder in a column's that has the shards which a shared store does not have yet.
@@ -51,6 +51,9 @@ def write_shard(folder: Path, column: str, images: NDArray[np.uint8], features: 
     Raises:
         StoreError: the disk is full, or the folder cannot be written.
     """
+    import torch
+    from safetensors.torch import save_file
+
     tensors = {"images": torch.from_numpy(images), "features": features}
     metadata = {"format": FORMAT, "column": column, "checksum": _checksum(column, tensors)}
     path = folder / f"{uuid.uuid4().hex}.safetensors"
@@ -69,6 +72,8 @@ def write_shard(folder: Path, column: str, images: NDArray[np.uint8], features: 
 
 def open_shard(path: Path, column: str) -> Shard | None:
     """Opens and verifies a shard; None if it is not a shard of the column, exactly as it was written."""
+    import torch
+
     try:
         check_regular(path)
         with safe_open(path, "pt") as file:
@@ -94,6 +99,8 @@ def _checksum(column: str, tensors: dict[str, Tensor]) -> str:
 
     XXH3 finds damage at the rate of memory; it does not protect from somebody who may write to the store.
     """
+    import torch
+
     state = xxhash.xxh3_128(column.encode())
     for name, tensor in tensors.items():
         state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -23,9 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tlkit.errors import StoreError
 from tlkit.feature_store.leases import Lease, computing, leased, removal
@@ -34,6 +32,9 @@ from tlkit.utils.atomic_write import DAY, remove_unfinished
 from tlkit.utils.directories import cache_folder, is_own, own_folder, shared_store
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
     from tlkit.feature_store.remote import RemoteStore
 
 #: Shards that were verified, by their path, size and time of change.
@@ -299,6 +300,8 @@ class Rows:
 
     def take(self, indices: NDArray[np.int64]) -> Tensor:
         """Returns the features at these indices, ``(n, k, …)``."""
+        import torch
+
         shard, row = self._shard[indices], self._row[indices]
         example = self._shards[int(shard[0])]
         result = torch.empty((len(indices), *example.shape[1:]), dtype=example.dtype)
@@ -312,6 +315,8 @@ class Rows:
 
         With `channels_last`, maps ``(N, k, C, H, W)`` have that layout in memory, and so do their batches.
         """
+        import torch
+
         example = self._shards[int(self._shard[0])]
         shape = len(self), *example.shape[1:]
         if channels_last and len(shape) == 5:
@@ -359,6 +364,8 @@ class Writer:
         Raises:
             StoreError: as in `add`.
         """
+        import torch
+
         self._since = time.monotonic()
         if not self._parts:
             return

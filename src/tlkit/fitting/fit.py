@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from tlkit.data.folds import TooManyFoldsError
 from tlkit.errors import RecipeError
 from tlkit.experiment.backbones import BACKBONE, choose_backbone
 from tlkit.experiment.observer import Observer, Run
-from tlkit.experiment.planning import make_source
 from tlkit.experiment.results import Results
 from tlkit.experiment.runner import run
+from tlkit.experiment.sources import make_source
 from tlkit.fitting.images import TrainingImages, image_data
 from tlkit.fitting.recipe import FitOptions, FolderCounts, Quality, choose_recipe
 from tlkit.parts.task import Task
@@ -95,28 +95,21 @@ def fit(
     registry, observer = registry or load_registry(), observer or Observer()
     options = FitOptions(weights, quality, folds, test, epochs, seed, task)
     options.check()
-    if backbone == AUTO and weights is not None:
-        raise RecipeError(["weights belong to a backbone: name it instead of auto"], recipe="fit")
-    if backbone == AUTO and task == "multilabel":
-        raise RecipeError(["backbones are compared on one label per image: name one"], recipe="fit")
-    if separator is not None and task != "multilabel":
-        problem = "separator: is for several labels per image, with --task multilabel"
-        raise RecipeError([problem], recipe="fit")
+    _check_combination(backbone, separator, options)
     data = image_data(images, labels, observer, task, separator)
     counts = FolderCounts.of(make_source(DataSpec(source=data.source, root=data.root), registry, task))
 
     choice: Choice | None = None
     if backbone == AUTO:
         # a recipe says which images are held out for testing
-        choice = _compare_backbones(
-            choose_recipe(data, options, counts, BACKBONE), device, observer, registry
-        )
+        candidates = choose_recipe(data, options, counts, BACKBONE)
+        choice = _compare_backbones(candidates, device, observer, registry)
         chosen = choice.best.backbone
     else:
         chosen = choose_backbone(backbone, weights, registry=registry, observer=observer)
 
     def run_with(options: FitOptions) -> Run:
-        ended = run(
+        return run(
             choose_recipe(data, options, counts, chosen),
             out=out,
             device=device,
@@ -125,15 +118,33 @@ def fit(
             skip=why_not_worth_trying,
             time_limit=None if time_limit is None else max(0.0, began + time_limit - time.monotonic()),
         )
-        if choice is not None and process_state().is_main_process:
-            write_json(ended.folder / CHOICE_FILE, choice)  # the report shows it
-        return ended
 
+    ended = _run_with_possible_folds(run_with, options, observer)
+    if choice is not None and process_state().is_main_process:
+        write_json(ended.folder / CHOICE_FILE, choice)  # the report shows it
+    return ended
+
+
+def _check_combination(backbone: str | None, separator: str | None, options: FitOptions) -> None:
+    """Raises RecipeError if the backbone or the separator does not suit the options."""
+    if backbone == AUTO and options.weights is not None:
+        raise RecipeError(["weights belong to a backbone: name it instead of auto"], recipe="fit")
+    if backbone == AUTO and options.task == "multilabel":
+        raise RecipeError(["backbones are compared on one label per image: name one"], recipe="fit")
+    if separator is not None and options.task != "multilabel":
+        problem = "separator: is for several labels per image, with --task multilabel"
+        raise RecipeError([problem], recipe="fit")
+
+
+def _run_with_possible_folds(
+    run_with: Callable[[FitOptions], Run], options: FitOptions, observer: Observer
+) -> Run:
+    """Runs with the options; with fewer folds where the images do not allow the number that tlkit chose."""
     try:
         return run_with(options)
     except TooManyFoldsError as error:
         # files with equal bytes, and files that cannot be used, are known after reading
-        if folds is not None or error.most < 2:
+        if options.folds is not None or error.most < 2:
             raise
         observer.note(f"{error.most} folds are drawn, since no class has more images that differ")
         return run_with(replace(options, folds=error.most))

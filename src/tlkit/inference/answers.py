@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlkit.data.image_paths import image_paths
 from tlkit.data.labelled import images_with_labels, labelled_images
@@ -14,8 +14,9 @@ from tlkit.inference.loading import LoadOptions, load
 from tlkit.inference.multilabel import MultilabelPredictor
 from tlkit.inference.pixels import ImageLike, Images, as_images
 from tlkit.inference.prediction import Evaluation, Prediction
-from tlkit.inference.worker_prediction import stream_from_workers
-from tlkit.runtime.devices import Precision
+
+if TYPE_CHECKING:
+    from tlkit.runtime.devices import Precision
 
 
 def predict(
@@ -61,6 +62,8 @@ def predict(
     listed = image_paths([str(images)], ()) if isinstance(images, str | Path) else as_images(images)
     if engine is None:
         return list(load(model, **options).stream(listed, top=top))
+    from tlkit.inference.worker_prediction import stream_from_workers
+
     paths = list(listed)
     if not all(isinstance(path, str | Path) for path in paths):
         raise DataError("an engine's workers read image files: give paths, or leave the engine out")

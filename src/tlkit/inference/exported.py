@@ -5,19 +5,22 @@ An ONNX file is data, not code: operators of others' libraries, files beside it 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import model_validator
-from torch import Tensor
 
+from tlkit.data.views import Pixels
 from tlkit.errors import RunFolderError
 from tlkit.model.description import Calibration, Classes, PreprocessDescription, check_thresholds
-from tlkit.runtime.devices import CPU
-from tlkit.runtime.memory import free_memory
+from tlkit.parts.preprocess import Preprocess
+from tlkit.runtime.memory import main_memory
+from tlkit.runtime.processors import compute_threads
 from tlkit.utils.formatting import first_line
 from tlkit.utils.json_files import parse_json
 from tlkit.utils.regular_files import check_regular, read_regular
@@ -38,6 +41,9 @@ METADATA, FORMAT = "tlkit", 1
 SUFFIX = ".onnx"
 #: Protocol buffers are no larger.
 MAX_BYTES = 2**31
+#: Number of images that are computed together: more gain nothing.
+BATCH = 32
+Key = TypeVar("Key")
 
 
 class ExportDescription(Calibration):
@@ -79,30 +85,53 @@ class ExportedDetector:
 
 
 class OnnxNetwork:
-    """The network of an exported ONNX file, on the CPU: normalised images to logits and perhaps novelty.
+    """The network of an exported ONNX file, on the CPU; torch is not needed.
 
     Attributes:
         detector: tells which images are unknown; None: novelty is not computed.
+        batch: number of images to compute together.
     """
 
-    def __init__(self, content: bytes, unknown_above: float | None) -> None:
+    batch = BATCH
+
+    def __init__(self, content: bytes, preprocess: Preprocess, unknown_above: float | None) -> None:
         """Prepares a network.
 
         Args:
             content: an ONNX file's, that takes `TENSOR`, and gives novelty with a threshold only.
+            preprocess: its images' preprocessing.
             unknown_above: the threshold.
         """
         import onnxruntime
 
         self.detector = None if unknown_above is None else ExportedDetector(unknown_above)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
+        options.intra_op_num_threads = compute_threads()
         self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        self._preprocess = preprocess
 
-    def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Maps images ``(B, 3, size, size)`` to logits ``(B, classes)`` and perhaps novelty ``(B,)``."""
-        outputs = self._session.run(None, {TENSOR: images.contiguous().numpy()})
-        return tuple(torch.from_numpy(output) for output in outputs)
+    def predict(
+        self, batches: Iterable[tuple[Key, Sequence[Pixels]]]
+    ) -> Iterator[tuple[Key, tuple[NDArray[np.float32], ...]]]:
+        """Computes logits ``(B, classes)`` and perhaps novelty ``(B,)``; see `TorchNetwork.predict`."""
+        for key, pixels in batches:
+            yield key, self.run(normalize(np.stack(pixels), self._preprocess)) if pixels else ()
+
+    def run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """Maps normalised images ``(B, 3, size, size)`` to logits and perhaps novelty."""
+        return tuple(self._session.run(None, {TENSOR: images}))
+
+
+def normalize(pixels: Pixels, preprocess: Preprocess) -> NDArray[np.float32]:
+    """Normalises uint8 RGB ``(B, H, W, 3)`` to ``(B, 3, H, W)``, to the bits of `tlkit.data.loader`."""
+    mean, std = (
+        np.array(values, np.float32).reshape(3, 1, 1) for values in (preprocess.mean, preprocess.std)
+    )
+    images = pixels.transpose(0, 3, 1, 2).astype(np.float32, order="C")
+    images /= 255
+    images -= mean
+    images /= std
+    return images
 
 
 @dataclass(frozen=True)
@@ -129,7 +158,7 @@ def read_exported(path: Path, *, unknown: bool = True) -> Exported:
     if missing := [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]:
         raise RunFolderError(f"{path} takes {' and '.join(missing)}: pip install 'tlkit[onnx]'")
     try:
-        needed, free = 2 * check_regular(path), free_memory(CPU)
+        needed, free = 2 * check_regular(path), main_memory().free
         if needed > free:
             raise RunFolderError(f"{path} needs {needed:,} bytes of memory, of which {free:,} are free")
         model = _parse(path, read_regular(path, MAX_BYTES))
@@ -139,9 +168,10 @@ def read_exported(path: Path, *, unknown: bool = True) -> Exported:
     threshold = description.unknown_above if unknown else None
     outputs = [LOGITS] if threshold is None else [LOGITS, NOVELTY]
     try:
-        network = OnnxNetwork(_extract(model, outputs).SerializeToString(), threshold)
-        side = description.preprocess.size
-        shapes = [tuple(output.shape) for output in network(torch.zeros(1, 3, side, side))]
+        preprocess = description.preprocess.to_preprocess()
+        network = OnnxNetwork(_extract(model, outputs).SerializeToString(), preprocess, threshold)
+        blank = np.zeros((1, 3, preprocess.size, preprocess.size), np.float32)
+        shapes = [output.shape for output in network.run(blank)]
     except Exception as error:  # onnxruntime's errors have no base of their own
         raise RunFolderError(f"{path} cannot be computed: {first_line(error)}") from error
     expected = [(1, len(description.classes)), (1,)][: len(outputs)]

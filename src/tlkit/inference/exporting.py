@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from tlkit.data.image_paths import image_paths
 from tlkit.errors import ExportError, close_matches
-from tlkit.inference.export import export_timm
-from tlkit.inference.export_checks import ExportCheck, validation_images
-from tlkit.inference.export_onnx import export_onnx
-from tlkit.inference.export_openvino import export_openvino
 from tlkit.inference.loading import find_model
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.utils.sequences import Paths, as_list
+
+if TYPE_CHECKING:
+    from tlkit.inference.export_checks import ExportCheck
 
 Format = Literal["timm", "onnx", "openvino"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -58,12 +57,17 @@ def export(
         )
     if format != "onnx" and (int8 or input != "images"):
         raise ExportError(f"{'int8' if int8 else 'input = tensor'} is for ONNX")
-    registry = registry or load_registry()
     folder = find_model(Path(model), phase)
-    if images is None:
+    paths = None if images is None else [Path(path) for path in image_paths(map(str, as_list(images)), ())]
+    # mistakes are found before torch is imported
+    from tlkit.inference.export import export_timm
+    from tlkit.inference.export_checks import validation_images
+    from tlkit.inference.export_onnx import export_onnx
+    from tlkit.inference.export_openvino import export_openvino
+
+    registry = registry or load_registry()
+    if paths is None:
         paths = validation_images(folder, registry)
-    else:
-        paths = [Path(path) for path in image_paths(map(str, as_list(images)), ())]
     if format == "timm":
         return export_timm(folder, Path(out), paths, registry)
     if format == "openvino":

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from tlkit.errors import RunFolderError, close_matches
-from tlkit.experiment.run_folder import RunFolder
 from tlkit.inference.exported import SUFFIX, OnnxNetwork, read_exported
 from tlkit.inference.multilabel import MultilabelPredictor
 from tlkit.inference.predictor import Predictor
-from tlkit.model.classifier import Classifier
 from tlkit.model.description import Calibration
-from tlkit.model.saving import load_model
-from tlkit.model.timm_folder import is_timm_folder, read_timm_folder
 from tlkit.parts.preprocess import Preprocess
 from tlkit.plugins.loader import load_registry
-from tlkit.plugins.registry import Registry
-from tlkit.runtime.devices import CPU, Precision, choose_device
+
+if TYPE_CHECKING:
+    from tlkit.model.classifier import Classifier
+    from tlkit.plugins.registry import Registry
+    from tlkit.runtime.devices import Precision
 
 
 class LoadOptions(TypedDict):
@@ -66,6 +65,10 @@ def load(
         if precision == "bfloat16":
             raise RunFolderError(f"{file} computes in the precision that it was exported in, not in bfloat16")
         return _load_exported(file, reject_below, unknown, device)
+    # an exported file, and a mistake in the path, need no torch
+    from tlkit.model.saving import load_model
+    from tlkit.model.timm_folder import is_timm_folder, read_timm_folder
+
     config = read_timm_folder(file) if is_timm_folder(file) else None
     saved = load_model(file, registry or load_registry(), config)
     return _make_predictor(
@@ -99,16 +102,14 @@ def _make_predictor(
 
 
 def _load_exported(file: Path, reject_below: float | None, unknown: bool, device: str | None) -> Predictor:
-    if choose_device(device or "cpu") != CPU:
+    if device not in (None, "cpu"):
         raise RunFolderError(
             f"{file} is computed by onnxruntime on the CPU, not on {device}: leave --device out"
         )
     exported = read_exported(file, unknown=unknown)
     description = exported.description
     preprocess = description.preprocess.to_preprocess()
-    return _make_predictor(
-        exported.network, preprocess, description.classes, description, reject_below, device="cpu"
-    )
+    return _make_predictor(exported.network, preprocess, description.classes, description, reject_below)
 
 
 def find_model(path: Path, phase: str | None = None) -> Path:
@@ -130,6 +131,8 @@ def find_model(path: Path, phase: str | None = None) -> Path:
             raise RunFolderError(f"{path} is neither a model folder nor a run folder")
         siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
         raise RunFolderError(f"{path} does not exist{close_matches(path.name, siblings)}")
+    from tlkit.experiment.run_folder import RunFolder
+
     folder = RunFolder(path)
     results = folder.results()
     done = [result.name for result in results.phases] if results else []

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tlkit.errors import DataError, RunFolderError
 from tlkit.evaluation.multilabel import MultilabelScores, evaluate_labels, label_probabilities
@@ -16,9 +15,11 @@ from tlkit.inference.exported import OnnxNetwork
 from tlkit.inference.pixels import Images, as_images
 from tlkit.inference.prediction import Prediction
 from tlkit.inference.predictor import Answers, Predictor
-from tlkit.model.classifier import Classifier
 from tlkit.parts.preprocess import Preprocess
 from tlkit.parts.task import join_labels, split_labels
+
+if TYPE_CHECKING:
+    from tlkit.model.classifier import Classifier
 
 
 class LabelPredictions(NamedTuple):
@@ -89,9 +90,9 @@ class MultilabelPredictor(Predictor):
         probabilities = self.predict_proba(images, tick=tick)
         return evaluate_labels(probabilities, truth, self.classes, np.array(self.thresholds))
 
-    def to_probabilities(self, logits: Tensor) -> NDArray[np.float64]:
-        """Maps logits on the CPU to the probability of each class, ``(N, classes)``."""
-        return label_probabilities(logits.double().numpy())
+    def to_probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Maps logits to the probability of each class, ``(N, classes)``."""
+        return label_probabilities(logits.astype(np.float64))
 
     def _labels(self, answers: Answers) -> list[str]:
         return [join_labels(self._labels_of(row)) for row in answers.probabilities]

@@ -16,12 +16,11 @@ import onnx
 import onnx_ir as ir
 import PIL
 from onnxscript import GraphBuilder
-from timm.data import IMAGENET_DEFAULT_MEAN
 
 from tlkit.errors import ExportError
 from tlkit.inference.exported import ANSWERS, IMAGES, MULTILABEL_ANSWERS
 from tlkit.model.description import Calibration
-from tlkit.parts.preprocess import Preprocess
+from tlkit.parts.preprocess import BORDER, Preprocess
 
 #: From this version on, Pillow resizes vertically first where that is faster.
 VERTICAL_FIRST_SINCE = 13
@@ -136,8 +135,7 @@ def _resize(op: Ops, images: Value, preprocess: Preprocess) -> Value:
     if preprocess.resize != "pad":
         return resized
     inside = op.And(op.Unsqueeze(rows, [1]), op.Unsqueeze(columns, [0]))
-    # timm's border, whatever the network's own mean
-    return op.Where(inside, resized, _per_channel(op, [round(255 * mean) for mean in IMAGENET_DEFAULT_MEAN]))
+    return op.Where(inside, resized, _per_channel(op, BORDER))
 
 
 def _vertical_first(op: Ops, images: Value, vertical: Value, horizontal: Value) -> Value:

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tlkit.data.images import UnreadableImage
-from tlkit.data.loader import normalize, prefetch
+from tlkit.data.prefetch import prefetch
 from tlkit.data.views import Pixels
 from tlkit.errors import DataError, RunFolderError, close_matches
 from tlkit.evaluation.calibration import probabilities
@@ -22,24 +21,28 @@ from tlkit.evaluation.metrics import baselines, evaluate, per_class, rejected
 from tlkit.inference.exported import ExportedDetector, OnnxNetwork
 from tlkit.inference.pixels import ImageLike, Images, as_images, read_pixels
 from tlkit.inference.prediction import Evaluation, Prediction, Predictions, Represented, find_mistakes
-from tlkit.model.classifier import Classifier, PredictionNetwork, average_positions, to_layout
-from tlkit.model.folding import FoldedClassifier
-from tlkit.model.unknown import UnknownDetector
 from tlkit.parts.preprocess import Preprocess
-from tlkit.runtime.devices import Precision, choose_device, compute_config, copy_to_cpu
 from tlkit.runtime.process import keep_freed_memory
 from tlkit.utils.formatting import bulleted
 from tlkit.utils.sequences import as_list, batched
 
-#: Pixels, uint8 RGB ``(B, size, size, 3)``, to tensors with a row per image, on any device.
-Network = Callable[[Pixels], tuple[Tensor, ...]]
+if TYPE_CHECKING:
+    from tlkit.inference.torch_network import TorchNetwork
+    from tlkit.model.classifier import Classifier
+    from tlkit.model.unknown import UnknownDetector
+    from tlkit.runtime.devices import Precision
+
+#: A network's outputs, with a row per image.
+Outputs = tuple[NDArray[np.float32], ...]
+#: The names of a batch's images, and why each of them could not be read.
+Listed = tuple[list[str], list[str | None]]
+#: A method of a network: batches of pixels to outputs; see `TorchNetwork`.
+Computation = Callable[[Iterable[tuple[Listed, Sequence[Pixels]]]], Iterable[tuple[Listed, Outputs]]]
 
 #: The label of an image that belongs to none of the classes.
 UNKNOWN = "unknown"
 #: The label of an image whose confidence is below `Predictor.reject_below`.
 UNCLASSIFIED = "unclassified"
-#: Number of images that are computed together: a CPU gains nothing from more, a GPU needs them to be busy.
-BATCH, GPU_BATCH = 32, 128
 #: Batches that are read while one is computed.
 PREFETCHED = 2
 #: How many names an error lists.
@@ -52,7 +55,7 @@ class _Batch:
 
     names: list[str]
     errors: list[str | None]
-    outputs: tuple[Tensor, ...]
+    outputs: Outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,25 +95,23 @@ class Predictor:
         device: str | None = None,
         precision: Precision = "float32",
     ) -> None:
-        self._device = choose_device(device)
         keep_freed_memory()
-        self.batch = GPU_BATCH if self._device.type == "cuda" else BATCH
         self.preprocess = preprocess
         self.classes = tuple(classes)
         self.temperature = temperature
         self.reject_below = reject_below
         self.mirror = mirror
         self.unknown: UnknownDetector | ExportedDetector | None = unknown
-        self._module: Classifier | None = None
-        self._folded: FoldedClassifier | None = None
-        self._prediction: Callable[[Tensor], tuple[Tensor, ...]]
+        self._network: OnnxNetwork | TorchNetwork
         if isinstance(network, OnnxNetwork):
-            self._prediction, self.unknown = network, network.detector
+            self._network, self.unknown = network, network.detector
         else:
-            self._module = to_layout(network, self._device).eval()
-            compute = compute_config(self._device, precision)
-            self._folded = FoldedClassifier(self._module, preprocess.size, compute)
-            self._prediction = PredictionNetwork(self._folded, unknown, mirror=mirror).to(self._device)
+            from tlkit.inference.torch_network import TorchNetwork
+
+            self._network = TorchNetwork(
+                network, preprocess, unknown, mirror=mirror, device=device, precision=precision
+            )
+        self.batch = self._network.batch
 
     @property
     def module(self) -> Classifier:
@@ -121,12 +122,16 @@ class Predictor:
         Raises:
             RunFolderError: it is an exported ONNX file's, whose layers torch does not know.
         """
-        if self._module is None:
+        return self._torch_network.module
+
+    @property
+    def _torch_network(self) -> TorchNetwork:
+        if isinstance(self._network, OnnxNetwork):
             raise RunFolderError(
                 "an exported ONNX file gives predictions alone: what looks into the network takes the model "
                 "folder or run folder that it was exported from"
             )
-        return self._module
+        return self._network
 
     def predict(self, images: Images) -> Predictions:
         """Predicts labels and probabilities.
@@ -137,7 +142,7 @@ class Predictor:
         Raises:
             DataError: some cannot be read; all of these are listed.
         """
-        answers = self._answers(self._run_all(images, self._network))
+        answers = self._answers(self._run_all(images, self._network.predict))
         return Predictions(self._labels(answers), answers.probabilities)
 
     def predict_proba(
@@ -149,7 +154,7 @@ class Predictor:
             images: as for `predict`.
             tick: called with the number of images done since.
         """
-        return self._answers(self._run_all(images, self._network, tick)).probabilities
+        return self._answers(self._run_all(images, self._network.predict, tick)).probabilities
 
     def label_indices(self, labels: Sequence[str]) -> NDArray[np.int64]:
         """Returns the position of each label among the classes, ``(N,)``.
@@ -168,9 +173,8 @@ class Predictor:
 
     def features(self, images: Images) -> NDArray[np.float32]:
         """Computes the backbone's features, ``(N, C, h, w)``, ``(N, N', C)`` or ``(N, C)``; see `predict`."""
-        (features,) = self._run_all(images, lambda pixels: (self._encode(self._normalize(pixels)),))
-        values: NDArray[np.float32] = features.numpy()
-        return values
+        (features,) = self._run_all(images, self._torch_network.features)
+        return features
 
     def represent(self, images: Images, *, tick: Callable[[int], object] = lambda _: None) -> Represented:
         """Computes pooled features and probabilities in one pass.
@@ -180,9 +184,9 @@ class Predictor:
             tick: called with the number of images done since.
         """
         names: list[tuple[str, str | None]] = []
-        features: list[Tensor] = [torch.empty(0)]
-        logits: list[Tensor] = [torch.empty(0, len(self.classes))]
-        for batch in self._batches(images, self._features_and_logits):
+        features: list[NDArray[np.float32]] = []
+        logits = [np.empty((0, len(self.classes)), np.float32)]
+        for batch in self._batches(images, self._torch_network.represent):
             names += zip(batch.names, batch.errors, strict=True)
             if batch.outputs:
                 features.append(batch.outputs[0])
@@ -190,8 +194,8 @@ class Predictor:
             tick(len(batch.names))
         return Represented(
             tuple(name for name, error in names if error is None),
-            torch.cat(features).numpy(),
-            self.to_probabilities(torch.cat(logits)),
+            np.concatenate(features) if features else np.empty((0, 0), np.float32),
+            self.to_probabilities(np.concatenate(logits)),
             tuple((name, error) for name, error in names if error is not None),
         )
 
@@ -202,7 +206,7 @@ class Predictor:
             images: as for `predict`; an image that cannot be read is reported in its prediction.
             top: how many classes each prediction lists.
         """
-        for batch in self._batches(images, self._network):
+        for batch in self._batches(images, self._network.predict):
             answered: Iterator[Prediction] = iter(())
             if batch.outputs:
                 names = [name for name, error in zip(batch.names, batch.errors, strict=True) if error is None]
@@ -219,7 +223,8 @@ class Predictor:
         """
         if not pixels:
             return []
-        answers = self._answers(_finite(self._run(self._network, pixels)))
+        ((_, outputs),) = self._network.predict([(None, pixels)])
+        answers = self._answers(_finite(outputs))
         return list(self._predictions([str(index) for index in range(len(pixels))], answers, top))
 
     def evaluate(
@@ -243,7 +248,7 @@ class Predictor:
         truth = self.label_indices(labels)
         if len(images) != len(labels) or not labels:
             raise DataError(f"there are {len(images)} images and {len(labels)} labels")
-        answers = self._answers(self._run_all(images, self._network, tick))
+        answers = self._answers(self._run_all(images, self._network.predict, tick))
         rows, unknown = answers.probabilities, self._is_unknown(answers)
         unclassified = None
         if self.reject_below is not None:
@@ -259,33 +264,13 @@ class Predictor:
             mistakes=find_mistakes(list(map(_name, count(), images)), rows, truth, self.classes),
         )
 
-    def _answers(self, outputs: tuple[Tensor, ...]) -> Answers:
+    def _answers(self, outputs: Outputs) -> Answers:
         logits, *novelty = outputs
-        return Answers(self.to_probabilities(logits), novelty[0].numpy() if novelty else None)
+        return Answers(self.to_probabilities(logits), novelty[0] if novelty else None)
 
-    def to_probabilities(self, logits: Tensor) -> NDArray[np.float64]:
-        """Maps logits on the CPU to probabilities, ``(N, classes)``."""
-        return probabilities(logits.double().numpy(), self.temperature)
-
-    def _encode(self, images: Tensor) -> Tensor:
-        """Computes the backbone's features of normalised images."""
-        return self.module.features(images) if self._folded is None else self._folded.features(images)
-
-    def _normalize(self, pixels: Pixels) -> Tensor:
-        return normalize(pixels, self.preprocess, self._device)
-
-    def _network(self, pixels: Pixels) -> tuple[Tensor, ...]:
-        """Returns logits ``(B, classes)`` and, where it is computed, novelty ``(B,)``."""
-        return self._prediction(self._normalize(pixels))
-
-    def _features_and_logits(self, pixels: Pixels) -> tuple[Tensor, Tensor]:
-        """Returns pooled features ``(B, C)`` and logits ``(B, classes)``, the means over the views."""
-        images = self._normalize(pixels)
-        views = (images, images.flip(3)) if self.mirror else (images,)
-        features = [self._encode(view) for view in views]
-        pooled = [average_positions(of_view) for of_view in features]
-        logits = [self.module.head(of_view) for of_view in features]
-        return torch.stack(pooled).mean(0), torch.stack(logits).mean(0)
+    def to_probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Maps logits to probabilities, ``(N, classes)``."""
+        return probabilities(logits.astype(np.float64), self.temperature)
 
     def _is_unknown(self, answers: Answers) -> NDArray[np.bool_]:
         """Returns which images belong to none of the classes, ``(N,)``."""
@@ -316,13 +301,13 @@ class Predictor:
     def _run_all(
         self,
         images: Images,
-        network: Network,
+        compute: Computation,
         tick: Callable[[int], object] = lambda _: None,
-    ) -> tuple[Tensor, ...]:
+    ) -> Outputs:
         """Returns a network's outputs for all images; raises DataError if any cannot be read."""
         failures: list[str] = []
-        outputs: list[tuple[Tensor, ...]] = []
-        for batch in self._batches(images, network):
+        outputs: list[Outputs] = []
+        for batch in self._batches(images, compute):
             failures += [
                 f"{name}: {error}" for name, error in zip(batch.names, batch.errors, strict=True) if error
             ]
@@ -333,17 +318,15 @@ class Predictor:
             raise DataError(bulleted("images cannot be read", failures, SHOWN))
         if not outputs:
             raise DataError("there are no images")
-        return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
+        return tuple(np.concatenate(parts) for parts in zip(*outputs, strict=True))
 
-    def _batches(self, images: Images, network: Network) -> Iterator[_Batch]:
+    def _batches(self, images: Images, compute: Computation) -> Iterator[_Batch]:
         """Reads images ahead in threads, and runs the network on those that can be read."""
-        for (names, errors), outputs in copy_to_cpu(self._computed(images, network)):
-            yield _Batch(names, errors, _finite(outputs.values()))
+        for (names, errors), outputs in compute(self._read(images)):
+            yield _Batch(names, errors, _finite(outputs))
 
-    def _computed(
-        self, images: Images, network: Network
-    ) -> Iterator[tuple[tuple[list[str], list[str | None]], dict[str, Tensor]]]:
-        """Yields each batch's names and errors, and the network's outputs by position, on the device."""
+    def _read(self, images: Images) -> Iterator[tuple[Listed, Sequence[Pixels]]]:
+        """Yields each batch's names and errors, and the pixels of the images that can be read."""
         tasks = (
             (
                 [_name(index, image) for index, image in batch],
@@ -360,25 +343,14 @@ class Predictor:
                     errors.append(None)
                 except UnreadableImage as error:
                     errors.append(str(error))
-            outputs = self._run(network, pixels)
-            yield (names, errors), {str(index): output for index, output in enumerate(outputs)}
-
-    @torch.inference_mode()
-    def _run(self, network: Network, pixels: Sequence[Pixels]) -> tuple[Tensor, ...]:
-        """Returns a network's outputs for images in memory, on the device."""
-        return network(np.stack(pixels)) if pixels else ()
+            yield (names, errors), pixels
 
 
-def _finite(outputs: Iterable[Tensor]) -> tuple[Tensor, ...]:
-    """Returns outputs on the CPU in float32.
-
-    Raises:
-        DataError: they are not finite numbers.
-    """
-    on_cpu = tuple(output.float().cpu() for output in outputs)
-    if not all(output.isfinite().all() for output in on_cpu):
+def _finite(outputs: Outputs) -> Outputs:
+    """Returns outputs; raises DataError if they are not finite numbers."""
+    if not all(np.isfinite(output).all() for output in outputs):
         raise DataError("the classifier's outputs are not finite numbers: train it again")
-    return on_cpu
+    return outputs
 
 
 def _name(index: int, image: ImageLike) -> str:

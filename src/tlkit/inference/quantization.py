@@ -22,7 +22,8 @@ from onnxruntime import quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from tlkit.data.images import UnreadableImage
-from tlkit.data.loader import normalize, prefetch
+from tlkit.data.loader import normalize
+from tlkit.data.prefetch import prefetch
 from tlkit.errors import ExportError
 from tlkit.evaluation.significance import mcnemar
 from tlkit.inference.export_checks import Int8Loss, LabelledImage, Outputs

@@ -95,7 +95,7 @@ def explain(predictor: Predictor, image: ImageLike, *, label: str | None = None)
     network = predictor.module
     inputs = normalize(pixels[None], predictor.preprocess).to(next(network.parameters()).device)
     layer, logits = last_feature_map(network, inputs)
-    (probabilities,) = predictor.to_probabilities(logits[:1].detach().cpu())
+    (probabilities,) = predictor.to_probabilities(logits[:1].detach().cpu().numpy())
     target = int(probabilities.argmax()) if label is None else predictor.classes.index(label)
     if layer is None:
         heat, method = integrated_gradients(network, inputs, target), "integrated gradients"

@@ -1,19 +1,25 @@
-"""What a model folder's config.json says."""
+"""What a model folder's config.json says; reading it does not load torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
+from tlkit.errors import RunFolderError
 from tlkit.model.limits import check_options
 from tlkit.model.plugins import Plugins
-from tlkit.model.unknown import UnknownDescription
 from tlkit.parts.backbone import WeightsOrigin
 from tlkit.parts.preprocess import Interpolation, Preprocess, Resize
 from tlkit.recipe.schema import CropFraction, Fraction, ImageSize, Mean, PartSpec, PartTable, Std
-from tlkit.utils.json_files import JsonModel, Proportion
+from tlkit.utils.json_files import JsonModel, Proportion, content_sha256, parse_json, read_text
+
+#: The version of config.json's form.
+FORMAT = 1
+#: Where config.json has its own checksum.
+CHECKSUM_KEY = ("tlkit", "config_sha256")
 
 
 class Calibration(JsonModel):
@@ -75,6 +81,20 @@ class PreprocessDescription(JsonModel):
         return Preprocess(**self.model_dump())
 
 
+class UnknownDescription(JsonModel):
+    """The table ``tlkit.unknown`` of a model folder's config.json.
+
+    Attributes:
+        threshold: the novelty above which an image is called unknown.
+        wrong_alarms: the part of images of the known classes that this threshold was chosen to call unknown.
+        sha256: checksum of unknown.safetensors.
+    """
+
+    threshold: Annotated[float, Field(ge=-2, le=2)]
+    wrong_alarms: Fraction
+    sha256: str
+
+
 class ModelDescription(JsonModel):
     """The table ``tlkit`` of a model folder's config.json.
 
@@ -122,3 +142,31 @@ class ModelConfig(JsonModel):
     model_args: dict[str, Any] | None = None
     pretrained_cfg: dict[str, Any] | None = None
     tlkit: ModelDescription
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Reads a model folder's config.json.
+
+    Raises:
+        RunFolderError: it is missing, has the wrong form, or was written by a newer tlkit.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise RunFolderError(f"{folder} is not a model folder: it has no config.json")
+    text = read_text(path, RunFolderError)
+    if parse_json(text, _FormatOnly, RunFolderError, str(path)).tlkit.format > FORMAT:
+        raise RunFolderError(f"{folder} was made by a newer tlkit than this one: update tlkit")
+    config = parse_json(text, ModelConfig, RunFolderError, str(path))
+    if content_sha256(text, *CHECKSUM_KEY) != config.tlkit.config_sha256:
+        raise RunFolderError(f"{path} is not as tlkit wrote it: tlkit.config_sha256 differs")
+    return config
+
+
+class _Format(BaseModel):
+    format: int
+
+
+class _FormatOnly(BaseModel):
+    """The key that says whether this tlkit knows the others."""
+
+    tlkit: _Format

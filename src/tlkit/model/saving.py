@@ -14,15 +14,22 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from pydantic import BaseModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tlkit.errors import RunFolderError, TlkitError
+from tlkit.model.building import built_within
 from tlkit.model.classifier import Classifier
-from tlkit.model.description import Calibration, ModelConfig, ModelDescription, PreprocessDescription
-from tlkit.model.limits import built_within
+from tlkit.model.description import (
+    CHECKSUM_KEY,
+    FORMAT,
+    Calibration,
+    ModelConfig,
+    ModelDescription,
+    PreprocessDescription,
+    read_config,
+)
 from tlkit.model.plugins import describe_missing
 from tlkit.model.timm_names import own_name, timm_layer, timm_name
 from tlkit.model.unknown import UnknownDetector, load_detector, save_detector
@@ -34,12 +41,9 @@ from tlkit.utils.atomic_write import atomic_write
 from tlkit.utils.connectivity import offline
 from tlkit.utils.formatting import shortlist
 from tlkit.utils.hashing import file_sha256
-from tlkit.utils.json_files import content_sha256, parse_json, read_text, write_json
+from tlkit.utils.json_files import content_sha256, write_json
 from tlkit.utils.regular_files import check_regular
 
-FORMAT = 1
-#: Where config.json has its own checksum.
-CHECKSUM_KEY = ("tlkit", "config_sha256")
 LIBRARIES = ("tlkit", "torch", "timm", "safetensors")
 
 
@@ -191,24 +195,6 @@ def make_backbone(registry: PartMaker, part: PartSpec, preprocess: Mapping[str, 
     return replace(backbone, preprocess=backbone.preprocess.override(preprocess))
 
 
-def read_config(folder: Path) -> ModelConfig:
-    """Reads a model folder's config.json.
-
-    Raises:
-        RunFolderError: it is missing, has the wrong form, or was written by a newer tlkit.
-    """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise RunFolderError(f"{folder} is not a model folder: it has no config.json")
-    text = read_text(path, RunFolderError)
-    if parse_json(text, _FormatOnly, RunFolderError, str(path)).tlkit.format > FORMAT:
-        raise RunFolderError(f"{folder} was made by a newer tlkit than this one: update tlkit")
-    config = parse_json(text, ModelConfig, RunFolderError, str(path))
-    if content_sha256(text, *CHECKSUM_KEY) != config.tlkit.config_sha256:
-        raise RunFolderError(f"{path} is not as tlkit wrote it: tlkit.config_sha256 differs")
-    return config
-
-
 def read_state(folder: Path) -> dict[str, Tensor]:
     """Reads the weights of a model folder, under the classifier's own names.
 
@@ -234,16 +220,6 @@ def load_state(classifier: Classifier, state: Mapping[str, Tensor], folder: Path
         raise RunFolderError(
             f"{folder}: its weights and its config.json do not belong together: {shortlist(wrong, 3)}"
         ) from error
-
-
-class _Format(BaseModel):
-    format: int
-
-
-class _FormatOnly(BaseModel):
-    """The key that says whether this tlkit knows the others."""
-
-    tlkit: _Format
 
 
 def _read_weights(folder: Path, config: ModelConfig) -> dict[str, Tensor]:

@@ -9,9 +9,15 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field
 
 from tlkit.errors import RunFolderError
-from tlkit.model.description import Calibration, Classes, ModelConfig, ModelDescription, PreprocessDescription
+from tlkit.model.description import (
+    FORMAT,
+    Calibration,
+    Classes,
+    ModelConfig,
+    ModelDescription,
+    PreprocessDescription,
+)
 from tlkit.model.limits import check_options
-from tlkit.model.saving import FORMAT
 from tlkit.parts.preprocess import TIMM_CROP_MODES, Interpolation
 from tlkit.recipe.schema import CropFraction, ImageSize, Mean, PartSpec, Std
 from tlkit.utils.hashing import file_sha256

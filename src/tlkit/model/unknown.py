@@ -10,20 +10,17 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tlkit.data.dataset import MAX_REPRESENTATIVES
 from tlkit.errors import RunFolderError
+from tlkit.model.description import UnknownDescription
 from tlkit.parts.backbone import Backbone
-from tlkit.recipe.schema import Fraction
 from tlkit.utils.hashing import file_sha256
-from tlkit.utils.json_files import JsonModel
 from tlkit.utils.regular_files import check_regular
 
 #: The part of images of the known classes that are called unknown.
@@ -37,20 +34,6 @@ SUBTRACTED = 0.5
 #: Features that differ by rounding alone are no farther apart than this.
 ROUNDING = 1e-4
 FILE = "unknown.safetensors"
-
-
-class UnknownDescription(JsonModel):
-    """The table ``tlkit.unknown`` of a model folder's config.json.
-
-    Attributes:
-        threshold: the novelty above which an image is called unknown.
-        wrong_alarms: the part of images of the known classes that this threshold was chosen to call unknown.
-        sha256: checksum of unknown.safetensors.
-    """
-
-    threshold: Annotated[float, Field(ge=-2, le=2)]
-    wrong_alarms: Fraction
-    sha256: str
 
 
 class UnknownDetector(nn.Module):

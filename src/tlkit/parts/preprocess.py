@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
@@ -16,13 +16,16 @@ Resize = Literal["crop", "squash", "pad"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 #: What timm calls each way of resizing.
 TIMM_CROP_MODES: dict[Resize, str] = dict(zip(get_args(Resize), ("center", "squash", "border"), strict=True))
+#: The colour of padding: timm's default mean, whatever the network's own.
+BORDER = (124, 116, 104)
 
 
 @dataclass(frozen=True)
 class Preprocess:
     """Resizing, cropping and normalisation between a decoded image and a network's input.
 
-    Resizing is timm's own, on Pillow images, so the pixels are those that the weights were trained on.
+    It resizes with Pillow, to the same pixels as timm does, on which the weights were trained. It does not
+    use timm's code: importing that takes seconds, which a single prediction would wait for.
 
     Attributes:
         size: height and width of the result, in pixels.
@@ -54,21 +57,6 @@ class Preprocess:
                 changes[name] = tuple(changes[name])
         return replace(self, **changes)
 
-    @cached_property
-    def _resizing(self) -> Callable[[Image.Image], NDArray[np.uint8]]:
-        from timm.data import create_transform
-
-        # with use_prefetcher timm's pipeline ends in uint8 pixels instead of a normalised tensor
-        pipeline: Any = create_transform(
-            (3, self.size, self.size),
-            is_training=False,
-            use_prefetcher=True,
-            interpolation=self.interpolation,
-            crop_pct=self.crop,
-            crop_mode=TIMM_CROP_MODES[self.resize],
-        )
-        return pipeline  # type: ignore[no-any-return]
-
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resizes and crops a decoded RGB image.
 
@@ -76,5 +64,26 @@ class Preprocess:
             Pixels, uint8 RGB ``(size, size, 3)``, not yet normalised.
         """
         import numpy as np
+        from PIL import Image
 
-        return np.ascontiguousarray(np.asarray(self._resizing(image)).transpose(1, 2, 0))
+        resampling = Image.Resampling[self.interpolation.upper()]
+        resized = image.resize(self._resized(*image.size), resampling)
+        result = Image.new("RGB", (self.size, self.size), BORDER if self.resize == "pad" else 0)
+        result.paste(resized, (_offset(resized.width, self.size), _offset(resized.height, self.size)))
+        return np.array(result)
+
+    def _resized(self, width: int, height: int) -> tuple[int, int]:
+        """Returns width and height of the resized image, before it is cropped."""
+        side = math.floor(self.size / self.crop)
+        if self.resize == "squash":
+            return side, side
+        if self.resize == "crop":
+            shorter = min(width, height)
+            return width * side // shorter, height * side // shorter
+        ratio = max(width, height) / side
+        return round(width / ratio), round(height / ratio)
+
+
+def _offset(length: int, size: int) -> int:
+    """Returns where a side of an image begins in the result of length `size`; negative: it is cut off."""
+    return (size - length) // 2 if length < size else -round((length - size) / 2)

@@ -22,7 +22,7 @@ BUILTIN = tuple(
     f"tlkit.builtin.{name}"
     for name in (
         *("backbones", "heads", "losses", "augmentations", "freeze_policies"),
-        *("sources", "parquet", "webdataset"),
+        *("sources", "csv_file", "parquet", "webdataset"),
     )
 )
 

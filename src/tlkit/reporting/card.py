@@ -14,8 +14,7 @@ from tlkit.evaluation.multilabel import MultilabelScores
 from tlkit.experiment.plan import DataSummary
 from tlkit.experiment.record import PhaseRecord, RunRecord
 from tlkit.experiment.results import PhaseResult, RunDescription
-from tlkit.model.description import ModelDescription
-from tlkit.model.saving import read_config
+from tlkit.model.description import ModelDescription, read_config
 from tlkit.reporting.render import render_text
 from tlkit.utils.atomic_write import atomic_write
 from tlkit.utils.hashing import file_sha256

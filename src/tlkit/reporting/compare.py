@@ -264,7 +264,7 @@ def _evaluate(predictions: SplitPredictions, result: PhaseResult | None) -> Test
     """Scores predictions; those that a run was measured by may be out of fold, which are not independent."""
     independent = None
     if result is not None and result.test is None and result.out_of_fold is not None:
-        independent = independent_images(len(predictions.ids), result.out_of_fold.repeats)
+        independent = independent_images(len(predictions.ids))
     return evaluate(predictions.probabilities.astype(np.float64), predictions.labels, independent=independent)
 
 

@@ -11,7 +11,7 @@ from tlkit.experiment.plan import DataSummary, PhasePlan
 from tlkit.experiment.planning import training_views
 from tlkit.experiment.record import PhaseRecord, RunRecord
 from tlkit.experiment.results import PhaseResult
-from tlkit.model.saving import read_config
+from tlkit.model.description import read_config
 from tlkit.parts.preprocess import Preprocess
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Recipe

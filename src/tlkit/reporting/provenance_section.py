@@ -10,7 +10,7 @@ from pathlib import Path
 from tlkit.errors import RunFolderError, TlkitError
 from tlkit.experiment.record import PhaseRecord, RunRecord
 from tlkit.experiment.results import RunDescription
-from tlkit.model.saving import read_config
+from tlkit.model.description import read_config
 from tlkit.plugins import options
 from tlkit.plugins.registry import Registry
 from tlkit.utils.json_files import read_text

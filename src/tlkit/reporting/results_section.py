@@ -192,7 +192,7 @@ def _draw_reject_curve(
     curve = reject_curve(predictions.confidence, predictions.correct)
     independence = 1.0
     if result.test is None and result.out_of_fold is not None:
-        independence = independent_images(1, result.out_of_fold.repeats)
+        independence = independent_images(1)
     draw = partial(
         prediction_charts.reject, curve=curve, unclassified=unclassified, independence=independence
     )

@@ -14,11 +14,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tlkit.errors import RecipeError
 from tlkit.runtime.distributed import process_state
+from tlkit.runtime.processors import limit_threads, thread_limit
 
 Precision = Literal["auto", "float32", "bfloat16"]
 CPU = torch.device("cpu")
-#: How many threads read images, where `use_processors` has said so.
-_reader_threads: int | None = None
 Key = TypeVar("Key")
 
 
@@ -90,28 +89,19 @@ def use_processors(count: int) -> None:
 
     Torch computes in the ones, and features depend on their number in the last bits; the others read images.
     """
-    global _reader_threads
-    _reader_threads = count
+    limit_threads(count)
     torch.set_num_threads(count)
 
 
 @contextmanager
 def own_processors() -> Iterator[None]:
     """Restores the numbers of threads that `use_processors` changes."""
-    global _reader_threads
-    threads, readers = torch.get_num_threads(), _reader_threads
+    threads, limit = torch.get_num_threads(), thread_limit()
     try:
         yield
     finally:
-        _reader_threads = readers
+        limit_threads(limit)
         torch.set_num_threads(threads)
-
-
-def reader_threads() -> int:
-    """Returns how many threads read images: one per processor that this process may use."""
-    if _reader_threads is not None:
-        return _reader_threads
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

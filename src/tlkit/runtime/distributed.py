@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 Value = TypeVar("Value")
 
@@ -16,11 +16,15 @@ def process_state() -> PartialState:
     Each process computes its part of the features and trains on its part of every batch. Only the main
     process writes the run folder and shows progress.
     """
+    from accelerate import PartialState
+
     return PartialState()
 
 
 def broadcast_from_main(value: Value) -> Value:
     """Returns the main process's `value` in every process."""
+    from accelerate.utils import broadcast_object_list
+
     shared = [value]
     broadcast_object_list(shared)
     return shared[0]

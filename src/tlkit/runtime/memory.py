@@ -3,31 +3,47 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
-import torch
 
 from tlkit.runtime.distributed import process_state
+
+if TYPE_CHECKING:
+    import torch
 
 #: Where Linux shows a container its limits (control groups, version 2).
 CGROUP = Path("/sys/fs/cgroup")
 
 
+class Memory(NamedTuple):
+    """Bytes of memory: those that are free, and all."""
+
+    free: int
+    total: int
+
+
 def free_memory(device: torch.device) -> int:
     """Returns this process's share of the free memory of `device`, in bytes."""
-    return _memory(device)[0]
+    return _memory(device).free
 
 
 def total_memory(device: torch.device) -> int:
     """Returns this process's share of all memory of `device`, in bytes."""
-    return _memory(device)[1]
+    return _memory(device).total
 
 
-def _memory(device: torch.device) -> tuple[int, int]:
-    """Returns free and total bytes; of main memory what the container has, shared by all processes."""
+def _memory(device: torch.device) -> Memory:
     if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        return free, total
+        import torch
+
+        return Memory(*torch.cuda.mem_get_info(device))
+    memory, processes = main_memory(), process_state().num_processes
+    return Memory(memory.free // processes, memory.total // processes)
+
+
+def main_memory() -> Memory:
+    """Returns the main memory of the container or machine, which all processes share."""
     machine = psutil.virtual_memory()
     free, total = machine.available, machine.total
     try:
@@ -41,5 +57,4 @@ def _memory(device: torch.device) -> tuple[int, int]:
         # cached files are dropped when memory is needed
         free = min(free, max(0, limit - used + int(statistics["inactive_file"])))
         total = min(total, limit)
-    processes = process_state().num_processes
-    return free // processes, total // processes
+    return Memory(free, total)

@@ -6,14 +6,17 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tlkit.errors import RunFolderError, TlkitError, close_matches
 from tlkit.experiment.run_folder import RunFolder
 from tlkit.inference.loading import find_model, load
 from tlkit.inference.predictor import Predictor
 from tlkit.plugins.loader import load_registry
-from tlkit.runtime.devices import Precision
 from tlkit.serving.errors import RequestError
+
+if TYPE_CHECKING:
+    from tlkit.runtime.devices import Precision
 
 #: Seconds between two looks at the model folders.
 RELOAD_INTERVAL = 2.0

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tlkit.data.images import MAX_BYTES, read_image
+from tlkit.inference.loading import load
 from tlkit.utils.regular_files import read_regular
 
 if TYPE_CHECKING:
@@ -42,9 +43,6 @@ class Photos:
         Raises:
             RunFolderError: it cannot be loaded.
         """
-        # it loads torch, without which a review starts faster
-        from tlkit.inference.loading import load
-
         assert self.model is not None
         return load(self.model)
 

@@ -18,6 +18,7 @@ from tlkit.data.corrections_file import (
     read_corrections,
 )
 from tlkit.errors import AuditFileError, ServingError
+from tlkit.inference.loading import find_model
 from tlkit.parts.source import SPLITS
 from tlkit.serving.labelling import Labelling
 from tlkit.serving.photos import Photos
@@ -151,9 +152,6 @@ def _find_model(audit: Audit, model: Path | None) -> Path | None:
         RunFolderError: `model` is no trained classifier.
     """
     if model is not None:
-        # it loads torch, without which a review starts faster
-        from tlkit.inference.loading import find_model
-
         return find_model(model)
     audited = Path(audit.target)
     return audited if (audited / "results.json").is_file() else None

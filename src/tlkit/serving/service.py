@@ -15,10 +15,9 @@ from tlkit.data.views import Pixels
 from tlkit.errors import DataError, RunFolderError
 from tlkit.inference.pixels import read_pixels
 from tlkit.inference.prediction import Prediction
-from tlkit.interpret.attribution import explain
 from tlkit.interpret.png import png_bytes
 from tlkit.parts.preprocess import Preprocess
-from tlkit.runtime.devices import reader_threads
+from tlkit.runtime.processors import reader_threads
 from tlkit.serving.batching import Batcher
 from tlkit.serving.errors import RequestError
 from tlkit.serving.metrics import Metrics
@@ -141,4 +140,7 @@ def _decode(image: SentImage, preprocess: Preprocess) -> Pixels | str:
 
 
 def _explain(image: bytes, model: ServedModel) -> bytes:
+    # it loads torch, which exported files do not need
+    from tlkit.interpret.attribution import explain
+
     return png_bytes(explain(model.predictor, decode(image)).overlay())
