@@ -156,15 +156,20 @@ def parse_form(body: bytes, content_type: str) -> list[bytes]:
     async def stream() -> AsyncGenerator[bytes]:
         yield body
 
-    parser = MultiPartParser(Headers({"content-type": content_type}), stream())
-    parser.spool_max_size = len(body) + 1  # nothing is written to a disk
+    async def parse() -> list[bytes]:
+        parser = MultiPartParser(Headers({"content-type": content_type}), stream())
+        parser.spool_max_size = len(body) + 1  # nothing is written to a disk
+        form = await parser.parse()
+        contents = [value.file.read() for _, value in form.multi_items() if isinstance(value, UploadFile)]
+        await form.close()
+        return contents
+
     try:
-        form = asyncio.run(parser.parse())
+        return asyncio.run(parse())
     except MultiPartException as error:
         raise RequestError(400, f"the form cannot be read: {error.message}") from error
     except ValueError as error:  # a charset that is none
         raise RequestError(400, f"the form cannot be read: {error}") from error
-    return [value.file.read() for _, value in form.multi_items() if isinstance(value, UploadFile)]
 
 
 def parse_base64(body: bytes) -> list[bytes]:
