@@ -200,8 +200,12 @@ def _blocks(module: nn.Module) -> list[Block]:
 
 
 def _start(end: str, first: str) -> str:
-    """Returns the module that begins a block, as far from the root as the module that ends it."""
-    return ".".join(first.split(".")[: end.count(".") + 1])
+    """Returns the module that begins a block, at most as far from the root as the module that ends it.
+
+    A parameter of the root itself, such as a class token, is returned in place of a module.
+    """
+    modules = first.split(".")[:-1] or [first]
+    return ".".join(modules[: end.count(".") + 1])
 
 
 def _layers(module: nn.Module) -> list[list[str]] | None:
