@@ -74,6 +74,14 @@ def next_to_label(
         f"{len(selection.images):,} of {plural(selection.candidates, 'image')}{labelled}",
         stderr=True,
     )
+    if len(paths) == 2:
+        say(_describe_comparison(selection.compared), stderr=True)
+
+
+def _describe_comparison(compared: int) -> str:
+    if compared:
+        return f"compared with {plural(compared, 'training image')}"
+    return "not compared with training images: only a model that tells unknown images holds their features"
 
 
 def _top(image: ImageToLabel) -> str:

@@ -145,7 +145,7 @@ def _print_compared_runs(comparison: Comparison) -> None:
     runs = comparison.runs
     columns: dict[str, list[str]] = {
         "run": [run.name for run in runs],
-        "last phase": [run.phase for run in runs],
+        "phase": [run.phase for run in runs],
         "images>": [f"{run.test.n:,}" for run in runs],
         "accuracy>": [f"{run.test.accuracy:.3f}" for run in runs],
         "95% interval": [_interval(run.test) for run in runs],

@@ -117,10 +117,10 @@ def _path_data(path: Path) -> ImageData:
 
 
 def _paired(images: Any, labels: Any) -> tuple[list[ImageLike], list[object]]:
-    listed, given = list(as_images(images)), list(as_list(labels))
-    if len(listed) != len(given):
-        raise DataError(f"there are {len(listed):,} images and {len(given):,} labels")
-    return listed, given
+    listed_images, listed_labels = list(as_images(images)), list(as_list(labels))
+    if len(listed_images) != len(listed_labels):
+        raise DataError(f"there are {len(listed_images):,} images and {len(listed_labels):,} labels")
+    return listed_images, listed_labels
 
 
 def _items(data: Any) -> Iterator[tuple[ImageLike, object]]:
