@@ -26,7 +26,7 @@ def explain(
     phase: PhaseOption = None,
     device: DeviceOption = None,
 ) -> None:
-    """Show where a classifier looks: a heat map over each image, as PNG with the class and the file's name below it."""
+    """Show where a classifier looks: a heat map over each image, as PNG, captioned."""
     from tlkit.data.image_paths import image_paths
 
     images = [Path(path) for path in image_paths(paths, sys.stdin)]
