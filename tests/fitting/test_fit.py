@@ -252,10 +252,16 @@ def test_several_labels_per_image(several_labels: Path, tmp_path: Path) -> None:
     assert data.source.options["label_columns"] == ["circle", "red"]
 
 
-def test_several_labels_need_a_csv_file(by_class: Path) -> None:
+def test_options_without_effect_are_refused(by_class: Path) -> None:
+    with pytest.raises(RecipeError, match=r"quality: there is no 'fsat' \(did you mean 'fast'"):
+        tlkit.fit(by_class, quality="fsat")  # type: ignore[arg-type]
+    for options in ({"quality": "fast"}, {"task": "multilabel"}):
+        with pytest.raises(RecipeError, match=r"epochs: are those of fine-tuning, which .* leaves out"):
+            tlkit.fit(by_class, epochs=5, **options)  # type: ignore[arg-type]
+
+
+def test_several_labels_in_a_folder(by_class: Path) -> None:
     with pytest.raises(DataError, match="take a CSV file with columns path and label"):
         tlkit.fit(by_class, task="multilabel")
-    with pytest.raises(DataError, match="fit takes a CSV file"):
-        tlkit.fit([by_class / "cat" / "1.jpg"], [["cat"]], task="multilabel")
     with pytest.raises(RecipeError, match="backbones are compared on one label per image"):
         tlkit.fit("labels.csv", task="multilabel", backbone="auto")

@@ -36,7 +36,7 @@ def test_an_exported_file_gives_the_models_answers(
         assert prediction.confidence == pytest.approx(expected.confidence, abs=1e-4)
         assert prediction.novelty == pytest.approx(expected.novelty, abs=1e-4)
     labels = ["cat"] * 20 + ["dog"] * 20
-    of_model, of_file = (each.evaluate(photos_of_all[:40], labels) for each in (predictor, from_file))
+    of_model, of_file = (model.evaluate(photos_of_all[:40], labels) for model in (predictor, from_file))
     assert (of_file.correct, of_file.unknown) == (of_model.correct, of_model.unknown)
     assert of_file.log_loss == pytest.approx(of_model.log_loss, abs=1e-4)
 

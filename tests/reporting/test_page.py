@@ -82,6 +82,23 @@ def test_the_page_has_all_parts(embedded: Path) -> None:
     assert results["phases"][-1]["name"] in (embedded / "recipe.toml").read_text()
 
 
+def test_a_phase_that_was_not_taken_has_no_part_in_the_result(cross_validated: Path) -> None:
+    page = Page(cross_validated / "report.html")
+    results = json.loads((cross_validated / "results.json").read_text())
+    probe, fine_tune = results["phases"]
+    assert not fine_tune["decision"]["taken"] and fine_tune["versus"]
+    assert "fine-tune was not taken: 30 images are too few" in page.text
+    assert "It was not taken: 30 images are too few" in page.text
+    assert "Results of probe" in page.text and "points over probe" not in page.text
+    answer = page.text[: page.text.index("Balanced accuracy is")]
+    assert f"probe{probe['out_of_fold']['accuracy']:.3f}" in answer  # two cells of one row
+    assert f"fine-tune{probe['out_of_fold']['accuracy']:.3f}" not in answer
+    charts = {path.stem: path.read_text("utf-8") for path in (cross_validated / "pictures").glob("*.svg")}
+    for name in ("accuracies", "networks", "confusion", "roc", "reliability", "confidence", "reject-curve"):
+        assert "probe" in charts[name] and "fine-tune" not in charts[name], name
+    assert "fine-tune" in charts["seconds"]
+
+
 def test_every_picture_is_on_the_page_and_in_the_folder(embedded: Path) -> None:
     page = Page(embedded / "report.html")
     for picture in page.pictures:

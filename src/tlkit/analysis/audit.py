@@ -134,10 +134,10 @@ def _make_map(features: DatasetFeatures, suspects: set[str]) -> tuple[MapPoint, 
         return ()
     always = [index for index, image in enumerate(images) if image.sample.id in suspects]
     shown = choose_images(len(images), np.array(always, np.int64))
-    places = lay_out(features.mean[shown])
+    coordinates = lay_out(features.mean[shown])
     return tuple(
         MapPoint(image=images[index].sample.id, label=_label(features, index), x=float(x), y=float(y))
-        for index, (x, y) in zip(shown.tolist(), places, strict=True)
+        for index, (x, y) in zip(shown.tolist(), coordinates, strict=True)
     )
 
 

@@ -37,10 +37,12 @@ def next_to_label(
     """Select the unlabelled images from which a classifier would learn most."""
     if len(paths) > 2:
         raise typer.BadParameter("give a model and a folder of images, or the folder alone")
+    from tlkit.data.image_paths import image_paths
     from tlkit.inference.loading import find_model
 
     if len(paths) == 2:
         find_model(paths[0], phase)  # a mistake is reported before torch is imported
+    image_paths([str(paths[-1])], ())
     from tlkit.analysis.next_to_label import next_to_label as select
     from tlkit.cli.observer import ConsoleObserver
 

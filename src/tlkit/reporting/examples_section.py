@@ -91,9 +91,9 @@ def make_examples_section(
     """Makes the groups of examples that are not empty.
 
     Args:
-        phase: the last phase.
+        phase: the phase that trained the classifier.
         tests: test predictions by phase, in order.
-        predictor: the last phase's classifier.
+        predictor: the classifier.
         images: the run's images.
         album: where pictures go.
         missing: is told which groups cannot be made.

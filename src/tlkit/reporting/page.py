@@ -40,7 +40,9 @@ class Report:
 
     Attributes:
         name: the recipe's.
-        phase_results: results of the phases that have ended.
+        final: the result of the phase that trained the classifier; None before any phase has ended.
+        phase_results: results of the phases that have ended and were taken.
+        not_taken: those of the phases whose weights were not taken.
         gains: descriptions of each phase's gains over earlier ones, by its name.
         correction: how their p-values were corrected; empty for a single one.
         baselines: accuracies without looking at the images, or None before the first phase has ended.
@@ -51,7 +53,7 @@ class Report:
         accuracies: chart of all phases, or None before the first has ended.
         data: the images.
         phases: the phases.
-        results: the last phase's predictions, or None without them.
+        results: the classifier's predictions, or None without them.
         multilabel: how well several labels per image are told, in place of `accuracies` and `results`.
         choice: the comparison of backbones, or None if the recipe named its own.
         tuning: the search for the settings, or None if `tlkit tune` has not chosen them.
@@ -64,7 +66,9 @@ class Report:
     """
 
     name: str
+    final: PhaseResult | None
     phase_results: Sequence[PhaseResult]
+    not_taken: Sequence[PhaseResult]
     gains: Mapping[str, Sequence[str]]
     correction: str
     baselines: Baselines | None
@@ -124,11 +128,14 @@ def make_report(
 ) -> Report:
     """Makes the content of a report, and its pictures; what cannot be made is listed as missing."""
     missing = Missing()
-    tests = {} if record.recipe.task == "multilabel" else _test_predictions(record.done, missing)
+    # a phase that was not taken has the weights, and the scores, of the one that it starts from
+    taken = [phase for phase in record.done if phase.result is not None and phase.result.is_taken]
+    tests = {} if record.recipe.task == "multilabel" else _test_predictions(taken, missing)
     add_unfinished_phases(record, missing)
-    results, data = record.phase_results, record.data
+    results, data = [phase.result for phase in taken if phase.result is not None], record.data
     baselines = record.results.baselines if record.results and results else None
-    last = record.done[-1] if record.done else None
+    final = record.final
+    result = final.result if final else None
     with (
         observer.progress("drawing examples", MAX_EXAMPLES + MAX_LAYER_PICTURES, "pictures") as tick,
         RunImages(record, registry, missing) as images,
@@ -136,23 +143,27 @@ def make_report(
         draw_samples = partial(sample_photos, record.images, images, album)
         samples = missing.attempt("training images", draw_samples) or []
         views = _draw_views(record, images, album, registry, missing)
-        predictor = _load(last, registry, device, missing) if last else None
+        predictor = _load(final, registry, device, missing) if final else None
         examples, layers, mistakes = [], [], None
-        if last and last.name in tests:
-            draw_mistakes = partial(make_mistakes, tests[last.name], record.classes, images, album)
+        if final and final.name in tests:
+            draw_mistakes = partial(make_mistakes, tests[final.name], record.classes, images, album)
             mistakes = missing.attempt("the mistakes", draw_mistakes)
-        if last and predictor:
-            if last.name in tests:
-                examples = make_examples_section(last.name, tests, predictor, images, album, missing, tick)
+        if final and predictor:
+            if final.name in tests:
+                examples = make_examples_section(final.name, tests, predictor, images, album, missing, tick)
             draw_layers = partial(make_layers, predictor, album, tick)
             layers = missing.attempt("what the layers respond to", draw_layers) or []
     results_section = None
-    if last and last.name in tests:
-        unlabelled, threshold = last.predictions.get("unlabelled"), record.recipe.reject_below
-        results_section = make_results_section(results, tests, unlabelled, record.classes, threshold, album)
+    if final and result and final.name in tests:
+        unlabelled, threshold = final.predictions.get("unlabelled"), record.recipe.reject_below
+        results_section = make_results_section(
+            result, results, tests, unlabelled, record.classes, threshold, album
+        )
     return Report(
         name=record.recipe.name,
+        final=result,
         phase_results=results,
+        not_taken=[ended for ended in record.phase_results if not ended.is_taken],
         gains=describe_gains(results),
         correction=describe_gains_correction(results),
         baselines=baselines,
@@ -166,7 +177,7 @@ def make_report(
         data=make_data_section(record.images, record.classes, data, samples, album, record.recipe.task),
         phases=make_phases_section(record, views, album),
         results=results_section,
-        multilabel=make_multilabel_section(results, record.recipe.goal, album),
+        multilabel=make_multilabel_section(result, results, record.recipe.goal, album),
         choice=missing.attempt(
             "the comparison of backbones", partial(make_choice_section, record.folder, album)
         ),

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from tlkit.errors import ServingError
@@ -77,7 +78,13 @@ def serve(
     )
     limits = ServiceLimits(round(max_megabytes * 1e6), max_waiting, timeout)
     service = Service(Models([Path(model) for model in as_list(models)], options), limits)
-    server = uvicorn.Server(
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            service.stopping = True
+            super().handle_exit(sig, frame)
+
+    server = Server(
         uvicorn.Config(
             make_app(service, token=token, note=(observer or Observer()).note),
             host=host,
