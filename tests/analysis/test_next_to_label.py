@@ -13,6 +13,7 @@ from commands import command
 import tlkit
 from tlkit.analysis.next_to_label import next_to_label
 from tlkit.errors import DataError
+from tlkit.inference.predictor import Predictor
 from tlkit.model.description import CHECKSUM_KEY
 from tlkit.utils.json_files import content_sha256
 
@@ -87,8 +88,7 @@ def test_features_and_probabilities_of_one_pass_are_those_of_two(model, photos):
     assert represented.images == tuple(map(str, images))
     assert [image for image, _ in represented.unreadable] == ["missing.jpg"]
     np.testing.assert_allclose(represented.probabilities, predictor.predict_proba(images), atol=1e-5)
-    predictor.mirror = False
-    plain = predictor.represent(images).features
+    plain = Predictor(predictor.module, predictor.preprocess, predictor.classes).represent(images).features
     np.testing.assert_allclose(plain, predictor.features(images), rtol=1e-3, atol=1e-4)
     assert not np.allclose(plain, represented.features)
 
