@@ -20,8 +20,8 @@ from tlkit.reporting import run_charts
 from tlkit.reporting.choice_section import ChoiceSection, make_choice_section
 from tlkit.reporting.curve_section import CurveSection, make_curve_section
 from tlkit.reporting.data_section import DataSection, make_data_section, sample_photos
-from tlkit.reporting.examples_section import MAX_EXAMPLES, ExampleGroup, make_examples_section
-from tlkit.reporting.layers_section import MAX_LAYER_PICTURES, LayerSection, make_layers
+from tlkit.reporting.examples_section import ExampleGroup, make_examples_section, select_examples
+from tlkit.reporting.layers_section import LayerSection, count_layer_pictures, make_layers
 from tlkit.reporting.missing import Missing, add_unfinished_phases
 from tlkit.reporting.mistakes import Mistakes, make_mistakes
 from tlkit.reporting.multilabel_section import MultilabelSection, make_multilabel_section
@@ -136,23 +136,19 @@ def make_report(
     baselines = record.results.baselines if record.results and results else None
     final = record.final
     result = final.result if final else None
-    with (
-        observer.progress("drawing examples", MAX_EXAMPLES + MAX_LAYER_PICTURES, "pictures") as tick,
-        RunImages(record, registry, missing) as images,
-    ):
+    with RunImages(record, registry, missing) as images:
         draw_samples = partial(sample_photos, record.images, images, album)
         samples = missing.attempt("training images", draw_samples) or []
         views = _draw_views(record, images, album, registry, missing)
-        predictor = _load(final, registry, device, missing) if final else None
-        examples, layers, mistakes = [], [], None
+        mistakes = None
         if final and final.name in tests:
             draw_mistakes = partial(make_mistakes, tests[final.name], record.classes, images, album)
             mistakes = missing.attempt("the mistakes", draw_mistakes)
+        predictor = _load(final, registry, device, missing) if final else None
+        examples: list[ExampleGroup] = []
+        layers: list[LayerSection] = []
         if final and predictor:
-            if final.name in tests:
-                examples = make_examples_section(final.name, tests, predictor, images, album, missing, tick)
-            draw_layers = partial(make_layers, predictor, album, tick)
-            layers = missing.attempt("what the layers respond to", draw_layers) or []
+            examples, layers = _look_inside(final, predictor, tests, images, album, missing, observer)
     results_section = None
     if final and result and final.name in tests:
         unlabelled, threshold = final.predictions.get("unlabelled"), record.recipe.reject_below
@@ -170,7 +166,6 @@ def make_report(
         goal=record.recipe.goal,
         goal_met=record.results.goal_met if record.results else None,
         about=data.about if data else "",
-        missing=missing.reasons,
         accuracies=(
             _draw_accuracies(results, record.recipe.goal, baselines.majority, album) if baselines else None
         ),
@@ -187,7 +182,39 @@ def make_report(
         mistakes=mistakes,
         layers=layers,
         provenance=make_provenance_section(record, registry),
+        missing=missing.reasons,
     )
+
+
+def _look_inside(
+    final: PhaseRecord,
+    predictor: Predictor,
+    tests: Mapping[str, SplitPredictions],
+    images: RunImages,
+    album: Album,
+    missing: Missing,
+    observer: Observer,
+) -> tuple[list[ExampleGroup], list[LayerSection]]:
+    """Makes the examples with their heat maps, and pictures of what the layers respond to."""
+    selections = select_examples(final.name, tests) if final.name in tests else []
+    total = sum(len(selection.indices) for selection in selections) + count_layer_pictures(predictor)
+    examples: list[ExampleGroup] = []
+    with observer.progress("drawing examples", total, "pictures") as tick:
+        if final.name in tests:
+            out_of_fold = "test" not in final.predictions
+            examples = make_examples_section(
+                selections,
+                tests[final.name],
+                predictor,
+                images,
+                album,
+                missing,
+                tick,
+                out_of_fold=out_of_fold,
+            )
+        draw_layers = partial(make_layers, predictor, album, tick)
+        layers = missing.attempt("what the layers respond to", draw_layers) or []
+    return examples, layers
 
 
 def _test_predictions(phases: Sequence[PhaseRecord], missing: Missing) -> dict[str, SplitPredictions]:
