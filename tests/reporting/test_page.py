@@ -10,60 +10,23 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from commands import command
+from report_pages import Page
 from safetensors.numpy import save_file
 
 import tlkit
 from tlkit.errors import RunFolderError
 from tlkit.evaluation.significance import holm
-from tlkit.experiment.record import RunRecord
 from tlkit.experiment.tables import MAX_COLUMNS, PROBABILITIES, prediction_columns
-from tlkit.inference.predictor import Predictor
-from tlkit.interpret.attribution import Attribution
-from tlkit.plugins.loader import load_registry
-from tlkit.reporting.examples_section import (
-    Selection,
-    least_confident,
-    make_examples,
-    most_confident_mistakes,
-)
-from tlkit.reporting.missing import Missing
-from tlkit.reporting.pictures import Album
-from tlkit.reporting.run_images import RunImages
+from tlkit.reporting import render
 from tlkit.utils.formatting import format_p_value
 
 SECTIONS = ["answer", "data", "phases", "results", "mistakes", "examples", "layers", "reproduce"]
 PHASES = ["benchmark", "zero-shot", "bottleneck", "fine-tune"]
-
-
-class Page(HTMLParser):
-    """The content of a page: ids of sections, attributes of pictures, addresses, and text."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.sections: list[str] = []
-        self.pictures: list[dict[str, str | None]] = []
-        self.addresses: list[str] = []
-        self.text = ""
-        self.feed(path.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Collects sections, pictures and addresses."""
-        attributes = dict(attrs)
-        if tag == "section":
-            self.sections.append(attributes["id"] or "")
-        if tag == "img":
-            self.pictures.append(attributes)
-        self.addresses += [attributes[key] or "" for key in ("src", "href") if key in attributes]
-
-    def handle_data(self, data: str) -> None:
-        """Collects text."""
-        self.text += data
 
 
 class Counting(tlkit.Observer):
@@ -115,71 +78,6 @@ def test_the_page_has_all_parts(embedded: Path) -> None:
     assert results["phases"][-1]["name"] in (embedded / "recipe.toml").read_text()
 
 
-def test_a_phase_that_was_not_taken_has_no_part_in_the_result(cross_validated: Path) -> None:
-    page = Page(cross_validated / "report.html")
-    results = json.loads((cross_validated / "results.json").read_text())
-    probe, fine_tune = results["phases"]
-    assert not fine_tune["decision"]["taken"] and fine_tune["versus"]
-    assert "fine-tune was not taken: 30 images are too few" in page.text
-    assert "It was not taken: 30 images are too few" in page.text
-    assert "Results of probe" in page.text and "points over probe" not in page.text
-    answer = page.text[: page.text.index("Balanced accuracy is")]
-    assert f"probe{probe['out_of_fold']['accuracy']:.3f}" in answer  # two cells of one row
-    assert f"fine-tune{probe['out_of_fold']['accuracy']:.3f}" not in answer
-    charts = {path.stem: path.read_text("utf-8") for path in (cross_validated / "pictures").glob("*.svg")}
-    for name in ("accuracies", "networks", "confusion", "roc", "reliability", "confidence", "reject-curve"):
-        assert "probe" in charts[name] and "fine-tune" not in charts[name], name
-    assert "fine-tune" in charts["seconds"]
-
-
-def test_examples_out_of_fold_say_that_the_final_model_is_explained(cross_validated: Path) -> None:
-    page, predictor = Page(cross_validated / "report.html"), tlkit.load(cross_validated, device="cpu")
-    images = cross_validated.parent / "images"
-    record = RunRecord(cross_validated)
-    predictions = record.phases[0].predictions["out-of-fold"]
-    outcomes = set()
-    for index in [*most_confident_mistakes(predictions), *least_confident(predictions)]:
-        name, truth = predictions.ids[index], predictor.classes[predictions.labels[index]]
-        predicted = predictor.classes[predictions.predicted[index]]
-        (probabilities,) = predictor.predict_proba([images / name])
-        answer = predictor.classes[probabilities.argmax()]
-        said = "correct" if predicted == truth else f"predicted as {predicted}"
-        caption = f"{truth}, {said}, {predictions.confidence[index]:.3f}{name}"
-        assert f"{caption}The final model, trained on it: {answer}, {probabilities.max():.3f}" in page.text
-        outcomes.add((said == "correct", answer == predicted))
-        assert [picture for picture in page.pictures if picture["alt"] == f"Grad-CAM for {answer} of {name}"]
-    assert {is_same for _, is_same in outcomes} == {True, False}  # else the test tells nothing
-    assert {is_correct for is_correct, _ in outcomes} == {True, False}
-
-
-def test_an_image_of_which_nothing_contributes_has_no_heat_map(
-    cross_validated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def blank(predictor: Predictor, image: Path, *, label: str) -> Attribution:
-        pixels = np.zeros((8, 8, 3), np.uint8)
-        return Attribution(pixels, np.zeros((8, 8), np.float32), label, 0.9, "Grad-CAM")
-
-    monkeypatch.setattr("tlkit.reporting.examples_section.explain", blank)
-    record, missing, registry = RunRecord(cross_validated), Missing(), load_registry()
-    predictor, predictions = tlkit.load(cross_validated, device="cpu"), record.phases[0].predictions
-    selection = Selection("unsure", "", "", [0])
-    with RunImages(record, registry, missing) as images:
-        (example,) = make_examples(
-            selection,
-            predictions["out-of-fold"],
-            predictor,
-            images,
-            Album(tmp_path),
-            lambda _: None,
-            out_of_fold=True,
-        )
-    assert example.heat is None and [path.name for path in tmp_path.iterdir()] == ["unsure-1.jpg"]
-    answer = re.match(r"The final model, trained on it: (cat|dog), [.\d]+; no map: ", example.explained)
-    assert answer and example.explained.endswith(
-        f"no part of the image contributes to {answer[1]} in Grad-CAM"
-    )
-
-
 def test_every_picture_is_on_the_page_and_in_the_folder(embedded: Path) -> None:
     page = Page(embedded / "report.html")
     for picture in page.pictures:
@@ -211,6 +109,25 @@ def test_no_chart_shows_the_code_of_a_formula(embedded: Path) -> None:
     charts = [path.read_text(encoding="utf-8") for path in (embedded / "pictures").glob("*.svg")]
     assert len(charts) > 8
     assert not [text for text in charts if "mathdefault" in text]
+
+
+def test_every_table_with_headings_can_be_sorted() -> None:
+    folder = Path(render.__file__).parent / "templates"
+    tables = [
+        table
+        for path in folder.glob("*.html")
+        for table in re.findall(r"<table[^>]*>(?=\s*<thead>)", path.read_text(encoding="utf-8"))
+    ]
+    assert len(tables) > 10 and all('class="sortable"' in table for table in tables)
+
+
+def test_charts_of_phases_are_of_one_height(embedded: Path) -> None:
+    heights = [
+        picture["height"]
+        for picture in Page(embedded / "report.html").pictures
+        if str(picture["alt"]).startswith(("Blocks from input", "Seconds: "))
+    ]
+    assert len(heights) == 2 and len(set(heights)) == 1
 
 
 def test_it_is_one_small_file_that_asks_for_no_other(embedded: Path) -> None:
@@ -336,6 +253,8 @@ def test_many_classes_and_many_images_stay_small(
         # 300 images drawn at random: some classes have over three times those of others
         assert ("The classes are unequal: " in text) == (images == 300)
         assert re.search(r"class \d{3}, predicted as class \d{3}: \d+", text)
+        assert re.search(r"The 10 most frequent of [\d,]+\.", text)
+        assert re.search(r"The 30 most frequent of [\d,]+ pairs are listed\.", text) or images == 300
 
 
 def invented(embedded: Path, run: Path, classes: int, images: int) -> Path:
