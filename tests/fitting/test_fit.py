@@ -186,6 +186,7 @@ def test_images_held_out_and_the_fast_way(tmp_path: Path) -> None:
     run = tlkit.fit(folder, backbone="vgg16-quarter", quality="fast", test=0.25, out=tmp_path / "out")
     (probe,) = run.results.phases
     assert (probe.name, probe.measured.n, probe.out_of_fold) == ("probe", 10, None)
+    assert repr(run) == f"Run({str(tmp_path / 'out')!r}, phases=['probe'])"
 
 
 def test_on_the_command_line(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from PIL import Image as PillowImage
 
+from tlkit.data.image_paths import why_no_images
 from tlkit.data.images import ImageInMemory, UnreadableImage
 from tlkit.data.labelled import describe_labels, describe_source
 from tlkit.errors import DataError
@@ -110,7 +111,9 @@ def image_data(
 
 
 def _path_data(path: Path) -> ImageData:
-    """Describes a folder per class or a CSV file; whether they are there, their source says."""
+    """Describes a folder per class or a CSV file."""
+    if not path.exists():
+        raise DataError(why_no_images(str(path)) or f"{path} does not exist")
     source, root = describe_source(path)
     return ImageData(path.stem if source.name == "csv" else root.name, source, root)
 
