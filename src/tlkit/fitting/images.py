@@ -135,7 +135,7 @@ def _paired(images: Any, labels: Any) -> tuple[list[ImageLike], list[object]]:
 
 def _plain(label: object) -> object:
     """Returns the number in a tensor of one."""
-    return label.item() if isinstance(label, torch.Tensor) and not label.ndim else label
+    return label.item() if isinstance(label, torch.Tensor) and label.numel() == 1 else label
 
 
 def _class_names(data: Any) -> Sequence[str] | None:
@@ -193,7 +193,7 @@ def _listed(
                 labels.append(
                     (_class_name(label, classes),)
                     if task == "multiclass"
-                    else _several_names(label, separator or SEPARATOR)
+                    else _several_names(label, SEPARATOR if separator is None else separator)
                 )
                 paths.append(_file(image, copies))
             except UnreadableImage as error:
