@@ -36,8 +36,7 @@ def install(folder: Path, wheels: Path, extra: str | None) -> Path:
     subprocess.run(["uv", "venv", "--quiet", environment], check=True)
     requirement = f"tlkit[{extra}]" if extra else "tlkit"
     line = ["uv", "pip", "install", "--quiet", "--python", environment / "bin" / "python"]
-    # copied, so that each environment has its own size; compiled, as pip does it
-    line += ["--link-mode", "copy", "--compile-bytecode", "--find-links", wheels, requirement]
+    line += ["--compile-bytecode", "--find-links", wheels, requirement]  # compiled, as pip does it
     subprocess.run(line, check=True)
     return environment
 

@@ -126,8 +126,8 @@ class CodeBlock:
     def commands(self) -> list[list[str]]:
         """The arguments of each of its tlkit commands, without its name."""
         lines = self.text.replace("\\\n", " ").splitlines()
-        found = [re.fullmatch(r"\$ (?:.*&& )?(?:uv run )?tlkit (.*)", line) for line in lines]
-        return [shlex.split(match[1], comments=True) for match in found if match]
+        matches = [re.fullmatch(r"\$ (?:.*&& )?(?:uv run )?tlkit (.*)", line) for line in lines]
+        return [shlex.split(match[1], comments=True) for match in matches if match]
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
@@ -135,7 +135,7 @@ class CodeBlock:
 
 def blocks_of(page: Path) -> list[CodeBlock]:
     text = page.read_text(encoding="utf-8")
-    found = []
+    code_blocks = []
     for match in re.finditer(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         language = match[1]
         if not language:
@@ -144,8 +144,8 @@ def blocks_of(page: Path) -> list[CodeBlock]:
             )
         if language in LANGUAGES:
             line = text[: match.start()].count("\n") + 1
-            found.append(CodeBlock(page.relative_to(ROOT).as_posix(), line, language, match[2]))
-    return found
+            code_blocks.append(CodeBlock(page.relative_to(ROOT).as_posix(), line, language, match[2]))
+    return code_blocks
 
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]

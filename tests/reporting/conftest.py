@@ -47,6 +47,22 @@ def embedded_cache(embedded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
+def cross_validated(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of `tlkit.fit` with its report: too few images for its second phase, which is not taken."""
+    folder = tmp_path_factory.mktemp("cross-validated")
+    for kind in ("cat", "dog"):
+        (folder / "images" / kind).mkdir(parents=True)
+        for number in range(1, 16):
+            shutil.copyfile(photos / f"{kind}.{number}.jpg", folder / "images" / kind / f"{number}.jpg")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TLKIT_CACHE", str(folder / "cache"))
+        patch.setattr("tlkit.reporting.layers_section.MAXIMIZATION_STEPS", 2)
+        run = tlkit.fit(folder / "images", backbone="vgg16-quarter", folds=2, out=folder / "run").folder
+        tlkit.report(run)
+    return run
+
+
+@pytest.fixture(scope="session")
 def odd_names(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one epoch with its report; its classes have names that are alike, or HTML, or formulas."""
     folder = tmp_path_factory.mktemp("odd-names")

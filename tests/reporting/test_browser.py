@@ -22,7 +22,7 @@ def test_the_page_in_a_browser(browser: Browser, embedded: Path, scheme: str) ->
     page.on("pageerror", lambda error: messages.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
     page.goto((embedded / "report.html").as_uri())
-    assert page.inner_text("h1").startswith("fine-tune classifies")
+    assert page.inner_text("h1").startswith("About ")
     broken = (
         "[...document.images].filter(image => !image.complete || !image.naturalWidth).map(image => image.alt)"
     )

@@ -18,6 +18,7 @@ from huggingface_hub import ModelCard
 from small_runs import two_phases
 
 import tlkit
+from tlkit.experiment.record import RunRecord
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +96,10 @@ def test_origin_and_licence_of_the_weights_are_named_as_they_are(run: tlkit.Run,
         (folder / "results.json").write_text(results.model_dump_json(by_alias=True))
         text = tlkit.card(folder).read_text()
         metadata = yaml.safe_load(text.split("---")[1])
-        found = {key: metadata[key] for key in ("license", "license_name", "base_model") if key in metadata}
-        assert found == expected
+        licences = {
+            key: metadata[key] for key in ("license", "license_name", "base_model") if key in metadata
+        }
+        assert licences == expected
         assert f"Training started with {source}, licence {license_ or 'unknown'}" in text.replace("\\", "")
 
 
@@ -110,6 +113,15 @@ def test_names_cannot_add_markup(by_class: Path, tmp_path: Path) -> None:
     card = tlkit.card(tmp_path / "run").read_text().split("---", 2)[2]
     assert r"\<b\> \| \*dog\* \[c\]" in card
     assert "<b>" not in card
+
+
+def test_a_card_names_the_phase_that_trained_the_classifier(cross_validated: Path, tmp_path: Path) -> None:
+    probe, fine_tune = RunRecord(cross_validated).phase_results
+    assert not fine_tune.is_taken and fine_tune.parameters != probe.parameters
+    for phase in (None, "fine-tune"):
+        text = tlkit.card(cross_validated, phase=phase, out=tmp_path).read_text(encoding="utf-8")
+        assert f"{probe.parameters.trainable:,} parameters were trained in the phase probe" in text
+        assert f"{probe.parameters.frozen:,} were frozen" in text and "fine-tune" not in text
 
 
 def test_a_pushed_folder_is_loaded_by_timm_and_by_tlkit(

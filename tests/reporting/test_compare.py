@@ -16,6 +16,7 @@ from small_runs import copy_run, two_phases
 import tlkit
 from tlkit.errors import DataError, RunFolderError
 from tlkit.evaluation.metrics import evaluate
+from tlkit.experiment.record import RunRecord
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,13 @@ def test_runs_are_compared_on_the_same_test_images(runs: tuple[Path, Path], tmp_
     keys = {difference.key: difference.values for difference in comparison.differences}
     assert keys == {"training.epochs": ("1", "4")}
     assert "training.epochs" in text
+
+
+def test_a_phase_that_was_not_taken_is_not_compared(cross_validated: Path, tmp_path: Path) -> None:
+    comparison = tlkit.compare([cross_validated, copy_run(cross_validated, tmp_path / "b")], tmp_path / "out")
+    probe = RunRecord(cross_validated).phase_results[0]
+    assert [run.phase for run in comparison.runs] == ["probe", "probe"]
+    assert {run.trainable for run in comparison.runs} == {probe.parameters.trainable}
 
 
 def test_a_winner_has_to_be_significant_after_the_correction(fitted: Path, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,7 +21,20 @@ from safetensors.numpy import save_file
 import tlkit
 from tlkit.errors import RunFolderError
 from tlkit.evaluation.significance import holm
+from tlkit.experiment.record import RunRecord
 from tlkit.experiment.tables import MAX_COLUMNS, PROBABILITIES, prediction_columns
+from tlkit.inference.predictor import Predictor
+from tlkit.interpret.attribution import Attribution
+from tlkit.plugins.loader import load_registry
+from tlkit.reporting.examples_section import (
+    Selection,
+    least_confident,
+    make_examples,
+    most_confident_mistakes,
+)
+from tlkit.reporting.missing import Missing
+from tlkit.reporting.pictures import Album
+from tlkit.reporting.run_images import RunImages
 from tlkit.utils.formatting import format_p_value
 
 SECTIONS = ["answer", "data", "phases", "results", "mistakes", "examples", "layers", "reproduce"]
@@ -52,12 +66,31 @@ class Page(HTMLParser):
         self.text += data
 
 
+class Counting(tlkit.Observer):
+    """Counts what is reported of a task's progress."""
+
+    total = done = 0
+
+    @contextmanager
+    def progress(self, task: str, total: int, unit: str, done: int = 0) -> Iterator[Callable[[int], None]]:
+        """Yields a function that counts."""
+        self.total = total
+
+        def tick(count: int) -> None:
+            self.done += count
+
+        yield tick
+
+
 def test_the_page_has_all_parts(embedded: Path) -> None:
     page = Page(embedded / "report.html")
     results = json.loads((embedded / "results.json").read_text())
     assert page.sections == SECTIONS
     last = results["phases"][-1]["test"]
-    assert f"fine-tune classifies {100 * last['accuracy']:.1f}% of 80 test images correctly" in page.text
+    expectation = f"About {100 * last['accuracy']:.1f}% of new images like these will be labelled correctly"
+    assert expectation in page.text and "The classifier is that of fine-tune." in page.text
+    evidence = f"Measured on images held out for testing: 80 test images, {last['correct']} correct."
+    assert evidence in page.text
     assert "drawn by tlkit-catsdogs" in page.text
     for result in results["phases"]:
         low, high = result["test"]["ci95"]
@@ -80,6 +113,71 @@ def test_the_page_has_all_parts(embedded: Path) -> None:
     assert f"The goal of 80.0% is {goal}." in page.text
     assert "without regularisation" in page.text and "with Gaussian blur" in page.text
     assert results["phases"][-1]["name"] in (embedded / "recipe.toml").read_text()
+
+
+def test_a_phase_that_was_not_taken_has_no_part_in_the_result(cross_validated: Path) -> None:
+    page = Page(cross_validated / "report.html")
+    results = json.loads((cross_validated / "results.json").read_text())
+    probe, fine_tune = results["phases"]
+    assert not fine_tune["decision"]["taken"] and fine_tune["versus"]
+    assert "fine-tune was not taken: 30 images are too few" in page.text
+    assert "It was not taken: 30 images are too few" in page.text
+    assert "Results of probe" in page.text and "points over probe" not in page.text
+    answer = page.text[: page.text.index("Balanced accuracy is")]
+    assert f"probe{probe['out_of_fold']['accuracy']:.3f}" in answer  # two cells of one row
+    assert f"fine-tune{probe['out_of_fold']['accuracy']:.3f}" not in answer
+    charts = {path.stem: path.read_text("utf-8") for path in (cross_validated / "pictures").glob("*.svg")}
+    for name in ("accuracies", "networks", "confusion", "roc", "reliability", "confidence", "reject-curve"):
+        assert "probe" in charts[name] and "fine-tune" not in charts[name], name
+    assert "fine-tune" in charts["seconds"]
+
+
+def test_examples_out_of_fold_say_that_the_final_model_is_explained(cross_validated: Path) -> None:
+    page, predictor = Page(cross_validated / "report.html"), tlkit.load(cross_validated, device="cpu")
+    images = cross_validated.parent / "images"
+    record = RunRecord(cross_validated)
+    predictions = record.phases[0].predictions["out-of-fold"]
+    outcomes = set()
+    for index in [*most_confident_mistakes(predictions), *least_confident(predictions)]:
+        name, truth = predictions.ids[index], predictor.classes[predictions.labels[index]]
+        predicted = predictor.classes[predictions.predicted[index]]
+        (probabilities,) = predictor.predict_proba([images / name])
+        answer = predictor.classes[probabilities.argmax()]
+        said = "correct" if predicted == truth else f"predicted as {predicted}"
+        caption = f"{truth}, {said}, {predictions.confidence[index]:.3f}{name}"
+        assert f"{caption}The final model, trained on it: {answer}, {probabilities.max():.3f}" in page.text
+        outcomes.add((said == "correct", answer == predicted))
+        assert [picture for picture in page.pictures if picture["alt"] == f"Grad-CAM for {answer} of {name}"]
+    assert {is_same for _, is_same in outcomes} == {True, False}  # else the test tells nothing
+    assert {is_correct for is_correct, _ in outcomes} == {True, False}
+
+
+def test_an_image_of_which_nothing_contributes_has_no_heat_map(
+    cross_validated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def blank(predictor: Predictor, image: Path, *, label: str) -> Attribution:
+        pixels = np.zeros((8, 8, 3), np.uint8)
+        return Attribution(pixels, np.zeros((8, 8), np.float32), label, 0.9, "Grad-CAM")
+
+    monkeypatch.setattr("tlkit.reporting.examples_section.explain", blank)
+    record, missing, registry = RunRecord(cross_validated), Missing(), load_registry()
+    predictor, predictions = tlkit.load(cross_validated, device="cpu"), record.phases[0].predictions
+    selection = Selection("unsure", "", "", [0])
+    with RunImages(record, registry, missing) as images:
+        (example,) = make_examples(
+            selection,
+            predictions["out-of-fold"],
+            predictor,
+            images,
+            Album(tmp_path),
+            lambda _: None,
+            out_of_fold=True,
+        )
+    assert example.heat is None and [path.name for path in tmp_path.iterdir()] == ["unsure-1.jpg"]
+    answer = re.match(r"The final model, trained on it: (cat|dog), [.\d]+; no map: ", example.explained)
+    assert answer and example.explained.endswith(
+        f"no part of the image contributes to {answer[1]} in Grad-CAM"
+    )
 
 
 def test_every_picture_is_on_the_page_and_in_the_folder(embedded: Path) -> None:
@@ -174,12 +272,16 @@ def lose_predictions(run: Path) -> None:
         (
             lose_last_phase,
             "Phase fine-tune has not ended: it has trained 2 epochs.",
-            "bottleneck classifies",
+            "The classifier is that of bottleneck.",
         ),
         (lose_results, "Phase benchmark has not ended", "No phase of catsdogs has ended yet"),
         (lose_almost_all, "Phase benchmark has not ended: it has not begun.", "How to reproduce this run"),
         (lose_model, "The model of phase fine-tune cannot be loaded", "Confusion of fine-tune"),
-        (lose_predictions, "The predictions of phase fine-tune are missing.", "fine-tune classifies"),
+        (
+            lose_predictions,
+            "The predictions of phase fine-tune are missing.",
+            "The classifier is that of fine-tune.",
+        ),
     ],
 )
 def test_the_report_of_an_interrupted_run_shows_what_there_is(
@@ -307,9 +409,11 @@ def test_images_are_generated_in_a_folder_of_the_report(
     monkeypatch.setenv("TLKIT_CACHE", str(tmp_path / "empty"))
     run = tmp_path / "run"
     shutil.copytree(embedded, run)
-    page = Page(tlkit.report(run))
+    observer = Counting()
+    page = Page(tlkit.report(run, observer=observer))
     assert page.sections == SECTIONS
     assert not list((tmp_path / "empty").rglob("*.jpg"))
+    assert observer.done == observer.total > 9  # a bar that ends where it was said to
 
 
 def test_a_folder_that_is_not_a_run_or_is_damaged_is_an_error(tmp_path: Path, embedded: Path) -> None:
@@ -340,7 +444,7 @@ def test_a_run_ends_with_its_report(few_photos: Path, tmp_path: Path) -> None:
     done = command("fit", folder, *options, "--out", out)
     assert done.returncode == 0, done.stderr
     assert str(out / "report.html") in done.stdout
-    assert "classifies" in Page(out / "report.html").text
+    assert "Measured by cross-validation" in Page(out / "report.html").text
     quiet = tmp_path / "quiet"
     command("fit", folder, *options, "--out", quiet, "--no-report")
     assert not (quiet / "report.html").exists()

@@ -104,6 +104,8 @@ def print_evaluation(evaluation: Evaluation) -> None:
 
 def print_mistakes(mistakes: Sequence[Mistake]) -> None:
     """Prints a line for each image that is not predicted correctly; paths are not wrapped."""
+    if not mistakes:
+        say("No mistakes: every image is predicted correctly.")
     for mistake in mistakes:
         say(
             f"{printable(mistake.image)}: {mistake.label}, predicted as {mistake.predicted} "
@@ -143,7 +145,7 @@ def _print_compared_runs(comparison: Comparison) -> None:
     runs = comparison.runs
     columns: dict[str, list[str]] = {
         "run": [run.name for run in runs],
-        "last phase": [run.phase for run in runs],
+        "phase": [run.phase for run in runs],
         "images>": [f"{run.test.n:,}" for run in runs],
         "accuracy>": [f"{run.test.accuracy:.3f}" for run in runs],
         "95% interval": [_interval(run.test) for run in runs],

@@ -25,7 +25,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from tlkit.data.damage import ends_in_grey, lacks_scans, lengthen_scans, wrong_checksum
 from tlkit.data.image_paths import why_no_images
-from tlkit.parts.source import Sample
+from tlkit.parts.source import RAW_SUFFIXES, Sample
 from tlkit.utils.formatting import printable
 from tlkit.utils.regular_files import read_regular
 
@@ -204,6 +204,8 @@ def inspect_image(sample: Sample) -> Image | str:
 
 
 def _read_bytes(path: Path) -> bytes:
+    if path.suffix.lower() in RAW_SUFFIXES:
+        raise UnreadableImage("a camera's raw file: export it as JPEG")
     try:
         content = read_regular(path, MAX_BYTES)
     except IsADirectoryError as error:

@@ -190,6 +190,18 @@ class RunRecord:
         return [phase.result for phase in self.phases if phase.result is not None]
 
     @property
+    def final(self) -> PhaseRecord | None:
+        """The phase that trained the classifier of the last phase that has ended; None before any has."""
+        return self.trained_by(self.done[-1]) if self.done else None
+
+    def trained_by(self, phase: PhaseRecord) -> PhaseRecord:
+        """Returns the phase that trained a phase's weights: itself, unless they were not taken."""
+        done = {other.name: other for other in self.done}
+        while phase.result is not None and not phase.result.is_taken and phase.phase.start_from in done:
+            phase = done[phase.phase.start_from]
+        return phase
+
+    @property
     def data(self) -> DataSummary | None:
         """How many images the run has; None before the plan was made."""
         known = self.results or self.plan

@@ -127,10 +127,10 @@ def _labels_data(path: Path, observer: Observer, separator: str | None) -> Image
 
 
 def _paired(images: Any, labels: Any) -> tuple[list[ImageLike], list[object]]:
-    listed, given = list(as_images(images)), [_plain(label) for label in as_list(labels)]
-    if len(listed) != len(given):
-        raise DataError(f"there are {len(listed):,} images and {len(given):,} labels")
-    return listed, given
+    listed_images, listed_labels = list(as_images(images)), [_plain(label) for label in as_list(labels)]
+    if len(listed_images) != len(listed_labels):
+        raise DataError(f"there are {len(listed_images):,} images and {len(listed_labels):,} labels")
+    return listed_images, listed_labels
 
 
 def _plain(label: object) -> object:

@@ -59,7 +59,7 @@ def load(
             tell.
         device: such as "cpu" or "cuda:1"; the best one unless given.
         precision: "float32", whose answers are the same everywhere; "bfloat16", or "auto": bfloat16 where the
-            hardware computes in it, which is faster.
+            hardware computes in it, which can be faster.
         registry: the parts to choose from; all that is installed unless given.
 
     Returns:

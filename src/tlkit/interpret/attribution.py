@@ -57,9 +57,15 @@ class Attribution:
     probability: float
     method: str
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether no part of the image contributes to the class."""
+        return not self.heat.any()
+
     def caption(self) -> str:
         """Returns the class with its probability, and below it the method."""
-        return f"{self.label} {self.probability:.1%}\n{self.method}"
+        blank = ": no part of the image contributes" if self.is_blank else ""
+        return f"{self.label} {self.probability:.1%}\n{self.method}{blank}"
 
     def overlay(self) -> Pixels:
         """Returns the heat map over the image in grey, uint8 RGB ``(size, size, 3)``."""

@@ -102,10 +102,10 @@ def visualize(
     predictor = as_predictor(model)
     network = predictor.module
     names = as_list(layers) or representative_layers(network)
-    found = [find_layer(network, name) for name in names]
+    modules = [find_layer(network, name) for name in names]
     chosen = [
         parse_channels(layer, channels) if channels is None or isinstance(channels, str) else list(channels)
-        for layer in found
+        for layer in modules
     ]
     maximized = []
     with (observer or Observer()).progress("maximising", len(names), "layers") as tick:

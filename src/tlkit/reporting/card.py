@@ -12,7 +12,7 @@ from tlkit.errors import ReportError, RunFolderError, close_matches
 from tlkit.evaluation.metrics import Baselines
 from tlkit.evaluation.multilabel import MultilabelScores
 from tlkit.experiment.plan import DataSummary
-from tlkit.experiment.record import PhaseRecord, RunRecord
+from tlkit.experiment.record import RunRecord
 from tlkit.experiment.results import PhaseResult, RunDescription
 from tlkit.model.description import ModelDescription, read_config
 from tlkit.reporting.render import render_text
@@ -49,8 +49,7 @@ class Card:
     Attributes:
         metadata: YAML for the hub.
         name: the recipe's name.
-        phase: the phase's recipe name and result.
-        result: the phase's result.
+        result: the result of the phase that trained the classifier.
         labels: its scores where an image may have several labels; None: it has one.
         model: what its model folder says of itself.
         data: how many images there were.
@@ -65,7 +64,6 @@ class Card:
 
     metadata: str
     name: str
-    phase: PhaseRecord
     result: PhaseResult
     labels: MultilabelScores | None
     model: ModelDescription
@@ -88,7 +86,8 @@ def card(run: Path | str, *, phase: str | None = None, out: Path | str | None = 
 
     Args:
         run: the run folder.
-        phase: the phase; the last unless given.
+        phase: the phase; the last unless given. If its weights were not taken, its classifier is that of the
+            phase that it starts from, and so is the card.
         out: the folder to write it to, which is made; the run folder unless given.
 
     Returns:
@@ -119,7 +118,7 @@ def make_card(record: RunRecord, phase: str | None = None) -> Card:
         hint = close_matches(phase, done) or f"; there are {', '.join(done)}"
         raise RunFolderError(f"{record.folder} has no finished phase {phase!r}{hint}")
     chosen = done[phase] if phase is not None else record.done[-1]
-    result, splits = chosen.result, record.folder / "splits.csv"
+    result, splits = record.trained_by(chosen).result, record.folder / "splits.csv"
     assert result is not None  # it is done
     config = read_config(chosen.folder / "model")
     labels = result.multilabel.measured if result.multilabel else None
@@ -128,7 +127,6 @@ def make_card(record: RunRecord, phase: str | None = None) -> Card:
     return Card(
         metadata=_metadata(record, result, timm=config.architecture is not None),
         name=record.recipe.name,
-        phase=chosen,
         result=result,
         labels=labels,
         model=config.tlkit,

@@ -38,7 +38,7 @@ class ComparedRun:
 
     Attributes:
         name: the end of its folder's path, as long as it takes to tell the runs apart.
-        phase: its last finished phase.
+        phase: the phase that trained its classifier: the last one, unless that was not taken.
         test: that phase's scores on the images that all runs are compared on; `own` where these are too few.
         own: its scores on the run's own test images, or else out of fold.
         spreads: how much its accuracy varies over the seeds of its recipe, and over folds.
@@ -142,7 +142,7 @@ def compare(
     observer: Observer | None = None,
     registry: Registry | None = None,
 ) -> Comparison:
-    """Compares the last finished phases of runs on the same images, and writes a page, ``compare.html``.
+    """Compares the classifiers of runs on the same images, and writes a page, ``compare.html``.
 
     Unless `images` are given, these are the test images (or images out of fold) that all runs share, by the
     content of their files. If they are too few for any test to be significant, no run is called best.
@@ -169,7 +169,7 @@ def compare(
     for record in records:
         require_one_label(record.recipe, "tlkit compare")
     names = _distinct_names([record.folder for record in records])
-    phases = [_last_phase(record) for record in records]
+    phases = [_final_phase(record) for record in records]
     if images is None:
         compared = shared_images(records, phases)
     else:
@@ -181,7 +181,7 @@ def compare(
             device=device,
             observer=observer or Observer(),
         )
-    comparison = _compare(names, records, compared, page, on_own_images=images is None)
+    comparison = _compare(names, records, phases, compared, page, on_own_images=images is None)
     about = [record.data.about for record in records if record.data is not None]
     with replaced_when_complete(page) as unfinished:
         content = ComparisonPage(
@@ -200,6 +200,7 @@ def compare(
 def _compare(
     names: Sequence[str],
     records: Sequence[RunRecord],
+    phases: Sequence[PhaseRecord],
     images: ComparedImages,
     page: Path,
     *,
@@ -209,17 +210,17 @@ def _compare(
     comparisons = len(names) * (len(names) - 1) // 2
     least = least_images(comparisons, SIGNIFICANCE_LEVEL)
     is_enough = images.count >= least
-    own = [record.phase_results[-1].measured for record in records]
-    scores = own
+    results = [phase.result for phase in phases if phase.result is not None]
+    scores = own = [result.measured for result in results]
     if is_enough:
         scores = [
-            _evaluate(predictions, record.phase_results[-1] if on_own_images else None)
-            for predictions, record in zip(images.predictions, records, strict=True)
+            _evaluate(predictions, result if on_own_images else None)
+            for predictions, result in zip(images.predictions, results, strict=True)
         ]
     recipes = [record.recipe for record in records]
     groups = repetitions(recipes)
-    spreads = _spreads(records, own if on_own_images else scores, groups)
-    runs = [_compared_run(*columns) for columns in zip(names, records, scores, spreads, strict=True)]
+    spreads = _spreads(results, own if on_own_images else scores, groups)
+    runs = [_compared_run(*columns) for columns in zip(names, records, results, scores, spreads, strict=True)]
     pairs = _compared_pairs(names, images.predictions) if is_enough else []
     warnings = [
         f"{name} was trained or validated on {seen:,} of the images: its accuracy on them is too high."
@@ -269,7 +270,7 @@ def _evaluate(predictions: SplitPredictions, result: PhaseResult | None) -> Test
 
 
 def _spreads(
-    records: Sequence[RunRecord], scores: Sequence[TestScores], groups: Sequence[Sequence[int]]
+    results: Sequence[PhaseResult], scores: Sequence[TestScores], groups: Sequence[Sequence[int]]
 ) -> list[tuple[Spread, ...]]:
     """Returns each run's spreads: over the seeds of its recipe, of these scores, and over its folds."""
     over_seeds = {
@@ -278,8 +279,8 @@ def _spreads(
         for position in group
     }
     spreads = []
-    for position, record in enumerate(records):
-        out_of_fold = record.phase_results[-1].out_of_fold
+    for position, result in enumerate(results):
+        out_of_fold = result.out_of_fold
         over_folds = Spread.of(out_of_fold.fold_accuracies, "folds") if out_of_fold else None
         both = (over_seeds.get(position), over_folds)
         spreads.append(tuple(spread for spread in both if spread is not None))
@@ -316,21 +317,23 @@ def _distinct_names(folders: Sequence[Path]) -> list[str]:
     raise RunFolderError("the same run is named twice")
 
 
-def _last_phase(record: RunRecord) -> PhaseRecord:
-    if not record.done:
+def _final_phase(record: RunRecord) -> PhaseRecord:
+    if record.final is None:
         raise RunFolderError(f"{record.folder}: this run has finished no phase yet")
-    return record.done[-1]
+    return record.final
 
 
-def _compared_run(name: str, record: RunRecord, test: TestScores, spreads: tuple[Spread, ...]) -> ComparedRun:
+def _compared_run(
+    name: str, record: RunRecord, final: PhaseResult, test: TestScores, spreads: tuple[Spread, ...]
+) -> ComparedRun:
     assert record.data is not None  # a phase has ended
-    last, description = record.phase_results[-1], record.description
+    description = record.description
     seconds = [result.seconds for result in record.phase_results]
     return ComparedRun(
         name=name,
-        phase=last.name,
+        phase=final.name,
         test=test,
-        own=last.measured,
+        own=final.measured,
         spreads=spreads,
         seconds=PhaseSeconds(
             total=sum(phase.total for phase in seconds),
@@ -338,7 +341,7 @@ def _compared_run(name: str, record: RunRecord, test: TestScores, spreads: tuple
             training=sum(phase.training for phase in seconds),
             evaluation=sum(phase.evaluation for phase in seconds),
         ),
-        trainable=last.parameters.trainable,
+        trainable=final.parameters.trainable,
         train=record.data.train,
         machine=f"{description.machine}, {description.device}" if description else "",
     )

@@ -20,8 +20,9 @@ class MultilabelSection:
     """How well the phases tell several labels per image.
 
     Attributes:
-        phases: each phase that has ended, and its scores.
-        scores: those of the last phase.
+        phase: the name of the phase that trained the classifier.
+        phases: each phase that was taken, and its scores.
+        scores: the classifier's.
         measured_on: what they were computed on.
         described: the same with numbers.
         thresholds_from: what the thresholds were chosen on.
@@ -31,6 +32,7 @@ class MultilabelSection:
         chart: mean average precision of all phases.
     """
 
+    phase: str
     phases: Sequence[tuple[PhaseResult, MultilabelScores]]
     scores: MultilabelScores
     measured_on: str
@@ -43,19 +45,26 @@ class MultilabelSection:
 
 
 def make_multilabel_section(
-    results: Sequence[PhaseResult], goal: float | None, album: Album
+    final: PhaseResult | None, results: Sequence[PhaseResult], goal: float | None, album: Album
 ) -> MultilabelSection | None:
-    """Makes the section; None before the first phase has ended, or where images have one label."""
-    phases = [(result, result.multilabel.measured) for result in results if result.multilabel is not None]
-    if not phases:
+    """Makes the section; None before the first phase has ended, or where images have one label.
+
+    Args:
+        final: the result of the phase that trained the classifier.
+        results: results of the phases that were taken.
+        goal: mean average precision that the classifier must reach, or None.
+        album: where the chart goes.
+    """
+    if final is None or final.multilabel is None:
         return None
-    last, scores = phases[-1]
+    phases = [(result, result.multilabel.measured) for result in results if result.multilabel is not None]
+    scores = final.multilabel.measured
     estimates = {result.name: measured.mean_average_precision for result, measured in phases}
     values = ", ".join(f"{name} {estimate.value:.3f}" for name, estimate in estimates.items())
     draw = partial(run_charts.mean_average_precisions, estimates=estimates, goal=goal)
     chart = album.chart(
         "mean-average-precision",
-        f"Mean average precision on {last.measured_on}: {values}",
+        f"Mean average precision on {final.measured_on}: {values}",
         draw,
         width=5.2,
         height=1.3 + 0.45 * len(phases),
@@ -64,11 +73,12 @@ def make_multilabel_section(
     if len(per_class) > MAX_CLASSES:
         per_class = sorted(per_class, key=lambda row: row[1].average_precision or 0.0)[:MAX_CLASSES]
     return MultilabelSection(
+        phase=final.name,
         phases=phases,
         scores=scores,
-        measured_on=last.measured_on,
-        described=last.describe_measurement(),
-        thresholds_from=last.multilabel.chosen_on if last.multilabel else "",
+        measured_on=final.measured_on,
+        described=final.describe_measurement(),
+        thresholds_from=final.multilabel.chosen_on,
         has_thresholds=not isinstance(scores, MultilabelOutOfFold),
         per_class=per_class,
         missing=[name for name, of_class in scores.per_class.items() if not of_class.positives],

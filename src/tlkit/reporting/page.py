@@ -21,8 +21,8 @@ from tlkit.reporting import run_charts
 from tlkit.reporting.choice_section import ChoiceSection, make_choice_section
 from tlkit.reporting.curve_section import CurveSection, make_curve_section
 from tlkit.reporting.data_section import DataSection, make_data_section, sample_photos
-from tlkit.reporting.examples_section import MAX_EXAMPLES, ExampleGroup, make_examples_section
-from tlkit.reporting.layers_section import MAX_LAYER_PICTURES, LayerSection, make_layers
+from tlkit.reporting.examples_section import ExampleGroup, make_examples_section, select_examples
+from tlkit.reporting.layers_section import LayerSection, count_layer_pictures, make_layers
 from tlkit.reporting.missing import Missing, add_unfinished_phases
 from tlkit.reporting.mistakes import Mistakes, make_mistakes
 from tlkit.reporting.multilabel_section import MultilabelSection, make_multilabel_section
@@ -41,7 +41,9 @@ class Report:
 
     Attributes:
         name: the recipe's.
-        phase_results: results of the phases that have ended.
+        final: the result of the phase that trained the classifier; None before any phase has ended.
+        phase_results: results of the phases that have ended and were taken.
+        not_taken: those of the phases whose weights were not taken.
         gains: descriptions of each phase's gains over earlier ones, by its name.
         correction: how their p-values were corrected; empty for a single one.
         baselines: accuracies without looking at the images, or None before the first phase has ended.
@@ -52,7 +54,7 @@ class Report:
         accuracies: chart of all phases, or None before the first has ended.
         data: the images.
         phases: the phases.
-        results: the last phase's predictions, or None without them.
+        results: the classifier's predictions, or None without them.
         multilabel: how well several labels per image are told, in place of `accuracies` and `results`.
         choice: the comparison of backbones, or None if the recipe named its own.
         tuning: the search for the settings, or None if `tlkit tune` has not chosen them.
@@ -65,7 +67,9 @@ class Report:
     """
 
     name: str
+    final: PhaseResult | None
     phase_results: Sequence[PhaseResult]
+    not_taken: Sequence[PhaseResult]
     gains: Mapping[str, Sequence[str]]
     correction: str
     baselines: Baselines | None
@@ -133,49 +137,51 @@ def make_report(
 ) -> Report:
     """Makes the content of a report, and its pictures; what cannot be made is listed as missing."""
     missing = Missing()
-    tests = {} if record.recipe.task == "multilabel" else _test_predictions(record.done, missing)
+    # a phase that was not taken has the weights, and the scores, of the one that it starts from
+    taken = [phase for phase in record.done if phase.result is not None and phase.result.is_taken]
+    tests = {} if record.recipe.task == "multilabel" else _test_predictions(taken, missing)
     add_unfinished_phases(record, missing)
-    results, data = record.phase_results, record.data
+    results, data = [phase.result for phase in taken if phase.result is not None], record.data
     baselines = record.results.baselines if record.results and results else None
-    last = record.done[-1] if record.done else None
-    with (
-        observer.progress("drawing examples", MAX_EXAMPLES + MAX_LAYER_PICTURES, "pictures") as tick,
-        RunImages(record, registry, missing) as images,
-    ):
+    final = record.final
+    result = final.result if final else None
+    with RunImages(record, registry, missing) as images:
         draw_samples = partial(sample_photos, record.images, images, album)
         samples = missing.attempt("training images", draw_samples) or []
         views = _draw_views(record, images, album, registry, missing)
-        predictor = _load(last, registry, device, missing) if last else None
-        examples, layers, mistakes = [], [], None
-        if last and last.name in tests:
-            draw_mistakes = partial(make_mistakes, tests[last.name], record.classes, images, album)
+        mistakes = None
+        if final and final.name in tests:
+            draw_mistakes = partial(make_mistakes, tests[final.name], record.classes, images, album)
             mistakes = missing.attempt("the mistakes", draw_mistakes)
-        if last and predictor:
-            if last.name in tests:
-                examples = make_examples_section(last.name, tests, predictor, images, album, missing, tick)
-            draw_layers = partial(make_layers, predictor, album, tick)
-            layers = missing.attempt("what the layers respond to", draw_layers) or []
+        predictor = _load(final, registry, device, missing) if final else None
+        examples: list[ExampleGroup] = []
+        layers: list[LayerSection] = []
+        if final and predictor:
+            examples, layers = _look_inside(final, predictor, tests, images, album, missing, observer)
     results_section = None
-    if last and last.name in tests:
-        unlabelled, threshold = last.predictions.get("unlabelled"), record.recipe.reject_below
-        results_section = make_results_section(results, tests, unlabelled, record.classes, threshold, album)
+    if final and result and final.name in tests:
+        unlabelled, threshold = final.predictions.get("unlabelled"), record.recipe.reject_below
+        results_section = make_results_section(
+            result, results, tests, unlabelled, record.classes, threshold, album
+        )
     return Report(
         name=record.recipe.name,
+        final=result,
         phase_results=results,
+        not_taken=[ended for ended in record.phase_results if not ended.is_taken],
         gains=describe_gains(results),
         correction=describe_gains_correction(results),
         baselines=baselines,
         goal=record.recipe.goal,
         goal_met=record.results.goal_met if record.results else None,
         about=data.about if data else "",
-        missing=missing.reasons,
         accuracies=(
             _draw_accuracies(results, record.recipe.goal, baselines.majority, album) if baselines else None
         ),
         data=make_data_section(record.images, record.classes, data, samples, album, record.recipe.task),
         phases=make_phases_section(record, views, album),
         results=results_section,
-        multilabel=make_multilabel_section(results, record.recipe.goal, album),
+        multilabel=make_multilabel_section(result, results, record.recipe.goal, album),
         choice=missing.attempt(
             "the comparison of backbones", partial(make_choice_section, record.folder, album)
         ),
@@ -185,7 +191,39 @@ def make_report(
         mistakes=mistakes,
         layers=layers,
         provenance=make_provenance_section(record, registry),
+        missing=missing.reasons,
     )
+
+
+def _look_inside(
+    final: PhaseRecord,
+    predictor: Predictor,
+    tests: Mapping[str, SplitPredictions],
+    images: RunImages,
+    album: Album,
+    missing: Missing,
+    observer: Observer,
+) -> tuple[list[ExampleGroup], list[LayerSection]]:
+    """Makes the examples with their heat maps, and pictures of what the layers respond to."""
+    selections = select_examples(final.name, tests) if final.name in tests else []
+    total = sum(len(selection.indices) for selection in selections) + count_layer_pictures(predictor)
+    examples: list[ExampleGroup] = []
+    with observer.progress("drawing examples", total, "pictures") as tick:
+        if final.name in tests:
+            out_of_fold = "test" not in final.predictions
+            examples = make_examples_section(
+                selections,
+                tests[final.name],
+                predictor,
+                images,
+                album,
+                missing,
+                tick,
+                out_of_fold=out_of_fold,
+            )
+        draw_layers = partial(make_layers, predictor, album, tick)
+        layers = missing.attempt("what the layers respond to", draw_layers) or []
+    return examples, layers
 
 
 def _test_predictions(phases: Sequence[PhaseRecord], missing: Missing) -> dict[str, SplitPredictions]:

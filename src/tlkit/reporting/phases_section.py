@@ -58,7 +58,8 @@ class PhasesSection:
     """All phases.
 
     Attributes:
-        networks: which blocks are trainable in which phase, or None before the plan was made.
+        networks: which blocks are trainable in which of the phases that were taken; None before the plan was
+            made.
         seconds: where the time went, or None before the first phase has ended.
         phases: the phases, in order.
     """
@@ -70,7 +71,8 @@ class PhasesSection:
 
 def make_phases_section(record: RunRecord, views: Mapping[str, list[Picture]], album: Album) -> PhasesSection:
     """Makes the section; `views` are the pictures of `view_photos` by phase."""
-    plans = record.plan.phases if record.plan else ()
+    shown = [phase for phase in record.phases if phase.result is None or phase.result.is_taken]
+    plans = [phase.plan for phase in shown if phase.plan is not None]
     rate = record.seconds_per_view()
     phases = [
         PhaseSection(

@@ -1,4 +1,4 @@
-"""The report's section on the test predictions of the last phase."""
+"""The report's section on the test predictions of the classifier."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ MAX_DRAWN_CLASSES = 100
 
 @dataclass(frozen=True)
 class ResultsSection:
-    """The last phase's predictions.
+    """The classifier's predictions.
 
     Attributes:
-        phase: its name.
+        phase: the name of the phase that trained it.
         test: its scores on the test images, or else out of fold.
         measured_on: "test images" or "images out of fold".
         rejected: test images that stay unclassified, or None without a threshold.
@@ -56,6 +56,7 @@ class ResultsSection:
 
 
 def make_results_section(
+    result: PhaseResult,
     results: Sequence[PhaseResult],
     tests: Mapping[str, SplitPredictions],
     unlabelled: SplitPredictions | None,
@@ -66,20 +67,20 @@ def make_results_section(
     """Makes the section.
 
     Args:
-        results: results of the phases that have ended; the last one's are shown.
-        tests: test predictions by phase, the last phase's among them.
-        unlabelled: the last phase's predictions of images without a label.
+        result: the result of the phase that trained the classifier.
+        results: results of the phases that were taken.
+        tests: test predictions by phase, that phase's among them.
+        unlabelled: its predictions of images without a label.
         classes: class names.
         threshold: confidence below which an image stays unclassified.
         album: where charts go.
     """
-    result = results[-1]
     predictions = tests[result.name]
     unclassified = None
     if threshold is not None:
         unclassified = rejected(predictions.confidence, predictions.correct, threshold)
     charts = [
-        *_draw_classes(results, tests, classes, album),
+        *_draw_classes(result, results, tests, classes, album),
         *_draw_confidence(result, predictions, threshold, album),
         _draw_reject_curve(result, predictions, unclassified, album),
     ]
@@ -105,9 +106,10 @@ def _summarise(measured: TestScores, scores: Mapping[str, ClassScores], classes:
     if not confused or not recalls:
         return []
     worst = min(recalls, key=recalls.__getitem__)
-    found, (truth, predicted, count) = round(recalls[worst] * scores[worst].n), confused[0]
+    images, recall = scores[worst].n, recalls[worst]
+    truth, predicted, count = confused[0]
     return [
-        f"Recognised worst: {worst}, {found:,} of {scores[worst].n:,} images (recall {recalls[worst]:.3f}).",
+        f"Recognised worst: {worst}, {round(recall * images):,} of {images:,} images (recall {recall:.3f}).",
         f"Most frequent mistake: {classes[truth]}, predicted as {classes[predicted]}, "
         f"{plural(count, 'image')}.",
     ]
@@ -135,23 +137,24 @@ def count_predictions(
 
 
 def _draw_classes(
+    result: PhaseResult,
     results: Sequence[PhaseResult],
     tests: Mapping[str, SplitPredictions],
     classes: Sequence[str],
     album: Album,
 ) -> list[Picture]:
-    name, test = results[-1].name, results[-1].measured
     areas = ", ".join(
-        f"{result.name} {'undefined' if result.measured.auroc is None else f'{result.measured.auroc:.3f}'}"
-        for result in results
+        f"{name} {'undefined' if auroc is None else f'{auroc:.3f}'}"
+        for name, auroc in ((phase.name, phase.measured.auroc) for phase in results)
     )
     average = f"of {classes[1]}" if len(classes) == 2 else "mean over the classes, each against the rest"
     roc = f"ROC curves; area below: {areas} ({average})"
     charts = [_chart(album, "roc", roc, partial(prediction_charts.roc, tests=tests))]
     if len(classes) <= MAX_DRAWN_CLASSES:
+        test = result.measured
         wrong = test.n - test.correct
         confusion = (
-            f"Confusion of {name}: {wrong:,} of {test.n:,} {results[-1].measured_on} are misclassified"
+            f"Confusion of {result.name}: {wrong:,} of {test.n:,} {result.measured_on} are misclassified"
         )
         counts = test.confusion_matrix(len(classes))
         draw = partial(prediction_charts.confusion, counts=counts, classes=classes)
