@@ -109,6 +109,7 @@ def test_lists_of_several_labels(paths: list[Path]) -> None:
 
 def test_labels_in_a_tensor(paths: list[Path]) -> None:
     assert source_of(paths[:2], torch.tensor([1, 0])).classes == ("0", "1")
+    assert source_of(paths[:2], [torch.tensor([1]), torch.tensor(0)]).classes == ("0", "1")
 
 
 def test_copies_of_an_image_in_memory_stay_apart() -> None:

@@ -131,6 +131,8 @@ def _check_combination(backbone: str | None, separator: str | None, options: Fit
         raise RecipeError(["weights belong to a backbone: name it instead of auto"], recipe="fit")
     if backbone == AUTO and options.task == "multilabel":
         raise RecipeError(["backbones are compared on one label per image: name one"], recipe="fit")
+    if separator == "":
+        raise RecipeError(["separator: must not be empty: say what is between the labels"], recipe="fit")
     if separator is not None and options.task != "multilabel":
         problem = "separator: is for several labels per image, with --task multilabel"
         raise RecipeError([problem], recipe="fit")

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from PIL import Image as PillowImage
 
+from tlkit.data.image_paths import why_no_images
 from tlkit.data.images import ImageInMemory, UnreadableImage
 from tlkit.data.labelled import describe_labels, describe_source
 from tlkit.errors import DataError
@@ -110,7 +111,9 @@ def image_data(
 
 
 def _path_data(path: Path) -> ImageData:
-    """Describes a folder per class or a CSV file; whether they are there, their source says."""
+    """Describes a folder per class or a CSV file."""
+    if not path.exists():
+        raise DataError(why_no_images(str(path)) or f"{path} does not exist")
     source, root = describe_source(path)
     return ImageData(path.stem if source.name == "csv" else root.name, source, root)
 
@@ -132,7 +135,7 @@ def _paired(images: Any, labels: Any) -> tuple[list[ImageLike], list[object]]:
 
 def _plain(label: object) -> object:
     """Returns the number in a tensor of one."""
-    return label.item() if isinstance(label, torch.Tensor) and not label.ndim else label
+    return label.item() if isinstance(label, torch.Tensor) and label.numel() == 1 else label
 
 
 def _class_names(data: Any) -> Sequence[str] | None:
@@ -190,7 +193,7 @@ def _listed(
                 labels.append(
                     (_class_name(label, classes),)
                     if task == "multiclass"
-                    else _several_names(label, separator or SEPARATOR)
+                    else _several_names(label, SEPARATOR if separator is None else separator)
                 )
                 paths.append(_file(image, copies))
             except UnreadableImage as error:

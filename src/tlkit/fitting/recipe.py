@@ -19,6 +19,7 @@ from tlkit.utils.formatting import shortlist
 
 Quality = Literal["best", "fast"]
 QUALITIES: tuple[Quality, ...] = get_args(Quality)
+TASKS: tuple[Task, ...] = get_args(Task)
 
 #: Up to this many images, all are used in a cross-validation; of more, a part is held out for testing.
 FOLDS_UP_TO = 5000
@@ -94,6 +95,9 @@ class FitOptions:
         if self.quality not in QUALITIES:
             hint = close_matches(str(self.quality), QUALITIES)
             problems.append(f"quality: there is no {self.quality!r}{hint}: {' or '.join(QUALITIES)}")
+        if self.task not in TASKS:
+            hint = close_matches(str(self.task), TASKS)
+            problems.append(f"task: there is no {self.task!r}{hint}: {' or '.join(TASKS)}")
         if self.epochs is not None and self.epochs < 1:
             problems.append(f"epochs: must be at least 1, and is {self.epochs}")
         elif self.epochs is not None and not self.fine_tunes:
