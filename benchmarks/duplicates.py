@@ -20,6 +20,7 @@ import typer
 from PIL import Image, ImageEnhance, ImageOps
 
 from tlkit import Observer, load_registry
+from tlkit.analysis import neighbours
 from tlkit.analysis.duplicates import find_copies
 from tlkit.analysis.features import compute_features, read_labelled
 from tlkit.analysis.targets import recipe_for
@@ -86,9 +87,12 @@ def main(
     backbone: str,
     each: Annotated[int, typer.Option(help="Copies of each kind.")] = 40,
     seed: int = 0,
+    index: Annotated[bool, typer.Option(help="Seek neighbours as among many images.")] = False,
 ) -> None:
     """Print recall by kind, and the pairs that were not planted."""
     registry = load_registry()
+    if index:
+        neighbours.MAX_EXACT = 0
     with tempfile.TemporaryDirectory() as root:
         planted = plant(source, Path(root), each, np.random.default_rng(seed))
         labelled = read_labelled(recipe_for(Path(root)), registry, Observer())

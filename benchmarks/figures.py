@@ -105,8 +105,8 @@ class Block:
 
 def pages() -> list[Path]:
     """Returns the pages that are checked; docs/timm.md is written by a command as a whole."""
-    found = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("plugins/*/README.md")]
-    return found + [page for page in sorted((ROOT / "docs").rglob("*.md")) if page.name != "timm.md"]
+    listed = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("plugins/*/README.md")]
+    return listed + [page for page in sorted((ROOT / "docs").rglob("*.md")) if page.name != "timm.md"]
 
 
 def blocks(text: str) -> Iterator[Block]:

@@ -169,8 +169,8 @@ def speed() -> str:
     """Returns how long fine-tuning takes with tlkit, and with other libraries."""
     section = source("Beside what people use today") or ""
     without_augmentation = section.partition("| augmented: ")[0]
-    found = re.findall(r"^\| ([^|]+) \| [\d.]+ \| ([\d,]+) \|", without_augmentation, re.MULTILINE)
-    return table("| | seconds |", "| --- | ---: |", [list(row) for row in found])
+    rows = re.findall(r"^\| ([^|]+) \| [\d.]+ \| ([\d,]+) \|", without_augmentation, re.MULTILINE)
+    return table("| | seconds |", "| --- | ---: |", [list(row) for row in rows])
 
 
 def label_errors() -> str:

@@ -134,11 +134,11 @@ def compute_ray(folder: str, kills: str) -> dict[str, float]:
     import ray
     from ray.cluster_utils import Cluster
 
-    each = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-    each |= {"include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=each)
+    node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    node |= {"include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=node)
     for _ in range(NODES - 1):
-        cluster.add_node(**each)
+        cluster.add_node(**node)
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     stop, clock = threading.Event(), RayClock()
     killer = threading.Thread(target=kill_actors, args=(stop,), daemon=True)

@@ -222,8 +222,8 @@ def compute(folder: Path, store: str, processes: int) -> None:
     outputs = [json.loads(part.communicate()[0].splitlines()[-1]) for part in parts]
     wall = time.perf_counter() - began
     computed, processor = (sum(output[name] for output in outputs) for name in ("computed", "processor"))
-    each = f", {1000 * processor / computed:.3f} ms of processor time each" if computed else ""
-    print(f"{store}, {processes} processes: {computed:,} image views in {wall:.1f} s{each}")  # noqa: T201
+    cost = f", {1000 * processor / computed:.3f} ms of processor time each" if computed else ""
+    print(f"{store}, {processes} processes: {computed:,} image views in {wall:.1f} s{cost}")  # noqa: T201
 
 
 def shards(images: int, processes: int, kills: int) -> None:

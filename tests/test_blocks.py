@@ -70,6 +70,7 @@ NOT_RUN = {
     ): "needs pip; test_plugin_docs.py does the same by hand for the tutorial",
     ("README.md", "$ tlkit fetch"): DOWNLOADS,
     ("CONTRIBUTING.md", "$ pip install uv && uv sync"): INSTALLS,
+    ("CONTRIBUTING.md", "$ uv run coverage"): "runs these tests",
     ("plugins/lite/README.md", "$ pip install"): INSTALLS,
     ("plugins/huggingface/README.md", "$ pip install"): INSTALLS,
     ("plugins/ray/README.md", "$ pip install"): INSTALLS + "; plugins/ray/tests start Ray",
@@ -86,11 +87,6 @@ NOT_RUN = {
         "docs/exporting.md",
         "$ tlkit export runs/pets --format onnx --int8",
     ): "needs more images; tests/inference does it",
-    (
-        "docs/exporting.md",
-        "$ tlkit export runs/pets --format openvino",
-    ): "OpenVINO is not among the tests' packages",
-    ("docs/exporting.md", "import json\n\nimport openvino"): "OpenVINO is not among the tests' packages",
     (
         "docs/exporting.md",
         "$ python examples/browser",
@@ -130,8 +126,8 @@ class CodeBlock:
     def commands(self) -> list[list[str]]:
         """The arguments of each of its tlkit commands, without its name."""
         lines = self.text.replace("\\\n", " ").splitlines()
-        found = [re.fullmatch(r"\$ (?:.*&& )?(?:uv run )?tlkit (.*)", line) for line in lines]
-        return [shlex.split(match[1], comments=True) for match in found if match]
+        matches = [re.fullmatch(r"\$ (?:.*&& )?(?:uv run )?tlkit (.*)", line) for line in lines]
+        return [shlex.split(match[1], comments=True) for match in matches if match]
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
@@ -139,7 +135,7 @@ class CodeBlock:
 
 def blocks_of(page: Path) -> list[CodeBlock]:
     text = page.read_text(encoding="utf-8")
-    found = []
+    code_blocks = []
     for match in re.finditer(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         language = match[1]
         if not language:
@@ -148,8 +144,8 @@ def blocks_of(page: Path) -> list[CodeBlock]:
             )
         if language in LANGUAGES:
             line = text[: match.start()].count("\n") + 1
-            found.append(CodeBlock(page.relative_to(ROOT).as_posix(), line, language, match[2]))
-    return found
+            code_blocks.append(CodeBlock(page.relative_to(ROOT).as_posix(), line, language, match[2]))
+    return code_blocks
 
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]

@@ -280,9 +280,13 @@ def test_the_commands_and_the_code_of_the_page_about_exporting(
 ) -> None:
     shutil.copytree(fitted, here / "runs" / "pets")
     commands = commands_of("exporting.md")
-    assert [command[1] for command in commands] == ["export", "predict", "evaluate"]
+    assert [command[1] for command in commands] == ["export", "predict", "evaluate", "export"]
     execute(commands, capsys)
-    (code,) = blocks("exporting.md", "python")
-    exec(compile(code, "docs/exporting.md", "exec"), {})
+    with_onnxruntime, with_openvino = blocks("exporting.md", "python")
+    names: dict[str, Any] = {}
+    exec(compile(with_onnxruntime, "docs/exporting.md", "exec"), names)
     label, probability, unknown = capsys.readouterr().out.split()
     assert label in ("cat", "dog") and 0.5 <= float(probability) <= 1 and unknown in ("True", "False")
+    expected = names["probabilities"]
+    exec(compile(with_openvino, "docs/exporting.md", "exec"), names)
+    assert names["probabilities"] == pytest.approx(expected, abs=1e-3)

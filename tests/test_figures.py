@@ -49,17 +49,17 @@ def is_exact(block: Block) -> bool:
 
 
 def test_a_figure_that_is_changed_by_hand_is_found() -> None:
-    found, missed = Counter[str](), Counter[str]()
+    noticed, missed = Counter[str](), Counter[str]()
     for block in checked_blocks():
         text = "\n".join(block.output) if block.is_code else block.text
         for digits, change in changed(text):
             mutant = Block(block.line, f"```\n{change}\n```" if block.is_code else change, block.marker)
             kind = "exact" if is_exact(block) else "long" if digits > 2 else "short"
-            (found if block_problems(mutant) else missed)[kind] += 1
-    assert found["exact"] > 500 and not missed["exact"]
+            (noticed if block_problems(mutant) else missed)[kind] += 1
+    assert noticed["exact"] > 500 and not missed["exact"]
     # in a paragraph, the changed number may be another one of its record
-    assert found["long"] > 50 and missed["long"] < 0.03 * found["long"]
-    assert found["short"] > 20 and missed["short"] < 0.4 * found["short"]
+    assert noticed["long"] > 50 and missed["long"] < 0.03 * noticed["long"]
+    assert noticed["short"] > 20 and missed["short"] < 0.4 * noticed["short"]
 
 
 def test_numbers_that_are_exchanged_are_found_where_their_place_is_checked() -> None:
@@ -95,8 +95,8 @@ def test_a_number_is_in_the_record_with_its_unit(
         "linear 1/2: loss 0.5, accuracy 0.9, 7.5 s\nfrozen pass: 100 images in 1.1 s, 90/s\n| 84 | 0.95 |\n"
     )
     monkeypatch.setattr(figures, "source", lambda name: record + epochs)
-    found = problems("page.md", f"<!-- figures: x -->\n{text}\n")
-    assert found == ([] if problem is None else [f"page.md:2: {problem}"])
+    reported = problems("page.md", f"<!-- figures: x -->\n{text}\n")
+    assert reported == ([] if problem is None else [f"page.md:2: {problem}"])
 
 
 def test_a_block_that_looks_measured_needs_a_marker() -> None:

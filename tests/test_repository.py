@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
+PLUGINS = sorted(path.relative_to(ROOT) for path in ROOT.glob("plugins/*/pyproject.toml"))
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
@@ -63,3 +64,14 @@ def test_issue_forms_have_what_github_requires() -> None:
         assert {"name", "description", "body"} <= content.keys()
         ids = [field["id"] for field in content["body"] if field["type"] != "markdown"]
         assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("package", [".", *(str(path.parent) for path in PLUGINS)])
+def test_pages_on_the_package_index_have_no_relative_links(package: str) -> None:
+    project = tomllib.loads((ROOT / package / "pyproject.toml").read_text(encoding="utf-8"))
+    (hook,) = project["tool"]["hatch"]["metadata"]["hooks"].values()
+    text = "".join((ROOT / package / part["path"]).read_text(encoding="utf-8") for part in hook["fragments"])
+    for substitution in hook["substitutions"]:
+        text = re.sub(substitution["pattern"], substitution["replacement"], text)
+    assert len(text) > 1000
+    assert re.findall(r"\]\((?!https?:)[^)]*\)", text) == []

@@ -139,8 +139,8 @@ def test_the_class_that_helps_most_is_named_only_where_it_is_significant(feature
     assert alike.helps_most is None and "No class stands out" in alike.sentences()[-1]
     # a few images of a class that lies in many places, beside classes that are easy to tell
     generator = np.random.default_rng(3)
-    places = 2.5 * generator.normal(size=(30, 20))
-    spread = places[generator.integers(30, size=60)] + 0.3 * generator.normal(size=(60, 20))
+    centres = 2.5 * generator.normal(size=(30, 20))
+    spread = centres[generator.integers(30, size=60)] + 0.3 * generator.normal(size=(60, 20))
     ring = 0.7 * generator.normal(size=(400, 20)) + np.eye(20)[0] * 3
     values = np.concatenate([spread, ring, 0.7 * generator.normal(size=(400, 20)) - np.eye(20)[0] * 3])
     labels = np.repeat([0, 1, 2], [60, 400, 400])

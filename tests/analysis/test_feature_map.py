@@ -12,12 +12,12 @@ def test_images_of_a_cluster_lie_together() -> None:
     generator = np.random.default_rng(0)
     labels = np.arange(90) % 3
     features = (4 * np.eye(20)[labels] + generator.normal(size=(90, 20))).astype(np.float32)
-    places = lay_out(features)
-    assert places.min() == 0 and places.max() == 1 and places.shape == (90, 2)
-    distances = np.linalg.norm(places[:, None] - places[None], axis=2)
+    coordinates = lay_out(features)
+    assert coordinates.min() == 0 and coordinates.max() == 1 and coordinates.shape == (90, 2)
+    distances = np.linalg.norm(coordinates[:, None] - coordinates[None], axis=2)
     np.fill_diagonal(distances, np.inf)
     assert (labels[distances.argmin(1)] == labels).mean() > 0.9
-    assert (lay_out(features) == places).all()
+    assert (lay_out(features) == coordinates).all()
 
 
 @pytest.mark.parametrize("count", [MIN_IMAGES, 31])

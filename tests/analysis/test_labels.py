@@ -66,10 +66,10 @@ def test_wrong_labels_are_found_with_the_right_ones_suggested(features, neighbou
     labels[wrong] = 1 - labels[wrong]
     errors, _ = find(replace(features, labels=labels), neighbours)
     ids = {features.labelled.images[index].sample.id: index for index in wrong}
-    found = [suspect for suspect in errors.suspects if suspect.image in ids]
-    assert len(found) >= 3 and len(errors.suspects) <= 8
+    planted = [suspect for suspect in errors.suspects if suspect.image in ids]
+    assert len(planted) >= 3 and len(errors.suspects) <= 8
     names = features.labelled.classes
-    for suspect in found:
+    for suspect in planted:
         assert suspect.suggested == names[features.labels[ids[suspect.image]]] != suspect.label
         assert suspect.probability < 0.5 and suspect.score > 0
     assert [suspect.score for suspect in errors.suspects] == sorted(

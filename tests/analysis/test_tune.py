@@ -134,7 +134,8 @@ def test_the_best_of_many_guesses_is_expected_to_guess() -> None:
 def test_a_search_that_is_cut_short_goes_on(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "out"
+    monkeypatch.chdir(tmp_path)
+    out = Path("out")
     tried: list[dict[str, object]] = []
     cross_validate = trials_module.Trials._cross_validate
 
@@ -148,6 +149,8 @@ def test_a_search_that_is_cut_short_goes_on(
     with pytest.raises(KeyboardInterrupt):
         tlkit.tune(recipe, space=SPACE, trials=6, out=out)
     assert read_tuning(out) is None and not (out / "recipe.toml").exists()
+    # what a process leaves that is killed while it writes
+    (out / "tuning" / "optuna.journal.lock").symlink_to("out/tuning/optuna.journal")
     tuning = tlkit.tune(recipe, space=SPACE, trials=6, out=out)
     numbers = [trial.number for trial in tuning.trials]
     cut = next(number for number in range(7) if number not in numbers)
@@ -251,3 +254,7 @@ def test_values_in_a_space_may_be_written_in_python() -> None:
     space = read_space({"head.name": ["linear", "mlp"], "head.hidden": "16:64:log", "head.pool": "a,b"})
     assert space["head.name"].values == ("linear", "mlp")
     assert space["head.hidden"].values == (16, 64) and space["head.hidden"].log
+    with pytest.raises(
+        RecipeError, match=r"\(0.0, 0.8\) may be a range or values: write '0.0:0.8', or a list"
+    ):
+        read_space({"head.dropout": (0.0, 0.8)})

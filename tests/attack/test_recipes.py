@@ -111,8 +111,8 @@ def test_options_of_a_part_are_refused_likewise() -> None:
 )
 def test_values_out_of_reason_are_named_by_their_key(line: str, key: str, tmp_path: Path) -> None:
     lines = ['name = "x"', "[[phase]]", 'name = "only"']
-    found = problems(write_recipe(tmp_path, "\n".join([line, *lines])))
-    assert any(problem.startswith(f"{key}: ") for problem in found), found
+    reported = problems(write_recipe(tmp_path, "\n".join([line, *lines])))
+    assert any(problem.startswith(f"{key}: ") for problem in reported), reported
 
 
 def test_a_billion_views(tmp_path: Path) -> None:

@@ -65,6 +65,14 @@ def test_hidden_files_and_other_files_are_ignored(tmp_path: Path) -> None:
     assert ids(folder(tmp_path).samples) == ["cat/1.png", "dog/1.png"]
 
 
+def test_photos_that_cannot_be_read_are_listed(tmp_path: Path) -> None:
+    """A run reports them; if they were ignored here, nobody would miss them."""
+    draw(tmp_path, "cat/1.png", "dog/1.png")
+    for name in ("2.NEF", "3.heic", "4.svg"):
+        (tmp_path / "cat" / name).touch()
+    assert ids(folder(tmp_path).samples)[:-1] == ["cat/1.png", "cat/2.NEF", "cat/3.heic", "cat/4.svg"]
+
+
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     draw(tmp_path, "other/1.png", "data/dog/1.png", "more/2.png")
     data = tmp_path / "data"

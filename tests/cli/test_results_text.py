@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tlkit.cli.results_text import print_results
+from tlkit.cli.results_text import print_mistakes, print_results
 from tlkit.evaluation.metrics import baselines, evaluate
 from tlkit.experiment.plan import ClassImages, DataSummary
 from tlkit.experiment.results import (
@@ -195,3 +195,8 @@ def test_what_was_kept_where_another_score_than_the_accuracy_decides(
     print_results(results.model_copy(update={"phases": (phase,)}))
     kept = [text for text in capsys.readouterr().out.splitlines() if "kept" in text]
     assert kept == ([line] if line else [])
+
+
+def test_no_mistakes_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    print_mistakes([])
+    assert capsys.readouterr().out == "No mistakes: every image is predicted correctly.\n"

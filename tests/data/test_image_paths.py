@@ -25,5 +25,5 @@ def test_folders_that_a_pattern_matches_are_searched(
     for name in ("a/1.jpg", "a/deep/2.jpg", "a/notes.txt", "b/3.jpg", "c.jpg", "d.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = image_paths([f"{tmp_path}/{pattern}"], ())
-    assert sorted(Path(path).relative_to(tmp_path).as_posix() for path in found) == expected
+    listed = image_paths([f"{tmp_path}/{pattern}"], ())
+    assert sorted(Path(path).relative_to(tmp_path).as_posix() for path in listed) == expected

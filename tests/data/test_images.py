@@ -13,7 +13,7 @@ import pytest
 from PIL import Image as PillowImage
 
 from tlkit.data import images as images_module
-from tlkit.data.images import UnreadableImage, decode, read_image
+from tlkit.data.images import UnreadableImage, decode, inspect_image, read_image
 from tlkit.data.inspection import inspect_images
 from tlkit.parts.preprocess import Preprocess
 from tlkit.parts.source import Sample
@@ -88,6 +88,12 @@ def test_heic_without_the_package_that_decodes_it(monkeypatch: pytest.MonkeyPatc
 def test_drawings_and_documents_have_a_hint(content: bytes, hint: str) -> None:
     with pytest.raises(UnreadableImage, match=hint):
         decode(content)
+
+
+def test_the_preview_in_a_raw_file_is_not_taken_for_the_photo(tmp_path: Path) -> None:
+    path = tmp_path / "photo.NEF"
+    flat("RGB", RED).save(path, "TIFF")
+    assert inspect_image(Sample("photo", path)) == "a camera's raw file: export it as JPEG"
 
 
 def test_cmyk_and_jpeg() -> None:

@@ -56,8 +56,10 @@ def test_metrics_are_those_of_a_plain_torch_loop(ended: tlkit.Run, several_label
     assert abs(scores.test.mean_average_precision.value - precision) < 0.002
     answers = np.zeros(labels["test"].shape, bool)
     for column in range(2):
-        hits, found, steps = precision_recall_curve(labels["val"][:, column], probabilities["val"][:, column])
-        f1 = (2 * hits * found / (hits + found).clip(1e-9)).round(9)[:-1]
+        precisions, recalls, steps = precision_recall_curve(
+            labels["val"][:, column], probabilities["val"][:, column]
+        )
+        f1 = (2 * precisions * recalls / (precisions + recalls).clip(1e-9)).round(9)[:-1]
         best = int(np.flatnonzero(f1 == f1.max())[-1])
         below = np.r_[0, steps][best]
         answers[:, column] = probabilities["test"][:, column] >= (steps[best] + below) / 2

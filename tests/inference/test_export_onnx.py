@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import openvino
 import PIL
 import pytest
 from numpy.typing import NDArray
@@ -162,9 +163,6 @@ def test_unsure_images_are_unclassified() -> None:
 
 def test_openvino_gives_the_same_from_its_first_call_on() -> None:
     """With ONNX's If, OpenVINO 2026.4 gave zeros there."""
-    openvino = pytest.importorskip(
-        "openvino", reason="OpenVINO is not installed: pip install 'tlkit[openvino]'"
-    )
     preprocess = tlkit.Preprocess(size=64)
     content = surround(colours(64), preprocess, Calibration(temperature=1.0), None)
     content.graph.output.append(next(value for value in content.graph.value_info if value.name == "tensor"))
@@ -178,9 +176,6 @@ def test_openvino_gives_the_same_from_its_first_call_on() -> None:
 
 
 def test_openvino_files_have_the_description(model: tlkit.Run, known: list[Path], tmp_path: Path) -> None:
-    openvino = pytest.importorskip(
-        "openvino", reason="OpenVINO is not installed: pip install 'tlkit[openvino]'"
-    )
     folder = model.folder / "phases" / "probe" / "model"
     assert export_openvino(folder, tmp_path / "openvino", known[::5]).images == 8
     network = openvino.Core().read_model(tmp_path / "openvino" / FILE)

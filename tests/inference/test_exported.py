@@ -36,7 +36,7 @@ def test_an_exported_file_gives_the_models_answers(
         assert prediction.confidence == pytest.approx(expected.confidence, abs=1e-4)
         assert prediction.novelty == pytest.approx(expected.novelty, abs=1e-4)
     labels = ["cat"] * 20 + ["dog"] * 20
-    of_model, of_file = (each.evaluate(photos_of_all[:40], labels) for each in (predictor, from_file))
+    of_model, of_file = (model.evaluate(photos_of_all[:40], labels) for model in (predictor, from_file))
     assert (of_file.correct, of_file.unknown) == (of_model.correct, of_model.unknown)
     assert of_file.log_loss == pytest.approx(of_model.log_loss, abs=1e-4)
 
@@ -46,6 +46,13 @@ def test_pixels_are_normalised_as_for_torch_to_the_bit() -> None:
     preprocess = Preprocess(16, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     expected = loader.normalize(pixels, preprocess).numpy()
     np.testing.assert_array_equal(normalize(pixels, preprocess), expected)
+
+
+def test_memory_is_kept_from_batch_to_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr("tlkit.inference.predictor.keep_freed_memory", lambda: calls.append("kept"))
+    tlkit.load(save_onnx(tmp_path / "colours.onnx"))
+    assert calls == ["kept"]
 
 
 def test_its_thresholds_can_be_changed(exported: Path, photos_of_all: list[Path]) -> None:

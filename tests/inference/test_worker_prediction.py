@@ -58,12 +58,12 @@ def test_few_blocks_wait_for_a_lost_one(
     """Otherwise, the predictions of a million images would be in memory."""
     monkeypatch.setattr(worker_prediction, "BLOCK", 1)
     monkeypatch.setattr(worker_prediction, "WAITING", 3)
-    given: list[str] = []
+    read_files: list[str] = []
     notes: list[str] = []
     predictions = worker_prediction.stream_from_workers(
         {"name": "pickling", "lost": 1},
         model.folder,
-        (given.append(file) or file for file in files),  # type: ignore[func-returns-value]
+        (read_files.append(file) or file for file in files),  # type: ignore[func-returns-value]
         notes.append,
         top=1,
         phase=None,
@@ -72,7 +72,7 @@ def test_few_blocks_wait_for_a_lost_one(
         device="cpu",
         precision="float32",
     )
-    assert (next(predictions).image, given) == (files[0], files[:5])
+    assert (next(predictions).image, read_files) == (files[0], files[:5])
     assert notes == ["blocks of images that were lost with their workers: 1; predicting them again"]
     assert [prediction.image for prediction in predictions] == files[1:]
 

@@ -173,10 +173,10 @@ def test_the_command(fitted: Path, image: Path, tmp_path: Path) -> None:
     other.write_bytes(draw("street", 1, 5))
     result = command("explain", fitted, image, other, "--out", tmp_path / "out")
     assert result.returncode == 0, result.stderr
-    files = sorted((tmp_path / "out").iterdir())
-    assert [file.name for file in files] == ["cat-2.png", "cat.png"]
+    files = [tmp_path / "out" / folder / "cat.png" for folder in ("again", tmp_path.name)]
+    assert sorted((tmp_path / "out").rglob("*.png")) == sorted(files)
     with Image.open(files[0]) as picture:
-        # the map, and its class, probability and method below it
+        # the map, and its class, probability, method and file below it
         assert picture.width > 128 < picture.height
         caption = np.asarray(picture.convert("L"))[128:]
     assert (caption[:, :100] < 100).sum() > 100

@@ -110,7 +110,7 @@ def test_blocks_follow_the_structure_of_the_network() -> None:
     assert len(vgg.blocks()) == 5
     assert sum(sizes[name].numel() for name in vgg.blocks()[-1].parameters) == 7_079_424
     resnet = REGISTRY.make("backbone", "resnet18", {"weights": "none"})
-    assert resnet.blocks()[-1].name == "layer4"
+    assert [resnet.blocks()[index].span for index in (0, -1)] == ["conv1–act1", "layer4"]
     vit = REGISTRY.make("backbone", "vit_tiny_patch16_224", {"weights": "none"})
     assert {name.split(".")[0] for name in vit.blocks()[-1].parameters} == {"blocks", "norm"}
     for backbone in (vgg, resnet, vit):

@@ -24,9 +24,9 @@ from tlkit.utils.hashing import file_sha256
 WIDTH = 512  # of resnet18's features
 
 
-def draw(count: int, place: int, seed: int) -> Tensor:
+def draw(count: int, centre_seed: int, seed: int) -> Tensor:
     """Draws features around one of several places."""
-    centre = torch.rand(WIDTH, generator=torch.Generator().manual_seed(1000 + place))
+    centre = torch.rand(WIDTH, generator=torch.Generator().manual_seed(1000 + centre_seed))
     noise = torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(seed))
     return (centre + 0.3 * noise).relu()
 
@@ -35,16 +35,16 @@ def draw(count: int, place: int, seed: int) -> Tensor:
 def test_the_rate_of_wrong_alarms_is_the_stated_one(count: int) -> None:
     rates = []
     for seed in range(20):
-        detector = fit_detector(draw(count, place=0, seed=seed))
-        novelty = detector(draw(500, place=0, seed=100 + seed))
+        detector = fit_detector(draw(count, centre_seed=0, seed=seed))
+        novelty = detector(draw(500, centre_seed=0, seed=100 + seed))
         rates.append(float((novelty > detector.threshold).float().mean()))
     mean = sum(rates) / len(rates)
     assert WRONG_ALARMS / 3 < mean < 1.5 * WRONG_ALARMS
 
 
 def test_other_features_are_unknown() -> None:
-    detector = fit_detector(torch.cat([draw(50, place=0, seed=0), draw(50, place=1, seed=1)]))
-    assert (detector(draw(100, place=2, seed=2)) > detector.threshold).float().mean() > 0.95
+    detector = fit_detector(torch.cat([draw(50, centre_seed=0, seed=0), draw(50, centre_seed=1, seed=1)]))
+    assert (detector(draw(100, centre_seed=2, seed=2)) > detector.threshold).float().mean() > 0.95
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.0])

@@ -198,6 +198,8 @@ def test_a_file_that_is_not_toml(write: Write) -> None:
     path = write("")
     path.write_bytes(b"\xff\xfe")
     assert problems(path)[0].startswith("cannot be read: ")
+    (problem,) = problems(write("path,label", "labels.csv"))
+    assert problem.startswith("is a CSV file, not a recipe: `tlkit fit` trains on it")
 
 
 def test_a_file_that_does_not_exist(write: Write, tmp_path: Path) -> None:

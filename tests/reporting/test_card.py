@@ -57,6 +57,7 @@ def test_a_card_has_the_numbers_of_the_results(run: tlkit.Run, tmp_path: Path) -
     assert card.data.pipeline_tag == "image-classification"
     assert (card.data.library_name, card.data.license, card.data.base_model) == ("timm", None, None)
     accuracy = next(item for item in card.data.eval_results if item.metric_type == "accuracy")
+    assert run.recipe.data is not None and accuracy.dataset_type == run.recipe.data.source.name
     assert accuracy.metric_value == round(scores.accuracy, 4)
     low, high = scores.ci95
     assert accuracy.metric_name == (
@@ -95,8 +96,10 @@ def test_origin_and_licence_of_the_weights_are_named_as_they_are(run: tlkit.Run,
         (folder / "results.json").write_text(results.model_dump_json(by_alias=True))
         text = tlkit.card(folder).read_text()
         metadata = yaml.safe_load(text.split("---")[1])
-        found = {key: metadata[key] for key in ("license", "license_name", "base_model") if key in metadata}
-        assert found == expected
+        licences = {
+            key: metadata[key] for key in ("license", "license_name", "base_model") if key in metadata
+        }
+        assert licences == expected
         assert f"Training started with {source}, licence {license_ or 'unknown'}" in text.replace("\\", "")
 
 

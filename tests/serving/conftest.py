@@ -1,4 +1,4 @@
-"""A served classifier of cats and dogs."""
+"""Served classifiers: of cats and dogs, and a small one of colours."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import uvicorn
+from onnx_files import colours, save_onnx
 from starlette.testclient import TestClient
 
 from tlkit.serving.app import make_app
@@ -31,6 +32,13 @@ def client(service: Service) -> Iterator[TestClient]:
     app = make_app(service, token=None, note=lambda _: None)
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def colours_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported file: grey is unclassified, and white unknown."""
+    file = tmp_path_factory.mktemp("colours") / "colours.onnx"
+    return save_onnx(file, colours(novelty=True), reject_below=0.5, unknown_above=0.9)
 
 
 @pytest.fixture(scope="session")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
+import socket
 import threading
 from pathlib import Path
 
 import pytest
-from onnx_files import save_onnx
+from onnx_files import png
 from PIL import Image
 from starlette.testclient import TestClient
 
 import tlkit
+from tlkit.serving import limits
 from tlkit.serving.app import make_app
 from tlkit.serving.models import LoadOptions, Models
 from tlkit.serving.service import Service, ServiceLimits
@@ -46,6 +48,10 @@ def test_explain_is_a_picture(client: TestClient, photos_of_both: list[Path]) ->
     assert Image.open(io.BytesIO(response.content)).size == (128, 128)
 
 
+#: A form whose file has a name that is not ASCII.
+NAMED = b'--b\r\nContent-Disposition: form-data; name="\xe4"; filename="a"\r\n\r\nx\r\n--b--\r\n'
+
+
 def bomb() -> bytes:
     """A small file of 144 million pixels."""
     content = io.BytesIO()
@@ -69,6 +75,7 @@ def bomb() -> bytes:
         (b"[]", "application/json", 422, "the request holds no image"),
         (b"x", "multipart/form-data", 400, "the form cannot be read"),
         (b"--b\r\n\r\nx", "multipart/form-data; boundary=b", 400, "the form cannot be read"),
+        (NAMED, "multipart/form-data; boundary=b; charset=undefined", 400, "the form cannot be read"),
     ],
 )
 def test_bad_requests_are_the_clients_fault(
@@ -76,6 +83,100 @@ def test_bad_requests_are_the_clients_fault(
 ) -> None:
     response = client.post("/predict", content=body, headers={"content-type": kind} if kind else {})
     assert (response.status_code, message in response.json()["error"]) == (status, True), response.text
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status", "message"),
+    [
+        (b"no image", "image/png", 422, "the image cannot be read: not an image"),
+        (b"", "application/octet-stream", 422, "the image cannot be read"),
+        (b"x" * 1_000_001, "image/png", 413, "at most 1,000,000 bytes"),
+        (b"x", "text/plain", 415, "text/plain is not read"),
+        (b"[", "application/json", 400, "the body is not JSON"),
+        (b"[]", "application/json", 422, "one image is explained at a time, not 0"),
+        (b'["eA==", "eA=="]', "application/json", 422, "one image is explained at a time, not 2"),
+        (b"--b", "multipart/form-data; boundary=b", 422, "one image is explained at a time, not 0"),
+    ],
+)
+def test_bad_requests_to_explain(
+    client: TestClient, body: bytes, kind: str, status: int, message: str
+) -> None:
+    response = client.post("/explain", content=body, headers={"content-type": kind})
+    assert (response.status_code, message in response.json()["error"]) == (status, True), response.text
+
+
+def test_a_defect_is_told_in_the_form_of_all_errors(
+    service: Service, client: TestClient, photos_of_both: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> object:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(service.models.get(None).predictor, "predict_pixels", fail)
+    response = client.post("/predict", content=photos_of_both[0].read_bytes(), headers=JPEG)
+    assert response.status_code == 500
+    assert response.json() == {"error": "the service failed (ZeroDivisionError); its log says where"}
+
+
+def test_a_body_that_does_not_arrive(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "BODY_SECONDS", 0.05)
+    host, port = address.split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize("module", ["predict_api.parse_base64", "predict_api.parse_form"])
+def test_other_requests_are_answered_while_a_body_is_parsed(
+    client: TestClient, photos_of_both: list[Path], module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsing, answered = threading.Event(), threading.Event()
+
+    def parse(*_: object) -> list[bytes]:
+        parsing.set()
+        return [photos_of_both[0].read_bytes()] if answered.wait(5) else []
+
+    monkeypatch.setattr(f"tlkit.serving.{module}", parse)
+    kind = "application/json" if "base64" in module else "multipart/form-data"
+    statuses: list[int] = []
+
+    def ask() -> None:
+        statuses.append(client.post("/predict", content=b"x", headers={"content-type": kind}).status_code)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert parsing.wait(5)
+    assert client.get("/v2/health/live").status_code == 200
+    answered.set()
+    thread.join()
+    assert statuses == [200]
+
+
+def test_explained_images_wait_in_the_same_queue(colours_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def explain(*_: object) -> bytes:
+        begun.set()
+        assert go.wait(10)
+        return b"a picture"
+
+    monkeypatch.setattr("tlkit.serving.service._explain", explain)
+    service = Service(Models([colours_file], LoadOptions()), ServiceLimits(max_waiting=1))
+    with TestClient(make_app(service, token=None, note=lambda _: None)) as client:
+        answers: list[bytes] = []
+        headers = {"content-type": "image/png"}
+
+        def ask() -> None:
+            answers.append(client.post("/explain", content=png("red"), headers=headers).content)
+
+        first = threading.Thread(target=ask)
+        first.start()
+        assert begun.wait(10)
+        refused = client.post("/explain", content=png("red"), headers=headers)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        go.set()
+        first.join()
+        assert answers == [b"a picture"]
+        assert client.post("/explain", content=png("red"), headers=headers).status_code == 200
 
 
 def test_one_bad_image_of_several_is_named(client: TestClient, photos_of_both: list[Path]) -> None:
@@ -142,14 +243,20 @@ def test_a_token_is_asked_for_but_by_the_page(service: Service, photos_of_both: 
     app = make_app(service, token="secret", note=lambda _: None)
     client = TestClient(app)  # not entered: the service goes on for the other tests
     body = photos_of_both[0].read_bytes()
-    assert client.post("/predict", content=body, headers=JPEG).status_code == 401
-    assert (
-        client.post("/predict", content=body, headers={**JPEG, "authorization": "Bearer no"}).status_code
-        == 401
-    )
-    answered = client.post("/predict", content=body, headers={**JPEG, "authorization": "Bearer secret"})
-    assert answered.status_code == 200
-    assert client.get("/metrics").status_code == client.get("/docs").status_code == 401
+
+    def status(**headers: str) -> int:
+        return client.post("/predict", content=body, headers={**JPEG, **headers}).status_code
+
+    assert status() == 401
+    for sent in ("Bearer no", "secret", "Basic secret", "Bearer", "Bearer  ", "bearersecret"):
+        assert status(authorization=sent) == 401, sent
+    for sent in ("Bearer secret", "bearer secret", "BEARER  secret"):
+        assert status(authorization=sent) == 200, sent
+    assert client.get("/metrics").status_code == client.get("/models").status_code == 401
+    assert client.get("/docs").status_code == 200
+    described = client.get("/openapi.json").json()
+    assert described["components"]["securitySchemes"] == {"HTTPBearer": {"type": "http", "scheme": "bearer"}}
+    assert described["paths"]["/predict"]["post"]["security"] == [{"HTTPBearer": []}]
     assert client.get("/").status_code == client.get("/page/app.js").status_code == 200
     assert client.get("/v2/health/ready").json() == {"ready": True}
 
@@ -160,40 +267,3 @@ def test_metrics_count_requests_and_labels(client: TestClient, photos_of_both: l
     assert 'tlkit_requests_total{path="/predict",status="200"}' in text
     assert f'tlkit_images_total{{label="{answer[0]["label"]}",model="by-class"}}' in text
     assert "tlkit_waiting_images 0.0" in text
-
-
-def test_a_replaced_model_is_taken_up_whole_or_not_at_all(fitted: Path, tmp_path: Path) -> None:
-    import shutil
-
-    model = tmp_path / "model"
-    shutil.copytree(fitted / "phases" / "fine-tune" / "model", model)
-    models = Models([model], LoadOptions())
-    served = models.get("model")
-    assert served.refresh() is None
-    before = served.predictor
-    (model / "model.safetensors").write_bytes(b"cut short")
-    assert "is not taken up" in str(served.refresh())
-    assert served.predictor is before
-    shutil.rmtree(model)
-    assert served.refresh() is None
-    shutil.copytree(fitted / "phases" / "bottleneck" / "model", model)
-    assert str(served.refresh()).endswith("is served from now on")
-    assert served.predictor is not before
-
-
-def test_an_exported_file_is_served_and_taken_up_when_it_is_replaced(tmp_path: Path) -> None:
-    file = save_onnx(tmp_path / "colours.onnx")
-    service = Service(Models([file], LoadOptions()), ServiceLimits(max_bytes=1_000_000, max_waiting=8))
-    app = make_app(service, token=None, note=lambda _: None)
-    blue = io.BytesIO()
-    Image.new("RGB", (30, 20), "blue").save(blue, "PNG")
-    png = {"content-type": "image/png"}
-    with TestClient(app, raise_server_exceptions=False) as client:
-        assert client.post("/predict", content=blue.getvalue(), headers=png).json()[0]["label"] == "blue"
-        assert client.post("/predict?model=colours", content=blue.getvalue(), headers=png).status_code == 200
-        heat = client.post("/explain", content=blue.getvalue(), headers=png)
-        assert (heat.status_code, "takes the model folder" in heat.text) == (422, True)
-        (served,) = service.models
-        save_onnx(tmp_path / "new.onnx", classes=["rouge", "vert", "bleu"]).replace(file)
-        assert "is served from now on" in str(served.refresh())
-        assert client.post("/predict", content=blue.getvalue(), headers=png).json()[0]["label"] == "bleu"

@@ -93,8 +93,8 @@ def test_the_loss_is_that_of_timms_soft_targets_with_class_weights(smoothing: fl
     labels = torch.arange(7) % 3
     loss = nn.CrossEntropyLoss(weights, label_smoothing=smoothing)
     soft = mixup_target(labels, 3, 0.3, smoothing)
-    each = -(soft * weights * logits.log_softmax(1)).sum(1)
-    expected = each.sum() / weights[labels].sum()  # as the loss of hard labels divides
+    losses = -(soft * weights * logits.log_softmax(1)).sum(1)
+    expected = losses.sum() / weights[labels].sum()  # as the loss of hard labels divides
     assert torch.allclose(mixed_loss(loss, logits, labels, 0.3), expected)
     assert torch.equal(mixed_loss(loss, logits, labels, 1.0), loss(logits, labels))
 

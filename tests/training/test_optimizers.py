@@ -77,8 +77,8 @@ def test_without_a_schedule_the_learning_rate_is_constant() -> None:
 def test_options_that_have_no_effect_or_cannot_be_used_are_refused(
     name: str, options: dict[str, Any], key: str, message: str
 ) -> None:
-    ((found, text),) = optimizer_problems(name, {"lr": 0.1, **options})
-    assert found == key
+    ((named_key, text),) = optimizer_problems(name, {"lr": 0.1, **options})
+    assert named_key == key
     assert message in text
 
 
@@ -107,8 +107,8 @@ def test_options_that_have_an_effect_are_accepted(caplog: pytest.LogCaptureFixtu
 def test_schedules_that_cannot_be_followed_are_refused(
     name: str, options: dict[str, Any], key: str, message: str
 ) -> None:
-    ((found, text),) = schedule_problems(name, options, epochs=5)
-    assert found == key
+    ((named_key, text),) = schedule_problems(name, options, epochs=5)
+    assert named_key == key
     assert message in text
 
 
@@ -193,7 +193,7 @@ def test_the_rates_of_layers_are_those_that_timm_gives_its_own_network(name: str
     step = PartSpec(name="step", options={"decay_rate": 1.0}) if scheduled else None
     if schedule := make_schedule(ours, step, epochs=2, steps=2):
         schedule.step_update(3)
-    found = rates(ours)
+    rate_of = rates(ours)
     own = {
         name.removeprefix("classifier.backbone.").removeprefix("net."): value
         for name, value in network.named_parameters()
@@ -201,13 +201,13 @@ def test_the_rates_of_layers_are_those_that_timm_gives_its_own_network(name: str
     compared = 0
     for name, value in model.named_parameters():
         if name in own:
-            assert found[id(own[name])] == pytest.approx(expected[id(value)]), name
+            assert rate_of[id(own[name])] == pytest.approx(expected[id(value)]), name
             compared += 1
     last = model.get_classifier()
     for value in network.classifier.head.parameters():
-        assert found[id(value)] == pytest.approx(expected[id(last.weight)]) == pytest.approx(0.1)
+        assert rate_of[id(value)] == pytest.approx(expected[id(last.weight)]) == pytest.approx(0.1)
     assert compared >= len(own) - 2
-    assert len(set(found.values())) > 4
+    assert len(set(rate_of.values())) > 4
 
 
 def test_layers_are_blocks_where_a_backbone_says_nothing_else() -> None:
@@ -220,9 +220,9 @@ def test_layers_are_blocks_where_a_backbone_says_nothing_else() -> None:
     )
     make_schedule(optimizer, None, epochs=1, steps=1)
     first, _, second = network.backbone
-    found = rates(optimizer)
-    assert [found[id(layer.weight)] for layer in (first, second)] == [0.3, 0.5]
-    assert {found[id(value)] for value in network.head.parameters()} == {1.0}
+    rate_of = rates(optimizer)
+    assert [rate_of[id(layer.weight)] for layer in (first, second)] == [0.3, 0.5]
+    assert {rate_of[id(value)] for value in network.head.parameters()} == {1.0}
 
 
 def test_frozen_layers_count_but_are_not_optimised() -> None:
@@ -233,9 +233,9 @@ def test_frozen_layers_count_but_are_not_optimised() -> None:
         part = PartSpec(name="sgd", options={"lr": 1.0, "layer_decay": 0.5})
         optimizer = make_optimizer(network, part)
         make_schedule(optimizer, None, epochs=1, steps=1)
-        found = rates(optimizer)
-        assert set(found) == {id(value) for value in network.parameters() if value.requires_grad}
-        return found[id(network.classifier.backbone.layer4[1].conv1.weight)]
+        rate_of = rates(optimizer)
+        assert set(rate_of) == {id(value) for value in network.parameters() if value.requires_grad}
+        return rate_of[id(network.classifier.backbone.layer4[1].conv1.weight)]
 
     assert rate("nothing") == rate("all-but-last-blocks", blocks=1) == 0.5
 

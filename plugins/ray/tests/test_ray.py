@@ -154,8 +154,8 @@ def test_no_cluster_answers(address: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 def living() -> list[psutil.Process]:
     """Returns the processes of actors, once those that were ended are gone."""
-    found = [process for process in psutil.Process().children(recursive=True) if is_actor(process)]
-    return psutil.wait_procs(found, timeout=0 if len(found) > 2 else 2)[1]
+    actors = [process for process in psutil.Process().children(recursive=True) if is_actor(process)]
+    return psutil.wait_procs(actors, timeout=0 if len(actors) > 2 else 2)[1]
 
 
 def is_actor(process: psutil.Process) -> bool:

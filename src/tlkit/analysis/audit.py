@@ -80,8 +80,8 @@ def audit_features(features: DatasetFeatures, target: str, observer: Observer) -
     labelled = features.labelled
     if len(features) < 2:
         raise DataError(f"{target} holds one image that can be read: an audit compares images with others")
-    mean, labels, classes = features.mean, features.labels, labelled.classes
     copies = find_copies(features, observer)
+    mean, labels, classes = features.mean, features.labels, labelled.classes
     neighbours = nearest(mean, VOTERS)
     out_of_fold = OutOfFold.of(mean, labels, len(classes))
     label_errors = find_label_errors(features, neighbours, out_of_fold, observer)
@@ -134,10 +134,10 @@ def _make_map(features: DatasetFeatures, suspects: set[str]) -> tuple[MapPoint, 
         return ()
     always = [index for index, image in enumerate(images) if image.sample.id in suspects]
     shown = choose_images(len(images), np.array(always, np.int64))
-    places = lay_out(features.mean[shown])
+    coordinates = lay_out(features.mean[shown])
     return tuple(
         MapPoint(image=images[index].sample.id, label=_label(features, index), x=float(x), y=float(y))
-        for index, (x, y) in zip(shown.tolist(), places, strict=True)
+        for index, (x, y) in zip(shown.tolist(), coordinates, strict=True)
     )
 
 

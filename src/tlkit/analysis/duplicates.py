@@ -94,11 +94,12 @@ def find_copies(features: DatasetFeatures, observer: Observer) -> Copies:
         chosen = [images[index] for index in distinct]
         # before thumbnails are read: with many images, copies of both would not fit into memory
         by_features = _neighbour_pairs(
-            features.plain[distinct], features.mirrored[distinct], NEIGHBOURS, LEAST_SIMILARITY
+            features.plain, features.mirrored, distinct, NEIGHBOURS, LEAST_SIMILARITY
         )
         thumbnails = read_thumbnails(chosen, observer)
         upright, flipped = _templates(thumbnails).numpy().swapaxes(0, 1)
-        by_pixels = _neighbour_pairs(upright, flipped, PIXEL_NEIGHBOURS, LEAST_PIXEL_SIMILARITY)
+        everything = np.arange(len(chosen))
+        by_pixels = _neighbour_pairs(upright, flipped, everything, PIXEL_NEIGHBOURS, LEAST_PIXEL_SIMILARITY)
         candidates = _as_candidates(by_features, by_pixels)
         near = confirm_copies(chosen, thumbnails, candidates, observer)
     pairs = (*equal, *near)
@@ -182,12 +183,16 @@ def confirm_copies(
 
 
 def _neighbour_pairs(
-    images: NDArray[np.float32], mirror_images: NDArray[np.float32], count: int, least: float
+    images: NDArray[np.float32],
+    mirror_images: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    count: int,
+    least: float,
 ) -> NDArray[np.int64]:
-    """Returns images and their neighbours, ``(N, 3)``: the lower position, the other, whether mirrored."""
+    """Returns pairs among some rows, ``(N, 3)``: the lower position, the other, whether mirrored."""
     pairs = []
     for is_mirrored, queries in ((0, None), (1, mirror_images)):
-        neighbours = nearest(images, count, queries=queries)
+        neighbours = nearest(images, count, queries=queries, rows=rows)
         row, column = np.nonzero(neighbours.similarities >= least)
         other = neighbours.indices[row, column]
         sides = np.minimum(row, other), np.maximum(row, other), np.full(len(row), is_mirrored)

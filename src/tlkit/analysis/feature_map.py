@@ -45,7 +45,7 @@ def lay_out(features: NDArray[np.float32]) -> NDArray[np.float64]:
     reduced = PCA(components, random_state=0).fit_transform(normalised)
     perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
     layout = TSNE(perplexity=perplexity, init="pca", max_iter=STEPS, random_state=0)
-    places = layout.fit_transform(reduced).astype(np.float64)
-    span = np.ptp(places, axis=0)
-    scaled: NDArray[np.float64] = (places - places.min(0)) / np.where(span > 0, span, 1.0)
+    coordinates = layout.fit_transform(reduced).astype(np.float64)
+    span = np.ptp(coordinates, axis=0)
+    scaled: NDArray[np.float64] = (coordinates - coordinates.min(0)) / np.where(span > 0, span, 1.0)
     return scaled

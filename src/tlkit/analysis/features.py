@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -85,10 +86,11 @@ class DatasetFeatures:
         """Returns the number of images."""
         return len(self.labels)
 
-    @property
+    @cached_property
     def mean(self) -> NDArray[np.float32]:
         """The mean features of each image and its mirror image, ``(N, C)``: what probes are fitted to."""
-        mean: NDArray[np.float32] = (self.plain + self.mirrored) * np.float32(0.5)
+        mean: NDArray[np.float32] = self.plain + self.mirrored
+        mean *= 0.5  # in place: of many images, a second array would not fit into memory
         return mean
 
 

@@ -26,8 +26,10 @@ RERANKED = 16
 #: Of more images than this, candidates are found in an index of their principal components.
 MAX_EXACT = 10_000
 COMPONENTS = 256
-#: Cells that are searched for an image's neighbours, and passes over the images in which cells are formed.
-PROBES, PASSES = 32, 3
+#: Each image's nearest cells, and the most that are searched for the neighbours of all images of one cell.
+PROBES, MAX_CELLS = 8, 48
+#: Images per cell from which cells are formed, and passes over them.
+PER_CELL, PASSES = 100, 3
 #: Candidates beyond the k that are asked for, which are compared by all features.
 SPARE = 32
 
@@ -46,7 +48,11 @@ class Neighbours:
 
 
 def nearest(
-    features: NDArray[np.float32], k: int, *, queries: NDArray[np.float32] | None = None
+    features: NDArray[np.float32],
+    k: int,
+    *,
+    queries: NDArray[np.float32] | None = None,
+    rows: NDArray[np.int64] | None = None,
 ) -> Neighbours:
     """Finds the `k` nearest neighbours of each image, by the cosine of features minus their mean.
 
@@ -57,11 +63,14 @@ def nearest(
         k: number of neighbours; there are fewer if there are fewer other images.
         queries: features of other views of the same images, such as mirrored, whose neighbours among
             `features` are wanted; the features themselves unless given.
+        rows: which images are compared, all unless given; neighbours are positions among them.
     """
-    everything = _Centred.of(features, features.mean(0))
-    asked = everything if queries is None else _Centred.of(queries, everything.mean)
-    k = min(k, len(features) - 1)
-    search = _search_all if len(features) <= MAX_EXACT else _search_index
+    chosen = np.arange(len(features)) if rows is None else rows
+    mean = (features if rows is None else features[rows]).mean(0)
+    everything = _Centred.of(features, chosen, mean)
+    asked = everything if queries is None else _Centred.of(queries, chosen, mean)
+    k = min(k, len(chosen) - 1)
+    search = _search_all if len(chosen) <= MAX_EXACT else _search_index
     indices, similarities = search(everything, asked, k)
     return Neighbours(indices.numpy(), similarities.numpy())
 
@@ -72,25 +81,32 @@ class _Centred:
 
     Attributes:
         features: as they are: a second array of many images would not fit into memory.
+        chosen: the rows of `features` that count, ``(N,)``.
         mean: the mean.
         lengths: of the features minus the mean, ``(N,)``.
     """
 
     features: Tensor
+    chosen: Tensor
     mean: Tensor
     lengths: Tensor
 
     @staticmethod
-    def of(features: NDArray[np.float32], mean: NDArray[np.float32] | Tensor) -> _Centred:
-        rows, centre = torch.from_numpy(np.ascontiguousarray(features, np.float32)), torch.as_tensor(mean)
-        lengths = torch.cat([(part - centre).norm(dim=1) for part in torch.split(rows, BLOCK)])
-        return _Centred(rows, centre, lengths.clamp(min=1e-12))
+    def of(features: NDArray[np.float32], chosen: NDArray[np.int64], mean: NDArray[np.float32]) -> _Centred:
+        everything = torch.from_numpy(np.ascontiguousarray(features, np.float32))
+        positions, centre = torch.from_numpy(chosen), torch.from_numpy(mean)
+        parts = torch.split(positions, BLOCK)
+        lengths = torch.cat([(everything[part] - centre).norm(dim=1) for part in parts])
+        return _Centred(everything, positions, centre, lengths.clamp(min=1e-12))
+
+    def __len__(self) -> int:
+        return len(self.chosen)
 
     def rows(self, block: slice) -> Tensor:
-        return (self.features[block] - self.mean) / self.lengths[block, None]
+        return (self.features[self.chosen[block]] - self.mean) / self.lengths[block, None]
 
     def blocks(self) -> Iterator[Tensor]:
-        for start in range(0, len(self.features), BLOCK):
+        for start in range(0, len(self), BLOCK):
             yield self.rows(slice(start, start + BLOCK))
 
     def project(self, components: Tensor | None = None) -> Tensor:
@@ -132,16 +148,19 @@ def _find_candidates(search: Tensor, queries: Tensor, count: int) -> Tensor:
     centres = _find_centres(search, count)
     cells = _nearest_centres(search, centres, 1)[:, 0]
     probes = _nearest_centres(queries, centres, min(PROBES, len(centres)))
-    highest = search.new_full((len(queries), count), -torch.inf)
-    indices = torch.zeros(highest.shape, dtype=torch.int64)
+    indices = torch.empty(len(queries), count, dtype=torch.int64)
+    # queries in one cell are near the same cells: they share one product
     for cell in range(len(centres)):
-        members = (cells == cell).nonzero()[:, 0]
-        asking = (probes == cell).any(1).nonzero()[:, 0]
-        for rows in torch.split(asking, max(1, MAX_SIMILARITIES // len(members))):
+        asking = (probes[:, 0] == cell).nonzero()[:, 0]
+        votes = torch.bincount(probes[asking].flatten(), minlength=len(centres))
+        votes[votes.argsort(descending=True, stable=True)[MAX_CELLS:]] = 0
+        members = (votes[cells] > 0).nonzero()[:, 0]
+        for rows in torch.split(asking, max(1, MAX_SIMILARITIES // max(1, len(members)))):
             similarities = queries[rows] @ search[members].T
-            similarities[rows[:, None] == members] = -torch.inf
-            highest[rows], best = torch.cat([highest[rows], similarities], 1).topk(count)
-            indices[rows] = torch.cat([indices[rows], members.expand(len(rows), -1)], 1).gather(1, best)
+            own = torch.searchsorted(members, rows).clamp(max=len(members) - 1)
+            is_member = members[own] == rows
+            similarities[is_member.nonzero()[:, 0], own[is_member]] = -torch.inf
+            indices[rows] = members[similarities.topk(count).indices]
     return indices
 
 
@@ -149,11 +168,13 @@ def _find_centres(search: Tensor, least: int) -> Tensor:
     """Returns the centres of cells, each of which holds more than `least` images, ``(cells, D)``."""
     from sklearn.cluster import MiniBatchKMeans
 
-    # it never stops early: where it did would depend on the order in which threads add up
     count = min(isqrt(len(search)), len(search) // (least + 1))
+    sample = np.random.default_rng(0).permutation(len(search))[: PER_CELL * count]
+    # it never stops early: where it did would depend on the order in which threads add up
     means = MiniBatchKMeans(count, max_iter=PASSES, n_init=1, random_state=0, tol=0, max_no_improvement=None)
-    sizes = np.bincount(means.fit_predict(search.numpy()), minlength=count)
-    return torch.from_numpy(means.cluster_centers_[sizes > least])
+    centres = torch.from_numpy(means.fit(search[sample].numpy()).cluster_centers_)
+    sizes = _nearest_centres(search, centres, 1)[:, 0].bincount(minlength=count)
+    return centres[sizes > least]
 
 
 def _nearest_centres(rows: Tensor, centres: Tensor, count: int) -> Tensor:
@@ -174,7 +195,7 @@ def _principal_components(centred: _Centred) -> Tensor:
 
 def _rerank(queries: Tensor, centred: _Centred, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Returns the exact similarities of the best `k` candidates, and which they are."""
-    products = torch.einsum("qc,qkc->qk", queries, centred.features[candidates])
+    products = torch.einsum("qc,qkc->qk", queries, centred.features[centred.chosen[candidates]])
     exact = (products - (queries @ centred.mean)[:, None]) / centred.lengths[candidates]
     best, order = exact.topk(k, dim=1)
     return best, candidates.gather(1, order)

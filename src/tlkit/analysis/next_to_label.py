@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tlkit.analysis.selection import Selected, select_typical, select_uncertain
+from tlkit.analysis.selection import Selected, cluster_positions, select_typical, select_uncertain
 from tlkit.data.image_paths import image_paths
 from tlkit.data.inspection import inspect_images
 from tlkit.errors import DataError, RunFolderError, close_matches
@@ -21,6 +21,7 @@ from tlkit.inference.multilabel import MultilabelPredictor
 from tlkit.inference.prediction import Represented
 from tlkit.inference.predictor import Predictor
 from tlkit.model.classifier import Classifier
+from tlkit.model.unknown import UnknownDetector
 from tlkit.parts.source import Sample
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
@@ -58,12 +59,15 @@ class NextToLabel:
         images: the selected ones, the most valuable first.
         candidates: number of images that they were selected from; equal files count once.
         labelled: number of images that were left out, since the run has their labels.
+        compared: number of training images that they were compared with: those whose features the model
+            folder holds, to tell unknown images; 0 if it holds none.
         unreadable: (path, reason) of each image that cannot be read.
     """
 
     images: tuple[ImageToLabel, ...]
     candidates: int
     labelled: int
+    compared: int
     unreadable: tuple[tuple[str, str], ...]
 
 
@@ -81,9 +85,9 @@ def next_to_label(
 ) -> NextToLabel:
     """Selects the unlabelled images whose labels would help most.
 
-    With a classifier they are those that it is uncertain about and that differ from one another
-    (`select_uncertain`); without one, those that are typical of as many groups of similar images
-    (`select_typical`).
+    With a classifier they are those that it is uncertain about and that differ from one another, and from the
+    training images whose features the model folder holds (`select_uncertain`); without one, those that are
+    typical of as many groups of similar images (`select_typical`).
 
     Args:
         model: a run or a model folder; None: nothing is labelled yet. Images that a run has labels of are
@@ -116,15 +120,20 @@ def next_to_label(
     unlabelled, labelled, rejected = _read_unlabelled(Path(folder), _labelled_files(model), observer)
     with observer.progress("comparing images", len(unlabelled), "images") as tick:
         represented = predictor.represent(unlabelled, tick=tick)
+    known = (
+        predictor.unknown.features.cpu().numpy() if isinstance(predictor.unknown, UnknownDetector) else None
+    )
+    positions = cluster_positions(represented.features, known)
     if model is None:
-        selected = select_typical(represented.features, count, seed=seed)
+        selected = select_typical(positions, count, seed=seed)
     else:
-        selected = select_uncertain(represented.features, represented.probabilities, count, seed=seed)
+        selected = select_uncertain(positions, represented.probabilities, count, seed=seed)
     classes = () if model is None else predictor.classes
     return NextToLabel(
         tuple(_image_to_label(image, represented, classes) for image in selected),
         len(represented.images),
         labelled,
+        0 if known is None else len(known),
         (*rejected, *represented.unreadable),
     )
 

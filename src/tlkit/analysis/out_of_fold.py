@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tlkit.utils.kernel import Kernel, hellinger
+from tlkit.utils.kernel import Kernel
 from tlkit.utils.logistic import Rotation, draw_folds, solve
 
 #: Inverse penalties that are tried.
@@ -48,8 +48,8 @@ class OutOfFold:
             labels: int64 ``(N,)``.
             classes: number of classes.
         """
-        transformed = hellinger(torch.from_numpy(features))
-        rotation = Rotation.of(Kernel.of(transformed).coordinates(transformed))
+        pooled = torch.from_numpy(features)
+        rotation = Rotation.of(Kernel.of(pooled).coordinates(pooled))
         generator = np.random.default_rng(0)
         sample = generator.permutation(len(labels))[:MAX_COMPARED]
         sampled = Rotation(rotation.values[sample], rotation.lengths, rotation.mean, rotation.directions)

@@ -35,19 +35,45 @@ class Selected:
     similar: int
 
 
-def select_uncertain(
-    features: NDArray[np.float32], probabilities: NDArray[np.float64], count: int, *, seed: int = 0
-) -> list[Selected]:
-    """Selects images that a classifier is uncertain about and that differ from one another.
+def cluster_positions(
+    features: NDArray[np.float32], labelled: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Returns where images lie for clustering, labelled ones after the others, ``(N + L, D)``.
 
-    The images are divided into `count` clusters by k-means, in which an image weighs as much as the
-    classifier is uncertain: 1 minus the difference of its two highest probabilities (Zhdanov, "Diverse
-    mini-batch active learning", 2019). The image nearest to each cluster's centre is selected. A cluster's
-    score is the sum of its images' weights.
+    Signed square roots of features, scaled to length 1, as the probe's kernel compares them, and of these the
+    first singular directions: with all features, the first hundred labels are worth less (see "Labels that
+    tlkit next saves" in benchmarks/RESULTS.md), and k-means takes longer.
 
     Args:
-        features: pooled features of the unlabelled images, ``(N, C)``.
-        probabilities: the classifier's, ``(N, classes)``.
+        features: pooled features of unlabelled images, ``(N, C)``.
+        labelled: signed square roots, scaled to length 1, of those of labelled images, ``(L, C)``.
+    """
+    from sklearn.utils.extmath import randomized_svd
+
+    roots = np.sign(features) * np.sqrt(np.abs(features))
+    roots /= np.maximum(np.linalg.norm(roots, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    if labelled is not None:
+        roots = np.concatenate([roots, labelled])
+    _, _, components = randomized_svd(roots, min(COMPONENTS, *roots.shape), random_state=0)
+    positions: NDArray[np.float32] = roots @ components.T
+    return positions
+
+
+def select_uncertain(
+    positions: NDArray[np.float32], probabilities: NDArray[np.float64], count: int, *, seed: int = 0
+) -> list[Selected]:
+    """Selects images that a classifier is uncertain about and that differ from labelled ones and one another.
+
+    The images are divided by k-means into as many clusters as there are labelled images and images to select.
+    An unlabelled image weighs as much as the classifier is uncertain: 1 minus the difference of its two
+    highest probabilities (Zhdanov, "Diverse mini-batch active learning", 2019). A labelled one weighs 1, and
+    stands for its cluster. Of the others, those with the highest score, the sum of their images' weights,
+    yield the image nearest to their centre.
+
+    Args:
+        positions: of the unlabelled images, then those of labelled ones, if they are known;
+            `cluster_positions`.
+        probabilities: the classifier's for the unlabelled images, ``(N, classes)``.
         count: how many to select; fewer are, if fewer of the images differ.
         seed: of the clusters' first centres.
 
@@ -56,16 +82,19 @@ def select_uncertain(
     """
     highest = np.sort(probabilities, 1)
     weights = np.maximum(1 - (highest[:, -1] - highest[:, -2]), LEAST_WEIGHT)
-    positions = _positions(features)
+    unlabelled, labelled = len(weights), len(positions) - len(weights)
+    weights = np.concatenate([weights, np.ones(labelled)])
     selected = []
-    for members, centre in _clusters(positions, count, seed, weights):
+    for members, centre in _clusters(positions, labelled + count, seed, weights):
+        if members[-1] >= unlabelled:
+            continue
         distances = ((positions[members] - centre) ** 2).sum(1)
         score = float(weights[members].sum())
         selected.append(Selected(int(members[distances.argmin()]), score, len(members)))
-    return sorted(selected, key=lambda image: -image.score)
+    return sorted(selected, key=lambda image: -image.score)[:count]
 
 
-def select_typical(features: NDArray[np.float32], count: int, *, seed: int = 0) -> list[Selected]:
+def select_typical(positions: NDArray[np.float32], count: int, *, seed: int = 0) -> list[Selected]:
     """Selects images that are typical of as many groups of similar ones, while nothing is labelled yet.
 
     The images are divided into `count` clusters by k-means. In each, the image with the shortest mean
@@ -74,35 +103,18 @@ def select_typical(features: NDArray[np.float32], count: int, *, seed: int = 0) 
     of images.
 
     Args:
-        features: pooled features of the images, ``(N, C)``.
+        positions: of the images, from `cluster_positions`.
         count: how many to select; fewer are, if fewer of the images differ.
         seed: of the clusters' first centres.
 
     Returns:
         The selected images, the highest score first.
     """
-    positions = _positions(features)
     selected = [
         Selected(int(members[_most_typical(positions[members])]), float(len(members)), len(members))
         for members, _ in _clusters(positions, count, seed)
     ]
     return sorted(selected, key=lambda image: -image.score)
-
-
-def _positions(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Returns where the images lie for clustering, ``(N, D)``.
-
-    Signed square roots of features, scaled to length 1, as the probe's kernel compares them, and of these the
-    first singular directions: with all features, the first hundred labels are worth less (see "Labels that
-    tlkit next saves" in benchmarks/RESULTS.md), and k-means takes longer.
-    """
-    from sklearn.utils.extmath import randomized_svd
-
-    roots = np.sign(features) * np.sqrt(np.abs(features))
-    roots /= np.maximum(np.linalg.norm(roots, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    _, _, components = randomized_svd(roots, min(COMPONENTS, *roots.shape), random_state=0)
-    positions: NDArray[np.float32] = roots @ components.T
-    return positions
 
 
 def _clusters(

@@ -217,14 +217,20 @@ class Trials:
 
 
 def _open_study(journal: Path, recipe_seed: int) -> Study:
-    """Opens Optuna's study in its journal file; its sampler goes on from the trials that it holds."""
+    """Opens Optuna's study in its journal file; its sampler goes on from the trials that it holds.
+
+    The caller holds the search's own lock.
+    """
+    # a process that was killed leaves Optuna's lock behind: a link to the path below, which Optuna waits for,
+    # for ever if the path is relative and the link therefore dangles
+    journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Optuna calls experimental
         import optuna
         from optuna.storages.journal import JournalFileBackend
 
         logging.getLogger("optuna").setLevel(logging.WARNING)
-        storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal.absolute())))
         study = optuna.create_study(
             storage=storage, study_name="tune", direction="maximize", load_if_exists=True
         )

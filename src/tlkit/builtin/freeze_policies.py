@@ -42,7 +42,7 @@ def all_but_last_blocks(classifier: BlockNetwork, *, blocks: int = 1) -> set[str
     if not 1 <= blocks <= len(known):
         raise PluginError(
             f"blocks = {blocks}, but the backbone has {len(known)}: "
-            f"{', '.join(block.name for block in known)}"
+            f"{', '.join(block.span for block in known)}"
         )
     return _head(classifier).union(*(block.parameters for block in known[-blocks:]))
 

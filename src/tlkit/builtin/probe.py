@@ -115,7 +115,7 @@ class Probe(nn.Module):
         self.fc.bias.copy_(forms[0].bias)
         self.use_linear_form()
         if self.tries_kernel:
-            self._fit_kernel(hellinger(pooled), task, forms)
+            self._fit_kernel(pooled, task, forms)
         chosen = min(forms, key=lambda form: form.loss)
         described = ", ".join(form.describe() for form in forms)
         return f"{chosen.name}, by log loss out of fold: {described}"
@@ -127,10 +127,10 @@ class Probe(nn.Module):
             setattr(self, name, None)
         return changes
 
-    def _fit_kernel(self, transformed: Tensor, task: _Task | _LabelTasks, forms: list[_Form]) -> None:
+    def _fit_kernel(self, pooled: Tensor, task: _Task | _LabelTasks, forms: list[_Form]) -> None:
         """Fits the kernel form, adds it to `forms`, and keeps it if it is better than the linear one."""
-        kernel = Kernel.of(transformed)
-        form = task.best("kernel", Rotation.of(kernel.coordinates(transformed)), KERNEL_STRENGTHS)
+        kernel = Kernel.of(pooled)
+        form = task.best("kernel", Rotation.of(kernel.coordinates(pooled)), KERNEL_STRENGTHS)
         if form.loss < forms[0].loss:
             self.support, self.precision = kernel.support, kernel.precision
             self.coefficients, self.offset = form.weight @ kernel.basis.T, form.bias

@@ -26,7 +26,7 @@ def explain(
     phase: PhaseOption = None,
     device: DeviceOption = None,
 ) -> None:
-    """Show where a classifier looks: a heat map over each image, as PNG with the class below it."""
+    """Show where a classifier looks: a heat map over each image, as PNG, captioned."""
     from tlkit.data.image_paths import image_paths
 
     images = [Path(path) for path in image_paths(paths, sys.stdin)]
@@ -39,6 +39,7 @@ def explain(
 
     failed = 0
     used: set[str] = set()
+    folders = {image.absolute().parent for image in images}
     for image in images:
         try:
             attribution = explain_image(predictor, image, label=class_)
@@ -48,10 +49,13 @@ def explain(
             failed += 1
             say(str(error), stderr=True)
             continue
-        target = out / f"{_unused_name(image.stem, used)}.png"
+        folder = image.absolute().parent.name  # often the class
+        name = image.stem if len(folders) == 1 else f"{folder}/{image.stem}"
+        target = out / f"{_unused_name(name, used)}.png"
         if target.exists() and any(target.samefile(other) for other in images if other.exists()):
             raise DataError(f"{target} is one of the images: name another folder with --out")
-        file = write_png(target, with_caption(attribution.overlay(), attribution.caption()))
+        caption = f"{attribution.caption()}\n{printable(f'{folder}/{image.name}')}"
+        file = write_png(target, with_caption(attribution.overlay(), caption))
         probability = f"probability {attribution.probability:.3f}"
         shown = f"{attribution.method} for {attribution.label}, {probability}"
         say(f"{file}: {shown}, in {printable(str(image))}")
@@ -105,11 +109,11 @@ def visualize(
         say(f"{file}: mean activation of channel {rises}")
 
 
-def _unused_name(stem: str, used: set[str]) -> str:
-    """Returns a file name that is not in `used`, and adds it: images of several folders may share a name."""
-    name, numbers = stem, itertools.count(2)
+def _unused_name(name: str, used: set[str]) -> str:
+    """Returns a name that is not in `used`, and adds it: ``1.jpg`` and ``1.png`` would be the same file."""
+    plain, numbers = name, itertools.count(2)
     while name in used:
-        name = f"{stem}-{next(numbers)}"
+        name = f"{plain}-{next(numbers)}"
     used.add(name)
     return name
 

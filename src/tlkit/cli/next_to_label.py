@@ -37,10 +37,12 @@ def next_to_label(
     """Select the unlabelled images from which a classifier would learn most."""
     if len(paths) > 2:
         raise typer.BadParameter("give a model and a folder of images, or the folder alone")
+    from tlkit.data.image_paths import image_paths
     from tlkit.inference.loading import find_model
 
     if len(paths) == 2:
         find_model(paths[0], phase)  # a mistake is reported before torch is imported
+    image_paths([str(paths[-1])], ())
     from tlkit.analysis.next_to_label import next_to_label as select
     from tlkit.cli.observer import ConsoleObserver
 
@@ -72,6 +74,14 @@ def next_to_label(
         f"{len(selection.images):,} of {plural(selection.candidates, 'image')}{labelled}",
         stderr=True,
     )
+    if len(paths) == 2:
+        say(_describe_comparison(selection.compared), stderr=True)
+
+
+def _describe_comparison(compared: int) -> str:
+    if compared:
+        return f"compared with {plural(compared, 'training image')}"
+    return "not compared with training images: only a model that tells unknown images holds their features"
 
 
 def _top(image: ImageToLabel) -> str:

@@ -43,7 +43,7 @@ DeviceOption = Annotated[
 ]
 PrecisionOption = Annotated[
     Literal["float32", "bfloat16", "auto"],
-    typer.Option(help="bfloat16 is faster on hardware that supports it; auto uses it there."),
+    typer.Option(help="bfloat16 can be faster where the hardware computes in it; auto uses it there."),
 ]
 RejectOption = Annotated[
     float | None,
@@ -71,7 +71,8 @@ def check_target(target: Path) -> None:
     """Raises an error if images, a recipe or a run cannot be found there; torch is not imported."""
     from tlkit.analysis.targets import recipe_for
 
-    recipe_for(target)
+    if recipe_for(target).path is None:
+        check_holds_images(target)
 
 
 def check_holds_images(path: Path) -> None:

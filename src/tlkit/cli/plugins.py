@@ -127,5 +127,5 @@ def blocks(
     for number, block in enumerate(backbone.blocks(), 1):
         count = sum(sizes[key] for key in block.parameters)
         span = f"{block.parameters[0]} … {block.parameters[-1]}"
-        rows.append((str(number), block.name, f"{count:,}", span))
+        rows.append((str(number), block.span, f"{count:,}", span))
     table(f"{name}: {sum(sizes.values()):,} parameters", ("#>", "block", "parameters>", "from … to"), rows)

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from tlkit.inference.loading import LoadOptions
     from tlkit.inference.prediction import Prediction
 
+#: Of fewer images, the first one, which is slower, decides on the rate.
+LEAST_FOR_RATE = 32
+
 
 class Format(Enum):
     """How predictions are printed."""
@@ -98,8 +101,8 @@ def predict(
             tick(1)
     seconds = max(time.monotonic() - began, 1e-9)
     unreadable = f"; {failed:,} could not be read" if failed else ""
-    rate = format_rate(count / seconds)
-    say(f"{plural(count, 'image')} in {seconds:,.1f} s, {rate}{unreadable}", stderr=True)
+    rate = f", {format_rate(count / seconds)}" if count >= LEAST_FOR_RATE else ""
+    say(f"{plural(count, 'image')} in {seconds:,.1f} s{rate}{unreadable}", stderr=True)
     if failed:
         raise typer.Exit(1)
 

@@ -104,6 +104,8 @@ def print_evaluation(evaluation: Evaluation) -> None:
 
 def print_mistakes(mistakes: Sequence[Mistake]) -> None:
     """Prints a line for each image that is not predicted correctly; paths are not wrapped."""
+    if not mistakes:
+        say("No mistakes: every image is predicted correctly.")
     for mistake in mistakes:
         say(
             f"{printable(mistake.image)}: {mistake.label}, predicted as {mistake.predicted} "

@@ -122,16 +122,16 @@ def _check(
         )
 
 
-def _problems(row: Correction, image: Image, given: str, classes: Sequence[str]) -> Iterator[str]:
+def _problems(row: Correction, image: Image, reviewed_label: str, classes: Sequence[str]) -> Iterator[str]:
     if image.sample.label is None:
         yield f"{row.image!r} has no label to correct"
     elif row.sha256 != image.sha256:
         yield f"{row.image!r} has changed since it was reviewed: it is another file"
     elif row.resulting_label not in classes:
         yield f"there is no class {row.resulting_label!r}{close_matches(row.resulting_label, classes)}"
-    elif given != classes[image.sample.label]:
+    elif reviewed_label != classes[image.sample.label]:
         label = classes[image.sample.label]
-        yield f"{row.image!r} is labelled {label!r}, and was labelled {given!r} when it was reviewed"
+        yield f"{row.image!r} is labelled {label!r}, and was labelled {reviewed_label!r} when it was reviewed"
 
 
 def _is_circle(row: Correction, decided: Mapping[str, tuple[int, Correction]]) -> bool:

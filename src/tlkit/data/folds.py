@@ -181,12 +181,12 @@ def _spread(
 
 def _groups(images: Sequence[Image], pattern: str | None) -> NDArray[np.str_]:
     """Returns the name of each image's group; images with equal bytes join their groups."""
-    found = (
+    matches = (
         [None] * len(images) if pattern is None else _search(pattern, [image.sample.id for image in images])
     )
     names = [
         image.sha256 if match is None else f"group {match}"
-        for image, match in zip(images, found, strict=True)
+        for image, match in zip(images, matches, strict=True)
     ]
     joined: dict[str, str] = {}
     for name, image in zip(names, images, strict=True):

@@ -61,7 +61,7 @@ def _inspect_together(
         (image or indexed[number]) if printable(sample.id) == sample.id else None
         for number, (sample, image) in enumerate(zip(samples, recorded, strict=True))
     ]
-    changed = [number for number, found in enumerate(known) if found is None]
+    changed = [number for number, image in enumerate(known) if image is None]
     tick(len(samples) - len(changed))
     inspected: dict[int, Image | str] = {}
     results = pool.imap(inspect_image, [samples[number] for number in changed], CHUNK)
@@ -77,8 +77,8 @@ def _inspect_together(
         began,
     )
     return [
-        Image(sample, *found) if found else inspected[number]
-        for number, (sample, found) in enumerate(zip(samples, known, strict=True))
+        Image(sample, *entry) if entry else inspected[number]
+        for number, (sample, entry) in enumerate(zip(samples, known, strict=True))
     ]
 
 

@@ -314,9 +314,9 @@ class _Ranked:
         order = np.argsort(-probability, kind="stable")
         descending, hits = probability[order], has_class[order].cumsum()
         last = np.flatnonzero(np.append(descending[:-1] != descending[1:], True))
-        found = hits[last]
-        raises = np.diff(found, prepend=0) > 0
-        ends, before = last[raises], found[raises]
+        hits_above = hits[last]
+        raises = np.diff(hits_above, prepend=0) > 0
+        ends, before = last[raises], hits_above[raises]
         steps = np.concatenate([[0], ends[:-1] + 1])[: len(ends)]
         groups = np.concatenate([[0], before[:-1]])[: len(ends)]
         kept = order[: ends[-1] + 1] if len(ends) else order[:0]
@@ -328,9 +328,9 @@ class _Ranked:
             return np.full(weights.shape[1], np.nan)
         seen = np.add.reduceat(weights[self.order], self.steps, axis=0).cumsum(0)
         gained = np.add.reduceat(weights[self.positives], self.groups, axis=0)
-        found = gained.cumsum(0)
-        areas = (gained * (found / seen.clip(min=1))).sum(0, dtype=np.float64)
-        return np.where(found[-1] > 0, areas / found[-1].clip(min=1), np.nan)
+        hits = gained.cumsum(0)
+        areas = (gained * (hits / seen.clip(min=1))).sum(0, dtype=np.float64)
+        return np.where(hits[-1] > 0, areas / hits[-1].clip(min=1), np.nan)
 
 
 def _mean_defined(values: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -258,7 +258,7 @@ def _describe_phase(prepared: PreparedPhase, dataset: Dataset) -> PhasePlan:
         frozen=counts.frozen,
         blocks=tuple(
             BlockPlan(
-                name=block.name,
+                name=block.span,
                 state=_block_state(block.parameters, prepared.trainable),
                 parameters=classifier.count(set(block.parameters)),
             )
@@ -289,4 +289,4 @@ def _describe_frontier(prepared: PreparedPhase) -> str:
         return "behind the backbone"
     if not prepared.network.boundaries:
         return "at the image"
-    return f"in {first.name}" if first == blocks[0] else f"in front of {first.start or first.name}"
+    return f"in {first.span}" if first == blocks[0] else f"in front of {first.start or first.name}"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tlkit.feature_store.store import ColumnInfo, FeatureStore, cache_limit
 from tlkit.utils.directories import (
+    TAG,
     cache_folder,
     download_folder,
     generated_folder,
@@ -81,7 +82,8 @@ def list_cache() -> CacheContents:
     store = FeatureStore()
     folders = [(content, folder()) for content, folder in OTHER_FOLDERS.items()]
     folders += [(f"{path.name}, which a plugin stores", path) for path in _of_plugins(store.folder)]
-    others = tuple(StoredFolder(content, folder, _size(folder)) for content, folder in folders)
+    stored = (StoredFolder(content, folder, _size(folder)) for content, folder in folders)
+    others = tuple(folder for folder in stored if folder.size)
     return CacheContents(store.folder, shared_store(), tuple(store.columns()), cache_limit(), others)
 
 
@@ -129,5 +131,6 @@ def _of_plugins(features: Path) -> list[Path]:
 
 
 def _size(folder: Path) -> int:
-    """Returns the size of a file, or of a folder's files, in bytes."""
-    return sum(path.stat().st_size for path in (folder, *folder.rglob("*")) if path.is_file())
+    """Returns the size of a file, or of a folder's files without the mark that it is tlkit's, in bytes."""
+    files = (path for path in (folder, *folder.rglob("*")) if path.name != TAG and path.is_file())
+    return sum(path.stat().st_size for path in files)

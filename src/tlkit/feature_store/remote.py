@@ -116,15 +116,15 @@ def _size(path: Path) -> int | None:
 
 def _connect(address: str) -> tuple[AbstractFileSystem, str]:
     """Returns the file system of an address, and the path in it."""
-    scheme, _, place = address.partition("://")
-    if scheme.lower() not in OBJECT_STORES or not place.strip("/"):
+    scheme, _, bucket_path = address.partition("://")
+    if scheme.lower() not in OBJECT_STORES or not bucket_path.strip("/"):
         examples = ", ".join(f"{name}://bucket" for name in OBJECT_STORES)
         raise StoreError(
             f"TLKIT_CACHE: {address!r} is not an object store: name a folder, or a store as {examples}"
         )
     try:
         # other machines add shards, so what is listed once must not be remembered
-        files, folder = url_to_fs(f"{scheme.lower()}://{place.strip('/')}", use_listings_cache=False)
+        files, folder = url_to_fs(f"{scheme.lower()}://{bucket_path.strip('/')}", use_listings_cache=False)
     except Exception as error:  # each kind of store has errors of its own
         lacks_client = isinstance(error, ImportError) and scheme.lower() == "s3"
         hint = ": pip install 'tlkit[s3]'" if lacks_client else ""

@@ -32,6 +32,11 @@ class Block:
     parameters: tuple[str, ...]
     start: str | None = None
 
+    @property
+    def span(self) -> str:
+        """Its first and its last module: ``blocks.5–blocks.6``, or ``layer4`` where they are the same."""
+        return self.name if self.start in (None, self.name) else f"{self.start}–{self.name}"
+
 
 @dataclass(frozen=True, slots=True)
 class WeightsOrigin:

@@ -10,12 +10,14 @@ from typing import Literal, NamedTuple
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
+#: Suffixes of cameras' raw files. Many are TIFF files whose first image is a small preview.
+RAW_SUFFIXES = frozenset(".cr2 .cr3 .nef .arw .dng .orf .pef .raf .rw2 .srw".split())
 #: Suffixes of the files in an image folder that count as images. Formats that tlkit cannot read are
 #: included on purpose: such a photo is then reported instead of overlooked.
 IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .gif .bmp .tif .tiff .webp .ppm .pgm .pbm .pnm "
     ".avif .heic .heif .jp2 .jxl .svg .pdf".split()
-)
+).union(RAW_SUFFIXES)
 
 
 class RecordedFile(NamedTuple):

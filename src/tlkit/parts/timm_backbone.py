@@ -74,9 +74,9 @@ def _timm_config(network: Any) -> dict[str, Any] | None:
         return None
     with torch.device("meta"):
         own = timm.create_model(architecture, num_classes=network.num_classes)
-    shapes = [{key: value.shape for key, value in each.state_dict().items()} for each in (own, network)]
+    shapes = [{key: value.shape for key, value in net.state_dict().items()} for net in (own, network)]
     # layers' descriptions have strides, activations and the like; numbers of heads are attributes alone
-    settings = [[_settings(layer) for layer in each.modules()] for each in (own, network)]
+    settings = [[_settings(layer) for layer in net.modules()] for net in (own, network)]
     if shapes[0] != shapes[1] or repr(own) != repr(network) or settings[0] != settings[1]:
         return None
     return {"architecture": architecture, "model_args": {}, "pretrained_cfg": config}
@@ -200,8 +200,12 @@ def _blocks(module: nn.Module) -> list[Block]:
 
 
 def _start(end: str, first: str) -> str:
-    """Returns the module that begins a block, as far from the root as the module that ends it."""
-    return ".".join(first.split(".")[: end.count(".") + 1])
+    """Returns the module that begins a block, at most as far from the root as the module that ends it.
+
+    A parameter of the root itself, such as a class token, is returned in place of a module.
+    """
+    modules = first.split(".")[:-1] or [first]
+    return ".".join(modules[: end.count(".") + 1])
 
 
 def _layers(module: nn.Module) -> list[list[str]] | None:

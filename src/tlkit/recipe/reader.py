@@ -148,6 +148,10 @@ def _read(file: Path, extended_by: tuple[Path, ...]) -> Tree:
     if file in extended_by:
         circle = " extends ".join(str(path) for path in (*extended_by, file))
         raise RecipeError([f"extends: recipes extend each other in a circle: {circle}"], recipe=str(file))
+    if file.suffix.lower() == ".csv":
+        problem = "is a CSV file, not a recipe: `tlkit fit` trains on it, and a recipe names it with "
+        problem += f'data.source = {{ name = "csv", file = "{file.name}" }}'
+        raise RecipeError([problem], recipe=str(file))
     try:
         tree = _parse(read_regular(file, MAX_BYTES).decode("utf-8-sig"))
         located: Tree = _locate(tree, file.parent)

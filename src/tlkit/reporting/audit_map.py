@@ -53,5 +53,5 @@ def feature_map(figure: Figure, audit: Audit) -> None:
 
 
 def _columns(points: Iterable[MapPoint]) -> tuple[list[float], list[float]]:
-    places = list(points)
-    return [point.x for point in places], [point.y for point in places]
+    points = list(points)
+    return [point.x for point in points], [point.y for point in points]

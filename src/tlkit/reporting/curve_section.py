@@ -85,8 +85,8 @@ def draw_curve(figure: Figure, curve: LearningCurve) -> None:
     axes.axvline(curve.images, color=GREY, linestyle=":", linewidth=1)
     if curve.goal is not None:
         axes.axhline(curve.goal.accuracy, color=GREY, linestyle="--", linewidth=1)
-        place = (images[0], curve.goal.accuracy)
-        axes.annotate(f"goal {curve.goal.accuracy:g}", place, (0, 3), textcoords="offset points", color=INK)
+        start = (images[0], curve.goal.accuracy)
+        axes.annotate(f"goal {curve.goal.accuracy:g}", start, (0, 3), textcoords="offset points", color=INK)
     axes.set_xscale("log", base=2)
     ticks = [point.images for point in (*curve.measured[::2], *curve.expected)]
     axes.set_xticks(ticks, [f"{count:,}" for count in ticks], rotation=45)

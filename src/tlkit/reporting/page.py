@@ -9,9 +9,10 @@ from pathlib import Path
 
 from tlkit.errors import TlkitError
 from tlkit.evaluation.metrics import Baselines
-from tlkit.experiment.observer import Observer
+from tlkit.experiment.observer import Observer, Run
 from tlkit.experiment.record import PhaseRecord, RunRecord, SplitPredictions
 from tlkit.experiment.results import PhaseResult, describe_gains, describe_gains_correction
+from tlkit.experiment.tracking import track_report
 from tlkit.inference.loading import load
 from tlkit.inference.predictor import UNCLASSIFIED, Predictor
 from tlkit.plugins.loader import load_registry
@@ -92,7 +93,7 @@ class Report:
 
 
 def report(
-    run: Path | str,
+    run: Run | Path | str,
     *,
     observer: Observer | None = None,
     registry: Registry | None = None,
@@ -103,7 +104,8 @@ def report(
     The report of a run that was interrupted shows what there is, and says what is missing.
 
     Args:
-        run: the run folder.
+        run: what `tlkit.run` or `tlkit.fit` returned, or a run folder. Of the former, the page is sent to the
+            recipe's trackers, too; a folder may be somebody else's, and must not reach the network.
         observer: watches.
         registry: the parts to choose from; all that is installed unless given.
         device: such as "cpu" or "cuda:1"; the best one unless given.
@@ -115,12 +117,19 @@ def report(
         RunFolderError: it is not a run folder, or a file in it cannot be read.
         ReportError: the page cannot be written.
     """
-    record, observer = RunRecord(Path(run)), observer or Observer()
+    record = RunRecord(run.folder if isinstance(run, Run) else Path(run))
+    observer = observer or Observer()
     page = record.folder / "report.html"
     with replaced_when_complete(page) as unfinished:
         content = make_report(record, unfinished.album, registry or load_registry(), device, observer)
         unfinished.file.write_text(render("report.html", content), encoding="utf-8")
+    if isinstance(run, Run):
+        track_report(run.recipe, run.folder, page, partial(_note_failed_tracker, observer))
     return page
+
+
+def _note_failed_tracker(observer: Observer, name: str, problem: str) -> None:
+    observer.note(f"the report was not sent to {name}: {problem}")
 
 
 def make_report(

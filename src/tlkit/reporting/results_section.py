@@ -131,9 +131,10 @@ def _summarise(measured: TestScores, scores: Mapping[str, ClassScores], classes:
     if not confused or not recalls:
         return []
     worst = min(recalls, key=recalls.__getitem__)
-    found, (truth, predicted, count) = round(recalls[worst] * scores[worst].n), confused[0]
+    images, recall = scores[worst].n, recalls[worst]
+    truth, predicted, count = confused[0]
     return [
-        f"Recognised worst: {worst}, {found:,} of {scores[worst].n:,} images (recall {recalls[worst]:.3f}).",
+        f"Recognised worst: {worst}, {round(recall * images):,} of {images:,} images (recall {recall:.3f}).",
         f"Most frequent mistake: {classes[truth]}, predicted as {classes[predicted]}, "
         f"{plural(count, 'image')}.",
     ]

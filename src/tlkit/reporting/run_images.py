@@ -42,8 +42,8 @@ class RunImages:
 
     def find(self, image_id: str) -> Image | None:
         """Returns an image of the run, or None if it is missing or not the file that it was."""
-        found = self.read(image_id)
-        return found[0] if found else None
+        opened = self.read(image_id)
+        return opened[0] if opened else None
 
     def read(self, image_id: str) -> tuple[Image, PillowImage.Image] | None:
         """Returns an image of the run and its pixels, or None; see `find`."""

@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
@@ -51,6 +52,8 @@ def make_app(service: Service, *, token: str | None, note: Callable[[str], objec
         version=version("tlkit"),
         description="Image classification by trained models.",
         lifespan=lifespan,
+        # `Limits` checks the token; this says so in the description
+        dependencies=[] if token is None else [Security(HTTPBearer(auto_error=False))],
     )
     metrics = service.metrics
 
@@ -58,10 +61,16 @@ def make_app(service: Service, *, token: str | None, note: Callable[[str], objec
         metrics.requests.labels(path, str(status)).inc()
         metrics.latency.labels(path).observe(seconds)
 
-    app.add_middleware(Limits, max_bytes=service.limits.max_bytes, token=token, observe=observe)
-    app.add_exception_handler(RequestError, _answer_error)
-    app.add_exception_handler(HTTPException, _answer_error)
-    app.add_exception_handler(RequestValidationError, _answer_error)
+    app.add_middleware(
+        Limits,
+        max_bytes=service.limits.max_bytes,
+        check_room=service.check_room,
+        token=token,
+        observe=observe,
+    )
+    for kind in (RequestError, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, _answer_error)
+    app.add_exception_handler(Exception, _answer_defect)
     app.include_router(predict_api.make_router(service))
     app.include_router(inference_protocol.make_router(service))
 
@@ -94,3 +103,8 @@ async def _answer_error(_request: Request, error: Exception) -> Response:
     item = error.errors()[0]
     key = ".".join(map(str, item["loc"]))
     return JSONResponse({"error": f"{key}: {item['msg']}"}, 422)
+
+
+async def _answer_defect(_request: Request, error: Exception) -> Response:
+    """Answers what nobody expected; the server logs where it happened."""
+    return JSONResponse({"error": f"the service failed ({type(error).__name__}); its log says where"}, 500)

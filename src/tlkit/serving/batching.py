@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from tlkit.data.views import Pixels
@@ -19,14 +19,14 @@ class _Item:
     """An image that waits, and its answer."""
 
     pixels: Pixels
-    predictor: Predictor
     answer: Future[Prediction] = field(default_factory=Future)
 
 
 class Batcher:
-    """Runs a network on the images that are waiting, in one thread of its own.
+    """Runs networks on the images that are waiting, in one thread of its own.
 
-    No image waits for a batch to fill up: while one batch is computed, the next one gathers.
+    No image waits for a batch to fill up: while one batch is computed, the next ones gather. A batch has
+    images of one model, in their order; models take turns.
     """
 
     def __init__(self, capacity: int, observe: Callable[[int], object] = lambda _: None) -> None:
@@ -36,16 +36,18 @@ class Batcher:
             capacity: how many images may wait.
             observe: called with the number of images of each batch.
         """
-        self._waiting: queue.Queue[_Item | None] = queue.Queue()
+        self._waiting: dict[Predictor, list[_Item]] = {}
+        self._stopping = False
         self._capacity = capacity
         self._count = 0
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._observe = observe
         self._thread = threading.Thread(target=self._run, name="tlkit-serve", daemon=True)
         self._thread.start()
 
-    def reserve(self, images: int) -> None:
-        """Reserves room for images, which `submit` or `release` gives back.
+    @contextmanager
+    def room(self, images: int) -> Iterator[None]:
+        """Reserves room for images, until they have been answered.
 
         Raises:
             RequestError: there is no room now.
@@ -54,17 +56,25 @@ class Batcher:
             raise RequestError(
                 413, f"a request may hold at most {self._capacity} images, and this one holds {images}"
             )
-        with self._lock:
-            if self._count + images > self._capacity:
-                raise RequestError(
-                    429, f"{self._count} images are waiting already: try again later", retry_after=1
-                )
+        with self._changed:
+            self.check_room(images)
             self._count += images
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._count -= images
 
-    def release(self, images: int) -> None:
-        """Gives back the room of images."""
-        with self._lock:
-            self._count -= images
+    def check_room(self, images: int = 1) -> None:
+        """Checks that there is room for images now.
+
+        Raises:
+            RequestError: there is none.
+        """
+        if self._count + images > self._capacity:
+            raise RequestError(
+                429, f"{self._count} images are waiting already: try again later", retry_after=1
+            )
 
     @property
     def waiting(self) -> int:
@@ -73,49 +83,41 @@ class Batcher:
 
     def submit(self, predictor: Predictor, pixels: Sequence[Pixels]) -> list[Future[Prediction]]:
         """Queues images, for which there is room, and returns their predictions with all classes."""
-        items = [_Item(image, predictor) for image in pixels]
-        for item in items:
-            self._waiting.put(item)
+        items = [_Item(image) for image in pixels]
+        with self._changed:
+            self._waiting.setdefault(predictor, []).extend(items)
+            self._changed.notify()
         return [item.answer for item in items]
 
     def stop(self) -> None:
         """Ends the thread once everything that waits has been answered."""
-        self._waiting.put(None)
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
         self._thread.join()
 
     def _run(self) -> None:
-        rest: _Item | None = None
-        while True:
-            first = rest or self._waiting.get()
-            if first is None:
-                return
-            batch, rest, stopping = self._gather(first)
-            self._answer(batch)
-            if stopping:
-                return
+        while (batch := self._next_batch()) is not None:
+            self._answer(*batch)
 
-    def _gather(self, first: _Item) -> tuple[list[_Item], _Item | None, bool]:
-        """Returns the batch that begins with an item, an item for the next one, and whether that is all."""
-        batch = [first]
-        while len(batch) < first.predictor.batch:
-            try:
-                item = self._waiting.get_nowait()
-            except queue.Empty:
-                break
-            if item is None:
-                return batch, None, True
-            if item.predictor is not first.predictor:  # the model has been replaced
-                return batch, item, False
-            batch.append(item)
-        return batch, None, False
+    def _next_batch(self) -> tuple[Predictor, list[_Item]] | None:
+        """Waits for images and returns a batch; None: everything has been answered and no more will come."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._stopping)
+            if not self._waiting:
+                return None
+            predictor = next(iter(self._waiting))
+            items = self._waiting.pop(predictor)
+            if rest := items[predictor.batch :]:
+                self._waiting[predictor] = rest  # behind the other models
+            return predictor, items[: predictor.batch]
 
-    def _answer(self, batch: Sequence[_Item]) -> None:
+    def _answer(self, predictor: Predictor, batch: Sequence[_Item]) -> None:
         # whoever asked may have given up meanwhile
         batch = [item for item in batch if item.answer.set_running_or_notify_cancel()]
         if not batch:
             return
         self._observe(len(batch))
-        predictor = batch[0].predictor
         try:
             predictions = predictor.predict_pixels(
                 [item.pixels for item in batch], top=len(predictor.classes)

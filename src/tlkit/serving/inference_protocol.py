@@ -10,17 +10,19 @@ has each class. The binary data extension is spoken, too.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json
 
 from tlkit.inference.multilabel import MultilabelPredictor
 from tlkit.inference.prediction import Prediction
@@ -64,6 +66,16 @@ BODY = {
 }
 
 
+class _Parameters(BaseModel):
+    """The parameters of a request or a tensor that are read."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    binary_data_size: int | None = None
+    binary_data: bool | None = None
+    binary_data_output: bool = False
+
+
 class _Tensor(BaseModel):
     """An input or a requested output, as it is sent."""
 
@@ -72,8 +84,8 @@ class _Tensor(BaseModel):
     name: str
     shape: list[int] = []
     datatype: str = ""
-    parameters: dict[str, Any] = {}
-    data: list[Any] | None = None
+    parameters: _Parameters = _Parameters()
+    data: Any = None  # validating millions of numbers one by one takes long
 
 
 class _InferRequest(BaseModel):
@@ -84,7 +96,7 @@ class _InferRequest(BaseModel):
     id: str | None = None
     inputs: list[_Tensor]
     outputs: list[_Tensor] | None = None
-    parameters: dict[str, Any] = {}
+    parameters: _Parameters = _Parameters()
 
 
 @dataclass(frozen=True)
@@ -118,9 +130,11 @@ def make_router(service: Service) -> APIRouter:
         return {"live": True}
 
     @router.get("/health/ready")
-    async def ready() -> dict[str, bool]:
-        """Whether all models are ready."""
-        return {"ready": True}
+    async def ready(response: Response) -> dict[str, bool]:
+        """Whether the service takes requests: not while it stops."""
+        if service.stopping:
+            response.status_code = 503
+        return {"ready": not service.stopping}
 
     @router.get("")
     async def server() -> dict[str, object]:
@@ -128,22 +142,36 @@ def make_router(service: Service) -> APIRouter:
         return {"name": "tlkit", "version": version("tlkit"), "extensions": ["binary_tensor_data"]}
 
     @router.get("/models/{name}")
+    @router.get("/models/{name}/versions/1")
     async def describe(name: str) -> dict[str, object]:
         """Describe a model's inputs and outputs."""
         return _describe(service.models.get(name))
 
     @router.get("/models/{name}/ready")
-    async def model_ready(name: str) -> dict[str, object]:
+    @router.get("/models/{name}/versions/1/ready")
+    async def model_ready(name: str, response: Response) -> dict[str, object]:
         """Whether a model is ready."""
-        return {"name": service.models.get(name).name, "ready": True}
+        model = service.models.get(name)
+        return {"name": model.name, **await ready(response)}
 
     @router.post("/models/{name}/infer", response_class=Response, openapi_extra={"requestBody": BODY})
+    @router.post(
+        "/models/{name}/versions/1/infer", response_class=Response, openapi_extra={"requestBody": BODY}
+    )
     async def infer(name: str, request: Request) -> Response:
         """Label images."""
         model = service.models.get(name)
-        header, binary = _divide(await request.body(), request.headers.get(HEADER_LENGTH))
-        predictions = await service.predict(model, _read_images(header, binary))
+        body, length = await request.body(), request.headers.get(HEADER_LENGTH)
+        header, images = await service.parse(parse_request, body, length)
+        predictions = await service.predict(model, images)
         return _respond(model, header, _outputs(model, predictions))
+
+    @router.api_route(
+        "/models/{name}/versions/{number}{rest:path}", methods=["GET", "POST"], include_in_schema=False
+    )
+    async def other_version(name: str, number: str, rest: str) -> None:
+        service.models.get(name)
+        raise RequestError(404, f"{name} has one version, 1: there is nothing under {number}{rest}")
 
     return router
 
@@ -166,23 +194,38 @@ def _describe(model: ServedModel) -> dict[str, object]:
         "platform": "tlkit",
         "inputs": [{"name": INPUT, "datatype": "BYTES", "shape": [-1]}],
         "outputs": outputs,
-        "parameters": {"classes": list(model.predictor.classes)},
+        "parameters": {
+            "classes": list(model.predictor.classes),
+            # a second entry of `inputs` would be a second input
+            "instead_of_bytes": {"name": INPUT, "datatype": "UINT8", "shape": [-1, -1, -1, 3]},
+        },
     }
 
 
-def _divide(body: bytes, length: str | None) -> tuple[_InferRequest, bytes]:
-    """Returns the JSON part of a body, and the binary tensors behind it."""
+def parse_request(body: bytes, length: str | None) -> tuple[_InferRequest, list[SentImage]]:
+    """Parses a request.
+
+    Args:
+        body: its JSON part, and the binary tensors behind it.
+        length: the header that says how long the JSON part is; None: it is all.
+
+    Raises:
+        RequestError: it is malformed.
+    """
     end = len(body)
     if length is not None:
-        if not length.isdigit() or int(length) > len(body):
+        if not re.fullmatch("[0-9]{1,15}", length) or int(length) > len(body):
             raise RequestError(400, f"{HEADER_LENGTH}: {length!r} is not the length of a part of the body")
         end = int(length)
     try:
-        return _InferRequest.model_validate_json(body[:end]), body[end:]
+        header = _InferRequest.model_validate(from_json(body[:end]))
     except ValidationError as error:
         item = error.errors(include_url=False)[0]
         key = ".".join(map(str, item["loc"])) or "the body"
         raise RequestError(400, f"{key}: {item['msg']}") from error
+    except ValueError as error:
+        raise RequestError(400, f"the body is not JSON: {error}") from error
+    return header, _read_images(header, body[end:])
 
 
 def _read_images(header: _InferRequest, binary: bytes) -> list[SentImage]:
@@ -190,18 +233,19 @@ def _read_images(header: _InferRequest, binary: bytes) -> list[SentImage]:
         names = ", ".join(tensor.name for tensor in header.inputs) or "none"
         raise RequestError(400, f"there is one input, {INPUT!r}; the request has {names}")
     tensor = header.inputs[0]
-    size = tensor.parameters.get("binary_data_size")
+    size = tensor.parameters.binary_data_size
     if size is not None and size != len(binary):
         raise RequestError(400, f"binary_data_size is {size}, and {len(binary)} bytes follow")
-    if any(length < 0 for length in tensor.shape):
-        raise RequestError(400, f"shape {tensor.shape} has negative lengths")
+    if any(length < 1 for length in tensor.shape):
+        raise RequestError(400, f"shape {tensor.shape} has lengths below 1")
     if tensor.datatype == "BYTES" and len(tensor.shape) == 1:
         content = _split(binary) if size is not None else _from_base64(tensor.data)
         if len(content) != tensor.shape[0]:
             raise RequestError(400, f"shape {tensor.shape} does not fit {len(content)} elements")
         return list(content)
     if tensor.datatype == "UINT8" and len(tensor.shape) == 4 and tensor.shape[3] == 3:
-        flat = np.frombuffer(binary, np.uint8) if size is not None else _from_numbers(tensor.data)
+        numbers = binary if size is not None else _from_numbers(tensor.data)
+        flat = np.frombuffer(numbers, np.uint8)
         if flat.size != math.prod(tensor.shape):
             raise RequestError(400, f"shape {tensor.shape} does not fit {flat.size} numbers")
         return list(flat.reshape(tensor.shape))
@@ -224,23 +268,25 @@ def _split(binary: bytes) -> list[bytes]:
     return elements
 
 
-def _from_base64(data: list[Any] | None) -> list[bytes]:
-    if data is None or not all(isinstance(value, str) for value in data):
+def _from_base64(data: Any) -> list[bytes]:
+    if not isinstance(data, list) or not all(isinstance(value, str) for value in data):
         raise RequestError(400, f"{INPUT}: data must be a list of base64 strings")
     try:
         return [base64.b64decode(value, validate=True) for value in data]
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise RequestError(400, f"{INPUT}: a string is not base64: {error}") from error
 
 
-def _from_numbers(data: list[Any] | None) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _from_numbers(data: Any) -> bytes:
+    """Returns a list of numbers, flat or nested, as bytes."""
     try:
-        values = np.array(data, np.float64).ravel()
-    except (TypeError, ValueError) as error:
-        raise RequestError(400, f"{INPUT}: data must be numbers") from error
-    if not ((values >= 0) & (values <= 255) & (values == np.floor(values))).all():
-        raise RequestError(400, f"{INPUT}: data must be whole numbers from 0 to 255")
-    return values.astype(np.uint8)
+        while isinstance(data, list) and data and isinstance(data[0], list):
+            data = list(chain.from_iterable(data))
+        if isinstance(data, list):
+            return bytes(data)
+    except (TypeError, ValueError):
+        pass
+    raise RequestError(400, f"{INPUT}: data must be whole numbers from 0 to 255")
 
 
 def _outputs(model: ServedModel, predictions: Sequence[Prediction]) -> list[_Output]:
@@ -265,14 +311,13 @@ def _outputs(model: ServedModel, predictions: Sequence[Prediction]) -> list[_Out
 def _respond(model: ServedModel, request: _InferRequest, outputs: Sequence[_Output]) -> Response:
     """Returns the requested outputs, each as JSON or, where that is asked for, as binary data behind it."""
     by_name = {output.name: output for output in outputs}
-    everywhere = bool(request.parameters.get("binary_data_output", False))
-    requested = (
-        [(tensor.name, bool(tensor.parameters.get("binary_data", everywhere))) for tensor in request.outputs]
-        if request.outputs
-        else [(name, everywhere) for name in by_name]
-    )
+    everywhere = request.parameters.binary_data_output
+    requested = {
+        tensor.name: everywhere if tensor.parameters.binary_data is None else tensor.parameters.binary_data
+        for tensor in request.outputs or [_Tensor(name=name) for name in by_name]
+    }
     described, binary = [], b""
-    for name, is_binary in requested:
+    for name, is_binary in requested.items():
         if name not in by_name:
             raise RequestError(400, f"there is no output {name!r}; there are {', '.join(by_name)}")
         output = by_name[name]

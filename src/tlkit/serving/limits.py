@@ -12,8 +12,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tlkit.serving.errors import RequestError
 
-#: Paths that answer without a token: the page and its files, and whether the service lives.
-OPEN_PATHS = ("/", "/page/", "/v2/health/")
+#: Paths that answer without a token: the page and its files, how to call the service, and whether it lives.
+OPEN_PATHS = ("/", "/docs", "/openapi.json")
+OPEN_FOLDERS = ("/page/", "/v2/health/")
 #: Seconds within which a request's body must have arrived.
 BODY_SECONDS = 60.0
 
@@ -24,9 +25,27 @@ Observe = Callable[[str, int, float], object]
 class Limits:
     """ASGI middleware: reads each body before the service does, and answers what must not reach it."""
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, token: str | None, observe: Observe) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_bytes: int,
+        check_room: Callable[[], object],
+        token: str | None,
+        observe: Observe,
+    ) -> None:
+        """Keeps the limits.
+
+        Args:
+            app: the service.
+            max_bytes: size of a request's body.
+            check_room: raises a `RequestError` where there is no room for an image now.
+            token: what clients must send; None: nothing.
+            observe: is told of each answer.
+        """
         self._app = app
         self._max_bytes = max_bytes
+        self._check_room = check_room
         self._token = token
         self._observe = observe
 
@@ -45,6 +64,8 @@ class Limits:
 
         try:
             self._check_token(scope)
+            if scope["method"] == "POST":  # before its images are in memory
+                self._check_room()
             body = await self._read(scope, receive)
             await self._app(scope, _replay(body, receive), send_and_note)
         except RequestError as error:
@@ -56,11 +77,11 @@ class Limits:
 
     def _check_token(self, scope: Scope) -> None:
         path = scope["path"]
-        if self._token is None or path == "/" or any(path.startswith(open_) for open_ in OPEN_PATHS[1:]):
+        if self._token is None or path in OPEN_PATHS or path.startswith(OPEN_FOLDERS):
             return
         headers = dict(scope["headers"])
-        sent = headers.get(b"authorization", b"").removeprefix(b"Bearer ")
-        if not hmac.compare_digest(sent, self._token.encode()):
+        scheme, _, sent = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() != b"bearer" or not hmac.compare_digest(sent.strip(), self._token.encode()):
             raise RequestError(401, "send the service's token in a header: Authorization: Bearer TOKEN")
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes:
@@ -71,7 +92,8 @@ class Limits:
         """
         too_large = RequestError(413, f"a request may have at most {self._max_bytes:,} bytes")
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self._max_bytes:
+        # Python converts no more than some thousand digits
+        if length.isdigit() and (len(length) > 15 or int(length) > self._max_bytes):
             raise too_large
         body = bytearray()
         try:

@@ -18,7 +18,7 @@ from tlkit.serving.errors import RequestError
 if TYPE_CHECKING:
     from tlkit.runtime.devices import Precision
 
-#: Seconds between two looks at the model folders.
+#: Seconds between two looks at the model folders; what changes between them is still being copied.
 RELOAD_INTERVAL = 2.0
 
 #: Name, inode, size and time of each file of a model folder.
@@ -55,8 +55,11 @@ class ServedModel:
         self.path = path
         self._options = options
         self._registry = load_registry()
-        self._signature = _signature(find_model(path, options.phase))
+        self._loaded = self._seen = self._look()
         self.predictor = self._load()
+
+    def _look(self) -> Signature:
+        return _signature(find_model(self.path, self._options.phase))
 
     def _load(self) -> Predictor:
         options = self._options
@@ -73,21 +76,28 @@ class ServedModel:
     def refresh(self) -> str | None:
         """Loads the model again if its folder has changed; one that cannot be loaded leaves the old one.
 
+        A folder is loaded once its files are as they were at the last call, since copying takes a while. The
+        checksums in a model folder make sure that its files belong together; timm's folders have none.
+
         Returns:
             What happened, or None.
         """
         try:
-            signature = _signature(find_model(self.path, self._options.phase))
+            signature = self._look()
         except (TlkitError, OSError):
             return None  # it is just being replaced
-        if signature == self._signature:
+        unchanged, self._seen = signature == self._seen, signature
+        if signature == self._loaded or not unchanged:
             return None
-        self._signature = signature
+        self._loaded = signature
         try:
-            # checksums in config.json make sure that its files belong together
-            self.predictor = self._load()
-        except TlkitError as error:
-            return f"{self.name}: the changed model is not taken up: {error}"
+            predictor = self._load()
+            if self._look() != signature:
+                return None  # replaced meanwhile: the next calls see that
+        except Exception as error:  # whatever it is, the next replacement must be taken up
+            reason = str(error) if isinstance(error, TlkitError) else f"{type(error).__name__}: {error}"
+            return f"{self.name}: the changed model is not taken up: {reason}"
+        self.predictor = predictor
         return f"{self.name}: the changed model is served from now on"
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import binascii
-import json
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException
+from pydantic_core import from_json
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from tlkit.inference.prediction import Prediction
 from tlkit.serving.errors import RequestError
@@ -108,7 +108,7 @@ def make_router(service: Service) -> APIRouter:
     ) -> list[Answer | MultilabelAnswer]:
         """Label images; see /v2 for the Open Inference Protocol."""
         chosen = service.models.get(model)
-        predictions = await service.predict(chosen, await read_images(request))
+        predictions = await service.predict(chosen, await read_images(request, service))
         return [_answer(prediction, top) for prediction in predictions]
 
     @router.post(
@@ -120,7 +120,7 @@ def make_router(service: Service) -> APIRouter:
     async def explain(request: Request, model: ModelQuery = None) -> Response:
         """Show where the classifier looks in an image: a heat map over it, as PNG."""
         chosen = service.models.get(model)
-        images = await read_images(request)
+        images = await read_images(request, service)
         if len(images) != 1:
             raise RequestError(422, f"one image is explained at a time, not {len(images)}")
         return Response(await service.explain(chosen, images[0]), media_type="image/png")
@@ -128,29 +128,48 @@ def make_router(service: Service) -> APIRouter:
     return router
 
 
-async def read_images(request: Request) -> list[bytes]:
+async def read_images(request: Request, service: Service) -> list[bytes]:
     """Returns the content of the image files that a request holds.
 
     Raises:
-        RequestError: its body has another form.
+        RequestError: its body has another form, or there is no time to read it now.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    content_type = request.headers.get("content-type", "")
+    kind = content_type.partition(";")[0].strip().lower()
+    body = await request.body()
     if kind.startswith("image/") or kind == "application/octet-stream":
-        return [await request.body()]
+        return [body]
     if kind == "application/json":
-        return parse_base64(await request.body())
+        return await service.parse(parse_base64, body)
     if kind != "multipart/form-data":
         raise RequestError(415, f"{kind or 'a body without a type'} is not read: send {FORMS}")
+    return await service.parse(parse_form, body, content_type)
+
+
+def parse_form(body: bytes, content_type: str) -> list[bytes]:
+    """Returns the content of a form's files.
+
+    Raises:
+        RequestError: it is something else.
+    """
+
+    async def stream() -> AsyncGenerator[bytes]:
+        yield body
+
+    async def parse() -> list[bytes]:
+        parser = MultiPartParser(Headers({"content-type": content_type}), stream())
+        parser.spool_max_size = len(body) + 1  # nothing is written to a disk
+        form = await parser.parse()
+        contents = [value.file.read() for _, value in form.multi_items() if isinstance(value, UploadFile)]
+        await form.close()
+        return contents
+
     try:
-        async with request.form(max_files=1000, max_fields=1000) as form:
-            files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-            return [await file.read() for file in files]
-    except Exception as error:
-        # starlette turns its own MultiPartException into an HTTPException
-        reason = getattr(error, "detail", None) or getattr(error, "message", None)
-        if reason is None and not isinstance(error, MultiPartException):
-            raise
-        raise RequestError(400, f"the form cannot be read: {reason}") from error
+        return asyncio.run(parse())
+    except MultiPartException as error:
+        raise RequestError(400, f"the form cannot be read: {error.message}") from error
+    except ValueError as error:  # a charset that is none
+        raise RequestError(400, f"the form cannot be read: {error}") from error
 
 
 def parse_base64(body: bytes) -> list[bytes]:
@@ -160,14 +179,14 @@ def parse_base64(body: bytes) -> list[bytes]:
         RequestError: it is something else.
     """
     try:
-        values = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        values = from_json(body)
+    except ValueError as error:
         raise RequestError(400, f"the body is not JSON: {error}") from error
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise RequestError(422, "the body must be a JSON list of base64 strings")
     try:
         return [base64.b64decode(value, validate=True) for value in values]
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise RequestError(422, f"a string is not base64: {error}") from error
 
 

@@ -139,8 +139,8 @@ def _check(audit: Audit) -> None:
             raise AuditFileError(f"audit.json cannot be used: images does not describe {name!r}")
     if wrong := [name for name, image in audit.images.items() if name != image.image]:
         raise AuditFileError(f"audit.json cannot be used: images.{wrong[0]} describes another image")
-    given = [image.label for image in audit.images.values()]
-    for label in (*given, *(suspect.suggested for suspect in audit.labels.suspects)):
+    image_labels = [image.label for image in audit.images.values()]
+    for label in (*image_labels, *(suspect.suggested for suspect in audit.labels.suspects)):
         if label not in audit.classes:
             raise AuditFileError(f"audit.json cannot be used: {label!r} is none of its classes")
 

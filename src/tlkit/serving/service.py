@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +27,7 @@ from tlkit.serving.models import Models, ServedModel
 
 #: An image as a client sends it: the content of a file, or pixels uint8 ``(H, W, 3)``.
 SentImage = bytes | NDArray[np.uint8]
+Parsed = TypeVar("Parsed")
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Service:
         models: the classifiers.
         limits: what it takes on.
         metrics: what it counts.
+        stopping: whether it ends as soon as it has answered what it has accepted.
     """
 
     def __init__(self, models: Models, limits: ServiceLimits) -> None:
@@ -56,6 +60,7 @@ class Service:
         self.models = models
         self.limits = limits
         self.metrics = Metrics()
+        self.stopping = False
         self._batcher = Batcher(limits.max_waiting, self.metrics.batches.observe)
         self.metrics.waiting.set_function(lambda: self._batcher.waiting)
         # no more decoded images are in memory at once than threads decode
@@ -64,9 +69,27 @@ class Service:
 
     def stop(self) -> None:
         """Answers everything that waits, and ends its threads."""
+        self.stopping = True
         self._decoders.shutdown()
         self._batcher.stop()
         self._explainer.shutdown()
+
+    def check_room(self) -> None:
+        """Checks that there is room for one more image.
+
+        Raises:
+            RequestError: as many images wait as may.
+        """
+        self._batcher.check_room()
+
+    async def parse(self, function: Callable[..., Parsed], *arguments: object) -> Parsed:
+        """Parses a body in a thread: a large one takes long enough to hold up the other requests.
+
+        Raises:
+            RequestError: the body has another form, or there is no time now.
+        """
+        async with self._deadline():
+            return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *arguments)
 
     async def predict(self, model: ServedModel, images: Sequence[SentImage]) -> list[Prediction]:
         """Predicts images, with the probabilities of all classes.
@@ -77,28 +100,15 @@ class Service:
         if not images:
             raise RequestError(422, "the request holds no image")
         predictor, loop = model.predictor, asyncio.get_running_loop()
-        self._batcher.reserve(len(images))
-        try:
-            async with asyncio.timeout(self.limits.seconds):
+        with self._batcher.room(len(images)):
+            async with self._deadline():
                 decoding = [
                     loop.run_in_executor(self._decoders, _decode, image, predictor.preprocess)
                     for image in images
                 ]
-                decoded = await asyncio.gather(*decoding)
-                pixels = [image for image in decoded if not isinstance(image, str)]
-                if len(pixels) < len(decoded):
-                    number, reason = next(
-                        (number, image) for number, image in enumerate(decoded, 1) if isinstance(image, str)
-                    )
-                    name = f"image {number} of {len(images)}" if len(images) > 1 else "the image"
-                    raise RequestError(422, f"{name} cannot be read: {reason}")
+                pixels = _refuse_unreadable(await asyncio.gather(*decoding))
                 answers = self._batcher.submit(predictor, pixels)
                 predictions = await asyncio.gather(*map(asyncio.wrap_future, answers))
-        except TimeoutError as error:
-            text = f"there was no answer within {self.limits.seconds:g} s: try again later"
-            raise RequestError(503, text, retry_after=5) from error
-        finally:
-            self._batcher.release(len(images))
         for prediction in predictions:
             for label in _counted_labels(prediction):
                 self.metrics.images.labels(model.name, label).inc()
@@ -108,19 +118,37 @@ class Service:
         """Returns a heat map over an image as PNG: where the classifier looks.
 
         Raises:
-            RequestError: the image cannot be read, the model is an exported file, or there is no time now.
+            RequestError: the image cannot be read, the model is an exported file, or there is no room or time
+                for it now.
         """
-        work = asyncio.get_running_loop().run_in_executor(self._explainer, _explain, image, model)
+        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self.limits.seconds):
-                return await work
-        except TimeoutError as error:
-            text = f"there was no answer within {self.limits.seconds:g} s: try again later"
-            raise RequestError(503, text, retry_after=5) from error
+            with self._batcher.room(1):
+                async with self._deadline():
+                    return await loop.run_in_executor(self._explainer, _explain, image, model)
         except (UnreadableImage, DataError) as error:
             raise RequestError(422, f"the image cannot be read: {error}") from error
         except RunFolderError as error:
             raise RequestError(422, str(error)) from error
+
+    @asynccontextmanager
+    async def _deadline(self) -> AsyncIterator[None]:
+        """Gives up what takes too long."""
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                yield
+        except TimeoutError as error:
+            text = f"there was no answer within {self.limits.seconds:g} s: try again later"
+            raise RequestError(503, text, retry_after=5) from error
+
+
+def _refuse_unreadable(decoded: Sequence[Pixels | str]) -> list[Pixels]:
+    """Returns the pixels of images, each of which is either that or why it cannot be read."""
+    for number, image in enumerate(decoded, 1):
+        if isinstance(image, str):
+            name = f"image {number} of {len(decoded)}" if len(decoded) > 1 else "the image"
+            raise RequestError(422, f"{name} cannot be read: {image}")
+    return [image for image in decoded if not isinstance(image, str)]
 
 
 def _counted_labels(prediction: Prediction) -> list[str]:

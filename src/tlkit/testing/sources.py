@@ -180,9 +180,9 @@ def labels_are_class_indices(subject: Subject) -> None:
         fix = "give every sample labels=(classes.index(name), …), () for none, and no label"
     for sample in source.samples:
         label = (sample.labels, sample.label) if several else sample.label
-        given = sample.labels or () if several else (sample.label,)
+        indices = sample.labels or () if several else (sample.label,)
         one_kind = (sample.label is None and sample.labels is not None) if several else sample.labels is None
-        if not one_kind or any(type(index) is not int or not 0 <= index < len(classes) for index in given):
+        if not one_kind or any(type(index) is not int or not 0 <= index < len(classes) for index in indices):
             raise CheckFailed(
                 expected=f"labels from 0 to {len(classes) - 1}, indices into {classes}",
                 got=f"{label!r} for {sample.id!r}",

@@ -211,4 +211,5 @@ def _not_finite(options: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _mentioned_option(options: Mapping[str, Any], message: str) -> str:
     """Returns the option that an error message is about, or "name" if it mentions none."""
+    message, _, _ = message.partition(" Did you mean ")  # Python suggests names, which may be other options
     return next((key for key in options if f"'{key}'" in message or f" {key} " in message), "name")

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 #: Images that the kernel compares with: all, or of more a random sample.
 MAX_SUPPORT = 1000
+#: Images that are compared with them at a time.
+BLOCK = 8192
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,11 @@ class Kernel:
     basis: Tensor
 
     @staticmethod
-    def of(transformed: Tensor) -> Kernel:
-        """Returns the kernel of features, from `hellinger`."""
+    def of(pooled: Tensor) -> Kernel:
+        """Returns the kernel of features ``(N, C)``."""
         generator = torch.Generator().manual_seed(0)
-        chosen = torch.randperm(len(transformed), generator=generator)[:MAX_SUPPORT].sort().values
-        support = transformed[chosen.to(transformed.device)]
+        chosen = torch.randperm(len(pooled), generator=generator)[:MAX_SUPPORT].sort().values
+        support = hellinger(pooled[chosen.to(pooled.device)])
         distances = _squared_distances(support, support)
         upper = torch.triu_indices(len(support), len(support), 1)
         apart = distances[upper[0], upper[1]]
@@ -42,9 +44,14 @@ class Kernel:
         kept = lengths > 1e-6 * lengths[-1]
         return Kernel(support, precision, (vectors[:, kept] / lengths[kept].sqrt()).float())
 
-    def coordinates(self, transformed: Tensor) -> Tensor:
-        """Returns coordinates ``(N, R)`` whose products approximate the kernel's values."""
-        return kernel_values(transformed, self.support, self.precision) @ self.basis
+    def coordinates(self, pooled: Tensor) -> Tensor:
+        """Returns coordinates ``(N, R)`` of features, whose products approximate the kernel's values."""
+        coordinates = pooled.new_empty(len(pooled), self.basis.shape[1])
+        for start in range(0, len(pooled), BLOCK):
+            block = slice(start, start + BLOCK)
+            values = kernel_values(hellinger(pooled[block]), self.support, self.precision)
+            coordinates[block] = values @ self.basis
+        return coordinates
 
 
 def hellinger(pooled: Tensor) -> Tensor:

@@ -49,16 +49,16 @@ class Rotation:
     def of(features: Tensor) -> Rotation:
         """Rotates features, float32 ``(N, D)``."""
         count, mean = len(features), features.mean(0)
-        centred = features - mean
-        if count < centred.shape[1]:
-            lengths, vectors = _eigenvectors(centred.double() @ centred.T.double())
-            directions = centred.T.double() @ (vectors / lengths.sqrt())
+        if count < features.shape[1]:
+            centred = (features - mean).double()
+            lengths, vectors = _eigenvectors(centred @ centred.T)
+            directions = centred.T @ (vectors / lengths.sqrt())
         else:
-            lengths, directions = _eigenvectors(_gram(centred))
+            lengths, directions = _eigenvectors(_gram(features, mean))
         rotated = features.new_ones(count, len(lengths) + 1)
         for start in range(0, count, ROTATED):
             rows = slice(start, start + ROTATED)
-            rotated[rows, 1:] = (centred[rows].double() @ directions).float()
+            rotated[rows, 1:] = ((features[rows] - mean).double() @ directions).float()
         lengths = torch.cat([lengths.new_full((1,), count), lengths])
         return Rotation(rotated, lengths.float(), mean, directions.float())
 
@@ -68,11 +68,11 @@ class Rotation:
         return weight, solution[0] - weight @ self.mean
 
 
-def _gram(centred: Tensor) -> Tensor:
-    """Returns the products of all columns, ``(D, D)``, in float64."""
-    gram = centred.new_zeros(centred.shape[1], centred.shape[1], dtype=torch.float64)
-    for start in range(0, len(centred), ROTATED):
-        rows = centred[start : start + ROTATED].double()
+def _gram(features: Tensor, mean: Tensor) -> Tensor:
+    """Returns the products of all columns minus their mean, ``(D, D)``, in float64."""
+    gram = features.new_zeros(features.shape[1], features.shape[1], dtype=torch.float64)
+    for start in range(0, len(features), ROTATED):
+        rows = (features[start : start + ROTATED] - mean).double()
         gram += rows.T @ rows
     return gram
 
