@@ -9,6 +9,7 @@ processor time that prediction alone has to itself: so images per second of proc
 from __future__ import annotations
 
 import asyncio
+import json
 import multiprocessing
 import random
 import signal
@@ -55,12 +56,10 @@ class Answers:
     refused: int = 0
 
 
-def request(body: bytes, kind: str = "image/jpeg", path: str = "/predict") -> bytes:
+def request(body: bytes, kind: str = "image/jpeg", path: str = "/predict", header: str = "X: ") -> bytes:
     """Returns a request's bytes."""
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: here\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+    lines = [f"POST {path} HTTP/1.1", "Host: here", f"Content-Type: {kind}", f"Content-Length: {len(body)}"]
+    return "\r\n".join([*lines, header, "", ""]).encode("latin-1") + body
 
 
 async def ask(port: int, clients: int, send: Send, until: Callable[[int], bool]) -> Answers:
@@ -176,6 +175,13 @@ def cpu_seconds(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
+def tensor(datatype: str, shape: Sequence[int], *data: object) -> bytes:
+    """Returns a request of the Open Inference Protocol with one tensor."""
+    return json.dumps(
+        {"inputs": [{"name": "image", "datatype": datatype, "shape": shape, "data": data}]}
+    ).encode()
+
+
 def bad_requests(photo: bytes) -> list[bytes]:
     """Returns requests that are the clients' fault, of every kind."""
     random.seed(1)
@@ -183,12 +189,32 @@ def bad_requests(photo: bytes) -> list[bytes]:
     noise = [random.randbytes(size) for size in (0, 1, 100, 100_000)]
     lists = [b"", b"[", b"{}", b"[1]", b'["*"]', b"[]", b"[" * 100_000, b'["eA=="]']
     forms = [b"", b"--b", b"--b\r\n\r\nx"]
-    tensors = [b"", b"{}", b'{"inputs": []}', b'{"inputs": [{"name": "image"}]}']
+    tensors = [
+        *(b"", b"{}", b'{"inputs": []}', b'{"inputs": [{"name": "image"}]}', b"[" * 100_000),
+        *(tensor("BYTES", shape, data) for shape, data in (([1], "*"), ([2], "eA=="), ([-1], ""))),
+        tensor("UINT8", [0, 10**18, 10**18, 3]),
+        *(
+            tensor("UINT8", [1, 1, 1, 3], *data)
+            for data in ((1, 2), (10**400, 1, 1), (1, 2, "a"), (1, [2], 3))
+        ),
+        tensor("FP32", [1], 1.0),
+    ]
+    lengths = ["\xb2", "9" * 5000, "-1", "9999", "1"]
+    infer = "/v2/models/model/infer"
     return [
         *(request(body, kind) for body in (*cut, *noise) for kind in ("image/jpeg", "image/png")),
-        *(request(body, "application/json") for body in lists),
-        *(request(body, "multipart/form-data; boundary=b") for body in forms),
-        *(request(body, "application/json", "/v2/models/model/infer") for body in tensors),
+        *(
+            request(body, kind, path)
+            for path in ("/predict", "/explain")
+            for kind, bodies in (("application/json", lists), ("multipart/form-data; boundary=b", forms))
+            for body in bodies
+        ),
+        *(request(body, path="/explain") for body in (*cut[-1:], *noise)),
+        *(request(body, "application/json", infer) for body in tensors),
+        *(
+            request(tensors[-1], path=infer, header=f"Inference-Header-Content-Length: {length}")
+            for length in lengths
+        ),
         request(photo, "text/plain"),
         request(photo, ""),
         *(request(photo, path=path) for path in ("/predict?model=nobody", "/predict?top=x", "/nowhere")),

@@ -19,17 +19,45 @@ from tlkit.model.description import Calibration
 BUILD = Path(__file__).parents[1] / "examples" / "browser" / "build.py"
 
 
+def save_whole(folder: Path, calibration: Calibration) -> Path:
+    """Writes a file with a network that tells colours and everything around it."""
+    content = surround(colours(8), tlkit.Preprocess(size=8), calibration, None)
+    return save_onnx(folder / "colours.onnx", content, input="images")
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page with a network that tells colours, built with onnxruntime-web from the npm registry."""
     if shutil.which("npm") is None:
         pytest.skip("no npm: install Debian's package npm")
     folder = tmp_path_factory.mktemp("browser")
-    preprocess = tlkit.Preprocess(size=8)
-    content = surround(colours(8), preprocess, Calibration(temperature=0.1, reject_below=0.5), None)
-    model = save_onnx(folder / "colours.onnx", content, input="images")
+    model = save_whole(folder, Calibration(temperature=0.1, reject_below=0.5))
     runpy.run_path(str(BUILD))["build"](model, folder / "site")
     return folder / "site"
+
+
+def test_a_photo_may_have_several_labels(browser: Browser, site: Path, tmp_path: Path) -> None:
+    calibration = Calibration(temperature=0.1, thresholds=(0.6, 0.6, 0.6))
+    several = shutil.copytree(site, tmp_path / "site")
+    module = runpy.run_path(str(BUILD))
+    content = save_whole(tmp_path, calibration).read_bytes()
+    description = {"classes": ["red", "green", "blue"]}
+    module["write_script"](
+        several / "model.js", MODEL={"description": description, "content": module["text"](content)}
+    )
+    page = browser.new_page()
+    page.goto((several / "index.html").as_uri())
+    status = page.locator("#status")
+    for colour, labels in (("magenta", "red, blue"), ("lime", "green"), ("black", "none of the labels")):
+        photo = tmp_path / f"{colour}.png"
+        Image.new("RGB", (30, 20), colour).save(photo)
+        page.set_input_files("#files", photo)
+        status.filter(has_text=f"{colour}.png: {labels}").wait_for()
+    page.evaluate("MODEL.description.classes = null")
+    page.set_input_files("#files", tmp_path / "lime.png")
+    page.locator("article.refused").wait_for()
+    assert "The network failed: " in page.locator("article.refused p").inner_text()
+    page.close()
 
 
 def test_a_photo_is_classified_without_a_server(browser: Browser, site: Path, tmp_path: Path) -> None:

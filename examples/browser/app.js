@@ -30,16 +30,20 @@ async function decode(file) {
   return new ort.Tensor("uint8", pixels, [1, bitmap.height, bitmap.width, 3]);
 }
 
-async function classify(session, file) {
-  const answer = await session.run({ images: await decode(file) });
+async function classify(session, images) {
+  const answer = await session.run({ images });
   const { classes } = MODEL.description;
   const probabilities = [...answer.probabilities.data];
   const order = classes.map((_, index) => index).sort((a, b) => probabilities[b] - probabilities[a]);
-  const label = answer.unknown.data[0]
-    ? "unknown"
-    : answer.unclassified.data[0]
-      ? "unclassified"
-      : classes[Number(answer.label.data[0])];
+  let label;
+  if (answer.labels) {
+    // a photo may have several labels
+    label = classes.filter((_, index) => answer.labels.data[index]).join(", ") || "none of the labels";
+  } else if (answer.unknown.data[0]) {
+    label = "unknown";
+  } else {
+    label = answer.unclassified.data[0] ? "unclassified" : classes[Number(answer.label.data[0])];
+  }
   return { label, top: order.slice(0, SHOWN).map((index) => [classes[index], probabilities[index]]) };
 }
 
@@ -49,6 +53,13 @@ function element(tag, text, attributes = {}) {
   return made;
 }
 
+function refuse(article, file, reason) {
+  article.className = "refused";
+  article.querySelector("h2").textContent = "No answer";
+  article.append(element("p", reason));
+  byId("status").textContent = `${file.name}: no answer`;
+}
+
 async function show(ready, file) {
   const article = element("article", element("h2", "…"));
   byId("results").prepend(article);
@@ -56,12 +67,19 @@ async function show(ready, file) {
   try {
     session = await ready;
   } catch (error) {
-    article.querySelector("h2").textContent = "No answer";
-    article.append(element("p", `The network cannot be loaded: ${error.message}`));
+    refuse(article, file, `The network cannot be loaded: ${error.message}`);
+    return;
+  }
+  let images;
+  try {
+    images = await decode(file);
+  } catch (error) {
+    refuse(article, file, `${file.name} is no photo that this browser can read.`);
+    console.info(error);
     return;
   }
   try {
-    const { label, top } = await classify(session, file);
+    const { label, top } = await classify(session, images);
     article.querySelector("h2").textContent = label;
     article.append(element("img", "", { src: URL.createObjectURL(file), alt: file.name }));
     const rows = top.map(([name, probability]) => {
@@ -74,11 +92,7 @@ async function show(ready, file) {
     article.append(list);
     byId("status").textContent = `${file.name}: ${label}`;
   } catch (error) {
-    article.className = "refused";
-    article.querySelector("h2").textContent = "No answer";
-    article.append(element("p", `${file.name} is no photo that this browser can read.`));
-    byId("status").textContent = `${file.name}: no answer`;
-    console.info(error);
+    refuse(article, file, `The network failed: ${error.message}`);
   }
 }
 

@@ -86,11 +86,14 @@ from .recipe.recipe import Phase as Phase
 from .recipe.recipe import Recipe as Recipe
 from .recipe.recipe import read_recipe as read_recipe
 from .reporting.card import card as card
+from .reporting.compare import Comparison as Comparison
 from .reporting.compare import compare as compare
 from .reporting.page import report as report
 from .reporting.push import push as push
 from .serving.review import review as review
 from .serving.serve import serve as serve
+from .serving.service import Service as Service
+from .serving.suspects import Decisions as Decisions
 from .training.history import EpochMetrics as EpochMetrics
 from .utils.connectivity import hub_url as hub_url
 from .utils.connectivity import why_unreachable as why_unreachable

@@ -254,3 +254,7 @@ def test_values_in_a_space_may_be_written_in_python() -> None:
     space = read_space({"head.name": ["linear", "mlp"], "head.hidden": "16:64:log", "head.pool": "a,b"})
     assert space["head.name"].values == ("linear", "mlp")
     assert space["head.hidden"].values == (16, 64) and space["head.hidden"].log
+    with pytest.raises(
+        RecipeError, match=r"\(0.0, 0.8\) may be a range or values: write '0.0:0.8', or a list"
+    ):
+        read_space({"head.dropout": (0.0, 0.8)})

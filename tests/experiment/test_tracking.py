@@ -13,7 +13,6 @@ import pytest
 from small_runs import Runner, history
 
 import tlkit
-from tlkit.cli.run import make_report
 from tlkit.errors import RecipeError
 from tlkit.experiment.log import PluginFailed, read_events
 from tlkit.recipe.recipe import make_recipe
@@ -66,8 +65,7 @@ def test_a_run_in_tensorboard_and_mlflow(
     (tracking,) = mlflow.search_runs(experiment_names=["few"], output_format="list")
     client = mlflow.MlflowClient()
     assert not client.list_artifacts(tracking.info.run_id), "a run folder may be somebody else's"
-    (out / "report.html").unlink()
-    make_report(ended, tlkit.Observer(), None)
+    tlkit.report(ended)
 
     (tracking,) = mlflow.search_runs(experiment_names=["few"], output_format="list")
     assert tracking.info.status == "FINISHED" and tracking.info.run_name == str(out)

@@ -186,6 +186,7 @@ def test_images_held_out_and_the_fast_way(tmp_path: Path) -> None:
     run = tlkit.fit(folder, backbone="vgg16-quarter", quality="fast", test=0.25, out=tmp_path / "out")
     (probe,) = run.results.phases
     assert (probe.name, probe.measured.n, probe.out_of_fold) == ("probe", 10, None)
+    assert repr(run) == f"Run({str(tmp_path / 'out')!r}, phases=['probe'])"
 
 
 def test_on_the_command_line(tmp_path: Path) -> None:
@@ -252,10 +253,20 @@ def test_several_labels_per_image(several_labels: Path, tmp_path: Path) -> None:
     assert data.source.options["label_columns"] == ["circle", "red"]
 
 
-def test_several_labels_need_a_csv_file(by_class: Path) -> None:
+def test_options_without_effect_are_refused(by_class: Path) -> None:
+    with pytest.raises(RecipeError, match=r"quality: there is no 'fsat' \(did you mean 'fast'"):
+        tlkit.fit(by_class, quality="fsat")  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match=r"task: there is no 'multilable' \(did you mean 'multilabel'"):
+        tlkit.fit(by_class, task="multilable")  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match="separator: must not be empty"):
+        tlkit.fit([], [], task="multilabel", separator="")
+    for options in ({"quality": "fast"}, {"task": "multilabel"}):
+        with pytest.raises(RecipeError, match=r"epochs: are those of fine-tuning, which .* leaves out"):
+            tlkit.fit(by_class, epochs=5, **options)  # type: ignore[arg-type]
+
+
+def test_several_labels_in_a_folder(by_class: Path) -> None:
     with pytest.raises(DataError, match="take a CSV file with columns path and label"):
         tlkit.fit(by_class, task="multilabel")
-    with pytest.raises(DataError, match="fit takes a CSV file"):
-        tlkit.fit([by_class / "cat" / "1.jpg"], [["cat"]], task="multilabel")
     with pytest.raises(RecipeError, match="backbones are compared on one label per image"):
         tlkit.fit("labels.csv", task="multilabel", backbone="auto")

@@ -19,16 +19,17 @@ from tlkit.experiment.record import find_image_files
 from tlkit.experiment.sources import make_source
 from tlkit.fitting.images import TrainingImages, image_data
 from tlkit.parts.source import Source
+from tlkit.parts.task import Task
 from tlkit.plugins.loader import load_registry
 from tlkit.recipe.schema import DataSpec
 
 REGISTRY = load_registry()
 
 
-def source_of(images: TrainingImages, labels: Any = None) -> Source:
+def source_of(images: TrainingImages, labels: Any = None, task: Task = "multiclass") -> Source:
     """Returns the source that a recipe has for these images."""
-    data = image_data(images, labels, Observer())
-    return make_source(DataSpec(source=data.source, root=data.root), REGISTRY)
+    data = image_data(images, labels, Observer(), task)
+    return make_source(DataSpec(source=data.source, root=data.root), REGISTRY, task)
 
 
 def named(source: Source) -> list[tuple[Path, str]]:
@@ -92,6 +93,25 @@ def test_images_in_memory_are_trained_on_and_found_again(paths: list[Path], tmp_
     assert tlkit.load(run.folder).predict(images[3]).labels[0] in ("cat", "dog")
 
 
+def test_lists_of_several_labels(paths: list[Path]) -> None:
+    labels = [["red", "circle"], [], "circle", "circle|red"]
+    source = source_of(paths[:4], labels, "multilabel")
+    assert [sample.path for sample in source.samples] == paths[:4]
+    has = [[source.classes[index] for index in sample.class_indices] for sample in source.samples]
+    assert has == [["circle", "red"], [], ["circle"], ["circle", "red"]]
+    matrix = np.array([[0, 1], [1, 0]])
+    for wrong in (matrix, matrix.tolist(), [["red"], [" red"]], [["red"], None]):
+        with pytest.raises(tlkit.DataError, match=r"image 1: its labels are .*: give a list of class names"):
+            source_of(paths[:2], wrong, "multilabel")
+    with pytest.raises(tlkit.DataError, match="the labels have no classes"):
+        source_of(paths[:2], [[], []], "multilabel")
+
+
+def test_labels_in_a_tensor(paths: list[Path]) -> None:
+    assert source_of(paths[:2], torch.tensor([1, 0])).classes == ("0", "1")
+    assert source_of(paths[:2], [torch.tensor([1]), torch.tensor(0)]).classes == ("0", "1")
+
+
 def test_copies_of_an_image_in_memory_stay_apart() -> None:
     grey, white = (PillowImage.new("L", (20, 20), value) for value in (128, 255))
     source = source_of([grey, white, grey], ["a", "b", "b"])
@@ -106,6 +126,14 @@ def test_a_data_set_of_pytorch(paths: list[Path]) -> None:
     assert [name for _, name in named(source)] == [path.parent.name for path in paths]
     for sample, path in zip(source.samples, paths, strict=True):
         assert read_image(sample.path).tobytes() == read_image(path).tobytes()
+    subset = torch.utils.data.Subset(Photos(paths), [3, 0, 1])
+    assert [name for _, name in named(source_of(subset))] == ["cat", "dog", "cat"]
+    joined = torch.utils.data.ConcatDataset([subset, torch.utils.data.Subset(Photos(paths), [5])])
+    assert [name for _, name in named(source_of(joined))] == ["cat", "dog", "cat", "cat"]
+    renamed = Photos(paths)
+    renamed.classes = ("dog", "cat")
+    with pytest.raises(tlkit.DataError, match="put together have different classes"):
+        source_of(torch.utils.data.ConcatDataset([subset, renamed]))
     with pytest.raises(tlkit.DataError, match="item 0 of the data set has the label 2; it has 2 classes"):
         source_of(Photos(paths, shift=1))
     with pytest.raises(tlkit.DataError, match=r"item 0 .* is a tensor, torch.float32 \(3, 8, 8\): leave its"):
@@ -124,6 +152,8 @@ def test_data_sets_of_hugging_face(paths: list[Path], capfd: pytest.CaptureFixtu
     splits = hugging_face.DatasetDict({"train": table.select(range(12)), "test": table.select(range(12, 16))})
     assert [sample.split for sample in source_of(splits).samples] == ["train"] * 12 + ["test"] * 4
     assert capfd.readouterr() == ("", "")  # no progress bars
+    with pytest.raises(tlkit.DataError, match="of several labels per image, fit takes no data set of"):
+        source_of(table, task="multilabel")
     with pytest.raises(tlkit.DataError, match="IterableDataset cannot be read twice"):
         source_of(table.to_iterable_dataset())
 
@@ -143,8 +173,10 @@ def test_mistakes(paths: list[Path], tmp_path: Path) -> None:
         source_of(paths[:3], [float("nan"), 1, "1"])
     with pytest.raises(tlkit.DataError, match=r"dog/1.jpg is given twice"):
         source_of([paths[0], paths[1], paths[0]], ["a", "b", "a"])
-    with pytest.raises(tlkit.DataError, match="has only one class, 'a'"):
+    with pytest.raises(tlkit.DataError, match=r"^the labels have one class, 'a': a classifier needs"):
         source_of(paths[:2], ["a", "a"])
+    with pytest.raises(tlkit.DataError, match=r"image 1: its label is \['cat', 'dog'\]: .*\"multilabel\""):
+        source_of(paths[:2], ["cat", ["cat", "dog"]])
     with pytest.raises(tlkit.DataError, match="image 0: an array of float64"):
         source_of([np.zeros((4, 4, 3))], ["a"])
 

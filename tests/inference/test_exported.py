@@ -48,6 +48,13 @@ def test_pixels_are_normalised_as_for_torch_to_the_bit() -> None:
     np.testing.assert_array_equal(normalize(pixels, preprocess), expected)
 
 
+def test_memory_is_kept_from_batch_to_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr("tlkit.inference.predictor.keep_freed_memory", lambda: calls.append("kept"))
+    tlkit.load(save_onnx(tmp_path / "colours.onnx"))
+    assert calls == ["kept"]
+
+
 def test_its_thresholds_can_be_changed(exported: Path, photos_of_all: list[Path]) -> None:
     plain = tlkit.load(exported, unknown=False)
     assert set(plain.predict(photos_of_all).labels) == {"cat", "dog"}

@@ -5,15 +5,20 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from commands import command
+from PIL import Image
 from small_runs import BACKBONES
 
 import tlkit
+from tlkit.cli.export import describe_int8
 from tlkit.errors import ExportError
-from tlkit.inference.export_checks import run_images
+from tlkit.inference.export_checks import Int8Loss, LabelledImage, run_images
 from tlkit.inference.export_onnx import export_onnx
+from tlkit.inference.quantization import choose_int8_images
 
 RECIPE = """
 name = "held-out"
@@ -43,8 +48,8 @@ def test_it_computes_in_integers_and_says_what_that_costs(held_out: tlkit.Run, t
     done = command("export", held_out.folder, "--format", "onnx", "--int8", "--out", file)
     assert done.returncode == 0, done.stderr
     told = re.search(
-        r"calibrated on 20 images; of 32 images that were not trained on, too few to show a small loss, "
-        r"(\d+) are predicted correctly, (\d+) before \((\d+) gained, (\d+) lost",
+        r"calibrated on 20 validation images; of 32 images that were not trained on, too few to show a small "
+        r"loss, (\d+) are predicted correctly, (\d+) before \((\d+) gained, (\d+) lost",
         " ".join(done.stdout.split()),
     )
     assert told, done.stdout
@@ -60,10 +65,26 @@ def test_it_computes_in_integers_and_says_what_that_costs(held_out: tlkit.Run, t
     assert (from_file.predict_proba(paths) != predictor.predict_proba(paths)).any()
     assert from_file.unknown is not None and predictor.unknown is not None
     assert from_file.unknown.threshold != predictor.unknown.threshold
+    (shipped,) = onnxruntime.InferenceSession(file).run(
+        ["probabilities"], {"images": np.asarray(Image.open(paths[0]).convert("RGB"))[None]}
+    )
+    np.testing.assert_allclose(shipped, from_file.predict_proba(paths[0]), atol=1e-2)
     content = onnx.load(file)
     scales = {value.name: list(value.dims) for value in content.graph.initializer}
     weights = [node for node in content.graph.node if node.op_type == "DequantizeLinear"]
     assert sum(scales[node.input[1]] not in ([], [1]) for node in weights) > 5, "a scale per channel"
+
+
+def test_calibration_on_training_images_is_told() -> None:
+    images = [
+        LabelledImage(Path(f"{split}-{number}.png"), "cat", split)
+        for split in ("train", "test")
+        for number in range(30)
+    ]
+    chosen = choose_int8_images(images)
+    assert {image.split for image in chosen.calibration} == {"train"}
+    told = describe_int8(Int8Loss(30, False, 30, before=30, after=30, gained=0, lost=0, p=1.0))
+    assert "calibrated on 30 training images (the run has no validation images); of 30 images" in told
 
 
 def test_a_run_that_held_nothing_out_is_refused(model: tlkit.Run, known: list[Path], tmp_path: Path) -> None:

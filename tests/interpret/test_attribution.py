@@ -20,7 +20,7 @@ from tlkit.builtin.probe import Probe
 from tlkit.data.loader import normalize
 from tlkit.errors import DataError
 from tlkit.inference.predictor import Predictor
-from tlkit.interpret.attribution import explain, grad_cam, last_feature_map
+from tlkit.interpret.attribution import Attribution, explain, grad_cam, last_feature_map
 from tlkit.interpret.png import CAPTIONED_WIDTH, FONT_SIZE, with_caption
 from tlkit.model.classifier import Classifier
 from tlkit.parts.backbone import Backbone
@@ -157,6 +157,14 @@ def test_the_probability_is_the_one_that_predict_returns(fitted: Path, image: Pa
     other = next(name for name in predictor.classes if name != attribution.label)
     assert explain(predictor, image, label=other).probability == pytest.approx(probabilities.min(), abs=1e-6)
     assert normalize(attribution.pixels[None], predictor.preprocess).shape == (1, 3, 128, 128)
+
+
+def test_a_caption_says_that_nothing_contributes() -> None:
+    pixels, heat = np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.float32)
+    blank = Attribution(pixels, heat, "cat", 0.9, "Grad-CAM")
+    assert blank.is_blank and blank.caption() == "cat 90.0%\nGrad-CAM: no part of the image contributes"
+    seen = Attribution(pixels, heat + 1, "cat", 0.9, "Grad-CAM")
+    assert not seen.is_blank and seen.caption() == "cat 90.0%\nGrad-CAM"
 
 
 def test_the_command(fitted: Path, image: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def test_the_page_in_a_browser(browser: Browser, embedded: Path, scheme: str) ->
     page.on("pageerror", lambda error: messages.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
     page.goto((embedded / "report.html").as_uri())
-    assert page.inner_text("h1").startswith("fine-tune classifies")
+    assert page.inner_text("h1").startswith("About ")
     broken = (
         "[...document.images].filter(image => !image.complete || !image.naturalWidth).map(image => image.alt)"
     )
@@ -42,9 +42,12 @@ def test_the_page_in_a_browser(browser: Browser, embedded: Path, scheme: str) ->
     assert page.evaluate(wide) == []
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(23, 24, 26)"
     assert dark == (scheme == "dark")
-    page.click("#results th:has-text('recall')")
-    recalls = page.locator("#results table tbody td:nth-child(4)").all_inner_texts()
+    page.click("#per-class th:has-text('recall')")
+    recalls = page.locator("#per-class tbody td:nth-child(4)").all_inner_texts()
     assert recalls == sorted(recalls) and page.get_attribute("[aria-sort]", "aria-sort") == "ascending"
+    page.click("#answer th:has-text('accuracy') >> nth=0")
+    accuracies = page.locator("#answer table tbody td:nth-child(2)").all_inner_texts()
+    assert len(accuracies) == 4 and accuracies == sorted(accuracies)  # the baselines stay below
     photo = page.locator("#mistakes .photos img").first
     photo.press("Enter")
     assert page.inner_text("dialog p") == page.locator("#mistakes figcaption").first.inner_text()

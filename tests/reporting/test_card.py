@@ -57,6 +57,7 @@ def test_a_card_has_the_numbers_of_the_results(run: tlkit.Run, tmp_path: Path) -
     assert card.data.pipeline_tag == "image-classification"
     assert (card.data.library_name, card.data.license, card.data.base_model) == ("timm", None, None)
     accuracy = next(item for item in card.data.eval_results if item.metric_type == "accuracy")
+    assert run.recipe.data is not None and accuracy.dataset_type == run.recipe.data.source.name
     assert accuracy.metric_value == round(scores.accuracy, 4)
     low, high = scores.ci95
     assert accuracy.metric_name == (

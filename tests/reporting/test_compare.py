@@ -14,6 +14,7 @@ from scipy.stats import binomtest
 from small_runs import copy_run, two_phases
 
 import tlkit
+from tlkit.cli.results_text import print_comparison
 from tlkit.errors import DataError, RunFolderError
 from tlkit.evaluation.metrics import evaluate
 from tlkit.experiment.record import RunRecord
@@ -90,8 +91,22 @@ def test_runs_are_compared_on_the_same_test_images(runs: tuple[Path, Path], tmp_
     assert "training.epochs" in text
 
 
-def test_a_phase_that_was_not_taken_is_not_compared(cross_validated: Path, tmp_path: Path) -> None:
-    comparison = tlkit.compare([cross_validated, copy_run(cross_validated, tmp_path / "b")], tmp_path / "out")
+def test_a_phase_that_was_not_taken_is_not_compared(
+    cross_validated: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other = copy_run(cross_validated, tmp_path / "a-run-with-a-long-name")
+    comparison = tlkit.compare([cross_validated, other], tmp_path / "out")
+    # in 80 columns, no heading and no number is broken
+    monkeypatch.setattr("tlkit.cli.console.PIPE_WIDTH", 80)
+    print_comparison(comparison)
+    lines = capsys.readouterr().out.splitlines()
+    headings = [line.split() for line in lines if line.split()[:2] in (["run", "phase"], ["run", "images"])]
+    scores = ["phase", "accuracy", "95%", "interval", "balanced", "macro", "F1"]
+    assert headings == [["run", *scores], ["run", "images", "spread", "time"]]
+    assert len([line for line in lines if line.startswith(" a-run-with-a-long-name   probe")]) == 1
     probe = RunRecord(cross_validated).phase_results[0]
     assert [run.phase for run in comparison.runs] == ["probe", "probe"]
     assert {run.trainable for run in comparison.runs} == {probe.parameters.trainable}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 from tlkit.data.corrections import LabelChange
 from tlkit.errors import ReportError
@@ -19,6 +21,7 @@ from tlkit.experiment.results import FeatureUse, ParameterCounts, PhaseResult, P
 from tlkit.reporting.data_section import LISTED, make_data_section
 from tlkit.reporting.examples_section import changed, least_confident, most_confident_mistakes
 from tlkit.reporting.missing import Missing
+from tlkit.reporting.mistakes import OF_ALL, PAIRS, Mistakes, make_mistakes
 from tlkit.reporting.phases_section import describe_savings
 from tlkit.reporting.pictures import Album
 from tlkit.reporting.prediction_charts import (
@@ -33,6 +36,7 @@ from tlkit.reporting.prediction_charts import (
 from tlkit.reporting.render import replaced_when_complete
 from tlkit.reporting.results_section import count_predictions
 from tlkit.reporting.run_charts import magnitude, shortened
+from tlkit.reporting.run_images import RunImages
 
 DATA = DataSummary(
     train=100,
@@ -128,6 +132,32 @@ def test_of_many_classes_the_most_frequent_predictions_are_named() -> None:
     counts = count_predictions(many, classes, None)
     assert list(counts) == [*classes[:12], "other classes"]
     assert counts["class 0"] == 15 and counts["other classes"] == 3 + 2
+
+
+class Readable:
+    """Images that can all be read."""
+
+    def read(self, image_id: str) -> tuple[None, Image.Image]:
+        """Returns a small picture."""
+        return None, Image.new("RGB", (4, 4))
+
+
+def drawn_mistakes(count: int, folder: Path) -> Mistakes:
+    """All images are of one of as many classes, and are predicted as the next."""
+    labels = np.arange(count) % 40
+    rows = np.eye(41, dtype=np.float32)[labels + 1]
+    wrong = SplitPredictions([str(index) for index in range(count)], labels, rows)
+    classes = [f"class {index}" for index in range(41)]
+    mistakes = make_mistakes(wrong, classes, cast(RunImages, Readable()), Album(folder))
+    assert mistakes is not None and mistakes.count == count and mistakes.pair_count == 40
+    return mistakes
+
+
+def test_no_mistake_is_left_out_without_a_word(tmp_path: Path) -> None:
+    few = drawn_mistakes(OF_ALL, tmp_path)
+    assert few.shown == OF_ALL and len(few.pairs) == 40
+    many = drawn_mistakes(OF_ALL + 1, tmp_path)
+    assert many.shown < many.count and len(many.pairs) == PAIRS < many.pair_count
 
 
 def test_savings_are_the_passes_that_cached_features_replaced() -> None:

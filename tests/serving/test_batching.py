@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import wait
 from pathlib import Path
 
@@ -83,10 +84,10 @@ def test_requests_that_wait_are_computed_together(
         assert gate.reached.wait(10)
         for thread in threads[1:]:
             thread.start()
-        batcher = service._batcher
-        deadline = threading.Event()
-        while sum(map(len, batcher._waiting.values())) < 4:
-            deadline.wait(0.01)
+        deadline = time.monotonic() + 10
+        while sum(map(len, service._batcher._waiting.values())) < 4:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         refused = client.post("/predict", content=b"x" * 10, headers={"content-type": "text/plain"})
         assert refused.status_code == 429, "a full queue refuses requests before their bodies are read"
         gate.open()

@@ -304,5 +304,5 @@ def test_precision_and_device() -> None:
     assert compute_config(device, "bfloat16").dtype == torch.bfloat16
     expected = torch.bfloat16 if has_bfloat16(device) else torch.float32
     assert compute_config(device, "auto").dtype == expected
-    with pytest.raises(RecipeError, match="--device warp"):
+    with pytest.raises(RecipeError, match="- device warp: not available here"):
         choose_device("warp")

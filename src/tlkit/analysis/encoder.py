@@ -19,7 +19,7 @@ from tlkit.data.dataset import Dataset
 from tlkit.data.images import Image, ImageInMemory, UnreadableImage
 from tlkit.data.inspection import inspect_images
 from tlkit.data.splits import Splits
-from tlkit.errors import DataError
+from tlkit.errors import DataError, RecipeError
 from tlkit.experiment.backbones import absolute_name, choose_backbone
 from tlkit.experiment.frozen_pass import FrozenPass
 from tlkit.experiment.observer import Observer
@@ -89,7 +89,11 @@ class Encoder:
         phase = _phase(table, preprocess, mirror=mirror)
         self._device = choose_device(device)
         with torch.random.fork_rng(devices=[]):
-            (self._prepared,) = prepare_phases(recipe, [phase], CLASSES, registry, self._device)
+            try:
+                (self._prepared,) = prepare_phases(recipe, [phase], CLASSES, registry, self._device)
+            except RecipeError as error:
+                own = [problem.removeprefix(f"phase.{phase.name}.") for problem in error.problems]
+                raise RecipeError(own, recipe=error.recipe) from error
             # it stays there: its graphs would be traced anew each time
             self._on_device = ExitStack()
             self._on_device.enter_context(self._prepared.on_device())
@@ -169,7 +173,8 @@ def features(
     They are those that `tlkit.fit` fits a probe to; what one has computed, the other reuses.
 
     Args:
-        images: files, Pillow images and uint8 arrays, in any mixture, or a single one.
+        images: files, Pillow images and uint8 arrays, in any mixture, or a single one; or a folder, with all
+            folders below it.
         backbone: any backbone's name, ``local-dir:…`` and ``hf-hub:…`` included; that of `tlkit.fit` unless
             given.
         weights: "pretrained", "none", or a .safetensors file; the backbone's default unless given.

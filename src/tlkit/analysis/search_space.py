@@ -103,6 +103,9 @@ def _choice(key: str, value: Any) -> Choice:
         if not numbers or log not in ([], ["log"]) or ends[0] >= ends[1] or (log and ends[0] <= 0):
             raise ValueError(f"{value!r} is not a range: {FORMS}; a logarithmic one begins above 0")
         return Choice(key, ends, is_range=True, log=bool(log))
+    if isinstance(value, tuple):
+        written = ":".join(map(str, value))
+        raise ValueError(f"{value!r} may be a range or values: write {written!r}, or a list of values")
     values = [parse_value(part.strip()) for part in value.split(",")] if isinstance(value, str) else value
     if len(set(map(repr, values))) < max(2, len(values)):
         raise ValueError(f"needs at least two different values, as {FORMS}; --set sets a single one")

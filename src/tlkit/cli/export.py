@@ -77,7 +77,7 @@ def export(
         phase=phase,
     )
     if check.int8 is not None:
-        say(f"{out}: {_describe(check.int8)}", hanging=2)
+        say(f"{out}: {describe_int8(check.int8)}", hanging=2)
     elif not check.left_out and not check.changed:
         say(f"{out}: same predictions as {model} on {plural(check.images, 'image')}")
     elif not check.left_out:
@@ -94,11 +94,15 @@ def export(
         )
 
 
-def _describe(loss: Int8Loss) -> str:
+def describe_int8(loss: Int8Loss) -> str:
+    """Describes what 8-bit integers cost."""
     few = ", too few to show a small loss" if loss.images < ENOUGH else ""
     images = plural(loss.images, "image")
+    calibrated = plural(loss.calibrated, "validation image" if loss.calibrated_on_val else "training image")
+    if not loss.calibrated_on_val:
+        calibrated += " (the run has no validation images)"
     return (
-        f"8-bit integers, calibrated on {plural(loss.calibrated, 'image')}; of {images} "
+        f"8-bit integers, calibrated on {calibrated}; of {images} "
         f"that were not trained on{few}, {loss.after:,} are predicted correctly, {loss.before:,} before "
         f"({loss.gained:,} gained, {loss.lost:,} lost, {format_p_value(loss.p)} by McNemar's test)"
     )

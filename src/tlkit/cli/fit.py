@@ -135,14 +135,12 @@ def summarise(results: Results) -> list[str]:
         return [f"The classifier is that of {last.name}, trained on {data.train:,} images."]
     scores, taken = last.measured, [result.name for result in results.phases if result.is_taken]
     low, high = scores.ci95
-    measured = "on images held out for testing" if last.test else "by cross-validation"
     balanced = ""
     if scores.describe_inequality(results.classes):
         balanced = f" If every class counts equally, it is {100 * scores.balanced_accuracy:.1f}%."
     sentences = [
-        f"About {100 * scores.accuracy:.1f}% of new images like these will be labelled correctly; the 95% "
-        f"interval is {100 * low:.1f}% to {100 * high:.1f}%. Measured {measured}: "
-        f"{last.describe_measurement()}, {scores.correct:,} correct.{balanced}",
+        f"{last.describe_expectation()}; the 95% interval is {low:.1%} to {high:.1%}. "
+        f"{last.describe_evidence()}.{balanced}",
         f"The classifier is that of {taken[-1]}, trained on {data.train:,} images.",
     ]
     if not_taken := [result.name for result in results.phases if not result.is_taken]:

@@ -43,7 +43,7 @@ DeviceOption = Annotated[
 ]
 PrecisionOption = Annotated[
     Literal["float32", "bfloat16", "auto"],
-    typer.Option(help="bfloat16 is faster on hardware that supports it; auto uses it there."),
+    typer.Option(help="bfloat16 can be faster where the hardware computes in it; auto uses it there."),
 ]
 RejectOption = Annotated[
     float | None,

@@ -142,22 +142,24 @@ def print_comparison(comparison: Comparison) -> None:
 
 
 def _print_compared_runs(comparison: Comparison) -> None:
+    """Prints two tables, each 80 columns wide."""
     runs = comparison.runs
-    columns: dict[str, list[str]] = {
-        "run": [run.name for run in runs],
+    names = {"run": [run.name for run in runs]}
+    scores = {
         "phase": [run.phase for run in runs],
-        "images>": [f"{run.test.n:,}" for run in runs],
         "accuracy>": [f"{run.test.accuracy:.3f}" for run in runs],
         "95% interval": [_interval(run.test) for run in runs],
+        "balanced>": [f"{run.test.balanced_accuracy:.3f}" for run in runs],
+        "macro F1>": [f"{run.test.macro_f1:.3f}" for run in runs],
     }
-    if any(run.spreads for run in runs):
-        columns["spread"] = [run.describe_spread() for run in runs]
+    others = {"images>": [f"{run.test.n:,}" for run in runs]}
     if comparison.has_own_images:
-        columns["own images>"] = [f"{run.own.accuracy:.3f} of {run.own.n:,}" for run in runs]
-    columns["balanced>"] = [f"{run.test.balanced_accuracy:.3f}" for run in runs]
-    columns["macro F1>"] = [f"{run.test.macro_f1:.3f}" for run in runs]
-    columns["time>"] = [format_duration(run.seconds.total) for run in runs]
-    table("Accuracy", list(columns), zip(*columns.values(), strict=True))
+        others["on its own>"] = [f"{run.own.accuracy:.3f} of {run.own.n:,}" for run in runs]
+    if any(run.spreads for run in runs):
+        others["spread"] = [run.describe_spread() for run in runs]
+    others["time>"] = [format_duration(run.seconds.total) for run in runs]
+    for title, columns in (("Accuracy", names | scores), ("Images, spread and time", names | others)):
+        table(title, list(columns), zip(*columns.values(), strict=True))
 
 
 def _print_phases(results: Sequence[PhaseResult], *, balanced: bool) -> None:

@@ -69,19 +69,10 @@ def warn_of_copies(finished: Run, observer: Observer) -> None:
 
 
 def make_report(finished: Run, observer: Observer, device: str | None) -> None:
-    """Makes the report of a finished run, unless there is one of its results, and prints its path.
-
-    It is sent to the run's trackers from here: `tlkit report` may be given somebody else's run folder, which
-    must not reach the network.
-    """
-    from tlkit.experiment.tracking import track_report
+    """Makes the report of a finished run, unless there is one of its results, and prints its path."""
     from tlkit.reporting.page import report
-
-    def tracker_failed(name: str, problem: str) -> None:
-        observer.note(f"the report was not sent to {name}: {problem}")
 
     page, results = finished.folder / "report.html", finished.folder / "results.json"
     if not page.is_file() or page.stat().st_mtime < results.stat().st_mtime:
-        report(finished.folder, observer=observer, device=device)
-        track_report(finished.recipe, finished.folder, page, tracker_failed)
+        report(finished, observer=observer, device=device)
     say(str(page))

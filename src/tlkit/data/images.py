@@ -24,6 +24,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from tlkit.data.damage import ends_in_grey, lacks_scans, lengthen_scans, wrong_checksum
+from tlkit.data.image_paths import why_no_images
 from tlkit.parts.source import RAW_SUFFIXES, Sample
 from tlkit.utils.formatting import printable
 from tlkit.utils.regular_files import read_regular
@@ -208,7 +209,9 @@ def _read_bytes(path: Path) -> bytes:
     try:
         content = read_regular(path, MAX_BYTES)
     except IsADirectoryError as error:
-        raise UnreadableImage("a folder without images") from error
+        empty = why_no_images(str(path)) is not None
+        hint = "a folder without images" if empty else "a folder: give the images in it, or the folder alone"
+        raise UnreadableImage(hint) from error
     except OSError as error:
         raise UnreadableImage(_reason(error)) from error
     if not content:

@@ -30,7 +30,7 @@ def _enough_memory(device: torch.device) -> Iterator[None]:
         raise TrainingError(
             f"the memory of {device} is too small ({format_bytes(free)} of {format_bytes(total)} are free): "
             "try a smaller training.batch_size or preprocess.size, a freeze policy that trains less, or "
-            "--device cpu; the results so far are kept"
+            "device cpu; the results so far are kept"
         ) from error
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Tick = Callable[[int], object]
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
     """One execution of a recipe.
 
@@ -46,6 +46,10 @@ class Run:
     estimates: Callable[[], Mapping[str, Estimate]] = dict
     stopping: str | None = None
     features: CachedFeatures | None = None
+
+    def __repr__(self) -> str:
+        """Names the folder and the phases that have ended."""
+        return f"Run({str(self.folder)!r}, phases={[result.name for result in self.results.phases]})"
 
     def stop_phase(self, reason: str) -> None:
         """Ends the current phase after this epoch; the best weights so far are kept.

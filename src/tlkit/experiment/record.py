@@ -231,6 +231,8 @@ def check_is_run(folder: Path) -> None:
     """Raises RunFolderError if it is not a run folder."""
     if not (folder / "recipe.toml").is_file():
         problem = "is not a run folder" if folder.is_dir() else "does not exist"
+        if (folder / "model.safetensors").is_file():
+            problem = "is a model folder, and this takes a run folder: the results are there"
         siblings = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
         raise RunFolderError(f"{folder} {problem}{close_matches(folder.name, siblings)}")
 

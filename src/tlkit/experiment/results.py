@@ -239,6 +239,15 @@ class PhaseResult(JsonModel):
         times = f", drawn {repeats} times" if repeats > 1 else ""
         return f"{described} ({plural(folds, 'fold')}{times})"
 
+    def describe_expectation(self) -> str:
+        """Says what to expect, as in "About 98.5% of new images like these will be labelled correctly"."""
+        return f"About {self.measured.accuracy:.1%} of new images like these will be labelled correctly"
+
+    def describe_evidence(self) -> str:
+        """Says how that was measured, such as "Measured by cross-validation: 200 images out of fold …"."""
+        measured = "on images held out for testing" if self.test else "by cross-validation"
+        return f"Measured {measured}: {self.describe_measurement()}, {self.measured.correct:,} correct"
+
     @model_validator(mode="after")
     def _is_measured(self) -> Self:
         if self.test is None and self.out_of_fold is None and self.multilabel is None:

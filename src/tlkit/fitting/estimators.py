@@ -50,7 +50,8 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Args:
         head: the head's name, or its recipe table.
         class_weight: "balanced" gives images of classes with fewer of them more weight, as runs do; None: all
-            have the same; or each label's weight.
+            have the same; or each label's weight. It has no effect on ``prototype``: the mean of a class is
+            the same with any weight.
 
     Attributes:
         classes_: the labels, sorted; probabilities have a column for each.

@@ -65,11 +65,11 @@ def fit(
             `path` and `label`; files, Pillow images or uint8 arrays, in any mixture, with `labels`; a
             `torch.utils.data.Dataset` of images and labels; or a data set of the library ``datasets``. What
             is in no file is written to tlkit's cache folder.
-        labels: the label of each of a list of images.
-        task: "multilabel": each image may have several labels, or none. `images` is then a CSV file, with
-            the separator between the labels of an image or a column of 0 and 1 for each class, and the probe
-            is the classifier.
-        separator: what is between the labels of an image; ``|`` unless given.
+        labels: the label of each of a list of images; where images may have several, a list of them for
+            each, or one string with the separator between them.
+        task: "multilabel": each image may have several labels, or none, and the probe is the classifier. A
+            CSV file has the separator between the labels of an image, or a column of 0 and 1 for each class.
+        separator: what is between the labels of an image in one string or cell; ``|`` unless given.
         backbone: any backbone's name, ``local-dir:…`` and ``hf-hub:…`` included, or "auto": the one that
             `tlkit.choose` chooses of those at hand; see `choose_backbone` unless given.
         weights: "pretrained", "none", or a .safetensors file; the backbone's default unless given.
@@ -78,7 +78,7 @@ def fit(
             to 5,000 images, and a held-out part for more.
         test: fraction of the images to hold out for testing, instead of a cross-validation.
         time_limit: seconds after which nothing more is tried.
-        epochs: number of epochs of fine-tuning; 10 unless given.
+        epochs: number of epochs of fine-tuning, where it is tried; 10 unless given.
         seed: of folds, order, augmentation and new weights.
         out: the run folder; ``runs/<name>/<number>`` unless given.
         device: such as "cpu" or "cuda:1"; the best one unless given.
@@ -131,6 +131,8 @@ def _check_combination(backbone: str | None, separator: str | None, options: Fit
         raise RecipeError(["weights belong to a backbone: name it instead of auto"], recipe="fit")
     if backbone == AUTO and options.task == "multilabel":
         raise RecipeError(["backbones are compared on one label per image: name one"], recipe="fit")
+    if separator == "":
+        raise RecipeError(["separator: must not be empty: say what is between the labels"], recipe="fit")
     if separator is not None and options.task != "multilabel":
         problem = "separator: is for several labels per image, with --task multilabel"
         raise RecipeError([problem], recipe="fit")

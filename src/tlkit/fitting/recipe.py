@@ -6,9 +6,9 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from tlkit.errors import DataError, RecipeError
+from tlkit.errors import DataError, RecipeError, close_matches
 from tlkit.evaluation.metrics import UNEQUAL_RATIO
 from tlkit.experiment.backbones import absolute_name
 from tlkit.fitting.images import ImageData
@@ -18,6 +18,8 @@ from tlkit.recipe.recipe import Recipe, make_recipe
 from tlkit.utils.formatting import shortlist
 
 Quality = Literal["best", "fast"]
+QUALITIES: tuple[Quality, ...] = get_args(Quality)
+TASKS: tuple[Task, ...] = get_args(Task)
 
 #: Up to this many images, all are used in a cross-validation; of more, a part is held out for testing.
 FOLDS_UP_TO = 5000
@@ -82,11 +84,25 @@ class FitOptions:
     seed: int = 1
     task: Task = "multiclass"
 
+    @property
+    def fine_tunes(self) -> bool:
+        """Whether fine-tuning is tried; of several labels, fine-tuning after a probe was not measured yet."""
+        return self.quality == "best" and self.task == "multiclass"
+
     def check(self) -> None:
         """Raises RecipeError unless the options can be, and suit one another."""
         problems = []
+        if self.quality not in QUALITIES:
+            hint = close_matches(str(self.quality), QUALITIES)
+            problems.append(f"quality: there is no {self.quality!r}{hint}: {' or '.join(QUALITIES)}")
+        if self.task not in TASKS:
+            hint = close_matches(str(self.task), TASKS)
+            problems.append(f"task: there is no {self.task!r}{hint}: {' or '.join(TASKS)}")
         if self.epochs is not None and self.epochs < 1:
             problems.append(f"epochs: must be at least 1, and is {self.epochs}")
+        elif self.epochs is not None and not self.fine_tunes:
+            why = "several labels per image" if self.task == "multilabel" else "quality fast"
+            problems.append(f"epochs: are those of fine-tuning, which {why} leaves out")
         if self.test is not None and not 0 < self.test < 0.9:
             problems.append(f"test: must be a fraction above 0 and below 0.9, and is {self.test}")
         if self.folds is not None and self.test is not None:
@@ -113,8 +129,7 @@ def choose_recipe(data: ImageData, options: FitOptions, counts: FolderCounts, ba
         division["repeats"] = 1  # a probe per class takes seconds
     if options.task == "multiclass":
         training["monitor"] = "balanced_accuracy" if counts.are_unequal else "accuracy"
-    # of several labels, fine-tuning after a probe was not measured yet
-    if options.quality == "best" and options.task == "multiclass":
+    if options.fine_tunes:
         # folds compare fine-tuning with the probe; without them, validation images do
         phases.append(_fine_tuning(epochs or EPOCHS, "last" if "folds" in division else "best"))
     return make_recipe(

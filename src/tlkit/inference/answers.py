@@ -6,21 +6,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlkit.data.image_paths import image_paths
 from tlkit.data.labelled import images_with_labels, labelled_images
 from tlkit.errors import DataError
 from tlkit.experiment.observer import Observer
-from tlkit.inference.loading import LoadOptions, load
+from tlkit.inference.loading import LoadOptions, Model, as_predictor
 from tlkit.inference.multilabel import MultilabelPredictor
 from tlkit.inference.pixels import ImageLike, Images, as_images
 from tlkit.inference.prediction import Evaluation, Prediction
+from tlkit.inference.predictor import Predictor
 
 if TYPE_CHECKING:
     from tlkit.runtime.devices import Precision
 
 
 def predict(
-    model: Path | str,
+    model: Model,
     images: Images,
     *,
     top: int = 1,
@@ -34,7 +34,7 @@ def predict(
     """Labels images; for many calls, load the model once with `tlkit.load`.
 
     Args:
-        model: a model folder, or a run folder.
+        model: a model folder, a run folder, or what `tlkit.load` returns.
         images: files, Pillow images and uint8 arrays, in any mixture, or a single one; or a folder, with all
             folders below it. An image that cannot be read is reported in its prediction.
         top: how many classes each prediction lists.
@@ -59,9 +59,13 @@ def predict(
         "device": device,
         "precision": precision,
     }
-    listed = image_paths([str(images)], ()) if isinstance(images, str | Path) else as_images(images)
+    listed = as_images(images)
     if engine is None:
-        return list(load(model, **options).stream(listed, top=top))
+        return list(as_predictor(model, **options).stream(listed, top=top))
+    if isinstance(model, Predictor):
+        raise DataError(
+            "an engine's workers load the model themselves: give its folder, or leave the engine out"
+        )
     from tlkit.inference.worker_prediction import stream_from_workers
 
     paths = list(listed)
@@ -71,7 +75,7 @@ def predict(
 
 
 def evaluate(
-    model: Path | str,
+    model: Model,
     images: Images,
     labels: str | Sequence[str] | None = None,
     *,
@@ -86,7 +90,7 @@ def evaluate(
     """Computes a classifier's scores on labelled images.
 
     Args:
-        model: a model folder, or a run folder.
+        model: a model folder, a run folder, or what `tlkit.load` returns.
         images: a folder per class or a CSV file with columns `path` and `label`, of whose splits the test
             images are taken, and of which `label` may have several with the separator between them, where
             the model predicts several; or, with `labels`, files, Pillow images and uint8 arrays.
@@ -107,7 +111,7 @@ def evaluate(
         DataError: there are no labels, one is not a class of this classifier, or images cannot be read.
         RunFolderError: there is no model that can be loaded.
     """
-    predictor = load(
+    predictor = as_predictor(
         model,
         phase=phase,
         reject_below=reject_below,

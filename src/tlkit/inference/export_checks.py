@@ -39,6 +39,8 @@ class Int8Loss:
 
     Attributes:
         calibrated: number of images that the network was calibrated on.
+        calibrated_on_val: whether these are validation images; False: the run has none, and they are training
+            images.
         images: number of images that the loss was measured on.
         before: how many of them the classifier predicts correctly.
         after: how many the export does.
@@ -48,6 +50,7 @@ class Int8Loss:
     """
 
     calibrated: int
+    calibrated_on_val: bool
     images: int
     before: int
     after: int

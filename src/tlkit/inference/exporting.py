@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from tlkit.data.image_paths import image_paths
 from tlkit.errors import ExportError, close_matches
+from tlkit.inference.exported import SUFFIX
 from tlkit.inference.loading import find_model
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
@@ -23,7 +24,7 @@ def export(
     model: Path | str,
     out: Path | str,
     *,
-    format: Format,
+    format: Format | None = None,
     images: Paths | None = None,
     input: Literal["images", "tensor"] = "images",
     int8: bool = False,
@@ -36,7 +37,7 @@ def export(
         model: a model folder, or a run folder.
         out: the folder or file to write; it must not exist.
         format: "timm", a folder that ``timm.create_model("local-dir:…", pretrained=True)`` loads; "onnx", a
-            file; or "openvino", a file with its weights beside it.
+            file; or "openvino", a folder. It may be left out where `out` ends in ``.onnx``.
         images: files, folders or patterns to check the export on; the run's validation images unless given.
         input: what an ONNX file takes: "images" of any size, or "tensor", normalised images, for the network
             alone.
@@ -51,6 +52,10 @@ def export(
         ExportError: the classifier cannot be exported, or the export's answers differ.
         RunFolderError: there is no model, or no such phase.
     """
+    if format is None:
+        if Path(out).suffix != SUFFIX:
+            raise ExportError(f"{out}: the format is missing, one of {', '.join(FORMATS)}")
+        format = "onnx"
     if format not in FORMATS:
         raise ExportError(
             f"there is no format {format!r}{close_matches(format, FORMATS)}: {', '.join(FORMATS)}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from tlkit.errors import RunFolderError, close_matches
 from tlkit.inference.exported import SUFFIX, OnnxNetwork, read_exported
@@ -14,13 +15,20 @@ from tlkit.model.description import Calibration
 from tlkit.parts.preprocess import Preprocess
 from tlkit.plugins.loader import load_registry
 
+#: What a model on the hub of Hugging Face is named by.
+HUB = "hf-hub:"
+
 if TYPE_CHECKING:
     from tlkit.model.classifier import Classifier
     from tlkit.plugins.registry import Registry
     from tlkit.runtime.devices import Precision
 
 
-class LoadOptions(TypedDict):
+#: A model folder, a run folder or an exported file; or the classifier that `load` made of it.
+Model = Predictor | Path | str
+
+
+class LoadOptions(TypedDict, total=False):
     """The options of `load` that say how a model predicts."""
 
     phase: str | None
@@ -51,7 +59,7 @@ def load(
             tell.
         device: such as "cpu" or "cuda:1"; the best one unless given.
         precision: "float32", whose answers are the same everywhere; "bfloat16", or "auto": bfloat16 where the
-            hardware computes in it, which is faster.
+            hardware computes in it, which can be faster.
         registry: the parts to choose from; all that is installed unless given.
 
     Returns:
@@ -83,6 +91,22 @@ def load(
     )
 
 
+def as_predictor(model: Model, **options: Unpack[LoadOptions]) -> Predictor:
+    """Loads a classifier, unless it is loaded already.
+
+    Raises:
+        RunFolderError: there is no model that can be loaded, or one that is loaded is to be loaded otherwise.
+    """
+    if not isinstance(model, Predictor):
+        return load(model, **options)
+    defaults = signature(load).parameters
+    if changed := [name for name, value in options.items() if value != defaults[name].default]:
+        raise RunFolderError(
+            f"{', '.join(changed)}: cannot be changed once a model is loaded: give it to tlkit.load"
+        )
+    return model
+
+
 def _make_predictor(
     network: Classifier | OnnxNetwork,
     preprocess: Preprocess,
@@ -103,9 +127,7 @@ def _make_predictor(
 
 def _load_exported(file: Path, reject_below: float | None, unknown: bool, device: str | None) -> Predictor:
     if device not in (None, "cpu"):
-        raise RunFolderError(
-            f"{file} is computed by onnxruntime on the CPU, not on {device}: leave --device out"
-        )
+        raise RunFolderError(f"{file} is computed by onnxruntime on the CPU, not on {device}: name no device")
     exported = read_exported(file, unknown=unknown)
     description = exported.description
     preprocess = description.preprocess.to_preprocess()
@@ -118,6 +140,12 @@ def find_model(path: Path, phase: str | None = None) -> Path:
     Raises:
         RunFolderError: there is none.
     """
+    if str(path).startswith(HUB):
+        name = str(path).removeprefix(HUB)
+        raise RunFolderError(
+            f"{path} is on the hub: download it, hf download {name} --local-dir {path.name}, and name that "
+            "folder"
+        )
     if path.suffix == SUFFIX and path.is_file():
         if phase is not None:
             raise RunFolderError(f"{path} is an exported file and has no phases: leave --phase {phase} out")

@@ -9,21 +9,33 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
+from tlkit.data.image_paths import image_paths
 from tlkit.data.images import UnreadableImage, read_image, refuse_unreadable, upright
 from tlkit.data.views import Pixels
+from tlkit.errors import DataError
 from tlkit.parts.preprocess import Preprocess
 
 #: A file, a Pillow image, or pixels: uint8 ``(H, W)``, ``(H, W, 3)`` RGB or ``(H, W, 4)`` RGBA.
 ImageLike = Path | str | PillowImage.Image | NDArray[np.uint8]
-#: One image or several; an array with one dimension more is a batch.
+#: One image or several; an array with one dimension more is a batch, and a folder stands for its images.
 Images = ImageLike | Iterable[ImageLike]
 
 
 def as_images(images: Images) -> Iterable[ImageLike]:
-    """Returns images as an iterable; a single one is an iterable of one."""
+    """Returns images as an iterable; a single one is an iterable of one.
+
+    A path may be a folder, for the images in it and in all folders below it, or a pattern.
+
+    Raises:
+        DataError: a path names no image, or this is nothing that could be images.
+    """
+    if isinstance(images, str | Path):
+        return image_paths([str(images)], ())
+    if not isinstance(images, Iterable | PillowImage.Image):
+        raise DataError(f"{images!r} is no image: give files, a folder, Pillow images or uint8 arrays")
     if isinstance(images, np.ndarray):
         return [images] if images.dtype != np.object_ and _has_shape_of_one(images) else images
-    return [images] if isinstance(images, Path | str | PillowImage.Image) else images
+    return [images] if isinstance(images, PillowImage.Image) else images
 
 
 def read_pixels(image: ImageLike, preprocess: Preprocess) -> Pixels:

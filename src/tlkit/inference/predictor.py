@@ -23,7 +23,7 @@ from tlkit.inference.pixels import ImageLike, Images, as_images, read_pixels
 from tlkit.inference.prediction import Evaluation, Prediction, Predictions, Represented, find_mistakes
 from tlkit.parts.preprocess import Preprocess
 from tlkit.runtime.process import keep_freed_memory
-from tlkit.utils.formatting import bulleted
+from tlkit.utils.formatting import bulleted, shortlist
 from tlkit.utils.sequences import as_list, batched
 
 if TYPE_CHECKING:
@@ -113,6 +113,10 @@ class Predictor:
             )
         self.batch = self._network.batch
 
+    def __repr__(self) -> str:
+        """Names the classes."""
+        return f"{type(self).__name__}({len(self.classes)} classes: {shortlist(self.classes)})"
+
     @property
     def module(self) -> Classifier:
         """The network in evaluation mode: normalised images ``(B, 3, H, W)`` to logits ``(B, classes)``.
@@ -137,7 +141,8 @@ class Predictor:
         """Predicts labels and probabilities.
 
         Args:
-            images: files, Pillow images and uint8 arrays, in any mixture, or a single one.
+            images: files, Pillow images and uint8 arrays, in any mixture, or a single one; or a folder, with
+                all folders below it.
 
         Raises:
             DataError: some cannot be read; all of these are listed.

@@ -68,8 +68,9 @@ def choose_int8_images(images: Sequence[LabelledImage]) -> Int8Images:
     Raises:
         ExportError: too few are left that were not trained on.
     """
-    validation = [image for image in images if image.split == "val"]
-    calibration = _spread(validation or [image for image in images if image.split == "train"], CALIBRATED)
+    # a final fit trains on every image that is not held out for the test
+    split = "val" if any(image.split == "val" for image in images) else "train"
+    calibration = _spread([image for image in images if image.split == split], CALIBRATED)
     chosen = {image.path for image in calibration}
     held_out = [image for image in images if image.split in ("val", "test") and image.path not in chosen]
     if len(held_out) < MIN_IMAGES:
@@ -101,6 +102,7 @@ def quantize(saved: SavedModel, network: onnx.ModelProto, images: Int8Images) ->
     test = mcnemar(*correct)
     loss = Int8Loss(
         calibrated=len(images.calibration),
+        calibrated_on_val=all(image.split == "val" for image in images.calibration),
         images=len(labels),
         before=int(correct[0].sum()),
         after=int(correct[1].sum()),

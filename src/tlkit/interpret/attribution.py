@@ -20,8 +20,8 @@ from tlkit.data.images import UnreadableImage
 from tlkit.data.loader import normalize
 from tlkit.data.views import Pixels
 from tlkit.errors import DataError, close_matches
+from tlkit.inference.loading import Model, as_predictor
 from tlkit.inference.pixels import ImageLike, read_pixels
-from tlkit.inference.predictor import Predictor
 from tlkit.interpret.layers import record_outputs
 from tlkit.model.classifier import Classifier
 from tlkit.utils.formatting import shortlist
@@ -57,9 +57,15 @@ class Attribution:
     probability: float
     method: str
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether no part of the image contributes to the class."""
+        return not self.heat.any()
+
     def caption(self) -> str:
         """Returns the class with its probability, and below it the method."""
-        return f"{self.label} {self.probability:.1%}\n{self.method}"
+        blank = ": no part of the image contributes" if self.is_blank else ""
+        return f"{self.label} {self.probability:.1%}\n{self.method}{blank}"
 
     def overlay(self) -> Pixels:
         """Returns the heat map over the image in grey, uint8 RGB ``(size, size, 3)``."""
@@ -72,17 +78,19 @@ class Attribution:
         return blended
 
 
-def explain(predictor: Predictor, image: ImageLike, *, label: str | None = None) -> Attribution:
+def explain(model: Model, image: ImageLike, *, label: str | None = None) -> Attribution:
     """Shows where a classifier looks for a class in an image.
 
     Args:
-        predictor: the classifier.
+        model: a model folder, a run folder, or what `tlkit.load` returns.
         image: a file, a Pillow image or a uint8 array.
         label: the class; None: the most probable one.
 
     Raises:
         DataError: the image cannot be read, the class is unknown, or gradients are not finite.
+        RunFolderError: there is no model that can be loaded.
     """
+    predictor = as_predictor(model)
     if label is not None and label not in predictor.classes:
         listed = shortlist(predictor.classes, CLASSES_SHOWN)
         hint = close_matches(label, predictor.classes) or f"; its classes are {listed}"

@@ -21,7 +21,7 @@ from tlkit.data.loader import normalize
 from tlkit.data.views import Pixels
 from tlkit.errors import DataError
 from tlkit.experiment.observer import Observer
-from tlkit.inference.predictor import Predictor
+from tlkit.inference.loading import Model, as_predictor
 from tlkit.interpret.layers import (
     Layer,
     channel_count,
@@ -71,7 +71,7 @@ class _LayerReached(Exception):
 
 
 def visualize(
-    predictor: Predictor,
+    model: Model,
     layers: str | Sequence[str] = (),
     *,
     channels: str | Sequence[int] | None = None,
@@ -83,7 +83,7 @@ def visualize(
     """Makes images that maximise channels of a classifier's layers.
 
     Args:
-        predictor: the classifier.
+        model: a model folder, a run folder, or what `tlkit.load` returns.
         layers: layers of the backbone with channels; an early, a middle and the last one unless given.
         channels: channels of each layer, as numbers or such as "0,7,30-33"; four at even distances unless
             given.
@@ -97,7 +97,9 @@ def visualize(
 
     Raises:
         DataError: a layer or a channel does not exist, or the network does not accept images of that size.
+        RunFolderError: there is no model that can be loaded.
     """
+    predictor = as_predictor(model)
     network = predictor.module
     names = as_list(layers) or representative_layers(network)
     modules = [find_layer(network, name) for name in names]

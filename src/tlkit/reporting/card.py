@@ -150,13 +150,14 @@ def _metadata(record: RunRecord, result: PhaseResult, *, timm: bool) -> str:
     source = weights.source if weights else ""
     license_name = (weights.license or "").lower() if weights else ""
     is_id = LICENSE_ID.fullmatch(license_name) is not None
-    measured = result.describe_measurement()
+    measured, data_spec = result.describe_measurement(), record.recipe.data
+    assert data_spec is not None  # it has been run
 
     def score(metric: str, name: str, value: float, interval: tuple[float, float] | None) -> EvalResult:
         method = f"{measured}, 95% interval {interval[0]:.3f} to {interval[1]:.3f}" if interval else measured
         return EvalResult(
             task_type="image-classification",
-            dataset_type="image-folder",
+            dataset_type=data_spec.source.name,
             dataset_name=record.recipe.name,
             dataset_split=result.measured_on,
             metric_type=metric,

@@ -18,31 +18,36 @@ from tlkit.reporting.run_images import RunImages
 
 #: How many examples of each kind are shown.
 EXAMPLES = 6
-#: How many images `select_examples` selects at most.
-MAX_EXAMPLES = 4 * EXAMPLES
 
 
 @dataclass(frozen=True)
 class Example:
-    """A test image and its prediction.
+    """An image and its prediction.
 
     Attributes:
         photo: the network's input.
-        heat: where the network looked for the class that it predicted.
+        heat: where the network looked; None if no part of the image contributes to the class.
         id: the image's id.
         truth: its class.
         predicted: the class that was predicted.
         probability: of that class.
+        explained: what the heat map is of, if that is not the prediction, and why there is none; or nothing.
         remark: another phase's prediction, or nothing.
     """
 
     photo: Picture
-    heat: Picture
+    heat: Picture | None
     id: str
     truth: str
     predicted: str
     probability: float
+    explained: str
     remark: str
+
+    @property
+    def is_correct(self) -> bool:
+        """Whether the prediction is the image's class."""
+        return self.predicted == self.truth
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class ExampleGroup:
 
 @dataclass(frozen=True)
 class Selection:
-    """Test images to show.
+    """Images to show.
 
     Attributes:
         kind: the beginning of the pictures' file names.
@@ -80,28 +85,33 @@ class Selection:
 
 
 def make_examples_section(
-    phase: str,
-    tests: Mapping[str, SplitPredictions],
+    selections: Sequence[Selection],
+    predictions: SplitPredictions,
     predictor: Predictor,
     images: RunImages,
     album: Album,
     missing: Missing,
     tick: Callable[[int], object],
+    *,
+    out_of_fold: bool,
 ) -> list[ExampleGroup]:
     """Makes the groups of examples that are not empty.
 
     Args:
-        phase: the phase that trained the classifier.
-        tests: test predictions by phase, in order.
+        selections: the images to show.
+        predictions: what was predicted for them.
         predictor: the classifier.
         images: the run's images.
         album: where pictures go.
         missing: is told which groups cannot be made.
         tick: called with 1 for each image.
+        out_of_fold: whether the predictions are those of other models, which were not trained on the image.
     """
     groups = []
-    for selection in select_examples(phase, tests):
-        draw = partial(make_examples, selection, tests[phase], predictor, images, album, tick)
+    for selection in selections:
+        draw = partial(
+            make_examples, selection, predictions, predictor, images, album, tick, out_of_fold=out_of_fold
+        )
         examples = missing.attempt(f"examples ({selection.kind})", draw)
         if examples:
             groups.append(ExampleGroup(selection.title, selection.text, examples))
@@ -109,7 +119,7 @@ def make_examples_section(
 
 
 def select_examples(phase: str, tests: Mapping[str, SplitPredictions]) -> list[Selection]:
-    """Selects test images of a phase, and those on which the phase before it differs."""
+    """Selects images that a phase predicts, and those on which the phase before it differs."""
     predictions = tests[phase]
     selections = [
         Selection(
@@ -143,8 +153,14 @@ def make_examples(
     images: RunImages,
     album: Album,
     tick: Callable[[int], object],
+    *,
+    out_of_fold: bool,
 ) -> list[Example]:
-    """Makes the examples of a selection; images that cannot be found are skipped."""
+    """Makes the examples of a selection; images that cannot be found are skipped.
+
+    The models of out-of-fold predictions are not kept. The classifier, which was trained on these images, is
+    explained by its own prediction instead, which is named.
+    """
     examples: list[Example] = []
     for index in selection.indices:
         tick(1)
@@ -152,11 +168,22 @@ def make_examples(
         if image is None:
             continue
         predicted = predictor.classes[int(predictions.predicted[index])]
-        attribution = explain(predictor, image.sample.path, label=predicted)
+        label, explained = predicted, ""
+        if out_of_fold:
+            (probabilities,) = predictor.predict_proba([image.sample.path])
+            label = predictor.classes[int(probabilities.argmax())]
+            explained = f"The final model, trained on it: {label}, {probabilities.max():.3f}"
+        attribution = explain(predictor, image.sample.path, label=label)
+        if attribution.is_blank:
+            reason = f"no part of the image contributes to {label} in {attribution.method}"
+            explained = f"{explained}; no map: {reason}".removeprefix("; ")
         file = f"{selection.kind}-{len(examples) + 1}"
         name = f"{image.sample.id}, predicted as {predicted}"
         photo = album.photo(file, f"The network's input for {name}", attribution.pixels)
-        heat = album.photo(f"{file}-heat", f"{attribution.method} of {name}", attribution.overlay())
+        heat = None
+        if not attribution.is_blank:
+            alt = f"{attribution.method} for {label} of {image.sample.id}"
+            heat = album.photo(f"{file}-heat", alt, attribution.overlay())
         examples.append(
             Example(
                 photo,
@@ -165,6 +192,7 @@ def make_examples(
                 truth=predictor.classes[int(predictions.labels[index])],
                 predicted=predicted,
                 probability=float(predictions.confidence[index]),
+                explained=explained,
                 remark=selection.remarks.get(index, ""),
             )
         )

@@ -16,8 +16,6 @@ from tlkit.reporting.pictures import Album, Picture
 #: How many layers are shown, and how many channels of each.
 LAYERS = 3
 CHANNELS = 3
-#: How many pictures `make_layers` makes at most.
-MAX_LAYER_PICTURES = LAYERS * len(REGULARIZATIONS)
 #: Side of the images in pixels, where the network accepts it.
 IMAGE_SIZE = 96
 #: Steps of gradient ascent.
@@ -36,6 +34,11 @@ class LayerSection:
 
     name: str
     pictures: list[Picture]
+
+
+def count_layer_pictures(predictor: Predictor) -> int:
+    """Returns how many pictures `make_layers` makes."""
+    return len(representative_layers(predictor.module, LAYERS)) * len(REGULARIZATIONS)
 
 
 def make_layers(predictor: Predictor, album: Album, tick: Callable[[int], object]) -> list[LayerSection]:

@@ -11,9 +11,9 @@ from tlkit.experiment.record import SplitPredictions
 from tlkit.reporting.pictures import Album, Picture
 from tlkit.reporting.run_images import RunImages
 
-#: How many mistakes have a picture: of each pair at most, and of all.
-OF_PAIR, OF_ALL = 24, 100
-#: How many pairs of classes are shown, most frequent first.
+#: Up to so many mistakes all have a picture; of more, so many have one, and so many of each pair at most.
+OF_ALL, OF_PAIR = 200, 24
+#: How many pairs of classes are shown of more mistakes than that, most frequent first.
 PAIRS = 30
 #: Longest side of a picture, in pixels.
 LONGEST = 200
@@ -43,11 +43,13 @@ class Mistakes:
     Attributes:
         count: how many there are.
         shown: how many have a picture.
-        pairs: by pair of classes, most frequent first.
+        pair_count: how many pairs of classes they are of.
+        pairs: by pair of classes, most frequent first; of many, the first.
     """
 
     count: int
     shown: int
+    pair_count: int
     pairs: list[MistakenPair]
 
 
@@ -65,15 +67,16 @@ def make_mistakes(
         pair = int(predictions.labels[index]), int(predictions.predicted[index])
         by_pair.setdefault(pair, []).append(int(index))
     ordered = sorted(by_pair.items(), key=lambda item: (-len(item[1]), item[0]))
+    of_pair, shown_pairs = (OF_ALL, OF_ALL) if len(wrong) <= OF_ALL else (OF_PAIR, PAIRS)
     pairs, shown = [], 0
-    for (truth, predicted), indices in ordered[:PAIRS]:
+    for (truth, predicted), indices in ordered[:shown_pairs]:
         pictures = []
-        for position in indices[: min(OF_PAIR, OF_ALL - shown)]:
+        for position in indices[: min(of_pair, OF_ALL - shown)]:
             if picture := _picture(predictions, position, f"error-{shown + 1}", images, album):
                 pictures.append(picture)
                 shown += 1
         pairs.append(MistakenPair(classes[truth], classes[predicted], len(indices), pictures))
-    return Mistakes(len(wrong), shown, pairs)
+    return Mistakes(len(wrong), shown, len(ordered), pairs)
 
 
 def _picture(

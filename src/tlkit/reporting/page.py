@@ -9,9 +9,10 @@ from pathlib import Path
 
 from tlkit.errors import TlkitError
 from tlkit.evaluation.metrics import Baselines
-from tlkit.experiment.observer import Observer
+from tlkit.experiment.observer import Observer, Run
 from tlkit.experiment.record import PhaseRecord, RunRecord, SplitPredictions
 from tlkit.experiment.results import PhaseResult, describe_gains, describe_gains_correction
+from tlkit.experiment.tracking import track_report
 from tlkit.inference.loading import load
 from tlkit.inference.predictor import UNCLASSIFIED, Predictor
 from tlkit.plugins.loader import load_registry
@@ -20,8 +21,8 @@ from tlkit.reporting import run_charts
 from tlkit.reporting.choice_section import ChoiceSection, make_choice_section
 from tlkit.reporting.curve_section import CurveSection, make_curve_section
 from tlkit.reporting.data_section import DataSection, make_data_section, sample_photos
-from tlkit.reporting.examples_section import MAX_EXAMPLES, ExampleGroup, make_examples_section
-from tlkit.reporting.layers_section import MAX_LAYER_PICTURES, LayerSection, make_layers
+from tlkit.reporting.examples_section import ExampleGroup, make_examples_section, select_examples
+from tlkit.reporting.layers_section import LayerSection, count_layer_pictures, make_layers
 from tlkit.reporting.missing import Missing, add_unfinished_phases
 from tlkit.reporting.mistakes import Mistakes, make_mistakes
 from tlkit.reporting.multilabel_section import MultilabelSection, make_multilabel_section
@@ -92,7 +93,7 @@ class Report:
 
 
 def report(
-    run: Path | str,
+    run: Run | Path | str,
     *,
     observer: Observer | None = None,
     registry: Registry | None = None,
@@ -103,7 +104,8 @@ def report(
     The report of a run that was interrupted shows what there is, and says what is missing.
 
     Args:
-        run: the run folder.
+        run: what `tlkit.run` or `tlkit.fit` returned, or a run folder. Of the former, the page is sent to the
+            recipe's trackers, too; a folder may be somebody else's, and must not reach the network.
         observer: watches.
         registry: the parts to choose from; all that is installed unless given.
         device: such as "cpu" or "cuda:1"; the best one unless given.
@@ -115,12 +117,19 @@ def report(
         RunFolderError: it is not a run folder, or a file in it cannot be read.
         ReportError: the page cannot be written.
     """
-    record, observer = RunRecord(Path(run)), observer or Observer()
+    record = RunRecord(run.folder if isinstance(run, Run) else Path(run))
+    observer = observer or Observer()
     page = record.folder / "report.html"
     with replaced_when_complete(page) as unfinished:
         content = make_report(record, unfinished.album, registry or load_registry(), device, observer)
         unfinished.file.write_text(render("report.html", content), encoding="utf-8")
+    if isinstance(run, Run):
+        track_report(run.recipe, run.folder, page, partial(_note_failed_tracker, observer))
     return page
+
+
+def _note_failed_tracker(observer: Observer, name: str, problem: str) -> None:
+    observer.note(f"the report was not sent to {name}: {problem}")
 
 
 def make_report(
@@ -136,23 +145,19 @@ def make_report(
     baselines = record.results.baselines if record.results and results else None
     final = record.final
     result = final.result if final else None
-    with (
-        observer.progress("drawing examples", MAX_EXAMPLES + MAX_LAYER_PICTURES, "pictures") as tick,
-        RunImages(record, registry, missing) as images,
-    ):
+    with RunImages(record, registry, missing) as images:
         draw_samples = partial(sample_photos, record.images, images, album)
         samples = missing.attempt("training images", draw_samples) or []
         views = _draw_views(record, images, album, registry, missing)
-        predictor = _load(final, registry, device, missing) if final else None
-        examples, layers, mistakes = [], [], None
+        mistakes = None
         if final and final.name in tests:
             draw_mistakes = partial(make_mistakes, tests[final.name], record.classes, images, album)
             mistakes = missing.attempt("the mistakes", draw_mistakes)
+        predictor = _load(final, registry, device, missing) if final else None
+        examples: list[ExampleGroup] = []
+        layers: list[LayerSection] = []
         if final and predictor:
-            if final.name in tests:
-                examples = make_examples_section(final.name, tests, predictor, images, album, missing, tick)
-            draw_layers = partial(make_layers, predictor, album, tick)
-            layers = missing.attempt("what the layers respond to", draw_layers) or []
+            examples, layers = _look_inside(final, predictor, tests, images, album, missing, observer)
     results_section = None
     if final and result and final.name in tests:
         unlabelled, threshold = final.predictions.get("unlabelled"), record.recipe.reject_below
@@ -170,7 +175,6 @@ def make_report(
         goal=record.recipe.goal,
         goal_met=record.results.goal_met if record.results else None,
         about=data.about if data else "",
-        missing=missing.reasons,
         accuracies=(
             _draw_accuracies(results, record.recipe.goal, baselines.majority, album) if baselines else None
         ),
@@ -187,7 +191,39 @@ def make_report(
         mistakes=mistakes,
         layers=layers,
         provenance=make_provenance_section(record, registry),
+        missing=missing.reasons,
     )
+
+
+def _look_inside(
+    final: PhaseRecord,
+    predictor: Predictor,
+    tests: Mapping[str, SplitPredictions],
+    images: RunImages,
+    album: Album,
+    missing: Missing,
+    observer: Observer,
+) -> tuple[list[ExampleGroup], list[LayerSection]]:
+    """Makes the examples with their heat maps, and pictures of what the layers respond to."""
+    selections = select_examples(final.name, tests) if final.name in tests else []
+    total = sum(len(selection.indices) for selection in selections) + count_layer_pictures(predictor)
+    examples: list[ExampleGroup] = []
+    with observer.progress("drawing examples", total, "pictures") as tick:
+        if final.name in tests:
+            out_of_fold = "test" not in final.predictions
+            examples = make_examples_section(
+                selections,
+                tests[final.name],
+                predictor,
+                images,
+                album,
+                missing,
+                tick,
+                out_of_fold=out_of_fold,
+            )
+        draw_layers = partial(make_layers, predictor, album, tick)
+        layers = missing.attempt("what the layers respond to", draw_layers) or []
+    return examples, layers
 
 
 def _test_predictions(phases: Sequence[PhaseRecord], missing: Missing) -> dict[str, SplitPredictions]:

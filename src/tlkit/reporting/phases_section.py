@@ -26,6 +26,8 @@ TRAINING_ACCURACY = (
     "Training accuracy is measured in training mode, with augmentation and dropout and while the weights "
     "change, so it may lie below validation accuracy."
 )
+#: Height, in inches, of charts with a column for each phase.
+PHASES_HEIGHT = 4.2
 #: How many views of an image are shown.
 VIEWS = 8
 
@@ -173,11 +175,16 @@ def _draw_networks(plans: Sequence[PhasePlan], album: Album) -> Picture:
         summaries.append(f"{plan.name}: {trainable} of {len(plan.blocks)} trainable")
     alt = f"Blocks from input to output: {'; '.join(summaries)}"
     draw = partial(run_charts.networks, phases=plans)
-    return album.chart("networks", alt, draw, width=max(WIDTH, 1.25 * len(plans) + 0.4), height=4.2)
+    return album.chart("networks", alt, draw, width=_phases_width(len(plans)), height=PHASES_HEIGHT)
+
+
+def _phases_width(phases: int) -> float:
+    """Returns the width, in inches, of a chart with a column for each phase."""
+    return max(WIDTH, 1.25 * phases + 0.4)
 
 
 def _draw_seconds(results: Sequence[PhaseResult], album: Album) -> Picture:
     durations = {result.name: result.seconds for result in results}
     alt = "Seconds: " + ", ".join(f"{name} {seconds.total:.0f}" for name, seconds in durations.items())
     draw = partial(run_charts.seconds, durations=durations)
-    return album.chart("seconds", alt, draw, height=1.4 + 0.3 * len(results))
+    return album.chart("seconds", alt, draw, width=_phases_width(len(results)), height=PHASES_HEIGHT)

@@ -26,8 +26,27 @@ if TYPE_CHECKING:
 PREDICTED_CLASSES_SHOWN = 12
 #: With more classes than this only those with the lowest F1 are listed.
 CLASSES_LISTED = 30
+#: How many of the most confused pairs of classes are listed.
+PAIRS_LISTED = 10
 #: With more classes than this a confusion matrix is too fine to be seen.
 MAX_DRAWN_CLASSES = 100
+
+
+@dataclass(frozen=True)
+class ConfusedPair:
+    """Images of one class that are predicted as another.
+
+    Attributes:
+        truth: their class.
+        predicted: the class that is predicted.
+        count: how many there are.
+        fraction: of the images of their class.
+    """
+
+    truth: str
+    predicted: str
+    count: int
+    fraction: float
 
 
 @dataclass(frozen=True)
@@ -41,6 +60,8 @@ class ResultsSection:
         rejected: test images that stay unclassified, or None without a threshold.
         charts: confusion, ROC curves, reliability, confidence, reject curve, unlabelled images.
         summary: sentences on the class that is recognised worst, and on the most frequent confusion.
+        confused: the pairs of classes that are confused most.
+        confused_count: number of pairs of classes that are confused.
         class_scores: scores by class name; with many classes, of those with the lowest F1.
         class_count: number of classes.
     """
@@ -51,6 +72,8 @@ class ResultsSection:
     rejected: Rejected | None
     summary: list[str]
     charts: list[Picture]
+    confused: list[ConfusedPair]
+    confused_count: int
     class_scores: list[tuple[str, ClassScores]]
     class_count: int
 
@@ -94,6 +117,8 @@ def make_results_section(
         rejected=unclassified,
         summary=_summarise(result.measured, scores, classes),
         charts=charts,
+        confused=_confused_pairs(result.measured, classes),
+        confused_count=sum(cell.label != cell.predicted for cell in result.measured.confusion),
         class_scores=_listed(scores),
         class_count=len(scores),
     )
@@ -112,6 +137,17 @@ def _summarise(measured: TestScores, scores: Mapping[str, ClassScores], classes:
         f"Recognised worst: {worst}, {round(recall * images):,} of {images:,} images (recall {recall:.3f}).",
         f"Most frequent mistake: {classes[truth]}, predicted as {classes[predicted]}, "
         f"{plural(count, 'image')}.",
+    ]
+
+
+def _confused_pairs(measured: TestScores, classes: Sequence[str]) -> list[ConfusedPair]:
+    totals: Counter[int] = Counter()
+    for cell in measured.confusion:
+        totals[cell.label] += cell.images
+    return [
+        ConfusedPair(classes[label], classes[predicted], images, images / totals[label])
+        for label, predicted, images in measured.most_confused(PAIRS_LISTED)
+        if images
     ]
 
 

@@ -211,20 +211,20 @@ def _mark_epoch(figure: Figure, axes: Axes, best_epoch: int | None) -> None:
 def seconds(figure: Figure, durations: Mapping[str, PhaseSeconds]) -> None:
     """Draws where each phase's time went."""
     axes = figure.subplots()
-    rows = range(len(durations))
-    left = np.zeros(len(durations))
+    columns = range(len(durations))
+    bottom = np.zeros(len(durations))
     parts = {
         "features": [duration.features for duration in durations.values()],
         "training": [duration.training for duration in durations.values()],
         "evaluation": [duration.evaluation for duration in durations.values()],
     }
     for (name, values), colour in zip(parts.items(), COLOURS, strict=False):
-        axes.barh(rows, values, left=left, label=name, color=colour)
-        left += values
-    axes.set_yticks(rows, [shortened(name) for name in durations])
-    axes.invert_yaxis()
-    axes.set_xlabel("seconds")
-    figure.legend(loc="outside upper center", ncols=3)
+        axes.bar(columns, values, width=0.6, bottom=bottom, label=name, color=colour)
+        bottom += values
+    axes.set_xticks(columns, [shortened(name) for name in durations])
+    axes.set_xlim(-0.5, len(durations) - 0.5)
+    axes.set_ylabel("seconds")
+    figure.legend(loc="outside lower center", ncols=3)
 
 
 def overlaid(figure: Figure, histories: Mapping[str, Sequence[EpochMetrics]]) -> None:

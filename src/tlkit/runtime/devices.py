@@ -71,7 +71,7 @@ def choose_device(name: str | None) -> torch.device:
         return torch.empty(0, device=torch.device(name)).device
     except (RuntimeError, AssertionError) as error:
         line = str(error).splitlines()[0]
-        raise RecipeError([f"--device {name}: not available here ({line}); try cpu"]) from error
+        raise RecipeError([f"device {name}: not available here ({line}); try cpu"]) from error
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -68,9 +68,8 @@ def make_app(service: Service, *, token: str | None, note: Callable[[str], objec
         token=token,
         observe=observe,
     )
-    app.add_exception_handler(RequestError, _answer_error)
-    app.add_exception_handler(HTTPException, _answer_error)
-    app.add_exception_handler(RequestValidationError, _answer_error)
+    for kind in (RequestError, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, _answer_error)
     app.add_exception_handler(Exception, _answer_defect)
     app.include_router(predict_api.make_router(service))
     app.include_router(inference_protocol.make_router(service))

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from tlkit.errors import ServingError
@@ -16,9 +15,6 @@ from tlkit.utils.sequences import Paths, as_list
 if TYPE_CHECKING:
     from tlkit.runtime.devices import Precision
     from tlkit.serving.service import Service
-
-#: Seconds that requests in progress have when the service stops.
-STOP_SECONDS = 30
 
 
 def serve(
@@ -61,11 +57,9 @@ def serve(
         ServingError: the port is taken, or a package is missing.
     """
     try:
-        import uvicorn
-
-        from tlkit.serving.app import make_app
         from tlkit.serving.listening import listening
         from tlkit.serving.models import LoadOptions, Models
+        from tlkit.serving.server import Server
         from tlkit.serving.service import Service, ServiceLimits
     except ModuleNotFoundError as error:
         raise ServingError(
@@ -78,23 +72,7 @@ def serve(
     )
     limits = ServiceLimits(round(max_megabytes * 1e6), max_waiting, timeout)
     service = Service(Models([Path(model) for model in as_list(models)], options), limits)
-
-    class Server(uvicorn.Server):
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            service.stopping = True
-            super().handle_exit(sig, frame)
-
-    server = Server(
-        uvicorn.Config(
-            make_app(service, token=token, note=(observer or Observer()).note),
-            host=host,
-            port=port,
-            log_level="warning",
-            access_log=False,
-            timeout_graceful_shutdown=STOP_SECONDS,
-            server_header=False,
-        )
-    )
+    server = Server(service, host=host, port=port, token=token, note=(observer or Observer()).note)
     with listening(host, port, "take another port, or 0 for one that is free") as listener:
         shown = f"[{host}]" if ":" in host else host
         ready(service, f"http://{shown}:{listener.getsockname()[1]}")

@@ -16,6 +16,7 @@ function compare(a, b) {
 for (const table of document.querySelectorAll("table.sortable")) {
   const cells = [...table.tHead.rows[0].cells];
   cells.forEach((cell, column) => {
+    if (cell.classList.contains("fixed")) return;
     const button = document.createElement("button");
     button.append(...cell.childNodes);
     cell.append(button);
