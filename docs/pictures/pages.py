@@ -24,8 +24,10 @@ def serving(*arguments: str) -> Iterator[str]:
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         words = (word for text in process.stdout for word in text.replace(": ", " ").split())
-        yield next(word for word in words if word.startswith("http://"))
-        process.terminate()
+        try:
+            yield next(word for word in words if word.startswith("http://"))
+        finally:
+            process.terminate()
 
 
 def picture(page: Page, name: str) -> None:
@@ -38,6 +40,7 @@ def main(audit: Path, model: Path, photo: Path) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+        page.set_default_timeout(300_000)  # the first heat map imports captum
         page.goto((audit / "audit.html").absolute().as_uri())
         picture(page, "audit")
         with serving("review", str(audit), "--model", str(model)) as address:
