@@ -50,6 +50,7 @@ def main(audit: Path, model: Path, photo: Path) -> None:
         with serving("serve", str(model), "--port", "0") as address:
             page.goto(address)
             page.set_input_files("#files", photo)
+            page.locator("article li").first.wait_for()
             page.locator("article .explain").click()
             page.locator("article .heat").wait_for()
             page.wait_for_load_state("networkidle")
