@@ -77,7 +77,6 @@ class Predictor:
         classes: names, in the order of logits and probabilities.
         temperature: logits are divided by it before the softmax.
         reject_below: the confidence below which an image stays unclassified, or None.
-        mirror: whether logits are the mean over an image and its mirror image.
         unknown: tells which images belong to none of the classes; None: nothing is called unknown.
         batch: number of images that are computed together.
     """
@@ -100,7 +99,7 @@ class Predictor:
         self.classes = tuple(classes)
         self.temperature = temperature
         self.reject_below = reject_below
-        self.mirror = mirror
+        self._mirror = mirror
         self.unknown: UnknownDetector | ExportedDetector | None = unknown
         self._network: OnnxNetwork | TorchNetwork
         if isinstance(network, OnnxNetwork):
@@ -116,6 +115,11 @@ class Predictor:
     def __repr__(self) -> str:
         """Names the classes."""
         return f"{type(self).__name__}({len(self.classes)} classes: {shortlist(self.classes)})"
+
+    @property
+    def mirror(self) -> bool:
+        """Whether logits are the mean over an image and its mirror image."""
+        return self._mirror
 
     @property
     def module(self) -> Classifier:

@@ -97,7 +97,9 @@ async function label(file) {
   try {
     const [answer] = await (await send("predict", file)).json();
     showAnswer(article, answer);
-    article.querySelector(".explain").addEventListener("click", () => explain(article, file));
+    const button = article.querySelector(".explain");
+    button.addEventListener("click", () => explain(article, file));
+    button.disabled = false;
     return `${file.name}: ${answer.label ?? describe(answer)}`;
   } catch (error) {
     showRefusal(article, error);
