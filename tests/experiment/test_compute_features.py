@@ -56,6 +56,7 @@ def test_what_depends_on_training_is_left_to_the_run(few_photos: Path, tmp_path:
 
 @pytest.mark.parametrize("shard", ["0/4", "5/4", "1", "1/0", "a/b", "1/4/2", ""])
 def test_a_part_that_is_none_is_refused(shard: str, tmp_path: Path) -> None:
-    ended = command("features", tmp_path, "--shard", shard)
+    recipe = write_recipe(tmp_path / "recipe.toml", tmp_path / "photos", "residual")
+    ended = command("features", recipe, "--shard", shard)
     assert ended.returncode == 2
     assert f"{shard!r} is not a part of the images: name one such as 1/8" in ended.stderr

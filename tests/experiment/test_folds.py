@@ -212,7 +212,7 @@ def test_test_images_stay_test_images(dozen: Path, tmp_path: Path) -> None:
 
 def test_reports_evaluations_and_comparisons(folded: tlkit.Run, dozen: Path, tmp_path: Path) -> None:
     page = tlkit.report(shutil.copytree(folded.folder, tmp_path / "run")).read_text()
-    assert "measured by cross-validation: 24 images out of fold" in page and "test images" not in page
+    assert "Measured by cross-validation: 24 images out of fold" in page and "test images" not in page
     other = tlkit.run(write(tmp_path, dozen), overrides={"seed": 4}, out=tmp_path / "other")
     comparison = tlkit.compare([folded.folder, other.folder], out=tmp_path / "comparison")
     assert comparison.pairs[0].n == 24

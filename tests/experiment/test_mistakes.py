@@ -22,7 +22,7 @@ from tlkit.errors import DataError, RecipeError, RunFolderError, StoreError, Tlk
         ({"data.root": "nowhere"}, RecipeError, "nowhere"),
         ({"data.per_class.train": 12}, DataError, "cat"),
         ({"phase.bottleneck.start_from": "fine-tune"}, RecipeError, "comes later"),
-        ({"phase.fine-tune.freeze.blocks": 9}, RecipeError, "the backbone has 5: act1, layer1"),
+        ({"phase.fine-tune.freeze.blocks": 9}, RecipeError, "the backbone has 5: conv1–act1, layer1"),
         ({"head.name": "liner"}, RecipeError, "did you mean 'linear'"),
         ({"backbone.weight": "none"}, RecipeError, "weights"),
         ({"training.optimizer.name": "sgdd"}, RecipeError, "sgd"),
