@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from source_files import draw, ids, table
 
 from tlkit.builtin.csv_file import csv_file
 from tlkit.builtin.sources import find_images, folder, natural
 from tlkit.errors import DataError
-from tlkit.parts.source import Sample
 from tlkit.plugins.loader import load_registry
-
-
-def draw(root: Path, *names: str) -> None:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (4, 4), (200, 10, 10)).save(root / name, "PNG")
-
-
-def table(root: Path, lines: Iterable[str], name: str = "labels.csv") -> None:
-    (root / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def ids(samples: Iterable[Sample]) -> list[str]:
-    return [sample.id for sample in samples]
 
 
 def test_a_folder_per_class(tmp_path: Path) -> None:
