@@ -36,6 +36,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
+@pytest.mark.slow
 def test_a_photo_may_have_several_labels(browser: Browser, site: Path, tmp_path: Path) -> None:
     calibration = Calibration(temperature=0.1, thresholds=(0.6, 0.6, 0.6))
     several = shutil.copytree(site, tmp_path / "site")

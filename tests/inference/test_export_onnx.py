@@ -175,6 +175,7 @@ def test_openvino_gives_the_same_from_its_first_call_on() -> None:
         assert (levels > 0.5).mean() < 0.01
 
 
+@pytest.mark.slow
 def test_openvino_files_have_the_description(model: tlkit.Run, known: list[Path], tmp_path: Path) -> None:
     folder = model.folder / "phases" / "probe" / "model"
     assert export_openvino(folder, tmp_path / "openvino", known[::5]).images == 8
