@@ -239,7 +239,7 @@ def test_blocks_are_those_of_the_plan(here: Path) -> None:
         if line.strip().startswith("5 ")
     )
     assert f"{last[2]} in 1 of 5 blocks" in plan
-    assert last[1] == "blocks.5–blocks.6"
+    assert last[1] == "blocks.5–6"
     assert "frontier   in front of blocks.5" in plan, "where the block begins"
 
 

@@ -108,6 +108,7 @@ def test_blocks_follow_the_structure_of_the_network() -> None:
     sizes = dict(vgg.module.named_parameters())
     assert sum(value.numel() for value in sizes.values()) == 14_714_688
     assert len(vgg.blocks()) == 5
+    assert vgg.blocks()[-1].span == "features.24–29"
     assert sum(sizes[name].numel() for name in vgg.blocks()[-1].parameters) == 7_079_424
     resnet = REGISTRY.make("backbone", "resnet18", {"weights": "none"})
     assert [resnet.blocks()[index].span for index in (0, -1)] == ["conv1–act1", "layer4"]

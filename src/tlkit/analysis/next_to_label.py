@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tlkit.analysis.selection import Selected, cluster_positions, select_typical, select_uncertain
 from tlkit.data.image_paths import image_paths
@@ -120,9 +121,7 @@ def next_to_label(
     unlabelled, labelled, rejected = _read_unlabelled(Path(folder), _labelled_files(model), observer)
     with observer.progress("comparing images", len(unlabelled), "images") as tick:
         represented = predictor.represent(unlabelled, tick=tick)
-    known = (
-        predictor.unknown.features.cpu().numpy() if isinstance(predictor.unknown, UnknownDetector) else None
-    )
+    known = _training_features(predictor)
     positions = cluster_positions(represented.features, known)
     if model is None:
         selected = select_typical(positions, count, seed=seed)
@@ -145,6 +144,12 @@ def _untrained(backbone: str | None, device: str | None, registry: Registry, obs
         network = registry.make("backbone", name, {})
         head = registry.make("head", "linear", {}, network, (UNLABELLED,))
     return Predictor(Classifier(network, head), network.preprocess, (UNLABELLED,), mirror=True, device=device)
+
+
+def _training_features(predictor: Predictor) -> NDArray[np.float32] | None:
+    """Returns the features of training images that the model holds; None: it tells no unknown images."""
+    detector = predictor.unknown
+    return detector.features.cpu().numpy() if isinstance(detector, UnknownDetector) else None
 
 
 def _labelled_files(model: Path | str | None) -> set[str]:

@@ -34,8 +34,12 @@ class Block:
 
     @property
     def span(self) -> str:
-        """Its first and its last module: ``blocks.5–blocks.6``, or ``layer4`` where they are the same."""
-        return self.name if self.start in (None, self.name) else f"{self.start}–{self.name}"
+        """Its first and its last module: ``blocks.5–6``, or ``layer4`` where they are the same."""
+        if self.start is None or self.start == self.name:
+            return self.name
+        folder, _, last = self.name.rpartition(".")
+        is_beside = bool(folder) and self.start.rpartition(".")[0] == folder
+        return f"{self.start}–{last if is_beside else self.name}"
 
 
 @dataclass(frozen=True, slots=True)
