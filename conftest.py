@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -30,6 +31,9 @@ from small_runs import two_phases
 from tlkit_catsdogs.drawn.world import draw
 
 import tlkit
+
+# A shell lets what it starts in the background ignore Ctrl-C, and what that starts inherits it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).parents[1] / "shared"
 #: How many images of each class stand for the photos.

@@ -121,6 +121,7 @@ def test_without_a_root_images_are_in_the_cache(cache: Path) -> None:
     assert drawn(per_class=2).samples[0].path.is_relative_to(cache / "made" / "drawn")
 
 
+@pytest.mark.slow  # a ratio of two times, which others' work on the machine changes
 def test_an_image_is_drawn_in_the_time_of_a_few_blurs() -> None:
     """About 300 a second on a fast machine; measured against OpenCV, since machines differ."""
     picture = np.random.default_rng(0).integers(0, 256, (480, 480, 3), dtype=np.uint8)
