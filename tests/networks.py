@@ -15,7 +15,7 @@ from tlkit.plugins.loader import load_registry
 
 #: name, options: timm networks that are small or made small
 KINDS = {
-    "plain": ("vgg11", {"features": "map"}),
+    "plain": ("vgg11", {"features": "map", "model_args": {"mlp_ratio": 0.01}}),
     "residual": ("resnet18", {}),
     "transformer": (
         "vit_tiny_patch16_224",

@@ -72,13 +72,19 @@ def timm_backbone(
         model_args: further arguments of the network, as for timm.create_model.
     """
     from tlkit.builtin.timm_weights import create_model, find_origin, saved_config
+    from tlkit.parts.initial_values import without_initial_values
     from tlkit.parts.timm_backbone import divide_network, load_weights
 
-    model = create_model(name, model_args, pretrained=weights == "pretrained")
+    def make() -> Any:
+        model = create_model(name, model_args, pretrained=weights == "pretrained")
+        if isinstance(weights, Path):
+            load_weights(model, weights)
+        return model
+
+    model = make() if weights == "none" else without_initial_values(make, lambda model: model)
     config = dict(model.pretrained_cfg)
     origin = None
     if isinstance(weights, Path):
-        load_weights(model, weights)
         origin = WeightsOrigin(weights.name)
     elif weights == "pretrained":
         origin = find_origin(name, config)

@@ -34,6 +34,7 @@ from tlkit.model.plugins import describe_missing
 from tlkit.model.timm_names import own_name, timm_layer, timm_name
 from tlkit.model.unknown import UnknownDetector, load_detector, save_detector
 from tlkit.parts.backbone import Backbone
+from tlkit.parts.initial_values import without_initial_values
 from tlkit.parts.preprocess import TIMM_CROP_MODES
 from tlkit.recipe.schema import PartSpec
 from tlkit.runtime.memory import free_memory
@@ -170,7 +171,20 @@ def load_model(folder: Path, registry: PartMaker, config: ModelConfig | None = N
         RunFolderError: it is no model folder, altered, of a newer tlkit, or would read files of others.
     """
     config = config or read_config(folder)
-    state, description = _read_weights(folder, config), config.tlkit
+    state = _read_weights(folder, config)
+    saved = without_initial_values(
+        lambda: _make_parts(folder, registry, config, state), lambda saved: saved.classifier
+    )
+    saved.backbone.weights_origin = config.tlkit.weights
+    saved.classifier.eval()
+    return replace(saved, unknown=load_detector(folder, config.tlkit.unknown, saved.backbone))
+
+
+def _make_parts(
+    folder: Path, registry: PartMaker, config: ModelConfig, state: Mapping[str, Tensor]
+) -> SavedModel:
+    """Makes backbone and head, no larger than their weights, and loads those."""
+    description = config.tlkit
     try:
         for kind, part in (("backbone", description.backbone), ("head", description.head)):
             registry.check_self_contained(kind, part.name, part.options)
@@ -179,13 +193,11 @@ def load_model(folder: Path, registry: PartMaker, config: ModelConfig | None = N
             part = description.head
             head = registry.make("head", part.name, part.options, backbone, description.classes)
         classifier = Classifier(backbone, head)
-        backbone.weights_origin = description.weights
     except TlkitError as error:
         missing = describe_missing(description.plugins)
         raise RunFolderError(f"{folder} cannot be loaded: {error}{missing}") from error
     load_state(classifier, state, folder)
-    classifier.eval()
-    return SavedModel(classifier, backbone, config, load_detector(folder, description.unknown, backbone))
+    return SavedModel(classifier, backbone, config)
 
 
 def make_backbone(registry: PartMaker, part: PartSpec, preprocess: Mapping[str, Any]) -> Backbone:
