@@ -226,7 +226,7 @@ def test_contract() -> None:
 
 def test_mistakes_in_a_recipe(few_photos: Path, tmp_path: Path) -> None:
     file = write_recipe(tmp_path / "recipe.toml", few_photos)
-    ended = command("features", file, "--set", "compute.engine.name=ray", "--set", "compute.engine.cpu=2")
+    ended = command("features", file, "--engine", "ray", "--set", "compute.engine.cpu=2")
     assert ended.returncode == 2 and "compute.engine.cpu: is unknown (did you mean 'cpus'?)" in ended.stderr
-    ended = command("features", file, "--set", "compute.engine.name=ray", "--set", "compute.engine.cpus=0")
+    ended = command("run", file, "--plan", "--engine", "ray", "--set", "compute.engine.cpus=0")
     assert ended.returncode == 2 and "compute.engine.cpus: must be" in " ".join(ended.stderr.split())
