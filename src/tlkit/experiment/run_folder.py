@@ -109,21 +109,20 @@ class RunFolder:
         return results
 
     def prepare(self, recipe: Recipe) -> None:
-        """Writes the recipe, or accepts a folder that this very recipe began.
+        """Writes the recipe, or accepts a folder that this recipe began, perhaps with another engine.
 
         Raises:
             RunFolderError: it belongs to another recipe, or cannot be written.
         """
-        text = recipe.to_toml()
         file = self.path / "recipe.toml"
         if file.is_file():
-            if read_text(file, RunFolderError) != text:
+            if not recipe.is_same_as(read_text(file, RunFolderError)):
                 raise RunFolderError(
                     f"{self.path} holds a run of another recipe (see its recipe.toml): name another --out"
                 )
         elif self.writes:
             with self._writing("recipe.toml"), atomic_write(file) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+                temporary.write_text(recipe.to_toml(), encoding="utf-8")
 
     def phase(self, name: str) -> Path:
         """Returns a phase's own folder."""
