@@ -26,6 +26,9 @@ from tlkit.recipe.recipe import Recipe, as_recipe
 from tlkit.utils.atomic_write import atomic_write
 
 
+SUFFIX = ".parquet"
+
+
 @dataclass(frozen=True)
 class Manifest:
     """A manifest that was written.
@@ -67,6 +70,8 @@ def manifest(
     """
     if find_spec("pyarrow") is None:
         raise DataError("manifests need pyarrow: pip install 'tlkit[parquet]'")
+    if (file := Path(out)).suffix != SUFFIX:
+        raise DataError(f"{file}: manifests are written in Parquet: give it a name that ends in {SUFFIX}")
     recipe, registry = as_recipe(recipe, overrides), registry or load_registry()
     if problems := [*recipe.flaws, *source_problems(recipe, registry)]:
         raise RecipeError(problems, recipe=recipe.label)
@@ -83,7 +88,6 @@ def manifest(
         raise DataError(
             f"{outside} is not below {root}, so a manifest cannot name it: set data.root to a folder above"
         )
-    file = Path(out)
     try:
         with atomic_write(file) as temporary:
             _write(temporary, images, dataset, root, began)
