@@ -7,6 +7,7 @@ skipped.
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -38,6 +39,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 SHARED = Path(__file__).parents[1] / "shared"
 #: How many images of each class stand for the photos.
 STAND_INS = 150
+
+
+def pytest_collection_finish() -> None:
+    """Spares what is imported from garbage collection, a tenth of the tests' time otherwise."""
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
 
 
 def pytest_unconfigure() -> None:

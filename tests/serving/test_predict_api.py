@@ -133,7 +133,7 @@ def test_other_requests_are_answered_while_a_body_is_parsed(
 
     def parse(*_: object) -> list[bytes]:
         parsing.set()
-        return [photos_of_both[0].read_bytes()] if answered.wait(5) else []
+        return [photos_of_both[0].read_bytes()] if answered.wait(60) else []
 
     monkeypatch.setattr(f"tlkit.serving.{module}", parse)
     kind = "application/json" if "base64" in module else "multipart/form-data"
