@@ -55,7 +55,7 @@ class Terminal:
         )
         os.close(terminal)
 
-    def wait_for(self, text: str, seconds: float = 60) -> None:
+    def wait_for(self, text: str, seconds: float = 300) -> None:
         """Reads until a text has been on the screen, or above it."""
         end = time.monotonic() + seconds
         while not any(text in line for line in self.lines()):
@@ -66,7 +66,7 @@ class Terminal:
         """Types; ``"\\x03"`` is Ctrl-C."""
         os.write(self._master, keys.encode())
 
-    def wait(self, seconds: float = 60) -> int:
+    def wait(self, seconds: float = 300) -> int:
         """Reads until the process has ended; returns its exit code."""
         end = time.monotonic() + seconds
         while self._read():

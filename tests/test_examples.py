@@ -182,7 +182,7 @@ def test_a_list_of_photos_becomes_a_served_model(photos: Path, tmp_path: Path) -
             shutil.copyfile(photos / f"{kind}.{number}.jpg", folder / f"{kind}.{number}.jpg")
     script = (EXAMPLES.parent / "python" / "serve_photos.py").read_text(encoding="utf-8")
     started = Started(execute, script, folder, "vgg16-quarter", folder=tmp_path)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while "http://" not in started.stdout.read_text():
         assert started.process.is_alive() and time.monotonic() < deadline, started.stderr.read_text()
         time.sleep(0.05)
@@ -194,4 +194,4 @@ def test_a_list_of_photos_becomes_a_served_model(photos: Path, tmp_path: Path) -
     assert answer.json()[0]["label"] in ("cat", "dog")
     assert started.process.pid is not None
     os.kill(started.process.pid, signal.SIGINT)
-    assert started.wait(30).returncode == 0
+    assert started.wait(60).returncode == 0

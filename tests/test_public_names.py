@@ -90,7 +90,7 @@ def test_serve_calls_back_when_it_listens(fitted: Path, by_class: Path) -> None:
     threading.Thread(
         target=tlkit.serve, args=(fitted,), kwargs={"port": 0, "ready": ready}, daemon=True
     ).start()
-    assert listens.wait(30)
+    assert listens.wait(60)
     photo = by_class / "cat" / "1.jpg"
     url, headers = f"{addresses[0]}/predict", {"Content-Type": "image/jpeg"}
     answer = requests.post(url, data=photo.read_bytes(), headers=headers, timeout=30)

@@ -211,7 +211,7 @@ def test_networks_larger_than_their_weights(timm_model: Path, tmp_path: Path) ->
     for outcome in outcomes:
         assert "larger than its weights" in outcome.error or "could not be made" in outcome.error
         assert outcome.memory < 2**30
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 120
 
 
 def set_backbone(backbone: dict[str, Any], config: dict[str, Any]) -> None:
@@ -240,7 +240,7 @@ def test_files_that_are_none(timm_model: Path, tmp_path: Path) -> None:
                 path.symlink_to("/dev/urandom")
             else:
                 path.mkdir()
-    outcomes = run_guarded(*(f"tlkit.load({str(folder)!r})" for folder in folders), timeout=40)
+    outcomes = run_guarded(*(f"tlkit.load({str(folder)!r})" for folder in folders), timeout=120)
     for folder, outcome in zip(folders, outcomes, strict=True):
         assert str(folder) in outcome.error
         assert outcome.memory < 2**28

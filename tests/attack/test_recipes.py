@@ -49,7 +49,7 @@ def test_what_no_recipe_needs_is_refused_at_once(addition: str, expected: str, t
     (problem,) = problems(path)
     assert expected in problem
     assert len(problem) < 300
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 5
 
 
 def test_a_long_key_takes_little_memory(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_looking_for_long_keys_takes_little_time(text: str, tmp_path: Path) -> N
     path = write_recipe(tmp_path, f"# {text}\nx = '''{text}'''\n"[: 2**20])
     began = time.process_time()
     problems(path)
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_overrides_are_refused_at_once(override: str, expected: str, tmp_path: P
     began = time.process_time()
     (problem,) = problems(path, override)
     assert expected in problem
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 5
 
 
 def test_options_of_a_part_are_refused_likewise() -> None:
@@ -215,4 +215,4 @@ def test_recipes_that_are_no_regular_files(kind: str, tmp_path: Path) -> None:
         # a file of /proc has no size, and is read as an empty one
         with pytest.raises(RecipeError, match="not a regular file" if kind != "/proc/kmsg" else "is missing"):
             read_recipe(path)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5

@@ -176,7 +176,7 @@ def test_help_is_fast_whatever_plugins_import(tlkit: Command, tmp_path: Path) ->
     path = install(tmp_path / "site", "slowplugin", "import torch, time\ntime.sleep(5)")
     install(path, "slowcommand", "import torch, time\ntime.sleep(5)", group="tlkit.commands")
     seconds, waiting = [], []
-    for _ in range(3):
+    while len(seconds) < 3 or (min(seconds) >= 0.5 and len(seconds) < 10):
         began, before = time.perf_counter(), os.times()
         assert tlkit("--help", path=path).returncode == 0
         after = os.times()

@@ -72,7 +72,7 @@ def test_a_hub_that_does_not_answer_costs_seconds(closed: str, monkeypatch: pyte
         name, (note,) = choose(None)
         choose(None)  # asked once
     assert name == "efficientnet-lite0" and "no answer" in note
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 15
 
 
 def test_hf_hub_offline_is_respected(closed: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,7 +95,7 @@ def test_weights_that_cannot_be_reached_are_reported_within_seconds(
     began = time.monotonic()
     with pytest.raises(RecipeError, match=r"--set backbone\.weights=PATH"):
         run(overrides={"backbone": {"name": "resnet18.a1_in1k"}})
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 20
     assert issubclass(WeightsError, TlkitError)
 
 

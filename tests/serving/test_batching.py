@@ -40,7 +40,7 @@ class Gate:
 
     def _wait(self, pixels: list[Pixels], *, top: int) -> object:
         self.reached.set()
-        assert self._opened.wait(10)
+        assert self._opened.wait(60)
         return self._predict_pixels(pixels, top=top)
 
 
@@ -54,7 +54,7 @@ def test_models_are_batched_apart_and_keep_their_order(
     gate = Gate(predictors[0], monkeypatch)
     pixels = list(np.eye(3, dtype=np.uint8)[:, None, None] * np.full((1, 8, 8, 1), 255, np.uint8))
     answers = batcher.submit(predictors[0], pixels[:1])
-    assert gate.reached.wait(10)
+    assert gate.reached.wait(60)
     for number in range(2 * predictors[0].batch + 6):  # alternating, as two clients send them
         answers += batcher.submit(predictors[number % 2], [pixels[number % 3]])
     gate.open()
@@ -81,10 +81,10 @@ def test_requests_that_wait_are_computed_together(
         colours = ("red", "lime", "blue", "grey", "white")
         threads = [threading.Thread(target=ask, args=(colour,)) for colour in colours]
         threads[0].start()
-        assert gate.reached.wait(10)
+        assert gate.reached.wait(60)
         for thread in threads[1:]:
             thread.start()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while sum(map(len, service._batcher._waiting.values())) < 4:
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -50,7 +50,7 @@ def predict(
     port: int, body: bytes, query: str = "", kind: str = "image/png", **headers: str
 ) -> tuple[int, object]:
     """Asks for a prediction, and returns the status and the answer."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("POST", f"/predict{query}", body, {"Content-Type": kind, **(headers or TOKEN)})
     response = connection.getresponse()
     answer = json.loads(response.read())
@@ -89,12 +89,12 @@ def test_on_sigterm_it_answers_what_it_has_accepted(port: int, started: Started)
     body = png("blue")
     headers = {"Host": "x", **TOKEN, "Content-Type": "image/png", "Content-Length": str(len(body))}
     head = "\r\n".join(["POST /predict HTTP/1.1", *map(": ".join, headers.items()), "", ""])
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(head.encode() + body[:10])
         # answered after those bytes have arrived
         assert predict(port, png("red"))[0] == 200
         started.process.terminate()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         with pytest.raises(ConnectionRefusedError):
             while time.monotonic() < deadline:
                 socket.create_connection(("127.0.0.1", port), timeout=5).close()
