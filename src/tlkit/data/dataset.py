@@ -185,8 +185,8 @@ def divide_images(
 def _raise_if_none_exists(data: DataSpec, samples: Sequence[Sample]) -> None:
     if samples and not any(sample.path.exists() for sample in samples):
         raise DataError(
-            f"source {data.source.name!r} lists {plural(len(samples), 'image')}, and none of them exists, such "
-            f"as {samples[0].path}: correct data.root, or the paths that are listed"
+            f"source {data.source.name!r} lists {plural(len(samples), 'image')}, and none of them exists, "
+            f"such as {samples[0].path}: correct data.root, or the paths that are listed"
         )
 
 

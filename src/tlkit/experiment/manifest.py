@@ -25,7 +25,7 @@ from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Recipe, as_recipe
 from tlkit.utils.atomic_write import atomic_write
 
-
+#: How the name of a manifest ends.
 SUFFIX = ".parquet"
 
 
