@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,26 @@ def test_a_shard_cut_short_is_ignored() -> None:
         file.truncate(shard.stat().st_size - 8)
     missing = store.column(KEY).missing(images)
     assert missing in (images[:3], images[3:])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+def test_a_shard_that_must_not_be_read_is_an_error() -> None:
+    """Computing all of it again, and no word about it, would be worse."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        store = FeatureStore(Path(folder) / "store")
+        write(store, hashes(3), torch.zeros(3, 1, 4))
+        (shard,) = store.column(KEY).folder.glob("*.safetensors")
+        shard.chmod(0)
+        user = os.geteuid()
+        if user == 0:  # who may read everything
+            os.seteuid(65534)
+        try:
+            with pytest.raises(StoreError, match=rf"{shard.name} must not be read .*chmod -R g\+rX"):
+                FeatureStore(Path(folder) / "store").column(KEY)
+        finally:
+            os.seteuid(user)
+        store.close()
 
 
 def test_a_shard_of_another_column_is_ignored() -> None:

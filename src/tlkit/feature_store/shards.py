@@ -71,7 +71,11 @@ def write_shard(folder: Path, column: str, images: NDArray[np.uint8], features: 
 
 
 def open_shard(path: Path, column: str) -> Shard | None:
-    """Opens and verifies a shard; None if it is not a shard of the column, exactly as it was written."""
+    """Opens and verifies a shard; None if it is not a shard of the column, exactly as it was written.
+
+    Raises:
+        StoreError: it is another user's, who does not let this one read it.
+    """
     import torch
 
     try:
@@ -80,6 +84,7 @@ def open_shard(path: Path, column: str) -> Shard | None:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in ("images", "features")}
     except (OSError, SafetensorError):
+        _check_permission(path)
         return None
     if metadata.get("format") != FORMAT or metadata.get("checksum") != _checksum(column, tensors):
         return None
@@ -87,6 +92,20 @@ def open_shard(path: Path, column: str) -> Shard | None:
     if images.dtype != torch.uint8 or images.shape[1:] != (32,) or features.shape[:1] != images.shape[:1]:
         return None
     return Shard(images.numpy(), features)
+
+
+def _check_permission(path: Path) -> None:
+    """Raises StoreError where a file may not be read, of which safetensors says that there is none."""
+    try:
+        with path.open("rb"):
+            pass
+    except PermissionError as error:
+        raise StoreError(
+            f"{path} must not be read by this user: its owner is to permit that (chmod -R g+rX), or name "
+            "another folder in TLKIT_CACHE"
+        ) from error
+    except OSError:
+        return
 
 
 def unsent(column: Path) -> list[Path]:
