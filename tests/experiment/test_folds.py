@@ -198,6 +198,19 @@ def test_what_is_not_worth_trying_and_what_there_is_no_time_for(dozen: Path, tmp
     assert late.results.phases[0].measured.n == 24
 
 
+def test_a_time_limit_holds_without_folds(dozen: Path, tmp_path: Path) -> None:
+    recipe = write(tmp_path, dozen, (RECIPE + FINE_TUNE).replace("folds = 4\nrepeats = 3\n", ""))
+    long = {"phase.fine-tune.epochs": 100_000}
+    run = tlkit.run(recipe, overrides=long, out=tmp_path / "run", time_limit=60)
+    probe, fine_tune = run.results.phases
+    decision = fine_tune.decision
+    assert decision is not None and decision.reason is not None and not decision.taken
+    assert decision.reason.startswith("it would take about ")
+    assert ", and the time limit leaves " in decision.reason
+    assert (fine_tune.test, fine_tune.epochs, probe.test is not None) == (probe.test, 0, True)
+    assert len(tlkit.load(run.folder).classes) == 2
+
+
 def test_test_images_stay_test_images(dozen: Path, tmp_path: Path) -> None:
     for kind in ("cat", "dog"):
         for number in range(1, 13):

@@ -117,15 +117,21 @@ def test_fine_tuning_is_tried_where_there_are_errors(ended: tlkit.Run) -> None:
     probe = ended.results.phases[0]
     assert probe.out_of_fold is not None
 
-    def after(n: int, correct: int) -> str | None:
+    def after(n: int, correct: int, **data: int) -> str | None:
         scores = probe.out_of_fold.model_copy(update={"n": n, "correct": correct})  # type: ignore[union-attr]
-        data = ended.results.data.model_copy(update={"train": n})
-        result = probe.model_copy(update={"out_of_fold": scores})
-        results = ended.results.model_copy(update={"phases": (result,), "data": data})
+        measured = {"out_of_fold": None, "val": scores} if "val" in data else {"out_of_fold": scores}
+        result = probe.model_copy(update=measured)
+        summary = ended.results.data.model_copy(update={"train": n, **data})
+        results = ended.results.model_copy(update={"phases": (result,), "data": summary})
         return why_not_worth_trying(phase, results)
 
     assert after(600, 500) is None
     assert after(600, 590) == "10 errors on 600 images leave too little to gain"
+    # without folds, validation images decide
+    assert after(150, 120, folds=0, train=500, val=150) is None
+    assert after(150, 149, folds=0, train=500, val=150) == "1 error on 150 images leave too little to gain"
+    eight = after(8, 7, folds=0, train=500, val=8)
+    assert eight is not None and eight.startswith("8 validation images are too few to decide")
     few = "34 images are too few to train the whole network, which takes 300"
     assert why_not_worth_trying(phase, ended.results.model_copy(update={"phases": ()})) == few
 
