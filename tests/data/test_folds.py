@@ -93,3 +93,6 @@ def test_more_folds_than_images_are_refused() -> None:
         draw(make_images([4, 3, 2]))
     with pytest.raises(DataError, match="the largest has 3 groups"):
         draw(make_images([12, 12, 12], shots=4), group=r"^(\w+/\d+)-")
+    copies = [make_image(f"ant/{number}.jpg", 0, "same") for number in range(3)]
+    with pytest.raises(DataError, match="no class has two distinct images .*: add images"):
+        draw(copies)

@@ -15,6 +15,7 @@ from tlkit_catsdogs.drawn.world import draw
 import tlkit
 from tlkit.analysis import choose as analysis
 from tlkit.analysis.choose import read_choice
+from tlkit.cli.fit import summarise
 from tlkit.errors import DataError, RecipeError
 from tlkit.experiment.observer import Observer
 from tlkit.fitting.fit import why_not_worth_trying
@@ -98,10 +99,35 @@ def test_a_few_images_of_many_unequal_classes(ended: tlkit.Run, animals: Path) -
     assert (probe.out_of_fold.n, ended.results.data.train) == (33, 34)
     assert probe.out_of_fold.untested == (STUDIO[5].name,)
     assert probe.out_of_fold.accuracy > 0.5
+    baselines = ended.results.baselines
+    assert baselines is not None and (baselines.chance, baselines.majority) == (1 / 6, 9 / 33)
     predictor = tlkit.load(ended.folder)
     assert len(predictor.classes) == 6
     images = sorted(animals.rglob("*.jpg"))
     assert predictor.evaluate(images, [image.parent.name for image in images]).accuracy > 0.9
+
+
+def test_what_to_expect(ended: tlkit.Run) -> None:
+    probe = ended.results.phases[0]
+
+    def expectation(correct: int) -> str:
+        scores = probe.measured.model_copy(update={"correct": correct, "accuracy": correct / 33})
+        return probe.model_copy(update={"out_of_fold": scores}).describe_expectation()
+
+    rest = "of new images like these will be labelled correctly"
+    assert expectation(32) == f"About 97.0% {rest}"
+    assert expectation(33) == f"At least {probe.measured.ci95[0]:.1%} {rest}"  # not "100%"
+
+
+def test_fine_tuning_that_changed_nothing_is_not_the_classifiers(ended: tlkit.Run) -> None:
+    probe, fine_tune = ended.results.phases
+    unchanged = fine_tune.model_copy(update={"decision": None, "epochs": 10})
+    data = ended.results.data.model_copy(update={"val": 120})
+    results = ended.results.model_copy(update={"phases": (probe, unchanged), "data": data})
+    assert summarise(results)[1:] == [
+        "The classifier is that of probe, trained on 34 images.",
+        "No epoch of fine-tune was better on the 120 validation images.",
+    ]
 
 
 def test_what_is_not_tried_has_its_reason(ended: tlkit.Run) -> None:

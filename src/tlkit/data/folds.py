@@ -113,8 +113,10 @@ def draw_folds(
     if most < folds:
         what = "groups" if group else "distinct images"
         raise TooManyFoldsError(
-            f"data.folds: no class has images for {folds} folds: the largest has {most} {what}; "
-            + (f"at most {most} folds can be drawn" if most > 1 else "add images"),
+            f"data.folds: no class has images for {folds} folds: the largest has {most} {what}; at most "
+            f"{most} folds can be drawn"
+            if most > 1
+            else f"data.folds: no class has two {what} that can be in different folds: add images",
             most,
         )
     assignment = np.full((repeats, len(images)), ALWAYS_TRAINED)
