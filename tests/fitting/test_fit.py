@@ -37,12 +37,18 @@ def draw_animals(folder: Path, counts: list[int]) -> Path:
 
 
 def division(
-    counts: dict[str, int], *, has_test: bool = False, has_val: bool = False, **options: Any
+    counts: dict[str, int],
+    *,
+    has_test: bool = False,
+    has_val: bool = False,
+    has_groups: bool = False,
+    **options: Any,
 ) -> dict[str, Any]:
     """Returns how `fit` would divide such a folder."""
     chosen = FitOptions(**options)
     chosen.check()
-    recipe = choose_recipe(PHOTOS, chosen, FolderCounts(sum(counts.values()), counts, has_test, has_val), "x")
+    folder = FolderCounts(sum(counts.values()), counts, has_test, has_val, has_groups)
+    recipe = choose_recipe(PHOTOS, chosen, folder, "x")
     assert not recipe.flaws and recipe.data is not None
     return recipe.data.model_dump(include={"folds", "repeats", "fractions"}, exclude_unset=True)
 
@@ -57,6 +63,8 @@ def test_how_images_are_divided() -> None:
     assert division({"a": 30, "b": 30}, test=0.3) == {"fractions": {"val": 0.1, "test": 0.3}}
     assert division({"a": 30, "b": 30}, has_test=True) == {"folds": 10, "repeats": 10}
     assert division({"a": 30, "b": 30}, has_test=True, has_val=True) == {}
+    assert division({"a": 30, "b": 30}, has_val=True) == {"folds": 10, "repeats": 10}
+    assert division({"a": 3000, "b": 3000}, has_groups=True) == {"folds": 5, "repeats": 1}
 
 
 @pytest.mark.parametrize(
@@ -65,6 +73,8 @@ def test_how_images_are_divided() -> None:
         ({"a": 30, "b": 30}, {"folds": 5, "test": 0.2}, "folds and test exclude each other"),
         ({"a": 3, "b": 3}, {"folds": 5}, r"no class has 5 images \(a 3, b 3\)"),
         ({"a": 1, "b": 1}, {}, "no class has 2 images .*: add images"),
+        ({"a": 9, "b": 9}, {"test": 0.2, "has_groups": True}, "test: there are groups, which only folds"),
+        ({"a": 9, "b": 9}, {"test": 0.2, "has_val": True}, "test: there are validation images"),
     ],
 )
 def test_divisions_that_cannot_be(counts: dict[str, int], options: dict[str, Any], message: str) -> None:
