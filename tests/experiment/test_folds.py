@@ -15,6 +15,7 @@ from processes import Started, execute
 from small_runs import BACKBONES
 
 import tlkit
+from tlkit.cli.observer import ConsoleObserver
 from tlkit.data.loader import normalize
 from tlkit.errors import RecipeError, RunFolderError
 from tlkit.experiment.fold_files import remove_folds
@@ -245,7 +246,9 @@ tlkit.run(sys.argv[1], out=sys.argv[2])
 """
 
 
-def test_a_run_that_is_killed_goes_on_with_the_next_fold(dozen: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_killed_goes_on_with_the_next_fold(
+    dozen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = write(tmp_path, dozen, RECIPE + FINE_TUNE)
     whole = tlkit.run(recipe, out=tmp_path / "whole")
     out = tmp_path / "killed"
@@ -258,7 +261,10 @@ def test_a_run_that_is_killed_goes_on_with_the_next_fold(dozen: Path, tmp_path: 
     process.join()
     written = second_fold.stat().st_mtime_ns if second_fold.exists() else 0
     assert written, "the run ended before it could be killed"
-    resumed = tlkit.run(recipe, out=out)
+    resumed = tlkit.run(recipe, out=out, observer=ConsoleObserver())
+    assert "resumes: phase probe is finished; fine-tune after 2 folds" in " ".join(
+        capsys.readouterr().err.split()
+    )
     for phase in ("probe", "fine-tune"):
         assert rows(resumed, phase) == rows(whole, phase)
     assert resumed.results.phases[1].decision == whole.results.phases[1].decision
