@@ -49,6 +49,7 @@ def pytest_collection_finish() -> None:
 
 def pytest_unconfigure() -> None:
     """Removes the cache, when the workers have ended."""
+    gc.unfreeze()  # libraries complain at the end of what is left
     if "PYTEST_XDIST_WORKER" not in os.environ:
         shutil.rmtree(os.environ["TLKIT_CACHE"], ignore_errors=True)
 

@@ -67,10 +67,15 @@ def test_grad_cam_is_captums() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "module"), [("resnet18", "layer4"), ("vgg11", "features"), ("convnext_atto", "norm_pre")]
+    ("name", "arguments", "module"),
+    [
+        ("resnet18", {}, "layer4"),
+        ("vgg11", {"mlp_ratio": 0.01}, "features"),
+        ("convnext_atto", {}, "norm_pre"),
+    ],
 )
-def test_grad_cam_uses_the_final_feature_map(name: str, module: str) -> None:
-    predictor = make_predictor(name, 64)
+def test_grad_cam_uses_the_final_feature_map(name: str, arguments: dict[str, object], module: str) -> None:
+    predictor = make_predictor(name, 64, **arguments)
     layer, logits = last_feature_map(predictor.module, torch.zeros(1, 3, 64, 64))
     assert logits.shape == (1, 2)
     assert layer is not None

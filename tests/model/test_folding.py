@@ -16,7 +16,9 @@ from tlkit.runtime.devices import Precision, compute_config
 def with_random_norms(name: str, policy: str = "backbone", **options: object) -> PartitionedClassifier:
     """Returns a partitioned timm network whose batch norms are not the identity."""
     torch.manual_seed(3)
-    base = REGISTRY.make("backbone", name, {"weights": "none"})
+    # VGG's two layers of 4,096 units in front of the pooled features would dwarf the rest
+    model_args = {"mlp_ratio": 0.01} if name == "vgg11" else {}
+    base = REGISTRY.make("backbone", name, {"weights": "none", "model_args": model_args})
     for layer in base.module.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.running_mean.normal_(0, 0.2)
