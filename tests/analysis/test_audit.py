@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+from audits import write_audit
 from commands import Completed, command
 from PIL import Image
 
@@ -14,6 +16,7 @@ import tlkit
 from tlkit.analysis.audit_file import Audit, read_audit
 from tlkit.analysis.audit_text import describe_audit
 from tlkit.errors import AuditFileError, DataError
+from tlkit.reporting.audit_page import write_audit_page
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +74,7 @@ def test_the_console_says_what_was_found(completed: Completed, audit: Audit) -> 
     for sentence in describe_audit(audit):
         assert sentence in completed.stdout
     assert "2 images are copies of one another, in 1 group: 1 across splits" in completed.stdout
+    assert "Copies across splits: test/dog/small.jpg and train/dog/5.jpg." in completed.stdout
     assert "train/dog/not-a-dog.jpg   dog     cat" in completed.stdout
     assert "tlkit review" in completed.stdout
 
@@ -85,6 +89,14 @@ def test_the_page_shows_it(audit: Audit, folder: Path) -> None:
     assert {point.label for point in audit.map} == {"cat", "dog"} and len(audit.map) == 81
     chart = (folder.parent / "audit" / "pictures" / "map.svg").read_text()
     assert "label may be wrong" in chart and "All images. Those that" in page
+
+
+def test_a_caption_has_the_split_of_a_suspect_and_not_of_a_neighbour(datasets: Path, tmp_path: Path) -> None:
+    audit = read_audit(write_audit(tmp_path / "audit", tmp_path / "photos", datasets / "flowers"))
+    page = write_audit_page(audit, tmp_path / "audit").read_text()
+    rows = re.findall(r'<td class="thumbnail">(.*?)</td>.*?<div class="neighbours">(.*?)</div>', page, re.S)
+    assert len(rows) == 14  # most of which are neighbours of others, too
+    assert all("(train)" in suspect and "(train)" not in neighbours for suspect, neighbours in rows)
 
 
 def test_fixed_splits_keep_copies_together_and_a_recipe_takes_them(

@@ -13,7 +13,7 @@ from tlkit.analysis.features import DatasetFeatures, compute_features, read_labe
 from tlkit.analysis.fixed_splits import write_fixed_splits
 from tlkit.analysis.leaks import find_leaks
 from tlkit.analysis.targets import recipe_for
-from tlkit.errors import DataError
+from tlkit.errors import DataError, ReportError
 from tlkit.experiment.cached_features import CachedFeatures
 from tlkit.experiment.observer import Observer
 from tlkit.plugins.loader import load_registry
@@ -118,6 +118,9 @@ def test_fixed_splits_hold_copies_together_and_keep_test_images(features, copies
     assert [group.images for group in fixed.two_labels] == [
         ("train/daisy/glass176.jpg", "train/rose/plastic152.jpg")
     ]
+    with pytest.raises(ReportError, match="taken cannot be written: Is a directory"):
+        (tmp_path / "taken").mkdir()
+        write_fixed_splits(tmp_path / "taken", features.labelled, copies, seed=1)
 
 
 def test_a_recipe_uses_the_fixed_splits(folder, features, copies, tmp_path):

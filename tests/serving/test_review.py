@@ -246,6 +246,35 @@ def test_without_a_classifier_there_is_no_button(browser: Browser, server: Serve
     page.close()
 
 
+def test_of_classes_that_begin_with_digits_the_one_that_is_typed_is_selected(
+    browser: Browser, server: Server
+) -> None:
+    def renamed(route: Route) -> None:
+        names = dict(zip(CLASSES, ["1", "2", "10", "3d", "21"], strict=True))
+        answer = route.fetch()
+        text = re.sub(
+            "|".join(map('"{}"'.format, CLASSES)), lambda m: f'"{names[m[0][1:-1]]}"', answer.text()
+        )
+        route.fulfill(response=answer, body=text)
+
+    page = browser.new_page()
+    page.route("**/suspects", renamed)
+    page.goto(server.address)
+    expect(page.locator("#question")).to_contain_text("Labelled 1, probably 2")
+    page.keyboard.press("r")
+    chosen = page.locator("#classes [aria-selected=true]")
+    expect(page.locator("#classes li")).to_have_text(["2", "10", "3d", "21"])  # and no digit before them
+    for typed, selected in (("2", ["2"]), ("10", ["10"]), ("3", ["3d"]), ("1", []), ("1!", [])):
+        page.fill("#filter", typed)
+        expect(chosen).to_have_text(selected)
+    page.fill("#filter", "1")
+    page.keyboard.press("Enter")  # it is the label already: 10 is not meant
+    expect(page.locator("#relabel")).to_be_visible()
+    page.keyboard.press("ArrowDown")
+    expect(chosen).to_have_text(["10"])
+    page.close()
+
+
 def test_only_the_printed_address_answers(server: Server) -> None:
     base, token = server.address.rstrip("/").rsplit("/", 1)
     port = base.rsplit(":", 1)[1]
@@ -312,11 +341,12 @@ def test_labels_are_given_to_the_images_of_a_list(browser: Browser, audit: Path,
         expect(page.locator("#decided")).to_have_text("2 of 3 decided")
         expect(page.locator("#question")).to_have_text("Which class is it?")
         expect(page.locator("#heat")).to_be_hidden()  # there is no class that it could be about
-        # new classes, whose names contain a class and a digit, or are part of a class's name
-        for name in ("type1", "fish"):
+        # the third class; new ones: they begin with a digit, contain a class, are part of a class's name
+        for keys, name in (("3", "type"), ("3d", "3d"), ("type1", "type1"), ("fish", "fish")):
             page.keyboard.press("r")
-            page.keyboard.type(name)
-            expect(page.locator("#classes [aria-selected=true]")).to_have_text(f"{name} (new class)")
+            page.keyboard.type(keys)
+            selected = name if keys == "3" else f"{name} (new class)"
+            expect(page.locator("#classes [aria-selected=true]")).to_have_text(selected)
             page.keyboard.press("Enter")
             expect(page.locator("#decided")).to_have_text("3 of 3 decided")
             assert labels.read_text().endswith(f"new/0.jpg,rose\nnew/2.jpg,{name}\n")

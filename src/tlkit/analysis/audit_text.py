@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from tlkit.analysis.audit_file import Audit
+from tlkit.analysis.audit_file import Audit, CopyGroup
 from tlkit.utils.formatting import format_p_value, plural, shortlist
 
 #: How many names a sentence lists.
@@ -45,12 +45,20 @@ def _describe_copies(audit: Audit) -> Iterator[str]:
             f"{plural(images, 'image')} are copies of one another, in {plural(len(audit.groups), 'group')}: "
             f"{across_splits} across splits, {across_labels} under several labels."
         )
+        yield from _name_copies("Copies under several labels", (g for g in audit.groups if g.across_labels))
+        yield from _name_copies("Copies across splits", (g for g in audit.groups if g.across_splits))
     if audit.series:
         yield (
             f"{plural(len(audit.series), 'pair')} of similar images in different splits may show one object: "
             + shortlist([" and ".join(pair.images) for pair in audit.series], NAMES_SHOWN)
             + "."
         )
+
+
+def _name_copies(head: str, groups: Iterable[CopyGroup]) -> Iterator[str]:
+    names = [shortlist(group.images, NAMES_SHOWN, " and ") for group in groups]
+    if names:
+        yield f"{head}: {shortlist(names, NAMES_SHOWN, '; ')}."
 
 
 def _describe_labels(audit: Audit) -> Iterator[str]:

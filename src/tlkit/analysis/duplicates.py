@@ -7,7 +7,6 @@ pixels (a small or heavily compressed copy, whose features differ); their pixels
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +18,6 @@ from tlkit.analysis.alignment import (
     THUMBNAIL,
     BoxSearch,
     align,
-    coarse_templates,
     correlate_details,
     invert,
     protrusion,
@@ -27,10 +25,9 @@ from tlkit.analysis.alignment import (
 from tlkit.analysis.audit_file import CopyGroup, CopyPair
 from tlkit.analysis.features import DatasetFeatures, LabelledImages
 from tlkit.analysis.neighbours import nearest
-from tlkit.data.images import Image, UnreadableImage, read_thumbnail
-from tlkit.errors import DataError
+from tlkit.analysis.thumbnails import Thumbnails, as_grey, read_pixels
+from tlkit.data.images import Image
 from tlkit.experiment.observer import Observer
-from tlkit.runtime.processors import reader_threads
 
 #: Neighbours by features, and by 10 by 10 pixels, that are compared: they hold 99% of all copies; and the
 #: cosines below which neighbours are no copies.
@@ -41,7 +38,7 @@ ALIKE_COARSE, ALIKE_ALIGNED, ALIKE = 0.78, 0.88, 0.7
 #: What divides copies from other photos of one object: the correlation of details in 48 by 48 pixels, and
 #: how far one image reaches beyond the other, in halves of its side. See "Copies" in benchmarks/RESULTS.md.
 COPY, MAX_PROTRUSION = 0.91, 0.025
-#: Images or pairs that are worked on at a time.
+#: Pairs that are worked on at a time.
 BLOCK = 256
 
 
@@ -92,16 +89,16 @@ def find_copies(features: DatasetFeatures, observer: Observer) -> Copies:
     near: list[CopyPair] = []
     if len(distinct) > 1:
         chosen = [images[index] for index in distinct]
-        # before thumbnails are read: with many images, copies of both would not fit into memory
         by_features = _neighbour_pairs(
             features.plain, features.mirrored, distinct, NEIGHBOURS, LEAST_SIMILARITY
         )
-        thumbnails = read_thumbnails(chosen, observer)
-        upright, flipped = _templates(thumbnails).numpy().swapaxes(0, 1)
-        everything = np.arange(len(chosen))
-        by_pixels = _neighbour_pairs(upright, flipped, everything, PIXEL_NEIGHBOURS, LEAST_PIXEL_SIMILARITY)
-        candidates = _as_candidates(by_features, by_pixels)
-        near = confirm_copies(chosen, thumbnails, candidates, observer)
+        with Thumbnails(chosen, observer) as thumbnails:
+            upright, flipped = thumbnails.templates.numpy().swapaxes(0, 1)
+            by_pixels = _neighbour_pairs(
+                upright, flipped, np.arange(len(chosen)), PIXEL_NEIGHBOURS, LEAST_PIXEL_SIMILARITY
+            )
+            candidates = _as_candidates(np.concatenate([by_features, by_pixels]), len(chosen))
+            near = confirm_copies(chosen, thumbnails, candidates, observer)
     pairs = (*equal, *near)
     return Copies(pairs, group_copies(pairs, features.labelled))
 
@@ -139,22 +136,8 @@ def _group_equal(images: Sequence[Image]) -> tuple[list[CopyPair], NDArray[np.in
     return pairs, np.array([*first.values()], np.int64)
 
 
-def read_thumbnails(images: Sequence[Image], observer: Observer) -> Tensor:
-    """Reads small grey images, uint8 ``(N, THUMBNAIL, THUMBNAIL)``.
-
-    Raises:
-        DataError: an image cannot be read any more.
-    """
-    thumbnails = torch.empty(len(images), THUMBNAIL, THUMBNAIL, dtype=torch.uint8)
-    with observer.progress("reading thumbnails", len(images), "images") as tick:
-        for rows in torch.split(torch.arange(len(images)), BLOCK):
-            thumbnails[rows] = _read_pixels(images, rows, THUMBNAIL)
-            tick(len(rows))
-    return thumbnails
-
-
 def confirm_copies(
-    images: Sequence[Image], thumbnails: Tensor, candidates: Candidates, observer: Observer
+    images: Sequence[Image], thumbnails: Thumbnails, candidates: Candidates, observer: Observer
 ) -> list[CopyPair]:
     """Returns those of the candidates that are copies by their pixels, by falling correlation.
 
@@ -189,29 +172,31 @@ def _neighbour_pairs(
     count: int,
     least: float,
 ) -> NDArray[np.int64]:
-    """Returns pairs among some rows, ``(N, 3)``: the lower position, the other, whether mirrored."""
-    pairs = []
+    """Returns pairs among some rows, each as one number: see `_as_candidates`."""
+    keys = []
     for is_mirrored, queries in ((0, None), (1, mirror_images)):
         neighbours = nearest(images, count, queries=queries, rows=rows)
         row, column = np.nonzero(neighbours.similarities >= least)
         other = neighbours.indices[row, column]
-        sides = np.minimum(row, other), np.maximum(row, other), np.full(len(row), is_mirrored)
-        pairs.append(np.stack(sides, 1))
-    return np.concatenate(pairs)
+        pairs = np.minimum(row, other) * len(rows) + np.maximum(row, other)
+        keys.append(2 * pairs + is_mirrored)
+    return np.unique(np.concatenate(keys))
 
 
-def _as_candidates(*pairs: NDArray[np.int64]) -> Candidates:
-    """Returns each pair once, with the first image as the whole."""
-    whole, part, is_mirrored = torch.from_numpy(np.unique(np.concatenate(pairs), axis=0)).unbind(1)
-    return Candidates(whole, part, is_mirrored.bool())
+def _as_candidates(keys: NDArray[np.int64], count: int) -> Candidates:
+    """Returns each pair once, with the first image as the whole.
 
-
-def _templates(thumbnails: Tensor) -> Tensor:
-    return torch.cat([coarse_templates(_as_grey(part)) for part in torch.split(thumbnails, BLOCK)])
+    Args:
+        keys: 2 · (lower position · `count` + other position), and 1 more for a mirror image: rows of three
+            numbers would take three times the memory, and longer to sort.
+        count: number of images.
+    """
+    pairs = torch.from_numpy(np.unique(keys))
+    return Candidates(pairs // 2 // count, pairs // 2 % count, pairs % 2 == 1)
 
 
 def _compare_thumbnails(
-    thumbnails: Tensor, candidates: Candidates, observer: Observer
+    thumbnails: Thumbnails, candidates: Candidates, observer: Observer
 ) -> tuple[Candidates, Tensor]:
     """Returns the pairs that look alike in 48 by 48 pixels, and where the part lies in the whole."""
     if not len(candidates.whole):
@@ -220,7 +205,9 @@ def _compare_thumbnails(
     details = torch.zeros(len(boxes))
     with observer.progress("comparing thumbnails", len(boxes), "pairs") as tick:
         for rows in torch.split(torch.arange(len(boxes)), BLOCK):
-            wholes, parts = _pixels(similar.take(rows), thumbnails)
+            pairs = similar.take(rows)
+            wholes, parts = thumbnails.greys(pairs.whole), thumbnails.greys(pairs.part)
+            parts = _mirror(parts, pairs.mirrored)
             plain, boxes[rows] = align(wholes, parts, boxes[rows], 24)
             aligned = (plain >= ALIKE_ALIGNED).nonzero()[:, 0]
             chosen = rows[aligned]
@@ -255,27 +242,28 @@ def _larger_first(candidates: Candidates, boxes: Tensor) -> tuple[Candidates, Te
     )
 
 
-def _search_boxes(candidates: Candidates, thumbnails: Tensor) -> tuple[Candidates, Tensor]:
+def _search_boxes(candidates: Candidates, thumbnails: Thumbnails) -> tuple[Candidates, Tensor]:
     """Returns the pairs that are similar in a few pixels, with the boxes of one image in the other.
 
     Each image is sought in the other: only after alignment is it certain which of them holds the other.
     """
-    templates = _templates(thumbnails)
-    count = len(candidates.whole)
     both = Candidates(
         torch.cat([candidates.whole, candidates.part]),
         torch.cat([candidates.part, candidates.whole]),
         candidates.mirrored.repeat(2),
     )
     search = BoxSearch()
-    correlations, boxes = torch.empty(2 * count), torch.empty(2 * count, 4)
+    chosen, boxes = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, 4)]
     order = both.whole.argsort(stable=True)
     _, sizes = np.unique(both.whole.numpy(), return_counts=True)
     for rows in torch.split(order, sizes.tolist()):
-        others = templates[both.part[rows], both.mirrored[rows].long()]
-        correlations[rows], boxes[rows] = search(_as_grey(thumbnails[both.whole[rows[0]]]), others)
-    rows = (correlations >= ALIKE_COARSE).nonzero()[:, 0]
-    return both.take(rows), boxes[rows]
+        others = thumbnails.templates[both.part[rows], both.mirrored[rows].long()]
+        correlations, found = search(thumbnails.greys(both.whole[rows[:1]])[0], others)
+        alike = correlations >= ALIKE_COARSE
+        if alike.any():  # of few images; of all, boxes would take much memory
+            chosen.append(rows[alike])
+            boxes.append(found[alike])
+    return both.take(torch.cat(chosen)), torch.cat(boxes)
 
 
 def _compare_closely(
@@ -288,8 +276,8 @@ def _compare_closely(
             pairs = candidates.take(rows)
             involved, positions = np.unique(np.stack([pairs.whole, pairs.part]), return_inverse=True)
             whole, part = torch.from_numpy(positions.reshape(2, -1))
-            pixels = _read_pixels(images, torch.from_numpy(involved), 2 * THUMBNAIL)
-            wholes, parts = _pixels(Candidates(whole, part, pairs.mirrored), pixels)
+            pixels = as_grey(read_pixels(images, torch.from_numpy(involved), 2 * THUMBNAIL))
+            wholes, parts = pixels[whole], _mirror(pixels[part], pairs.mirrored)
             sides = boxes[rows]
             for size in (48, 96):
                 _, sides = align(wholes, parts, sides, size)
@@ -300,27 +288,6 @@ def _compare_closely(
     return correlations
 
 
-def _read_pixels(images: Sequence[Image], chosen: Tensor, side: int) -> Tensor:
-    """Returns thumbnails of the chosen images, uint8 ``(n, side, side)``."""
-
-    def read(index: int) -> NDArray[np.uint8]:
-        sample = images[index].sample
-        try:
-            return np.array(read_thumbnail(sample.path, side).convert("L"))
-        except UnreadableImage as error:
-            raise DataError(f"{sample.path} cannot be read any more: {error}") from error
-
-    with ThreadPoolExecutor(reader_threads()) as pool:
-        return torch.from_numpy(np.stack(list(pool.map(read, chosen.tolist()))))
-
-
-def _pixels(candidates: Candidates, thumbnails: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the greys of wholes and of parts, mirrored where the candidates say so."""
-    parts = _as_grey(thumbnails[candidates.part])
-    parts = torch.where(candidates.mirrored[:, None, None], parts.flip(2), parts)
-    return _as_grey(thumbnails[candidates.whole]), parts
-
-
-def _as_grey(thumbnails: Tensor) -> Tensor:
-    """Returns greys from 0 to 1."""
-    return thumbnails.float() / 255
+def _mirror(images: Tensor, chosen: Tensor) -> Tensor:
+    """Returns images, those that are chosen as their mirror images."""
+    return torch.where(chosen[:, None, None], images.flip(2), images)

@@ -12,6 +12,7 @@ from tlkit.analysis.duplicates import Copies
 from tlkit.analysis.features import LabelledImages
 from tlkit.data.images import Image
 from tlkit.data.splits import PRECEDENCE, draw_splits
+from tlkit.errors import ReportError
 from tlkit.parts.source import SPLITS, SplitName
 from tlkit.utils.atomic_write import atomic_write
 from tlkit.utils.csv_cells import write_rows
@@ -47,7 +48,7 @@ def write_fixed_splits(path: Path, labelled: LabelledImages, copies: Copies, see
 
     Raises:
         DataError: a class has too few images that differ to be in each split.
-        OSError: the file cannot be written.
+        ReportError: the file cannot be written.
     """
     before = _splits_before(labelled)
     grouped = _group(labelled.images, before, copies.groups)
@@ -55,11 +56,14 @@ def write_fixed_splits(path: Path, labelled: LabelledImages, copies: Copies, see
     drawn = draw_splits(grouped, labelled.classes, seed=seed, per_class=None, fractions=fractions)
     split_of = {image.sample.id: split for split in SPLITS for image in getattr(drawn, split)}
     rows = [(image.sample.id, split_of[image.sample.id]) for image in labelled.images]
-    with (
-        atomic_write(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        write_rows(file, [("image", "split"), *rows])
+    try:
+        with (
+            atomic_write(path) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            write_rows(file, [("image", "split"), *rows])
+    except OSError as error:
+        raise ReportError(f"{path} cannot be written: {error.strerror or error}") from error
     counts = Counter(split for _, split in rows)
     moved = [image for (image, split), old in zip(rows, before, strict=True) if _has_moved(old, split)]
     two_labels = tuple(group for group in copies.groups if group.across_labels)

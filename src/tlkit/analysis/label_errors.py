@@ -156,6 +156,7 @@ def find_cut(
         recall=float(recall[best]),
         method=(
             f"{PLANTED:.0%} of the labels were changed at random and found again, {rounds} times "
-            f"({len(wrong)} planted errors); about {errors:.1%} of the labels are estimated to be wrong"
+            f"({len(wrong)} planted errors); about {errors:.1%} of the labels are estimated to be wrong, "
+            "which counts correct ones that look wrong to the probe"
         ),
     )

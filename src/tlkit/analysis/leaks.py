@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from tlkit.analysis.audit_file import CopyPair
-from tlkit.analysis.duplicates import Candidates, confirm_copies, read_thumbnails
+from tlkit.analysis.duplicates import Candidates, confirm_copies
 from tlkit.analysis.neighbours import nearest
+from tlkit.analysis.thumbnails import Thumbnails
 from tlkit.errors import DataError
 from tlkit.experiment.cached_features import CachedFeatures
 from tlkit.experiment.observer import Observer, Run
@@ -53,7 +54,8 @@ def find_leaks(features: CachedFeatures) -> list[CopyPair]:
     )
     try:
         compared = [images[index] for index in involved]
-        return confirm_copies(compared, read_thumbnails(compared, Observer()), candidates, Observer())
+        with Thumbnails(compared, Observer()) as thumbnails:
+            return confirm_copies(compared, thumbnails, candidates, Observer())
     except DataError:  # a file was removed since: there is nothing to warn of
         return []
 

@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-#: Similarities that are held at a time.
-MAX_SIMILARITIES = 2**24
+#: Similarities that are held at a time; in the index, where there are many images.
+MAX_SIMILARITIES, MAX_IN_INDEX = 2**24, 2**22
 #: Images that are centred at a time.
-BLOCK = 4096
+BLOCK = 1024
 #: Images whose candidates are compared exactly at a time: few, so that they fit into the processor's cache.
 RERANKED = 16
 #: Of more images than this, candidates are found in an index of their principal components.
@@ -66,13 +66,21 @@ def nearest(
         rows: which images are compared, all unless given; neighbours are positions among them.
     """
     chosen = np.arange(len(features)) if rows is None else rows
-    mean = (features if rows is None else features[rows]).mean(0)
+    mean = _mean(features, chosen)
     everything = _Centred.of(features, chosen, mean)
     asked = everything if queries is None else _Centred.of(queries, chosen, mean)
     k = min(k, len(chosen) - 1)
     search = _search_all if len(chosen) <= MAX_EXACT else _search_index
     indices, similarities = search(everything, asked, k)
     return Neighbours(indices.numpy(), similarities.numpy())
+
+
+def _mean(features: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Returns the mean of some rows, block by block: of many, a copy would not fit into memory."""
+    total = np.zeros(features.shape[1])
+    for start in range(0, len(rows), BLOCK):
+        total += features[rows[start : start + BLOCK]].sum(0)
+    return (total / len(rows)).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -155,7 +163,7 @@ def _find_candidates(search: Tensor, queries: Tensor, count: int) -> Tensor:
         votes = torch.bincount(probes[asking].flatten(), minlength=len(centres))
         votes[votes.argsort(descending=True, stable=True)[MAX_CELLS:]] = 0
         members = (votes[cells] > 0).nonzero()[:, 0]
-        for rows in torch.split(asking, max(1, MAX_SIMILARITIES // max(1, len(members)))):
+        for rows in torch.split(asking, max(1, MAX_IN_INDEX // max(1, len(members)))):
             similarities = queries[rows] @ search[members].T
             own = torch.searchsorted(members, rows).clamp(max=len(members) - 1)
             is_member = members[own] == rows

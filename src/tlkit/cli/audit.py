@@ -25,7 +25,9 @@ def audit(
     weights: WeightsOption = None,
     fix: Annotated[
         Path | None,
-        typer.Option(help="Write splits that keep copies together to this CSV file, for data.splits."),
+        typer.Option(
+            help="Write splits that keep copies together to this CSV file, for data.splits.", dir_okay=False
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of those splits.")] = 1,
     out: Annotated[
@@ -59,6 +61,12 @@ def audit(
             f"{plural(len(fixed.moved), 'image')} moved",
             hanging=2,
         )
+        if fixed.two_labels:
+            say(
+                f"{plural(len(fixed.two_labels), 'group')} of copies keep their several labels, which no "
+                "split mends: decide about them in the review",
+                hanging=2,
+            )
     page = write_audit_page(audited, folder)
     say(f"{page}: every finding with its photos; {file}: the same for programs", hanging=2)
     say(f"tlkit review {shlex.quote(str(folder))} goes through them one by one", hanging=2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -154,13 +154,13 @@ class _PhotoMaker:
 
     def _make(self, image_id: str, path: str, sha256: str, caption: str) -> Picture:
         if image_id not in self._made:
-            self._made[image_id] = self._photo(path, sha256, caption)
-        return self._made[image_id]
+            self._made[image_id] = self._photo(path, sha256)
+        return replace(self._made[image_id], caption=caption)
 
-    def _photo(self, path: str, sha256: str, caption: str) -> Picture:
+    def _photo(self, path: str, sha256: str) -> Picture:
         try:
             photo = read_image(Path(self._audit.root or ".") / path, sha256)
         except UnreadableImage as error:
-            return Picture(f"not shown: {error}", "data:,", LONGEST, LONGEST, caption)
+            return Picture(f"not shown: {error}", "data:,", LONGEST, LONGEST)
         photo.thumbnail((LONGEST, LONGEST), PillowImage.Resampling.LANCZOS)
-        return self._album.photo(f"image-{len(self._made) + 1}", caption, np.asarray(photo), caption)
+        return self._album.photo(f"image-{len(self._made) + 1}", path, np.asarray(photo))

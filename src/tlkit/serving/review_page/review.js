@@ -100,6 +100,7 @@ function question({kind, images, suggested, probability, similarity}) {
   if (kind === "unlike") return `Labelled **${label(image)}**, and unlike all other images (largest similarity ${number(similarity)})`;
   const same = `The same photo? (correlation ${number(similarity)})`;
   if (label(image) !== label(other)) return `${same} Labelled **${label(image)}** and **${label(other)}**`;
+  if (image.split === other.split) return `${same} Both labelled **${label(image)}**`;
   return `${same} Both labelled **${label(image)}**, in **${image.split}** and **${other.split}**`;
 }
 
@@ -234,28 +235,34 @@ function openClasses() {
 
 const classes = () => [...new Set([...shown.classes, ...Object.values(shown.state.labels)])];
 
-// Whether a digit chooses a class: else it is part of a name that is typed.
-const digitsChoose = () => $("filter").value === "" && !classes().some(name => /^[1-9]/.test(name));
+// Whether a digit stands for a class by its place: else it is part of a name.
+const digitsCount = () => !classes().some(name => /^[1-9]/.test(name));
 
 function offer() {
   const current = label(suspect().images[subject]), typed = $("filter").value.trim(), text = typed.toLowerCase();
   const other = suspect().images[1 - subject];
   const suggested = other ? label(other) : suspect().suggested;
-  const names = [suggested, ...classes()].filter(name => name !== null && (labelsOnly() || name !== current));
+  const names = [...new Set([suggested, ...classes()])].filter(name => name !== null && (labelsOnly() || name !== current));
+  // a digit may also begin the name of a new class, so that it only selects
+  const numbered = labelsOnly() && digitsCount() && /^[1-9]$/.test(text) ? names[text - 1] : undefined;
   // what is typed comes before the names that contain it, so that Enter saves it and nothing else
   offered = [...new Set([
     ...names.filter(name => name === typed),
     ...names.filter(name => name.toLowerCase() === text),
+    ...(numbered === undefined ? [] : [numbered]),
     ...(labelsOnly() && typed ? [typed] : []),  // a new class
     ...names.filter(name => name.toLowerCase().includes(text)),
   ])];
-  selected = 0;
+  // whoever types the label that the image has does not mean another class whose name contains it
+  const isCurrent = text !== "" && text === current.toLowerCase() && offered[0]?.toLowerCase() !== text;
+  selected = isCurrent ? -1 : 0;
   renderClasses();
 }
 
 function renderClasses() {
-  const known = classes(), keys = digitsChoose();
+  const known = classes(), keys = $("filter").value === "" && digitsCount();
   $("digits").hidden = !keys;
+  $("digits-do").textContent = labelsOnly() ? "selects" : "chooses";
   $("classes").replaceChildren(...offered.map((name, place) => {
     const item = element("li");
     item.id = `class-${place}`;
@@ -267,12 +274,12 @@ function renderClasses() {
     item.addEventListener("click", () => relabel(place));
     return item;
   }));
-  $("filter").setAttribute("aria-activedescendant", offered.length ? `class-${selected}` : "");
+  $("filter").setAttribute("aria-activedescendant", selected in offered ? `class-${selected}` : "");
   $("classes").children[selected]?.scrollIntoView({block: "nearest"});
 }
 
 function relabel(place) {
-  if (place >= offered.length) return;
+  if (!(place in offered)) return;
   $("relabel").close();
   decide("relabel", offered[place]);
 }
@@ -281,11 +288,11 @@ $("filter").addEventListener("input", offer);
 $("filter").addEventListener("keydown", event => {
   const step = {ArrowDown: 1, ArrowUp: -1}[event.key];
   if (step && offered.length) {
-    selected = (selected + step + offered.length) % offered.length;
+    selected = (Math.max(selected, step === 1 ? -1 : 0) + step + offered.length) % offered.length;
     renderClasses();
   } else if (event.key === "Enter") {
     relabel(selected);
-  } else if (/^[1-9]$/.test(event.key) && event.key <= offered.length && digitsChoose()) {
+  } else if (/^[1-9]$/.test(event.key) && event.key <= offered.length && !labelsOnly() && $("filter").value === "" && digitsCount()) {
     relabel(Number(event.key) - 1);
   } else {
     return;
