@@ -86,6 +86,8 @@ def test_a_cheaper_one_within_one_standard_error_is_named(choice):
     assert "within one standard error of it (2.0 ± 3.0 points behind) and takes 50% of its time" in (
         near.describe()
     )
+    equal = cheaper(0.0, 1.5).describe()
+    assert equal.startswith(f"{best.backbone}, {other.backbone} have the highest accuracy; {best.backbone} ")
 
 
 def test_what_cannot_be_had_is_left_out_and_said(folder, tmp_path, monkeypatch):

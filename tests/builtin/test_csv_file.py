@@ -18,17 +18,18 @@ def test_a_csv_file(tmp_path: Path) -> None:
     draw(tmp_path, "a/1.png", "2.png", "3.png", "4.png")
     # as a spreadsheet writes it: with a byte order mark
     (tmp_path / "l.csv").write_text(
-        "id,file,what,part\n1,a/1.png,dog,train\n2, ./2.png ,cat,Train\n\n"
-        "3,3.png,dog,validation\n4,4.png,cat,val\n",
+        "id,file,what,part,film\n1,a/1.png,dog,train,f1\n2, ./2.png ,cat,Train,f1\n\n"
+        "3,3.png,dog,validation,\n4,4.png,cat,val,f2\n",
         encoding="utf-8-sig",
     )
-    source = csv_file(tmp_path, file="l.csv", path_column="file", label_column="what", split_column="part")
+    columns = {"path": "file", "label": "what", "split": "part", "group": "film"}
+    source = csv_file(tmp_path, file="l.csv", **{f"{key}_column": name for key, name in columns.items()})
     assert source.classes == ("cat", "dog")
     assert source.samples == [
-        Sample("a/1.png", tmp_path / "a" / "1.png", 1, "train"),
-        Sample("2.png", tmp_path / "2.png", 0, "train"),
+        Sample("a/1.png", tmp_path / "a" / "1.png", 1, "train", group="f1"),
+        Sample("2.png", tmp_path / "2.png", 0, "train", group="f1"),
         Sample("3.png", tmp_path / "3.png", 1, "val"),
-        Sample("4.png", tmp_path / "4.png", 0, "val"),
+        Sample("4.png", tmp_path / "4.png", 0, "val", group="f2"),
     ]
 
 

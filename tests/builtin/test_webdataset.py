@@ -60,6 +60,9 @@ def test_a_run_reads_the_images_of_shards(shards: Path, by_class: Path, tmp_path
         f'name = "shards"\ndata = {{ source = "webdataset", root = "{shards}" }}\n'
         'backbone = { name = "vgg16-quarter" }\n[[phase]]\nname = "probe"\n'
     )
+    with pytest.raises(DataError, match=r"'webdataset' has no image files in .*name this source itself"):
+        tlkit.manifest(recipe, out=tmp_path / "images.parquet")
+    assert not list(cache.rglob("*.jpg"))
     plan = tlkit.run(recipe, plan_only=True, out=tmp_path / "out").plan
     assert plan is not None and (plan.data.train + plan.data.val, plan.data.test) == (20, 20)
     made = list(cache.rglob("*.jpg"))

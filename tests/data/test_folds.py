@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tlkit.data.dataset import divide_images
 from tlkit.data.folds import Folds, draw_folds
 from tlkit.data.images import Image
 from tlkit.errors import DataError
-from tlkit.parts.source import Sample
+from tlkit.parts.source import SPLITS, Sample
+from tlkit.recipe.schema import DataSpec, PartSpec
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -61,6 +64,11 @@ def test_groups_stay_together() -> None:
         for image, fold in zip(images, assignment, strict=True):
             folds_of.setdefault(image.sample.id.partition("-")[0], set()).add(int(fold))
         assert len(folds_of) == 45 and all(len(folds) == 1 for folds in folds_of.values())
+    own = [
+        replace(image, sample=replace(image.sample, group=image.sample.id.partition("-")[0]))
+        for image in images
+    ]
+    assert (draw(own, repeats=2).assignment == drawn.assignment).all()
     alone = draw(images).assignment[0]
     assert any(alone[index] != alone[index + 1] for index in range(0, 180, 4))
 
@@ -93,3 +101,25 @@ def test_more_folds_than_images_are_refused() -> None:
         draw(make_images([4, 3, 2]))
     with pytest.raises(DataError, match="the largest has 3 groups"):
         draw(make_images([12, 12, 12], shots=4), group=r"^(\w+/\d+)-")
+    copies = [make_image(f"ant/{number}.jpg", 0, "same") for number in range(3)]
+    with pytest.raises(DataError, match=r"no class has two distinct images .*: add images"):
+        draw(copies)
+
+
+def test_drawn_splits_would_divide_groups_and_are_refused() -> None:
+    images = [
+        replace(image, sample=replace(image.sample, group="patient 7")) for image in make_images([9, 9, 9])
+    ]
+    data = DataSpec(source=PartSpec(name="folder"))
+    with pytest.raises(DataError, match=r"'patient 7' of ant/0-0.jpg, .*: set data.folds"):
+        divide_images(images, CLASSES, data, 1, None)
+    own = [
+        replace(image, sample=replace(image.sample, split=SPLITS[number % 3]))
+        for number, image in enumerate(images)
+    ]
+    assert len(divide_images(own, CLASSES, data, 1, None).test) == 9
+
+
+def test_a_pattern_without_a_match_is_refused() -> None:
+    with pytest.raises(DataError, match=r"'patient' matches no image; their names are such as 'ant/0-0.jpg'"):
+        draw(make_images([9, 9, 9]), group="patient")

@@ -113,6 +113,17 @@ def test_an_index_that_is_damaged_is_made_again(samples: list[Sample], reads: li
     assert len(reads) == 6
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+def test_other_users_of_a_shared_cache_write_to_it(samples: list[Sample], cache: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        inspect(samples)
+    finally:
+        os.umask(before)
+    (file,) = cache.rglob("*.sqlite")
+    assert file.stat().st_mode & 0o777 == 0o664
+
+
 @pytest.mark.usefixtures("settled")
 def test_without_a_place_for_the_index_images_are_read_each_time(
     samples: list[Sample], reads: list[str], cache: Path

@@ -1,4 +1,4 @@
-"""CSV files of several labels per image, outside a recipe."""
+"""CSV files outside a recipe: of several labels per image, and which columns are used."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tlkit.data.labelled import describe_labels
+from tlkit.data.labelled import describe_labels, describe_source
 from tlkit.errors import DataError
 
 
@@ -30,3 +30,13 @@ def test_columns_beside_the_labels_are_not_taken_for_classes(tmp_path: Path) -> 
     table.write_text("path,label,is_valid\n")
     part, _ = describe_labels(table)
     assert part.options == {"file": "labels.csv", "separator": "|"}
+
+
+def test_columns_of_splits_and_groups_are_used(tmp_path: Path) -> None:
+    table, columns = tmp_path / "labels.csv", {"split_column": "split", "group_column": "group"}
+    table.write_text("path,label,group,split\n")
+    part, _ = describe_source(table)
+    assert part.options == {"file": "labels.csv", **columns}
+    table.write_text("path,cat,dog,group,split\n")
+    part, _ = describe_labels(table)
+    assert part.options == {"file": "labels.csv", "label_columns": ["cat", "dog"], **columns}

@@ -15,6 +15,7 @@ from processes import Started, execute
 from small_runs import BACKBONES
 
 import tlkit
+from tlkit.cli.observer import ConsoleObserver
 from tlkit.data.loader import normalize
 from tlkit.errors import RecipeError, RunFolderError
 from tlkit.experiment.fold_files import remove_folds
@@ -198,6 +199,19 @@ def test_what_is_not_worth_trying_and_what_there_is_no_time_for(dozen: Path, tmp
     assert late.results.phases[0].measured.n == 24
 
 
+def test_a_time_limit_holds_without_folds(dozen: Path, tmp_path: Path) -> None:
+    recipe = write(tmp_path, dozen, (RECIPE + FINE_TUNE).replace("folds = 4\nrepeats = 3\n", ""))
+    long = {"phase.fine-tune.epochs": 100_000}
+    run = tlkit.run(recipe, overrides=long, out=tmp_path / "run", time_limit=60)
+    probe, fine_tune = run.results.phases
+    decision = fine_tune.decision
+    assert decision is not None and decision.reason is not None and not decision.taken
+    assert decision.reason.startswith("it would take about ")
+    assert ", and the time limit leaves " in decision.reason
+    assert (fine_tune.test, fine_tune.epochs, probe.test is not None) == (probe.test, 0, True)
+    assert len(tlkit.load(run.folder).classes) == 2
+
+
 def test_test_images_stay_test_images(dozen: Path, tmp_path: Path) -> None:
     for kind in ("cat", "dog"):
         for number in range(1, 13):
@@ -232,7 +246,9 @@ tlkit.run(sys.argv[1], out=sys.argv[2])
 """
 
 
-def test_a_run_that_is_killed_goes_on_with_the_next_fold(dozen: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_killed_goes_on_with_the_next_fold(
+    dozen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = write(tmp_path, dozen, RECIPE + FINE_TUNE)
     whole = tlkit.run(recipe, out=tmp_path / "whole")
     out = tmp_path / "killed"
@@ -245,7 +261,10 @@ def test_a_run_that_is_killed_goes_on_with_the_next_fold(dozen: Path, tmp_path: 
     process.join()
     written = second_fold.stat().st_mtime_ns if second_fold.exists() else 0
     assert written, "the run ended before it could be killed"
-    resumed = tlkit.run(recipe, out=out)
+    resumed = tlkit.run(recipe, out=out, observer=ConsoleObserver())
+    assert "resumes: phase probe is finished; fine-tune after 2 folds" in " ".join(
+        capsys.readouterr().err.split()
+    )
     for phase in ("probe", "fine-tune"):
         assert rows(resumed, phase) == rows(whole, phase)
     assert resumed.results.phases[1].decision == whole.results.phases[1].decision

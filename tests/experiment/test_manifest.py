@@ -15,6 +15,7 @@ from small_runs import Runner, predictions, without
 
 import tlkit
 from tlkit.data import image_index, inspection
+from tlkit.errors import DataError
 from tlkit.plugins.loader import load_registry
 
 SOURCE = '{{ source = {{ name = "parquet", file = "{file}" }}, root = "{root}" }}'
@@ -72,6 +73,12 @@ def test_files_that_may_have_changed_since_are_hashed_again(
     data = {"source": {"name": "parquet", "file": str(tmp_path / "images.parquet")}, "root": str(few_photos)}
     run(overrides={"data": data}, plan_only=True)
     assert len(reads) == 30
+    for choice in ("stop", "skip"):
+        elsewhere = {"data": data | {"root": str(tmp_path), "on_unreadable": choice}}
+        with pytest.raises(DataError, match=r"30 images, and none of them exists, .*: correct data.root"):
+            run(overrides=elsewhere, plan_only=True)
+    with pytest.raises(DataError, match=r"images.csv: manifests are .*a name that ends in .parquet"):
+        tlkit.manifest(recipe, out=tmp_path / "images.csv")
 
 
 def test_the_command_prints_what_a_recipe_needs(by_class: Path, tmp_path: Path) -> None:

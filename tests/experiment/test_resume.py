@@ -33,8 +33,14 @@ def test_a_finished_run_is_read_and_another_recipe_refused(run: Runner, tmp_path
     written = (tmp_path / "out" / "results.json").stat().st_mtime_ns
     assert run(out=tmp_path / "out").results == first.results
     assert (tmp_path / "out" / "results.json").stat().st_mtime_ns == written
-    with pytest.raises(RunFolderError, match="another recipe"):
-        run(out=tmp_path / "out", overrides={"seed": 9})
+    recipe = (tmp_path / "out" / "recipe.toml").read_text()
+    for text in (recipe.replace("seed = 3", "seed = 9"), "", "no TOML", f"{recipe}\nmore = 1"):
+        (tmp_path / "out" / "recipe.toml").write_text(text)
+        with pytest.raises(RunFolderError, match="another recipe"):
+            run(out=tmp_path / "out")
+    # where it began on a cluster, it may go on without
+    (tmp_path / "out" / "recipe.toml").write_text(f'{recipe}\n[compute]\nengine = "ray"\n')
+    assert run(out=tmp_path / "out").results == first.results
 
 
 def test_an_interrupted_phase_is_resumed_and_ends_as_if_it_had_not_been(

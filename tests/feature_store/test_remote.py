@@ -186,7 +186,7 @@ def test_a_store_that_cannot_be_used(machines: Machines, monkeypatch: pytest.Mon
         write(FeatureStore(), hashes(4), torch.ones(4, 1, 2))
     # what was computed is kept
     assert list(FeatureStore().folder.rglob("unsent/*.safetensors"))
-    for address in ("s4://photos/tlkit", "file:///tmp", "s3://", "S3:///"):
+    for address in ("s4://photos/tlkit", "file:///tmp", "s3://", "S3:///", "s3:/photos/tlkit", "s3:photos"):
         monkeypatch.setenv("TLKIT_CACHE", address)
         with pytest.raises(
             StoreError, match=r"is not an object store: name a folder, or a store as s3://bucket"

@@ -186,7 +186,8 @@ def test_features_in_a_pipeline(paths: list[Path], labels: list[str], computed: 
     assert transformer.backbone_ == BACKBONE
     assert transformer.get_feature_names_out()[[0, -1]].tolist() == ["imagefeatures0", "imagefeatures127"]
     np.testing.assert_allclose(clone(transformer).transform(paths[2]), features[2:3], rtol=1e-4)
-    assert sum(computed) in (0, 48)  # once, by this test or by an earlier one
+    # once, by this test or by earlier ones, of which one needs no mirror images
+    assert sum(computed) in (0, 24, 48)
 
 
 def test_an_image_classifier_is_a_head_on_features(paths: list[Path], labels: list[str]) -> None:

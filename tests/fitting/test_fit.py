@@ -15,6 +15,7 @@ from tlkit_catsdogs.drawn.world import draw
 import tlkit
 from tlkit.analysis import choose as analysis
 from tlkit.analysis.choose import read_choice
+from tlkit.cli.fit import summarise
 from tlkit.errors import DataError, RecipeError
 from tlkit.experiment.observer import Observer
 from tlkit.fitting.fit import why_not_worth_trying
@@ -36,12 +37,18 @@ def draw_animals(folder: Path, counts: list[int]) -> Path:
 
 
 def division(
-    counts: dict[str, int], *, has_test: bool = False, has_val: bool = False, **options: Any
+    counts: dict[str, int],
+    *,
+    has_test: bool = False,
+    has_val: bool = False,
+    has_groups: bool = False,
+    **options: Any,
 ) -> dict[str, Any]:
     """Returns how `fit` would divide such a folder."""
     chosen = FitOptions(**options)
     chosen.check()
-    recipe = choose_recipe(PHOTOS, chosen, FolderCounts(sum(counts.values()), counts, has_test, has_val), "x")
+    folder = FolderCounts(sum(counts.values()), counts, has_test, has_val, has_groups)
+    recipe = choose_recipe(PHOTOS, chosen, folder, "x")
     assert not recipe.flaws and recipe.data is not None
     return recipe.data.model_dump(include={"folds", "repeats", "fractions"}, exclude_unset=True)
 
@@ -56,6 +63,8 @@ def test_how_images_are_divided() -> None:
     assert division({"a": 30, "b": 30}, test=0.3) == {"fractions": {"val": 0.1, "test": 0.3}}
     assert division({"a": 30, "b": 30}, has_test=True) == {"folds": 10, "repeats": 10}
     assert division({"a": 30, "b": 30}, has_test=True, has_val=True) == {}
+    assert division({"a": 30, "b": 30}, has_val=True) == {"folds": 10, "repeats": 10}
+    assert division({"a": 3000, "b": 3000}, has_groups=True) == {"folds": 5, "repeats": 1}
 
 
 @pytest.mark.parametrize(
@@ -64,6 +73,8 @@ def test_how_images_are_divided() -> None:
         ({"a": 30, "b": 30}, {"folds": 5, "test": 0.2}, "folds and test exclude each other"),
         ({"a": 3, "b": 3}, {"folds": 5}, r"no class has 5 images \(a 3, b 3\)"),
         ({"a": 1, "b": 1}, {}, "no class has 2 images .*: add images"),
+        ({"a": 9, "b": 9}, {"test": 0.2, "has_groups": True}, "test: there are groups, which only folds"),
+        ({"a": 9, "b": 9}, {"test": 0.2, "has_val": True}, "test: there are validation images"),
     ],
 )
 def test_divisions_that_cannot_be(counts: dict[str, int], options: dict[str, Any], message: str) -> None:
@@ -98,10 +109,35 @@ def test_a_few_images_of_many_unequal_classes(ended: tlkit.Run, animals: Path) -
     assert (probe.out_of_fold.n, ended.results.data.train) == (33, 34)
     assert probe.out_of_fold.untested == (STUDIO[5].name,)
     assert probe.out_of_fold.accuracy > 0.5
+    baselines = ended.results.baselines
+    assert baselines is not None and (baselines.chance, baselines.majority) == (1 / 6, 9 / 33)
     predictor = tlkit.load(ended.folder)
     assert len(predictor.classes) == 6
     images = sorted(animals.rglob("*.jpg"))
     assert predictor.evaluate(images, [image.parent.name for image in images]).accuracy > 0.9
+
+
+def test_what_to_expect(ended: tlkit.Run) -> None:
+    probe = ended.results.phases[0]
+
+    def expectation(correct: int) -> str:
+        scores = probe.measured.model_copy(update={"correct": correct, "accuracy": correct / 33})
+        return probe.model_copy(update={"out_of_fold": scores}).describe_expectation()
+
+    rest = "of new images like these will be labelled correctly"
+    assert expectation(32) == f"About 97.0% {rest}"
+    assert expectation(33) == f"At least {probe.measured.ci95[0]:.1%} {rest}"  # not "100%"
+
+
+def test_fine_tuning_that_changed_nothing_is_not_the_classifiers(ended: tlkit.Run) -> None:
+    probe, fine_tune = ended.results.phases
+    unchanged = fine_tune.model_copy(update={"decision": None, "epochs": 10})
+    data = ended.results.data.model_copy(update={"val": 120})
+    results = ended.results.model_copy(update={"phases": (probe, unchanged), "data": data})
+    assert summarise(results)[1:] == [
+        "The classifier is that of probe, trained on 34 images.",
+        "No epoch of fine-tune was better on the 120 validation images.",
+    ]
 
 
 def test_what_is_not_tried_has_its_reason(ended: tlkit.Run) -> None:
@@ -117,15 +153,21 @@ def test_fine_tuning_is_tried_where_there_are_errors(ended: tlkit.Run) -> None:
     probe = ended.results.phases[0]
     assert probe.out_of_fold is not None
 
-    def after(n: int, correct: int) -> str | None:
+    def after(n: int, correct: int, **data: int) -> str | None:
         scores = probe.out_of_fold.model_copy(update={"n": n, "correct": correct})  # type: ignore[union-attr]
-        data = ended.results.data.model_copy(update={"train": n})
-        result = probe.model_copy(update={"out_of_fold": scores})
-        results = ended.results.model_copy(update={"phases": (result,), "data": data})
+        measured = {"out_of_fold": None, "val": scores} if "val" in data else {"out_of_fold": scores}
+        result = probe.model_copy(update=measured)
+        summary = ended.results.data.model_copy(update={"train": n, **data})
+        results = ended.results.model_copy(update={"phases": (result,), "data": summary})
         return why_not_worth_trying(phase, results)
 
     assert after(600, 500) is None
     assert after(600, 590) == "10 errors on 600 images leave too little to gain"
+    # without folds, validation images decide
+    assert after(150, 120, folds=0, train=500, val=150) is None
+    assert after(150, 149, folds=0, train=500, val=150) == "1 error on 150 images leave too little to gain"
+    eight = after(8, 7, folds=0, train=500, val=8)
+    assert eight is not None and eight.startswith("8 validation images are too few to decide")
     few = "34 images are too few to train the whole network, which takes 300"
     assert why_not_worth_trying(phase, ended.results.model_copy(update={"phases": ()})) == few
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from tlkit.utils.atomic_write import atomic_write, replaced_path
 
@@ -37,6 +41,22 @@ def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
         temporary.write_text("all of it")
     assert path.read_text() == "all of it"
     assert names(path.parent) == ["file.txt"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+@pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])
+def test_other_users_may_read_what_safetensors_writes(mask: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        with atomic_write(tmp_path / "a.safetensors") as temporary:
+            save_file({"zeros": np.zeros(2)}, temporary)
+        with atomic_write(tmp_path / "folder") as temporary:
+            temporary.mkdir()
+            save_file({"zeros": np.zeros(2)}, temporary / "a.safetensors")
+    finally:
+        os.umask(before)
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o666 & ~mask] * 2
 
 
 def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:

@@ -152,6 +152,16 @@ def test_no_cluster_answers(address: str, monkeypatch: pytest.MonkeyPatch) -> No
         next(ray_engine(address=address)(make(), iter([0]), print))
 
 
+def test_the_last_cluster_of_this_computer_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+    with pytest.raises(tlkit.EngineError, match=r"answers at '127.0.0.1:1' .*`ray stop` forgets the last"):
+        next(ray_engine()(make(), iter([0]), print))
+
+
 def living() -> list[psutil.Process]:
     """Returns the processes of actors, once those that were ended are gone."""
     actors = [process for process in psutil.Process().children(recursive=True) if is_actor(process)]
@@ -216,7 +226,7 @@ def test_contract() -> None:
 
 def test_mistakes_in_a_recipe(few_photos: Path, tmp_path: Path) -> None:
     file = write_recipe(tmp_path / "recipe.toml", few_photos)
-    ended = command("features", file, "--set", "compute.engine.name=ray", "--set", "compute.engine.cpu=2")
+    ended = command("features", file, "--engine", "ray", "--set", "compute.engine.cpu=2")
     assert ended.returncode == 2 and "compute.engine.cpu: is unknown (did you mean 'cpus'?)" in ended.stderr
-    ended = command("features", file, "--set", "compute.engine.name=ray", "--set", "compute.engine.cpus=0")
+    ended = command("run", file, "--plan", "--engine", "ray", "--set", "compute.engine.cpus=0")
     assert ended.returncode == 2 and "compute.engine.cpus: must be" in " ".join(ended.stderr.split())

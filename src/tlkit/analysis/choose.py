@@ -115,7 +115,13 @@ class Choice(JsonModel):
     def describe(self) -> str:
         """Says which backbone is chosen and why, and which one would cost less."""
         measure = self.measure.replace("_", " ")
-        text = f"{self.best.backbone} has the highest {measure}"
+        equal = [other.backbone for other in self.candidates[1:] if not other.behind]
+        text = (
+            f"{shortlist([self.best.backbone, *equal])} have the highest {measure}; {self.best.backbone} has "
+            "the lowest log loss of them"
+            if equal
+            else f"{self.best.backbone} has the highest {measure}"
+        )
         if (cheaper := self.cheaper) is not None:
             share = cheaper.seconds / self.best.seconds
             text += (

@@ -45,6 +45,7 @@ def csv_file(
     path_column: str = "path",
     label_column: str = "label",
     split_column: str | None = None,
+    group_column: str | None = None,
     separator: str | None = None,
     label_columns: list[str] | None = None,
     unlabelled: Path | None = None,
@@ -59,13 +60,15 @@ def csv_file(
         path_column: the column of the paths.
         label_column: the column of the class names.
         split_column: the column of the splits, "train", "val" or "test"; none: tlkit draws the splits.
+        group_column: the column of the groups, such as patients or videos, that stay in the same fold of a
+            cross-validation; an image whose cell is empty stands alone.
         separator: what is between the labels of an image, such as "|"; an empty cell is an image without any.
         label_columns: in place of `label_column`: a column for each class, with 1 or True where the image has
             it and 0 or False where it has not.
         unlabelled: a folder of images without labels.
     """
     check_folder(root)
-    layout = _Layout(path_column, label_column, split_column, separator, label_columns)
+    layout = _Layout(path_column, label_column, split_column, group_column, separator, label_columns)
     _check_label_options(separator, label_columns)
     table = root / file
     rows = _labelled_rows(table, root, layout)
@@ -75,7 +78,8 @@ def csv_file(
     for row in rows:
         indices = tuple(sorted(index[label] for label in row.labels))
         one, several = (None, indices) if layout.has_several else (indices[0], None)
-        samples.append(Sample(row.name, root / row.name, one, row.split, labels=several))
+        path = root / row.name
+        samples.append(Sample(row.name, path, one, row.split, labels=several, group=row.group))
     if not layout.has_several:
         check_every_split(table, classes, samples)
     return Source(classes, samples, list_unlabelled(root, unlabelled))
@@ -88,6 +92,7 @@ class _Layout:
     path_column: str
     label_column: str
     split_column: str | None
+    group_column: str | None
     separator: str | None
     label_columns: Sequence[str] | None
 
@@ -98,18 +103,20 @@ class _Layout:
 
     @property
     def columns(self) -> list[str]:
-        """The columns that are read: of the path, of the labels, and of the split, if there is one."""
+        """The columns that are read: of the path, of the labels, and, if there are, of split and group."""
         labels = self.label_columns or [self.label_column]
-        return [self.path_column, *labels, *([self.split_column] if self.split_column else [])]
+        others = [column for column in (self.split_column, self.group_column) if column]
+        return [self.path_column, *labels, *others]
 
 
 @dataclass(frozen=True)
 class _Row:
-    """A row of a CSV file: the path of an image relative to the root, its labels, and its split."""
+    """A row of a CSV file: the path of an image relative to the root, its labels, its split and group."""
 
     name: str
     labels: tuple[str, ...]
     split: SplitName | None
+    group: str | None
 
 
 def _labelled_rows(table: Path, root: Path, layout: _Layout) -> list[_Row]:
@@ -123,6 +130,7 @@ def _labelled_rows(table: Path, root: Path, layout: _Layout) -> list[_Row]:
     problems: list[str] = []
     for line, (path, *cells) in _read_rows(table, layout.columns):
         name = _inside(root, path)
+        group = cells.pop() if layout.group_column else ""
         split_cell = cells.pop() if layout.split_column else ""
         split = SPLIT_NAMES.get(split_cell.casefold())
         labels, mistakes = _row_labels(cells, layout)
@@ -132,7 +140,7 @@ def _labelled_rows(table: Path, root: Path, layout: _Layout) -> list[_Row]:
         if layout.split_column and not split:
             mistakes.append(f"{layout.split_column!r} is {split_cell!r}: it must be train, val or test")
         problems += [f"line {line}: {mistake}" for mistake in mistakes]
-        rows.append(_Row(name or path, labels, split))
+        rows.append(_Row(name or path, labels, split, group or None))
     if problems:
         raise DataError(bulleted(f"{table}: {plural(len(problems), 'problem')}", problems, PROBLEMS_SHOWN))
     return rows

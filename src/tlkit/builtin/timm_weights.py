@@ -18,6 +18,7 @@ from timm.models._hub import load_model_config_from_path
 
 from tlkit.errors import PluginError, UnreachableWeightsError, WeightsError, close_matches
 from tlkit.parts.backbone import WeightsOrigin
+from tlkit.parts.initial_values import if_not_loaded
 from tlkit.utils.connectivity import hub_url, why_unreachable
 from tlkit.utils.json_files import read_json
 
@@ -56,7 +57,10 @@ def create_model(name: str, model_args: Mapping[str, Any], *, pretrained: bool) 
     if pretrained and ":" not in name:
         overlay = _locate_weights(name)
     try:
-        return timm.create_model(name, pretrained=pretrained, pretrained_cfg_overlay=overlay, **model_args)
+        with if_not_loaded():
+            return timm.create_model(
+                name, pretrained=pretrained, pretrained_cfg_overlay=overlay, **model_args
+            )
     except (RuntimeError, SafetensorError, OSError) as error:
         if pretrained:
             raise WeightsError(f"backbone {name!r}: its weights could not be loaded: {error}") from error

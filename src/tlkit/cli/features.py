@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tlkit.cli.console import say
-from tlkit.cli.options import DeviceOption, RecipeArgument, SetOption, read_recipe_file
+from tlkit.cli.options import DeviceOption, EngineOption, RecipeArgument, SetOption, read_recipe_file
 from tlkit.utils.formatting import format_duration
 
 
@@ -18,10 +18,11 @@ def features(
         str | None,
         typer.Option(metavar="I/N", help="Compute part I of N of the images, such as 1/8; all unless given."),
     ] = None,
+    engine: EngineOption = None,
     device: DeviceOption = None,
 ) -> None:
     """Compute and store the features that a run of a recipe will read."""
-    drafted = read_recipe_file(recipe, set_)
+    drafted = read_recipe_file(recipe, set_, engine)
     from tlkit.cli.observer import watching
     from tlkit.experiment.compute_features import compute_features
     from tlkit.runtime.distributed import process_state

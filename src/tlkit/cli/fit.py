@@ -133,7 +133,10 @@ def summarise(results: Results) -> list[str]:
     last, data = results.phases[-1], results.data
     if last.multilabel is not None:
         return [f"The classifier is that of {last.name}, trained on {data.train:,} images."]
-    scores, taken = last.measured, [result.name for result in results.phases if result.is_taken]
+    scores, taken = last.measured, [result for result in results.phases if result.is_taken]
+    # of these, one whose epochs were no better has the weights of the phase that it starts from
+    unchanged = [result.name for result in taken if result.epochs and not result.best_epoch]
+    trained = [result.name for result in taken if result.name not in unchanged]
     low, high = scores.ci95
     balanced = ""
     if scores.describe_inequality(results.classes):
@@ -141,8 +144,12 @@ def summarise(results: Results) -> list[str]:
     sentences = [
         f"{last.describe_expectation()}; the 95% interval is {low:.1%} to {high:.1%}. "
         f"{last.describe_evidence()}.{balanced}",
-        f"The classifier is that of {taken[-1]}, trained on {data.train:,} images.",
+        f"The classifier is that of {trained[-1]}, trained on {data.train:,} images.",
     ]
+    if unchanged:
+        sentences.append(
+            f"No epoch of {', '.join(unchanged)} was better on the {data.val:,} validation images."
+        )
     if not_taken := [result.name for result in results.phases if not result.is_taken]:
         sentences.append(f"Not taken: {', '.join(not_taken)}; the reasons are above.")
     return sentences

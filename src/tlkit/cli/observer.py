@@ -20,6 +20,7 @@ from tlkit.recipe.recipe import Phase
 from tlkit.recipe.schema import Monitor
 from tlkit.runtime.distributed import process_state
 from tlkit.training.history import EpochMetrics
+from tlkit.utils.formatting import plural
 
 
 class ConsoleObserver(tlkit.Observer):
@@ -110,11 +111,14 @@ def _done_before(run: tlkit.Run) -> list[str]:
     from tlkit.training.checkpoint import resumed_epochs
 
     done = [f"phase {result.name} is finished" for result in run.results.phases]
+    folder = RunFolder(run.folder)
     for phase in run.plan.phases if run.plan else ():
         if run.results.phase(phase.name):
             continue
+        if folds := len(list(folder.folds(phase.name).glob("[0-9]*.safetensors"))):
+            done.append(f"{phase.name} after {plural(folds, 'fold')}")
         try:
-            epochs = resumed_epochs(RunFolder(run.folder).checkpoint(phase.name))
+            epochs = resumed_epochs(folder.checkpoint(phase.name))
         except RunFolderError:  # the phase begins again, and says why
             continue
         if epochs:

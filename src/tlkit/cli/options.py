@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -30,6 +31,10 @@ ModelArgument = Annotated[
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Set one key, such as phase.fine-tune.epochs=5."),
+]
+EngineOption = Annotated[
+    str | None,
+    typer.Option(help="Compute features in an engine's workers, such as ray; sets compute.engine.name."),
 ]
 OutOption = Annotated[Path | None, typer.Option(help="The run folder; runs/NAME/NUMBER unless given.")]
 SeparatorOption = Annotated[
@@ -60,11 +65,13 @@ UnknownOption = Annotated[
 ReportOption = Annotated[bool, typer.Option("--report/--no-report", help="Make report.html at the end.")]
 
 
-def read_recipe_file(recipe: Path, assignments: list[str] | None) -> Recipe:
+def read_recipe_file(recipe: Path, assignments: list[str] | None, engine: str | None = None) -> Recipe:
     """Reads a recipe; raises RecipeError if that cannot be done. Torch is not imported."""
     from tlkit.recipe.recipe import draft_recipe
 
-    return draft_recipe(recipe, assignments or ())
+    # its options may be in the recipe, or follow by --set
+    named = [] if engine is None else [f"compute.engine.name={json.dumps(engine)}"]
+    return draft_recipe(recipe, [*named, *(assignments or ())])
 
 
 def check_target(target: Path) -> None:

@@ -9,6 +9,7 @@ import typer
 from tlkit.cli.console import say
 from tlkit.cli.options import (
     DeviceOption,
+    EngineOption,
     OutOption,
     RecipeArgument,
     ReportOption,
@@ -28,12 +29,13 @@ def run(
     phase: Annotated[
         list[str] | None, typer.Option(help="Run only this phase; may be given several times.")
     ] = None,
+    engine: EngineOption = None,
     device: DeviceOption = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show the plan and stop.")] = False,
     report: ReportOption = True,
 ) -> None:
     """Run a recipe, or resume a run that was interrupted."""
-    drafted = read_recipe_file(recipe, set_)
+    drafted = read_recipe_file(recipe, set_, engine)
     from tlkit.cli.observer import print_run_plan, watching
     from tlkit.experiment.runner import run as run_recipe
     from tlkit.runtime.distributed import process_state

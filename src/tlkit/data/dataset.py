@@ -19,7 +19,7 @@ from tlkit.data.inspection import inspect_images
 from tlkit.data.split_file import assign_splits, read_split_file
 from tlkit.data.splits import Splits, class_matrix, draw_splits
 from tlkit.errors import DataError
-from tlkit.parts.source import Source, SplitName
+from tlkit.parts.source import SPLITS, Sample, Source, SplitName
 from tlkit.parts.task import SEPARATOR, Task
 from tlkit.recipe.schema import DataSpec
 from tlkit.runtime.processors import reader_threads
@@ -105,6 +105,8 @@ def read_dataset(
     assignment = read_assignment(source, data)
     samples = [*source.samples, *source.unlabelled]
     images, rejected = inspect_images(samples, threads=reader_threads(), tick=tick)
+    if not images:
+        _raise_if_none_exists(data, samples)
     corrected = apply_corrections(corrections, images, rejected, source.classes)
     if data.on_unreadable == "stop":
         _raise_for_rejected(data, corrected.rejected)
@@ -169,6 +171,8 @@ def divide_images(
                 f"{data.splits}: no image has the split {' or '.join(missing)}: without data.folds, there "
                 "must be images to train on and to test on"
             )
+    if data.folds is None and assignment is None:
+        _check_groups(images)
     splits = draw_splits(
         images,
         classes,
@@ -178,6 +182,25 @@ def divide_images(
         cross_validated=data.folds is not None,
     )
     return replace(splits, rejected=tuple(sorted([*splits.rejected, *unlisted])))
+
+
+def _check_groups(images: Sequence[Image]) -> None:
+    """Raises if splits would be drawn from images in groups, which would be in several of them."""
+    drawn = {image.sample.split for image in images} != set(SPLITS)
+    grouped = next((image.sample for image in images if image.sample.group), None)
+    if drawn and grouped is not None:
+        raise DataError(
+            f"the source has groups, such as {grouped.group!r} of {grouped.id}, which only folds keep "
+            "together: set data.folds, or let the source say which images are in train, val and test"
+        )
+
+
+def _raise_if_none_exists(data: DataSpec, samples: Sequence[Sample]) -> None:
+    if samples and not any(sample.path.exists() for sample in samples):
+        raise DataError(
+            f"source {data.source.name!r} lists {plural(len(samples), 'image')}, and none of them exists, "
+            f"such as {samples[0].path}: correct data.root, or the paths that are listed"
+        )
 
 
 def _raise_for_rejected(data: DataSpec, rejected: Sequence[tuple[str, str]]) -> None:

@@ -100,10 +100,12 @@ def draw_folds(
         folds: number of folds.
         repeats: how many times to draw.
         group: a regular expression that is searched in an image's id; images with the same match, or the same
-            first group in it, belong together. An image without a match stands alone.
+            first group in it, belong together. An image without a match stands alone. None: the groups are
+            those of the source.
 
     Raises:
         TooManyFoldsError: no class has as many images, or groups of them, as there are folds.
+        DataError: the regular expression matches no image.
     """
     has_class, groups = class_matrix(images, len(classes)), _groups(images, group)
     groups_of = [set(groups[members]) for members in has_class.T]
@@ -111,10 +113,13 @@ def draw_folds(
     divided = np.array([name not in whole for name in groups])
     most = max(len(names - whole) for names in groups_of)
     if most < folds:
-        what = "groups" if group else "distinct images"
+        grouped = group or any(image.sample.group for image in images)
+        what = "groups" if grouped else "distinct images"
         raise TooManyFoldsError(
-            f"data.folds: no class has images for {folds} folds: the largest has {most} {what}; "
-            + (f"at most {most} folds can be drawn" if most > 1 else "add images"),
+            f"data.folds: no class has images for {folds} folds: the largest has {most} {what}; at most "
+            f"{most} folds can be drawn"
+            if most > 1
+            else f"data.folds: no class has two {what} that can be in different folds: add images",
             most,
         )
     assignment = np.full((repeats, len(images)), ALWAYS_TRAINED)
@@ -181,9 +186,13 @@ def _spread(
 
 def _groups(images: Sequence[Image], pattern: str | None) -> NDArray[np.str_]:
     """Returns the name of each image's group; images with equal bytes join their groups."""
-    matches = (
-        [None] * len(images) if pattern is None else _search(pattern, [image.sample.id for image in images])
-    )
+    if pattern is None:
+        matches = [image.sample.group for image in images]
+    else:
+        ids = [image.sample.id for image in images]
+        matches = _search(pattern, ids)
+        if not any(matches):
+            raise DataError(f"data.group: {pattern!r} matches no image; their names are such as {ids[0]!r}")
     names = [
         image.sha256 if match is None else f"group {match}"
         for image, match in zip(images, matches, strict=True)

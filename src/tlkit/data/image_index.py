@@ -116,6 +116,9 @@ class ImageIndex:
         """Lets an action use the database; where it cannot be used, it is not tried again."""
         if not self._usable:
             return
+        if not self._path.exists():
+            with suppress(OSError):  # the error of SQLite counts
+                self._path.touch()  # as the umask says; SQLite lets nobody else write to what it makes
         try:
             with closing(sqlite3.connect(self._path, timeout=TIMEOUT)) as database, database:
                 database.execute(TABLE)

@@ -15,6 +15,8 @@ from tlkit.plugins.registry import Registry
 from tlkit.recipe.schema import PartSpec
 from tlkit.utils.regular_files import check_regular
 
+#: Columns that are no classes.
+NOT_CLASSES = ("path", "split", "group")
 #: Columns that would be taken for classes, and what other programs write into them.
 NO_CLASSES: Mapping[str, str] = {
     "labels": "if it has each image's labels, name it label",
@@ -27,7 +29,8 @@ def describe_source(path: Path) -> tuple[PartSpec, Path]:
     """Returns the source and the root of labelled images that a user names.
 
     The paths in a CSV file are relative to its folder. Where some are absolute, the root is the folder that
-    all of these images are in, so that a recipe says which folder it reads.
+    all of these images are in, so that a recipe says which folder it reads. Columns `split` and `group` are
+    the images' splits and groups.
 
     Args:
         path: a folder with a folder per class, or a CSV file.
@@ -37,7 +40,8 @@ def describe_source(path: Path) -> tuple[PartSpec, Path]:
     """
     if path.suffix.lower() != ".csv":
         return PartSpec(name="folder"), path.absolute()
-    paths = _paths(path)
+    header, paths = _header_and_paths(path)
+    columns = {f"{name}_column": name for name in ("split", "group") if name in header}
     folders = {os.path.dirname(image) for image in paths if os.path.isabs(image)}  # noqa: PTH117, PTH120
     if folders and (relative := [image for image in paths if not os.path.isabs(image)]):  # noqa: PTH117
         raise DataError(
@@ -45,24 +49,26 @@ def describe_source(path: Path) -> tuple[PartSpec, Path]:
             "form"
         )
     if not folders:
-        return PartSpec(name="csv", options={"file": path.name}), path.absolute().parent
+        return PartSpec(name="csv", options={"file": path.name, **columns}), path.absolute().parent
     try:
         root = Path(os.path.commonpath(folders))
     except ValueError as error:  # Windows' drives
         raise DataError(f"{path}: the images have no folder in common: {error}") from error
     if root == Path(root.anchor):
         raise DataError(f"{path}: the images have no folder in common but {root}: put them below one")
-    return PartSpec(name="csv", options={"file": str(path.absolute())}), root
+    return PartSpec(name="csv", options={"file": str(path.absolute()), **columns}), root
 
 
-def _paths(table: Path) -> list[str]:
-    """Returns the paths in a CSV file; none if it cannot be read, which its source reports."""
+def _header_and_paths(table: Path) -> tuple[list[str], list[str]]:
+    """Returns the columns and paths of a CSV file; none if it cannot be read, which its source reports."""
     try:
         check_regular(table)
         with table.open(encoding="utf-8-sig", newline="") as lines:
-            return [(row.get("path") or "").strip() for row in csv.DictReader(lines)]
+            reader = csv.DictReader(lines)
+            paths = [(row.get("path") or "").strip() for row in reader]
+            return [*(reader.fieldnames or ())], paths
     except (OSError, UnicodeDecodeError, csv.Error):
-        return []
+        return [], []
 
 
 def describe_labels(
@@ -72,7 +78,7 @@ def describe_labels(
 
     Args:
         path: a CSV file with columns `path`, and `label` with the separator between an image's labels, or a
-            column of 0 and 1 for each class; and, where it has splits, `split`.
+            column of 0 and 1 for each class; and, where it has splits or groups, `split` and `group`.
         classes: the classes, where they are known; None: every other column is one.
         separator: what is between an image's labels in the column `label`; ``|`` unless given.
 
@@ -91,14 +97,12 @@ def describe_labels(
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a CSV file in UTF-8: {error}") from error
     if classes is None:
-        classes = [name for name in dict.fromkeys(header) if name not in ("path", "split")]
+        classes = [name for name in dict.fromkeys(header) if name not in NOT_CLASSES]
         if "label" not in header:
             _check_class_columns(path, classes)
     form: dict[str, object] = {"label_columns": list(classes)}
     if separator is not None or "label" in header or not classes or not set(classes) <= set(header):
         form = {"separator": SEPARATOR if separator is None else separator}
-    if "split" in header:
-        form["split_column"] = "split"
     part, root = describe_source(path)
     return PartSpec(name=part.name, options={**part.options, **form}), root
 
@@ -108,7 +112,7 @@ def _check_class_columns(table: Path, columns: Sequence[str]) -> None:
     for column in columns:
         if hint := NO_CLASSES.get(column.casefold()):
             raise DataError(
-                f"{table}: without a column label, every column but path and split is a class, and "
+                f"{table}: without a column label, every column but path, split and group is a class, and "
                 f"{column!r} seems to be none: {hint}"
             )
 

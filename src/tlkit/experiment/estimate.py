@@ -46,6 +46,11 @@ class Estimate:
     fresh: float
     feature_bytes: int
 
+    @property
+    def seconds(self) -> float:
+        """How long the phase will train as it is."""
+        return self.cached if self.uses_cache and self.cached is not None else self.fresh
+
 
 def estimate_phase(prepared: PreparedPhase, images: Sequence[Image], store: FeatureStore) -> Estimate:
     """Measures reading, the prefix and a training step on a few images; the phase is not changed."""

@@ -19,11 +19,13 @@ from tlkit.experiment.observer import Observer
 from tlkit.experiment.sources import make_source, read_images
 from tlkit.experiment.validation import source_problems
 from tlkit.parts.manifest import CLASSES_KEY
-from tlkit.parts.source import SPLITS, SplitName
+from tlkit.parts.source import SPLITS, Source, SplitName
 from tlkit.plugins.loader import load_registry
 from tlkit.plugins.registry import Registry
 from tlkit.recipe.recipe import Recipe, as_recipe
 from tlkit.utils.atomic_write import atomic_write
+
+SUFFIX = ".parquet"
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,17 @@ def manifest(
     """
     if find_spec("pyarrow") is None:
         raise DataError("manifests need pyarrow: pip install 'tlkit[parquet]'")
+    if (file := Path(out)).suffix != SUFFIX:
+        raise DataError(f"{file}: manifests are written in Parquet: give it a name that ends in {SUFFIX}")
     recipe, registry = as_recipe(recipe, overrides), registry or load_registry()
     if problems := [*recipe.flaws, *source_problems(recipe, registry)]:
         raise RecipeError(problems, recipe=recipe.label)
     assert recipe.data is not None  # a recipe without flaws has it
     began = time.time_ns()
-    dataset = read_images(make_source(recipe.data, registry, recipe.task), recipe, observer or Observer())
+    source = make_source(recipe.data, registry, recipe.task)
+    if source.make and (root := recipe.data.root):
+        _check_files(source, root, recipe.data.source.name)
+    dataset = read_images(source, recipe, observer or Observer())
     images = list(_images(dataset))
     paths = [image.sample.path for _, image in images]
     root = recipe.data.root or Path(os.path.commonpath([path.parent for path in paths]))
@@ -80,13 +87,21 @@ def manifest(
         raise DataError(
             f"{outside} is not below {root}, so a manifest cannot name it: set data.root to a folder above"
         )
-    file = Path(out)
     try:
         with atomic_write(file) as temporary:
             _write(temporary, images, dataset, root, began)
     except OSError as error:
         raise DataError(f"{file} cannot be written: {error.strerror or error}") from error
     return Manifest(file, root, len(paths))
+
+
+def _check_files(source: Source, root: Path, name: str) -> None:
+    """Raises DataError where a source makes images outside of the root, before they are made."""
+    if not all(sample.path.is_relative_to(root) for sample in source.samples):
+        raise DataError(
+            f"the source {name!r} has no image files in {root} that a manifest could list: recipes are to "
+            "name this source itself, also for tlkit features --shard"
+        )
 
 
 def _images(dataset: Dataset) -> Iterator[tuple[SplitName | None, Image]]:

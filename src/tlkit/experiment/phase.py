@@ -14,6 +14,7 @@ from tlkit.evaluation.calibration import fit_temperature, probabilities
 from tlkit.evaluation.intervals import independent_images
 from tlkit.evaluation.metrics import Scores, TestScores, evaluate, summary
 from tlkit.evaluation.multilabel import label_probabilities
+from tlkit.experiment.estimate import estimate_phase
 from tlkit.experiment.fold_files import copy_folds
 from tlkit.experiment.folds import OutOfFold, cross_validate
 from tlkit.experiment.log import time_of_phase
@@ -43,6 +44,7 @@ from tlkit.model.unknown import UnknownDetector
 from tlkit.runtime.distributed import broadcast_from_main, process_state
 from tlkit.training.history import COLUMNS, History
 from tlkit.utils.atomic_write import atomic_write
+from tlkit.utils.formatting import format_duration
 
 
 @dataclass(frozen=True)
@@ -222,15 +224,13 @@ def _train(prepared: PreparedPhase, context: PhaseContext) -> _Trained:
     phase, folds = prepared.phase, context.dataset.folds
     history = History(monitor=phase.training.monitor)
     out_of_fold = decision = None
-    if folds is not None:
-        reason = _why_not_tried(prepared, context)
-        if reason is None:
-            out_of_fold = cross_validate(prepared, folds, context)
-            decision = out_of_fold.decision
-        else:
-            decision = Decision(
-                taken=False, measure=history.monitor, gain=None, standard_error=None, n=0, reason=reason
-            )
+    if (reason := _why_not_tried(prepared, context)) is not None:
+        decision = Decision(
+            taken=False, measure=history.monitor, gain=None, standard_error=None, n=0, reason=reason
+        )
+    elif folds is not None:
+        out_of_fold = cross_validate(prepared, folds, context)
+        decision = out_of_fold.decision
     if decision is not None and not decision.taken:
         assert phase.start_from is not None
         load_start(prepared, context.folder)
@@ -259,10 +259,29 @@ def _why_not_tried(prepared: PreparedPhase, context: PhaseContext) -> str | None
     """Returns why a phase that starts from another one is not worth trying, as all processes agree on."""
     if prepared.phase.start_from is None or not prepared.trains:
         return None
-    reason = context.skip(prepared.phase, context.run.results)
-    if reason is None and context.seconds_left <= 0:
-        reason = "the time limit was reached"
+    reason = context.skip(prepared.phase, context.run.results) or _why_no_time(prepared, context)
     return broadcast_from_main(reason)
+
+
+def _why_no_time(prepared: PreparedPhase, context: PhaseContext) -> str | None:
+    """Returns why the time limit leaves no time to try a phase, or None."""
+    if context.deadline is None:
+        return None
+    if context.seconds_left <= 0:
+        return "the time limit was reached"
+    if not context.folder.writes:
+        return None  # the main process measures, and decides for all
+    # the first fold tells whether the others are worth it; then all images are trained on
+    trainings = 2 if context.dataset.folds else 1
+    estimate = estimate_phase(prepared, context.dataset.splits.train, context.frozen_pass.store)
+    seconds, left = trainings * estimate.seconds, context.seconds_left
+    if seconds <= left:
+        return None
+    at_least = "at least " if context.dataset.folds else ""
+    return (
+        f"it would take {at_least}about {format_duration(seconds)}, and the time limit leaves "
+        f"{format_duration(max(0.0, left))}"
+    )
 
 
 def _kept_evaluation(

@@ -241,7 +241,12 @@ class PhaseResult(JsonModel):
 
     def describe_expectation(self) -> str:
         """Says what to expect, as in "About 98.5% of new images like these will be labelled correctly"."""
-        return f"About {self.measured.accuracy:.1%} of new images like these will be labelled correctly"
+        scores = self.measured
+        # that all were correct does not mean that all will be
+        share = (
+            f"At least {scores.ci95[0]:.1%}" if scores.correct == scores.n else f"About {scores.accuracy:.1%}"
+        )
+        return f"{share} of new images like these will be labelled correctly"
 
     def describe_evidence(self) -> str:
         """Says how that was measured, such as "Measured by cross-validation: 200 images out of fold …"."""
@@ -296,7 +301,7 @@ class Results(JsonModel):
             reach on the test images; or None.
         goal_met: whether it does; None while phases are missing.
         data: how many images there are.
-        baselines: accuracies on the test images, or else on all images, without looking at them; the
+        baselines: accuracies on the images that the phases are measured on, without looking at them; the
             majority class is the one with most training images. None with several labels per image.
         phases: results of the phases that have ended.
     """
@@ -351,8 +356,14 @@ class Results(JsonModel):
         return next((result for result in self.phases if result.name == name), None)
 
     def with_phase(self, result: PhaseResult) -> Results:
-        """Returns these results with one more phase."""
-        return self.model_copy(update={"phases": (*self.phases, result)})
+        """Returns these results with one more phase; the first one says which images it is measured on."""
+        guessed, scores = self.baselines, result.out_of_fold
+        if guessed is not None and scores is not None and result.test is None and not self.phases:
+            counts = dict.fromkeys(self.classes, 0)  # a class that cannot be tested has none
+            for cell in scores.confusion:
+                counts[self.classes[cell.label]] += cell.images
+            guessed = baselines(counts, guessed.majority_class)
+        return self.model_copy(update={"phases": (*self.phases, result), "baselines": guessed})
 
 
 class RunDescription(JsonModel):

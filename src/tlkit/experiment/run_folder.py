@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,13 @@ from tlkit.experiment.log import AnyEvent, append_event, read_events
 from tlkit.experiment.plan import Plan
 from tlkit.experiment.results import Results, RunDescription
 from tlkit.experiment.tables import (
+    MANY_ROWS,
     MAX_COLUMNS,
     PROBABILITIES,
     prediction_columns,
     read_prediction_rows,
     read_rows,
+    write_parquet,
 )
 from tlkit.parts.task import join_labels
 from tlkit.recipe.recipe import Recipe
@@ -106,21 +109,20 @@ class RunFolder:
         return results
 
     def prepare(self, recipe: Recipe) -> None:
-        """Writes the recipe, or accepts a folder that this very recipe began.
+        """Writes the recipe, or accepts a folder that this recipe began, perhaps with another engine.
 
         Raises:
             RunFolderError: it belongs to another recipe, or cannot be written.
         """
-        text = recipe.to_toml()
         file = self.path / "recipe.toml"
         if file.is_file():
-            if read_text(file, RunFolderError) != text:
+            if not recipe.is_same_as(read_text(file, RunFolderError)):
                 raise RunFolderError(
                     f"{self.path} holds a run of another recipe (see its recipe.toml): name another --out"
                 )
         elif self.writes:
             with self._writing("recipe.toml"), atomic_write(file) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+                temporary.write_text(recipe.to_toml(), encoding="utf-8")
 
     def phase(self, name: str) -> Path:
         """Returns a phase's own folder."""
@@ -261,7 +263,7 @@ class RunFolder:
     def copy_predictions(self, source: str, phase: str) -> None:
         """Writes the predictions of an earlier phase as those of one that kept its weights."""
         if self.writes:
-            for file in ("predictions.csv", PROBABILITIES):
+            for file in ("predictions.csv", "predictions.parquet", PROBABILITIES):
                 name = f"phases/{phase}/{file}"
                 if (self.phase(source) / file).is_file():
                     with self._writing(name), atomic_write(self.path / name) as temporary:
@@ -276,14 +278,17 @@ class RunFolder:
         rows = read_prediction_rows(self.phase(phase) / "predictions.csv", classes)
         return {row[1]: row[2] == row[3] for _, row in rows if row[0] == part}
 
-    def _write_csv(self, name: str, rows: Iterable[Sequence[object]]) -> None:
-        if self.writes:
-            with (
-                self._writing(name),
-                atomic_write(self.path / name) as temporary,
-                temporary.open("w", newline="", encoding="utf-8") as file,
-            ):
+    def _write_csv(self, name: str, rows: Sequence[Sequence[object]]) -> None:
+        """Writes a CSV file; beside a long one, the same in Parquet, which is there once the CSV file is."""
+        if not self.writes:
+            return
+        path = self.path / name
+        with self._writing(name), atomic_write(path) as temporary:
+            with temporary.open("w", newline="", encoding="utf-8") as file:
                 write_rows(file, rows)
+            if len(rows) - 1 > MANY_ROWS and find_spec("pyarrow") is not None:
+                with atomic_write(path.with_suffix(".parquet")) as table:
+                    write_parquet(temporary, table)
 
     def _write_json(self, name: str, value: BaseModel) -> None:
         if self.writes:

@@ -47,7 +47,7 @@ def next_folders(recipe: Recipe) -> Iterator[Path]:
     number = max((int(name) for name in names if name.isdecimal()), default=0)
     last = parent / str(number)
     file = last / "recipe.toml"
-    is_same = file.is_file() and read_text(file, RunFolderError) == recipe.to_toml()
+    is_same = file.is_file() and recipe.is_same_as(read_text(file, RunFolderError))
     if is_same and not RunFolder(last).is_finished():
         yield last
     while True:

@@ -77,9 +77,10 @@ def run(
         observer: watches the run.
         registry: the parts to choose from; all that is installed unless given.
         plan_only: stop after planning; there is no run folder then.
-        skip: in a cross-validation, why a phase that starts from another one is not worth trying after the
-            results so far, or None; its weights are then those that it starts from.
-        time_limit: in a cross-validation, seconds after which no such phase is tried any more.
+        skip: why a phase that starts from another one is not worth trying after the results so far, or None;
+            its weights are then those that it starts from.
+        time_limit: seconds after which no such phase is tried any more; nor is one that would take longer
+            than what is left of them.
 
     Returns:
         The run with its folder and results.

@@ -1,13 +1,14 @@
-"""The CSV files of a run folder, read with errors that name the file and the line."""
+"""The tables of a run folder: CSV files, read with errors that name the file and the line, and Parquet."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tlkit.errors import RunFolderError
-from tlkit.utils.csv_cells import unescape
+from tlkit.utils.csv_cells import ESCAPED, unescape
 from tlkit.utils.regular_files import check_regular
 
 #: The values of the column `split` of splits.csv, and of predictions.csv.
@@ -18,6 +19,8 @@ PREDICTION_COLUMNS = ("split", "id", "label", "predicted")
 #: With more classes than this, predictions.csv has the probability of the predicted class alone, and
 #: probabilities.safetensors those of all: as text they are long, and slow to write and to read.
 MAX_COLUMNS, PROBABILITIES = 100, "probabilities.safetensors"
+#: Tables with more rows than this are in Parquet, too, which is smaller, and has types.
+MANY_ROWS = 100_000
 
 
 def prediction_columns(classes: Sequence[str]) -> list[str]:
@@ -48,6 +51,44 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[st
                 yield rows.line_num, [*map(unescape, row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise RunFolderError(f"{path} cannot be read: {error}") from error
+
+
+def write_parquet(table: Path, file: Path) -> None:
+    """Writes what a CSV file of `write_rows` has to a Parquet file; pyarrow must be installed.
+
+    Values are as they were before they were escaped, and null where a cell is empty. A part of the rows is in
+    memory at a time.
+    """
+    import pyarrow as pa
+    from pyarrow import compute as pc
+    from pyarrow import csv as arrow_csv
+    from pyarrow import parquet
+
+    with table.open(newline="", encoding="utf-8") as opened:
+        header = next(csv.reader(opened))
+    schema = pa.schema([(unescape(cell), _arrow_type(cell)) for cell in header])
+    types = dict(zip(header, schema.types, strict=True))
+    parse = arrow_csv.ParseOptions(newlines_in_values=True)
+    convert = arrow_csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True)
+    with (
+        arrow_csv.open_csv(table, parse_options=parse, convert_options=convert) as batches,
+        parquet.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
+        for batch in batches:
+            columns = [
+                pc.replace_substring_regex(column, ESCAPED, r"\1") if column.type == pa.string() else column
+                for column in batch.columns
+            ]
+            writer.write_batch(pa.record_batch(columns, schema))
+
+
+def _arrow_type(column: str) -> Any:
+    """Returns the type of a column of splits.csv or predictions.csv."""
+    import pyarrow as pa
+
+    if column in ("width", "height"):
+        return pa.int32()
+    return pa.float32() if column == "probability" or column.startswith("p_") else pa.string()
 
 
 def read_prediction_rows(path: Path, classes: Sequence[str]) -> Iterator[tuple[int, list[str]]]:

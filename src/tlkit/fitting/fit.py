@@ -32,6 +32,8 @@ AUTO = "auto"
 #: Fine-tuning is tried where there are this many images, and this share of them is not predicted correctly:
 #: by judgement. Training the last block alone gained little: see "Fine-tuning" in benchmarks/RESULTS.md.
 ENOUGH_IMAGES, ENOUGH_ERRORS = 300, 0.05
+#: Without folds, so many validation images decide whether fine-tuning is better: by judgement.
+ENOUGH_VALIDATION = 100
 
 
 def fit(
@@ -77,7 +79,8 @@ def fit(
         folds: number of folds of the cross-validation. Unless it or `test` is given, there are folds for up
             to 5,000 images, and a held-out part for more.
         test: fraction of the images to hold out for testing, instead of a cross-validation.
-        time_limit: seconds after which nothing more is tried.
+        time_limit: seconds after which nothing more is tried; nor is fine-tuning that would take longer than
+            what is left of them.
         epochs: number of epochs of fine-tuning, where it is tried; 10 unless given.
         seed: of folds, order, augmentation and new weights.
         out: the run folder; ``runs/<name>/<number>`` unless given.
@@ -162,16 +165,23 @@ def _compare_backbones(recipe: Recipe, device: str | None, observer: Observer, r
 
 
 def why_not_worth_trying(phase: Phase, results: Results) -> str | None:
-    """Returns why fine-tuning is not worth its time in a cross-validation, or None.
+    """Returns why fine-tuning is not worth its time, or None.
 
-    Before there are results, the number of images tells.
+    Before there are results, the numbers of images tell.
     """
-    images = results.data.train
-    if results.data.folds and images < ENOUGH_IMAGES:
+    data = results.data
+    images = data.train + data.val
+    if images < ENOUGH_IMAGES:
         return (
             f"{plural(images, 'image')} are too few to train the whole network, which takes {ENOUGH_IMAGES}"
         )
-    scores = results.phases[-1].out_of_fold if results.phases else None
+    if not data.folds and data.val < ENOUGH_VALIDATION:
+        return (
+            f"{plural(data.val, 'validation image')} are too few to decide, which takes {ENOUGH_VALIDATION}; "
+            "with folds, all images decide"
+        )
+    probe = results.phases[-1] if results.phases else None
+    scores = None if probe is None else probe.out_of_fold or probe.val
     if scores is None:
         return None
     errors = scores.n - scores.correct

@@ -93,7 +93,10 @@ def image_data(
         return _listed(zip(*_paired(images, labels), strict=True), observer, task, separator)
     if isinstance(images, str | Path):
         path = Path(images)
-        return _path_data(path) if task == "multiclass" else _labels_data(path, observer, separator)
+        data = _path_data(path) if task == "multiclass" else _labels_data(path, observer, separator)
+        if columns := [name for name in ("split", "group") if f"{name}_column" in data.source.options]:
+            observer.note(f"{' and '.join(columns)}: as in {path.name}'s columns of that name")
+        return data
     if _is_of_datasets(images):
         if task == "multilabel":
             raise DataError(

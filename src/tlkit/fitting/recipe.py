@@ -42,12 +42,14 @@ class FolderCounts:
         per_class: number of these of each class.
         has_test: whether the source sets test images aside.
         has_val: whether it sets validation images aside, too.
+        has_groups: whether it has groups of images, which only folds keep together.
     """
 
     images: int
     per_class: dict[str, int]
     has_test: bool
     has_val: bool
+    has_groups: bool = False
 
     @staticmethod
     def of(source: Source) -> FolderCounts:
@@ -64,7 +66,8 @@ class FolderCounts:
                 "there are images to train on of fewer than two classes: put each class's images into a "
                 "folder of its own"
             )
-        return FolderCounts(len(samples), dict(counts), "test" in splits, "val" in splits)
+        has_groups = any(sample.group for sample in samples)
+        return FolderCounts(len(samples), dict(counts), "test" in splits, "val" in splits, has_groups)
 
     @property
     def are_unequal(self) -> bool:
@@ -155,9 +158,15 @@ def _division(counts: FolderCounts, folds: int | None, test: float | None) -> di
     """Returns how the images are divided: into folds, or into splits."""
     if test is not None and counts.has_test:
         raise RecipeError(["test: there are test images already"], recipe="fit")
-    if counts.has_val and folds is None:
+    if test is not None and counts.has_groups:
+        raise RecipeError(["test: there are groups, which only folds keep together"], recipe="fit")
+    if counts.has_val and test is not None:
+        raise RecipeError(["test: there are validation images, but no test images: add some"], recipe="fit")
+    if counts.has_val and counts.has_test and folds is None:
         return {}
-    if test is not None or (folds is None and counts.images > FOLDS_UP_TO):
+    # validation images alone, and groups, are kept apart in folds only
+    divisible = not counts.has_val and not counts.has_groups
+    if test is not None or (folds is None and counts.images > FOLDS_UP_TO and divisible):
         return (
             {} if counts.has_test else {"fractions": {"val": 0.1, "test": HELD_OUT if test is None else test}}
         )

@@ -6,7 +6,9 @@ Drawing them takes seconds for a network of the size of VGG16.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import torch
@@ -21,6 +23,8 @@ DRAWING = {
     torch.ops.aten.uniform_.default,
     torch.ops.aten.erfinv_.default,
 }
+#: Whether the weights of the network that is being made are loaded afterwards.
+_weights_follow: ContextVar[bool] = ContextVar("weights_follow", default=False)
 
 
 def without_initial_values(make: Callable[[], Made], network: Callable[[Made], nn.Module]) -> Made:
@@ -29,16 +33,30 @@ def without_initial_values(make: Callable[[], Made], network: Callable[[Made], n
     Where some weights are not loaded, the network is made once more, with initial values.
 
     Args:
-        make: makes the network and loads its weights.
+        make: makes the network, what does not need its initial values within `if_not_loaded`, and loads its
+            weights.
         network: returns the network of what `make` returns.
 
     Returns:
         what `make` returns.
     """
-    with _NotDrawn():  # type: ignore[no-untyped-call]
+    token = _weights_follow.set(True)
+    try:
         made = make()
+    finally:
+        _weights_follow.reset(token)
     is_loaded = all(map(_is_loaded, network(made).state_dict().values()))
     return made if is_loaded else make()
+
+
+@contextmanager
+def if_not_loaded() -> Iterator[None]:
+    """Draws initial values of parameters, unless their weights are loaded afterwards."""
+    if not _weights_follow.get():
+        yield
+        return
+    with _NotDrawn():  # type: ignore[no-untyped-call]
+        yield
 
 
 def _is_loaded(value: Tensor) -> bool:

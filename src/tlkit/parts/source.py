@@ -51,6 +51,8 @@ class Sample:
             which may be none of them; None for an unlabelled image.
         recorded: what is known of the file, which is not read to be hashed while its size and its time of
             modification are those; None: nothing.
+        group: what the image was taken of, such as a patient or a video; images of one group are in the same
+            fold of a cross-validation. None: it stands alone.
     """
 
     id: str
@@ -59,6 +61,7 @@ class Sample:
     split: SplitName | None = None
     labels: tuple[int, ...] | None = None
     recorded: RecordedFile | None = None
+    group: str | None = None
 
     @property
     def is_labelled(self) -> bool:

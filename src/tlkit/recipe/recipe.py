@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from tlkit.errors import RecipeError, close_matches
 from tlkit.parts.task import Task
-from tlkit.recipe.reader import Tree, merge, merge_part, plain, read_tree
+from tlkit.recipe.reader import Tree, is_same, merge, merge_part, plain, read_tree
 from tlkit.recipe.schema import (
     DEFAULTS,
     ComputeSpec,
@@ -124,6 +124,10 @@ class Recipe:
     def to_toml(self) -> str:
         """Returns the recipe as one TOML file: nothing to extend, nothing to set, paths absolute."""
         return tomli_w.dumps(plain(self.tree))
+
+    def is_same_as(self, toml: str) -> bool:
+        """Returns whether the text of a recipe file is this recipe; its table ``compute`` may differ."""
+        return is_same(plain(self.tree), toml)
 
 
 def read_recipe(path: Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -> Recipe:

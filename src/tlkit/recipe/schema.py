@@ -143,7 +143,7 @@ class DataSpec(Spec):
         repeats: how many times the folds are drawn for phases that train no part of a backbone; the others
             use the first draw.
         group: a regular expression; images whose ids have the same match, or the same first group in it, stay
-            in the same fold.
+            in the same fold. None: those of the source's groups do, if it has any.
         unlabelled: a folder of images without labels.
         on_unreadable: "stop" the run, or "skip" and list images that cannot be used.
         corrections: a file of decisions, as `tlkit review` writes it, that changes labels and leaves out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -34,8 +35,9 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{UNFINISHED}")
     try:
         yield temporary
-        if durable:
-            for file in temporary.rglob("*") if temporary.is_dir() else [temporary]:
+        for file in list(temporary.rglob("*")) if temporary.is_dir() else [temporary]:
+            _share(file)
+            if durable:
                 _sync(file)
         if temporary.is_dir():
             _replace_folder(path, temporary)
@@ -45,6 +47,24 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
             _sync(path.parent)
     finally:
         remove(temporary)
+
+
+def _share(path: Path) -> None:
+    """Gives a file that can be read by this user alone the permissions of other new files.
+
+    safetensors 0.8 writes such files (https://github.com/safetensors/safetensors/issues/782), which other
+    users of a shared store or of a model could not read.
+    """
+    if stat.S_IMODE(path.lstat().st_mode) != 0o600:
+        return
+    new = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{UNFINISHED}")
+    try:
+        new.touch()
+        mode = stat.S_IMODE(new.stat().st_mode)
+    finally:
+        new.unlink(missing_ok=True)
+    if mode != 0o600:  # chmod is refused on some network file systems
+        path.chmod(mode)
 
 
 def _sync(path: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 #: A spreadsheet takes a cell that begins so for a formula (OWASP, "CSV injection"); and the sign of escaping.
 _SPECIAL = ("=", "+", "-", "@", "\t", "\r", "'")
+#: Matches the beginning of an escaped cell; the group is what remains of it.
+ESCAPED = f"^'({'|'.join(map(re.escape, _SPECIAL))})"
 
 
 class TextFile(Protocol):

@@ -16,8 +16,8 @@ from tlkit.utils.regular_files import read_regular
 
 TAG = "CACHEDIR.TAG"
 TAG_CONTENT = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by tlkit, which can make it again.\n"
-#: How an address begins, which no path on Windows does.
-ADDRESS = re.compile("[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+#: How an address begins, a mistyped one such as ``s3:/bucket`` as well; a drive of Windows has one letter.
+ADDRESS = re.compile("[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 
 
 def cache_folder() -> Path:

@@ -173,7 +173,10 @@ class Actors:
                 count = len(self._computing)
                 note(f"no block was computed in {SILENCE:g} s; actors that compute one: {count}")
             else:
-                note(f"no actor has started yet: each needs {self._size}, and `ray status` says who has them")
+                note(
+                    f"no actor has started in {SILENCE:g} s: each waits until {self._size} are free, which "
+                    "`ray status` shows, and then imports torch and makes its network"
+                )
 
 
 def _end(actor: Any) -> None:

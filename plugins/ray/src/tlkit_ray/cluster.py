@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from tlkit import EngineError
-from tlkit_ray.library import ray
+from tlkit_ray.library import ray, read_ray_address
 
 #: Seconds that a cluster has to answer.
 PATIENCE = 10.0
@@ -26,15 +26,17 @@ def connected(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = address or os.environ.get("RAY_ADDRESS")
-    if address is not None:
-        _check(address)
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    # without an address, Ray goes to the cluster that this computer was last in, which may have ended
+    known = address or read_ray_address()
+    if known is not None:
+        _check(known)
         # Ray's attempts, each of 40 s where something else listens; by default 20
         os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")
     try:
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise EngineError(_unreachable(address or "auto", error)) from error
+        raise EngineError(_unreachable(known or "auto", error)) from error
     try:
         yield
     finally:
@@ -62,6 +64,7 @@ def _unreachable(address: str, error: Exception) -> str:
     reason = str(error).splitlines()[0]
     return (
         f"no Ray cluster answers at {address!r} ({reason}): start one with `ray start --head`, or correct "
-        "the engine's option address, or RAY_ADDRESS. A cluster that has a token, as new ones do, needs it "
+        "the engine's option address, or RAY_ADDRESS; `ray stop` forgets the last cluster of this computer, "
+        "which is used where neither is given. A cluster that has a token, as new ones do, needs it "
         "in ~/.ray/auth_token, and RAY_AUTH_MODE=token"
     )

@@ -8,5 +8,6 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
+from ray._private.utils import read_ray_address
 
-__all__ = ["ray"]
+__all__ = ["ray", "read_ray_address"]
