@@ -104,11 +104,16 @@ def test_on_the_command_line_with_and_without_a_model(model, unlabelled, tmp_pat
     assert [row["path"] for row in rows] == [line["path"] for line in lines]
     assert rows[0]["class_1"] == lines[0]["top"][0]["class"]
 
-    ended = command("next", unlabelled, "--backbone", REAL, "--count", 3, "--json")
+    # without a model, nothing is said of classes
+    listed = tmp_path / "typical.csv"
+    ended = command("next", unlabelled, "--backbone", REAL, "--count", 3, "--csv", listed)
     assert ended.returncode == 0, ended.stderr
-    lines = [json.loads(line) for line in ended.stdout.splitlines()]
-    assert len(lines) == 3 and all(line["top"] == [] for line in lines)
-    assert sum(line["similar"] for line in lines) == 14
+    header, _, *table = ended.stdout.strip().splitlines()
+    assert header.split() == ["score", "similar", "image"] and len(table) == 3
+    with listed.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [*rows[0]] == ["path", "score", "similar"] and len(rows) == 3
+    assert sum(int(row["similar"]) for row in rows) == 14
 
 
 def test_mistakes(model, unlabelled, tmp_path):

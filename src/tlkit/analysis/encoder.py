@@ -142,7 +142,7 @@ class Encoder:
             else:
                 failures.append(f"{name}: {result}")
         if failures:
-            raise DataError(bulleted("images cannot be read", failures, SHOWN))
+            raise DataError(bulleted("images cannot be read: repair or remove them", failures, SHOWN))
         return identified
 
     def _read_files(self, keys: Collection[_FileKey]) -> dict[_FileKey, Image | str]:

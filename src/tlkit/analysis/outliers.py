@@ -17,7 +17,7 @@ DEVIATIONS = 2.5
 #: From median absolute deviations to standard deviations.
 MAD_TO_STANDARD = 1.4826
 #: Images that are compared at a time.
-BLOCK = 1024
+BLOCK = 128
 #: Among fewer images none is unlike the others.
 MIN_IMAGES = 20
 
@@ -51,7 +51,8 @@ def _distances(features: NDArray[np.float32], neighbours: NDArray[np.int64]) -> 
 
     Features of strange images are near the mean, where the cosine of centred ones says little.
     """
-    lengths = np.linalg.norm(features, axis=1).clip(1e-12)
+    # np.linalg.norm would square a copy: of many images, it would not fit into memory
+    lengths = np.sqrt(np.einsum("nc,nc->n", features, features)).clip(1e-12)
     distances = np.empty(len(features), np.float32)
     for start in range(0, len(features), BLOCK):
         rows = slice(start, start + BLOCK)

@@ -63,10 +63,12 @@ def next_to_label(
             json_line(_json_object(image))
     else:
         rows = [
-            (f"{image.score:.1f}", f"{image.similar:,}", _top(image), printable(image.image))
+            (f"{image.score:.1f}", f"{image.similar:,}", printable(image.image), _top(image))
             for image in selection.images
         ]
-        table(None, ("score>", "similar>", "classes", "image"), rows)
+        columns = ("score>", "similar>", "image", "classes")
+        known = 4 if len(paths) == 2 else 3  # without a model, no classes are known
+        table(None, columns[:known], [row[:known] for row in rows])
     for path, reason in selection.unreadable:
         say(f"{printable(path)} cannot be read: {reason}", stderr=True)
     labelled = f"; {selection.labelled:,} have labels already" if selection.labelled else ""

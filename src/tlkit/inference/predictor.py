@@ -324,7 +324,7 @@ class Predictor:
                 outputs.append(batch.outputs)
             tick(len(batch.names))
         if failures:
-            raise DataError(bulleted("images cannot be read", failures, SHOWN))
+            raise DataError(bulleted("images cannot be read: repair or remove them", failures, SHOWN))
         if not outputs:
             raise DataError("there are no images")
         return tuple(np.concatenate(parts) for parts in zip(*outputs, strict=True))

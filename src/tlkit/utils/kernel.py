@@ -13,7 +13,7 @@ from torch import Tensor, nn
 #: Images that the kernel compares with: all, or of more a random sample.
 MAX_SUPPORT = 1000
 #: Images that are compared with them at a time.
-BLOCK = 8192
+BLOCK = 1024
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch import Tensor
 #: Directions whose variance is below this fraction of the largest one's are left out.
 NEGLIGIBLE = 1e-6
 #: Images that are held in float64 at a time.
-ROTATED = 4096
+ROTATED = 1024
 #: Iterations between two looks at which problems are solved.
 CHECK_EVERY = 10
 #: Iterations after which a problem counts as solved: without noise, weak penalties take very many.
