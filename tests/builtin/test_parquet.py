@@ -41,6 +41,8 @@ def test_a_table_of_paths_and_labels_is_enough(tmp_path: Path) -> None:
         Sample("c9/2.jpg", tmp_path / "c9/2.jpg", 0),
     ]
     assert source.unlabelled == [Sample("new/3.jpg", tmp_path / "new/3.jpg")]
+    grouped = read(tmp_path, {**GOOD, "group": ["patient 1", None, None]})
+    assert [sample.group for sample in grouped.samples] == ["patient 1", None]
 
 
 def test_lists_of_labels(tmp_path: Path) -> None:

@@ -96,6 +96,26 @@ def test_the_command_prints_what_a_recipe_needs(by_class: Path, tmp_path: Path) 
     assert missing.returncode == 2 and "cannot be written" in missing.stderr
 
 
+def test_a_manifest_keeps_groups(by_class: Path, tmp_path: Path) -> None:
+    groups = [f"{kind} {number}" for kind in ("cat", "dog") for number in (1, 1, 2)]
+    images = [path for kind in ("cat", "dog") for path in sorted((by_class / kind).iterdir())[:3]]
+    rows = [
+        f"{path.relative_to(by_class)},{path.parent.name},{group}"
+        for path, group in zip(images, groups, strict=True)
+    ]
+    table = tmp_path / "images.csv"
+    table.write_text("\n".join(["path,label,group", *rows]))
+    source = f'{{ name = "csv", file = "{table}", group_column = "group" }}'
+    recipe = write_text(
+        tmp_path,
+        f'name = "pets"\ndata = {{ source = {source}, root = "{by_class}", folds = 2 }}\n'
+        'backbone = { name = "vgg16-quarter" }\n[[phase]]\nname = "probe"\n',
+    )
+    written = tlkit.manifest(recipe, out=tmp_path / "images.parquet")
+    read = load_registry().make("source", "parquet", {"file": written.file}, by_class)
+    assert [sample.group for sample in read.samples] == groups
+
+
 def test_a_manifest_of_several_labels_per_image(several_labels: Path, tmp_path: Path) -> None:
     recipe = tlkit.read_recipe(several_labels / "run")
     written = tlkit.manifest(recipe, out=tmp_path / "images.parquet")

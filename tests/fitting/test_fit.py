@@ -14,10 +14,11 @@ from tlkit_catsdogs.drawn.world import draw
 
 import tlkit
 from tlkit.analysis import choose as analysis
-from tlkit.analysis.choose import read_choice
+from tlkit.analysis.choose import Choice, read_choice
 from tlkit.cli.fit import summarise
 from tlkit.errors import DataError, RecipeError
 from tlkit.experiment.observer import Observer
+from tlkit.fitting import fit as fitting
 from tlkit.fitting.fit import why_not_worth_trying
 from tlkit.fitting.images import ImageData, image_data
 from tlkit.fitting.recipe import FitOptions, FolderCounts, choose_recipe
@@ -184,6 +185,13 @@ def test_auto_takes_the_backbone_that_choose_chooses_and_reuses_its_features(
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody answers there
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(analysis, "CANDIDATES", ("vgg16-quarter",))
+
+    def choose_of_two(*arguments: Any, **options: Any) -> Choice:
+        chosen = analysis.choose(*arguments, **options)
+        other = chosen.best.model_copy(update={"backbone": "other", "behind": 0.1})
+        return chosen.model_copy(update={"candidates": (chosen.best, other)})
+
+    monkeypatch.setattr(fitting, "choose", choose_of_two)
     run = tlkit.fit(
         animals,
         backbone="auto",
@@ -196,10 +204,11 @@ def test_auto_takes_the_backbone_that_choose_chooses_and_reuses_its_features(
     (probe,) = run.results.phases
     assert run.recipe.phases[0].backbone.name == "vgg16-quarter"
     assert probe.features.computed == 0 and probe.features.reused == 2 * 34
-    missing, described, why = Notes.texts[:3]
+    missing, described, _, why, optimism = Notes.texts[:5]
     assert missing.endswith("is not compared: its weights are not on this machine and cannot be downloaded")
     assert described.startswith("vgg16-quarter: accuracy ") and "ms an image" in described
     assert why == "vgg16-quarter has the highest balanced accuracy."
+    assert optimism == fitting.OPTIMISM
     choice = read_choice(run.folder)
     assert choice is not None and choice.best.describe() == described
     page = tlkit.report(run.folder).read_text()

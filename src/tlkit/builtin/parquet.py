@@ -41,8 +41,8 @@ def parquet(root: Path, *, file: Path) -> Source:
 
     It has a row per image with its ``path`` and ``label``; an image whose label is null has none. Where an
     image may have several labels, they are a list, which is empty where it has none of them. It may have
-    ``id`` and ``split``. With the files' ``size``, ``mtime``, ``sha256``, ``width`` and ``height``, they
-    are not read to be hashed while their size and time of modification are as listed.
+    ``id``, ``split`` and ``group``. With the files' ``size``, ``mtime``, ``sha256``, ``width`` and
+    ``height``, they are not read to be hashed while their size and time of modification are as listed.
 
     Args:
         root: the folder that the paths are relative to.
@@ -96,10 +96,10 @@ def _samples(table: Any, root: Path, classes: Sequence[str]) -> Iterator[Sample]
         else:
             labels = _positions(batch["label"], names)
         # not strict: what all images lack is repeated without end
-        for name, path, label, split, of_image, recorded in zip(
-            ids, paths, labels, splits, several, _recorded(batch), strict=False
+        for name, path, label, split, of_image, recorded, group in zip(
+            ids, paths, labels, splits, several, _recorded(batch), batch["group"].to_pylist(), strict=False
         ):
-            yield Sample(name, root / path, label, split, of_image, recorded)
+            yield Sample(name, root / path, label, split, of_image, recorded, group or None)
 
 
 def _positions(column: Any, names: Any) -> list[int | None]:
@@ -163,7 +163,8 @@ def _read(file: Path) -> tuple[Any, tuple[str, ...]]:
         names = f"{CLASSES_KEY.decode()} has names that are not UTF-8: {shortlist(unusable)}"
         raise DataError(f"{file} cannot be read: {names}")
     columns.setdefault("id", columns["path"])
-    columns.setdefault("split", pa.chunked_array([pa.nulls(len(table), pa.string())]))
+    for name in ("split", "group"):
+        columns.setdefault(name, pa.chunked_array([pa.nulls(len(table), pa.string())]))
     _check(file, columns)
     return pa.table(columns), tuple(classes)
 

@@ -147,6 +147,7 @@ def _write(
         "height": pa.array([image.height for _, image in images], pa.int32()),
         "label": label_column,
         "split": pa.array([split for split, _ in images], pa.string()),
+        "group": pa.array([image.sample.group for _, image in images], pa.string()),
     }
     table = pa.table(columns).replace_schema_metadata({CLASSES_KEY: json.dumps(classes)})
     parquet.write_table(table, file, compression="zstd")

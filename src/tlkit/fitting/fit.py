@@ -34,6 +34,10 @@ AUTO = "auto"
 ENOUGH_IMAGES, ENOUGH_ERRORS = 300, 0.05
 #: Without folds, so many validation images decide whether fine-tuning is better: by judgement.
 ENOUGH_VALIDATION = 100
+OPTIMISM = (
+    "the images that chose the backbone also measure it, so that its accuracy is slightly too good; images "
+    "that are held out (--test 0.2) would not"
+)
 
 
 def fit(
@@ -107,6 +111,9 @@ def fit(
         # a recipe says which images are held out for testing
         candidates = choose_recipe(data, options, counts, BACKBONE)
         choice = _compare_backbones(candidates, device, observer, registry)
+        is_cross_validated = candidates.data is not None and candidates.data.folds is not None
+        if len(choice.candidates) > 1 and is_cross_validated and not counts.has_test:
+            observer.note(OPTIMISM)
         chosen = choice.best.backbone
     else:
         chosen = choose_backbone(backbone, weights, registry=registry, observer=observer)
