@@ -80,11 +80,17 @@ def open_shard(path: Path, column: str) -> Shard | None:
 
     try:
         check_regular(path)
+        with path.open("rb"):  # of a file that must not be read, safetensors says that there is none
+            pass
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in ("images", "features")}
+    except PermissionError as error:
+        raise StoreError(
+            f"{path} must not be read by this user: its owner is to permit that (chmod -R g+rX), or name "
+            "another folder in TLKIT_CACHE"
+        ) from error
     except (OSError, SafetensorError):
-        _check_permission(path)
         return None
     if metadata.get("format") != FORMAT or metadata.get("checksum") != _checksum(column, tensors):
         return None
@@ -92,20 +98,6 @@ def open_shard(path: Path, column: str) -> Shard | None:
     if images.dtype != torch.uint8 or images.shape[1:] != (32,) or features.shape[:1] != images.shape[:1]:
         return None
     return Shard(images.numpy(), features)
-
-
-def _check_permission(path: Path) -> None:
-    """Raises StoreError where a file may not be read, of which safetensors says that there is none."""
-    try:
-        with path.open("rb"):
-            pass
-    except PermissionError as error:
-        raise StoreError(
-            f"{path} must not be read by this user: its owner is to permit that (chmod -R g+rX), or name "
-            "another folder in TLKIT_CACHE"
-        ) from error
-    except OSError:
-        return
 
 
 def unsent(column: Path) -> list[Path]:
