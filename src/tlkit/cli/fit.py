@@ -135,7 +135,7 @@ def summarise(results: Results) -> list[str]:
         return [f"The classifier is that of {last.name}, trained on {data.train:,} images."]
     scores, taken = last.measured, [result for result in results.phases if result.is_taken]
     # of these, one whose epochs were no better has the weights of the phase that it starts from
-    unchanged = [result.name for result in taken if result.epochs and not result.best_epoch]
+    unchanged = [result.name for result in taken if result.keeps_start]
     trained = [result.name for result in taken if result.name not in unchanged]
     low, high = scores.ci95
     balanced = ""

@@ -207,6 +207,11 @@ class PhaseResult(JsonModel):
         return self.decision is None or self.decision.taken
 
     @property
+    def keeps_start(self) -> bool:
+        """Whether it has the weights that it started from, since no epoch was better."""
+        return self.epochs > 0 and self.best_epoch == 0
+
+    @property
     def measured(self) -> TestScores:
         """The scores that tell how good the phase is: on test images, or else out of fold."""
         scores = self.test or self.out_of_fold
