@@ -258,11 +258,11 @@ def _search_boxes(candidates: Candidates, thumbnails: Thumbnails) -> tuple[Candi
     _, sizes = np.unique(both.whole.numpy(), return_counts=True)
     for rows in torch.split(order, sizes.tolist()):
         others = thumbnails.templates[both.part[rows], both.mirrored[rows].long()]
-        correlations, found = search(thumbnails.greys(both.whole[rows[:1]])[0], others)
+        correlations, searched = search(thumbnails.greys(both.whole[rows[:1]])[0], others)
         alike = correlations >= ALIKE_COARSE
         if alike.any():  # of few images; of all, boxes would take much memory
             chosen.append(rows[alike])
-            boxes.append(found[alike])
+            boxes.append(searched[alike])
     return both.take(torch.cat(chosen)), torch.cat(boxes)
 
 

@@ -147,9 +147,8 @@ def summarise(results: Results) -> list[str]:
         f"The classifier is that of {trained[-1]}, trained on {data.train:,} images.",
     ]
     if unchanged:
-        sentences.append(
-            f"No epoch of {', '.join(unchanged)} was better on the {data.val:,} validation images."
-        )
+        where = f"on the {data.val:,} validation images" if data.val else "in most folds"
+        sentences.append(f"No epoch of {', '.join(unchanged)} was better {where}.")
     if not_taken := [result.name for result in results.phases if not result.is_taken]:
         sentences.append(f"Not taken: {', '.join(not_taken)}; the reasons are above.")
     return sentences

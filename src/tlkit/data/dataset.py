@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tlkit.data.corrections import LabelChange, apply_corrections
 from tlkit.data.corrections_file import read_corrections
-from tlkit.data.folds import Folds, draw_folds
+from tlkit.data.folds import ALWAYS_TRAINED, Folds, draw_folds
 from tlkit.data.images import Image
 from tlkit.data.inspection import inspect_images
 from tlkit.data.split_file import assign_splits, read_split_file
@@ -66,6 +66,14 @@ class Dataset:
         indices = chain.from_iterable(image.sample.class_indices for image in images)
         counts: list[int] = np.bincount(np.fromiter(indices, np.int64), minlength=len(self.classes)).tolist()
         return counts
+
+    @property
+    def measured(self) -> tuple[Image, ...]:
+        """The images that phases are measured on: those for testing, or else those that folds hold out."""
+        if self.splits.test or self.folds is None:
+            return self.splits.test
+        held_out = np.flatnonzero(self.folds.assignment[0] != ALWAYS_TRAINED)
+        return tuple(self.splits.train[index] for index in held_out)
 
     @cached_property
     def representatives(self) -> tuple[Image, ...]:

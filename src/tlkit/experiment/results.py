@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import stdev
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
@@ -18,6 +18,9 @@ from tlkit.recipe.recipe import Recipe
 from tlkit.recipe.schema import Monitor
 from tlkit.utils.formatting import format_p_value, plural
 from tlkit.utils.json_files import JsonModel, NonNegative, Proportion
+
+if TYPE_CHECKING:
+    from tlkit.data.dataset import Dataset
 
 
 class ParameterCounts(JsonModel):
@@ -337,12 +340,13 @@ class Results(JsonModel):
         return self
 
     @staticmethod
-    def empty(recipe: Recipe, plan: Plan) -> Results:
+    def empty(recipe: Recipe, plan: Plan, dataset: Dataset) -> Results:
         """Returns the results of a run of which no phase has ended."""
         per_class, guessed = plan.data.per_class, None
         if recipe.task == "multiclass":
+            counts = dataset.count_classes(dataset.measured)
             guessed = baselines(
-                {name: images.test if plan.data.test else images.train for name, images in per_class.items()},
+                dict(zip(dataset.classes, counts, strict=True)),
                 majority_class=max(per_class, key=lambda name: per_class[name].train),
             )
         return Results(
@@ -361,14 +365,8 @@ class Results(JsonModel):
         return next((result for result in self.phases if result.name == name), None)
 
     def with_phase(self, result: PhaseResult) -> Results:
-        """Returns these results with one more phase; the first one says which images it is measured on."""
-        guessed, scores = self.baselines, result.out_of_fold
-        if guessed is not None and scores is not None and result.test is None and not self.phases:
-            counts = dict.fromkeys(self.classes, 0)  # a class that cannot be tested has none
-            for cell in scores.confusion:
-                counts[self.classes[cell.label]] += cell.images
-            guessed = baselines(counts, guessed.majority_class)
-        return self.model_copy(update={"phases": (*self.phases, result), "baselines": guessed})
+        """Returns these results with one more phase."""
+        return self.model_copy(update={"phases": (*self.phases, result)})
 
 
 class RunDescription(JsonModel):

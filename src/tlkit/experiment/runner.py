@@ -101,7 +101,8 @@ def run(
             path = named or next(next_folders(recipe))
             experiment = prepare_experiment(recipe, chosen, registry, torch_device, observer)
             store = opened.enter_context(FeatureStore())
-            return _planned(recipe, path, experiment, Results.empty(recipe, experiment.plan), store, skip)
+            results = Results.empty(recipe, experiment.plan, experiment.dataset)
+            return _planned(recipe, path, experiment, results, store, skip)
         if named is not None and (finished := _finished(recipe, chosen, RunFolder(named))):
             return Run(recipe, named, finished)  # the folder may be read-only
         folder = opened.enter_context(open_run_folder(recipe, named))
@@ -109,7 +110,7 @@ def run(
         opened.callback(events.trackers.close)
         earlier = folder.resume(recipe)
         experiment = prepare_experiment(recipe, chosen, registry, torch_device, observer)
-        results = earlier or Results.empty(recipe, experiment.plan)
+        results = earlier or Results.empty(recipe, experiment.plan, experiment.dataset)
         store = opened.enter_context(FeatureStore())
         started = _planned(recipe, folder.path, experiment, results, store, skip)
         dataset, before = experiment.dataset, folder.events()

@@ -34,6 +34,7 @@ AUTO = "auto"
 ENOUGH_IMAGES, ENOUGH_ERRORS = 300, 0.05
 #: Without folds, so many validation images decide whether fine-tuning is better: by judgement.
 ENOUGH_VALIDATION = 100
+#: What is said where the same images choose the backbone and measure it.
 OPTIMISM = (
     "the images that chose the backbone also measure it, so that its accuracy is slightly too good; images "
     "that are held out (--test 0.2) would not"
@@ -110,10 +111,7 @@ def fit(
     if backbone == AUTO:
         # a recipe says which images are held out for testing
         candidates = choose_recipe(data, options, counts, BACKBONE)
-        choice = _compare_backbones(candidates, device, observer, registry)
-        is_cross_validated = candidates.data is not None and candidates.data.folds is not None
-        if len(choice.candidates) > 1 and is_cross_validated and not counts.has_test:
-            observer.note(OPTIMISM)
+        choice = _compare_backbones(candidates, counts, device, observer, registry)
         chosen = choice.best.backbone
     else:
         chosen = choose_backbone(backbone, weights, registry=registry, observer=observer)
@@ -162,12 +160,17 @@ def _run_with_possible_folds(
         return run_with(replace(options, folds=error.most))
 
 
-def _compare_backbones(recipe: Recipe, device: str | None, observer: Observer, registry: Registry) -> Choice:
-    """Compares the backbones at hand on a recipe's images, and notes what was found."""
+def _compare_backbones(
+    recipe: Recipe, counts: FolderCounts, device: str | None, observer: Observer, registry: Registry
+) -> Choice:
+    """Compares the backbones at hand on a recipe's images, and notes what this showed."""
     choice = choose(recipe, device=device, observer=observer, registry=registry)
     for candidate in choice.candidates:
         observer.note(candidate.describe())
     observer.note(choice.describe())
+    is_cross_validated = recipe.data is not None and recipe.data.folds is not None
+    if len(choice.candidates) > 1 and is_cross_validated and not counts.has_test:
+        observer.note(OPTIMISM)
     return choice
 
 
