@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,14 @@ from tlkit.utils.formatting import bulleted, plural, printable
 
 #: Features of this many training images are stored with a model, to tell which images are unknown.
 MAX_REPRESENTATIVES = 2000
+
+
+class _Hashed(Protocol):
+    @property
+    def sha256(self) -> str: ...
+
+
+HashedImage = TypeVar("HashedImage", bound=_Hashed)
 
 
 @dataclass(frozen=True)
@@ -79,11 +88,21 @@ class Dataset:
     def representatives(self) -> tuple[Image, ...]:
         """Training images with different bytes: all, or `MAX_REPRESENTATIVES` at random."""
         train = self.splits.train
-        different = tuple({image.sha256: image for image in train}.values())
-        if len(different) > MAX_REPRESENTATIVES:
-            order = np.random.default_rng(0).permutation(len(different))
-            return tuple(different[index] for index in sorted(order[:MAX_REPRESENTATIVES]))
-        return train if len(different) == len(train) else different
+        representatives = choose_representatives(train)
+        return train if len(representatives) == len(train) else representatives
+
+
+def choose_representatives(train: Sequence[HashedImage]) -> tuple[HashedImage, ...]:
+    """Returns those with different bytes: all, or `MAX_REPRESENTATIVES` at random, the same each time.
+
+    Args:
+        train: training images, or their rows of splits.csv, in its order.
+    """
+    different = tuple({image.sha256: image for image in train}.values())
+    if len(different) <= MAX_REPRESENTATIVES:
+        return different
+    order = np.random.default_rng(0).permutation(len(different))
+    return tuple(different[index] for index in sorted(order[:MAX_REPRESENTATIVES]))
 
 
 def read_dataset(

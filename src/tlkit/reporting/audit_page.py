@@ -12,7 +12,7 @@ from PIL import Image as PillowImage
 from tlkit.analysis.audit_file import Audit, CopyGroup, LabelSuspect, Neighbour
 from tlkit.analysis.audit_text import describe_audit
 from tlkit.data.images import UnreadableImage, read_image
-from tlkit.reporting.audit_map import make_map
+from tlkit.reporting.feature_map import SQUARE, Mark, make_map
 from tlkit.reporting.pictures import Album, Picture
 from tlkit.reporting.render import render, replaced_when_complete
 
@@ -114,8 +114,16 @@ def _make_page(audit: Audit, album: Album) -> AuditPage:
             for pair in audit.series[:SHOWN]
         ],
         unlike=[photos.make(image.image) for image in audit.unlike[:SHOWN]],
-        map=make_map(audit, album) if audit.map else None,
+        map=_make_map(audit, album) if audit.map else None,
     )
+
+
+def _make_map(audit: Audit, album: Album) -> Picture:
+    marks = [
+        Mark("label may be wrong", {suspect.image for suspect in audit.labels.suspects}),
+        Mark("unlike all others", {item.image for item in audit.unlike}, SQUARE),
+    ]
+    return make_map(audit.map, list(audit.classes), marks, sum(audit.classes.values()), album)
 
 
 def _group_photos(group: CopyGroup, photos: _PhotoMaker) -> Photos:

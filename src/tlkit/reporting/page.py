@@ -23,6 +23,7 @@ from tlkit.reporting.curve_section import CurveSection, make_curve_section
 from tlkit.reporting.data_section import DataSection, make_data_section, sample_photos
 from tlkit.reporting.examples_section import ExampleGroup, make_examples_section, select_examples
 from tlkit.reporting.layers_section import LayerSection, count_layer_pictures, make_layers
+from tlkit.reporting.map_section import MapSection, make_map_section
 from tlkit.reporting.missing import Missing, add_unfinished_phases
 from tlkit.reporting.mistakes import Mistakes, make_mistakes
 from tlkit.reporting.multilabel_section import MultilabelSection, make_multilabel_section
@@ -61,6 +62,7 @@ class Report:
         curve: the learning curve, or None if `tlkit curve` has not measured it.
         examples: test images with predictions.
         mistakes: all mistakes by pair of classes, or None if there are none.
+        map: where the training images lie by their features, or None if the model does not store any.
         layers: what layers respond to.
         provenance: what it takes to reproduce the run.
         unclassified: label of images below the threshold.
@@ -87,6 +89,7 @@ class Report:
     curve: CurveSection | None
     examples: list[ExampleGroup]
     mistakes: Mistakes | None
+    map: MapSection | None
     layers: list[LayerSection]
     provenance: ProvenanceSection
     unclassified: str = UNCLASSIFIED
@@ -156,7 +159,10 @@ def make_report(
         predictor = _load(final, registry, device, missing) if final else None
         examples: list[ExampleGroup] = []
         layers: list[LayerSection] = []
+        feature_map = None
         if final and predictor:
+            draw_map = partial(make_map_section, record.images, record.classes, predictor, images, album)
+            feature_map = missing.attempt("the map of the training images", draw_map)
             examples, layers = _look_inside(final, predictor, tests, images, album, missing, observer)
     results_section = None
     if final and result and final.name in tests:
@@ -189,6 +195,7 @@ def make_report(
         curve=missing.attempt("the learning curve", partial(make_curve_section, record.folder, album)),
         examples=examples,
         mistakes=mistakes,
+        map=feature_map,
         layers=layers,
         provenance=make_provenance_section(record, registry),
         missing=missing.reasons,
