@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ def division(
     folder = FolderCounts(sum(counts.values()), counts, has_test, has_val, has_groups)
     recipe = choose_recipe(PHOTOS, chosen, folder, "x")
     assert not recipe.flaws and recipe.data is not None
-    return recipe.data.model_dump(include={"folds", "repeats", "fractions"}, exclude_unset=True)
+    included = {"folds", "repeats", "fractions", "group"}
+    return recipe.data.model_dump(include=included, exclude_unset=True)
 
 
 def test_how_images_are_divided() -> None:
@@ -66,6 +68,7 @@ def test_how_images_are_divided() -> None:
     assert division({"a": 30, "b": 30}, has_test=True, has_val=True) == {}
     assert division({"a": 30, "b": 30}, has_val=True) == {"folds": 10, "repeats": 10}
     assert division({"a": 3000, "b": 3000}, has_groups=True) == {"folds": 5, "repeats": 1}
+    assert division({"a": 3000, "b": 3000}, group="^.") == {"folds": 5, "repeats": 1, "group": "^."}
 
 
 @pytest.mark.parametrize(
@@ -76,6 +79,8 @@ def test_how_images_are_divided() -> None:
         ({"a": 1, "b": 1}, {}, "no class has 2 images .*: add images"),
         ({"a": 9, "b": 9}, {"test": 0.2, "has_groups": True}, "test: there are groups, which only folds"),
         ({"a": 9, "b": 9}, {"test": 0.2, "has_val": True}, "test: there are validation images"),
+        ({"a": 9, "b": 9}, {"test": 0.2, "group": "^."}, "group and test exclude each other"),
+        ({"a": 9, "b": 9}, {"group": "^.", "has_val": True, "has_test": True}, "group: .* divided already"),
     ],
 )
 def test_divisions_that_cannot_be(counts: dict[str, int], options: dict[str, Any], message: str) -> None:
@@ -101,6 +106,23 @@ def animals(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ended(animals: Path, tmp_path_factory: pytest.TempPathFactory) -> tlkit.Run:
     """What `fit` makes of them."""
     return tlkit.fit(animals, backbone="vgg16-quarter", folds=3, out=tmp_path_factory.mktemp("fit") / "run")
+
+
+def test_images_of_a_group_stay_in_one_fold(animals: Path, tmp_path: Path) -> None:
+    # images with one number are a group; that of the class with one image is always trained on
+    run = tlkit.fit(
+        animals, backbone="vgg16-quarter", quality="fast", group=r"\d+\.jpg$", out=tmp_path / "run"
+    )
+    folds: dict[str, set[str]] = {}
+    with (run.folder / "splits.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if "-1" not in row["folds"].split():
+                folds.setdefault(Path(row["id"]).name, set()).add(row["folds"])
+    assert len(folds) == 8 and all(len(assigned) == 1 for assigned in folds.values())
+    assert len(set.union(*folds.values())) > 1
+    for pattern, message in (("patient", "matches no image"), ("(", "must be a regular expression")):
+        with pytest.raises(tlkit.TlkitError, match=f"data.group: .*{message}"):
+            tlkit.fit(animals, backbone="vgg16-quarter", group=pattern, out=tmp_path / "other")
 
 
 def test_a_few_images_of_many_unequal_classes(ended: tlkit.Run, animals: Path) -> None:

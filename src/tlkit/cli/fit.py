@@ -78,6 +78,12 @@ def fit(
             help="Fraction held out for testing, instead of folds; 0.2 for over 5,000 images unless given."
         ),
     ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX", help="Images whose names match alike, such as 'patient\\d+', stay in one fold."
+        ),
+    ] = None,
     time_limit: Annotated[
         str | None, typer.Option(metavar="DURATION", help="Try nothing more after this time, such as 10m.")
     ] = None,
@@ -105,6 +111,7 @@ def fit(
             quality=chosen,
             folds=folds,
             test=test,
+            group=group,
             time_limit=limit,
             epochs=epochs,
             seed=seed,

@@ -52,6 +52,7 @@ def fit(
     quality: Quality = "best",
     folds: int | None = None,
     test: float | None = None,
+    group: str | None = None,
     time_limit: float | None = None,
     epochs: int | None = None,
     seed: int = 1,
@@ -84,6 +85,8 @@ def fit(
         folds: number of folds of the cross-validation. Unless it or `test` is given, there are folds for up
             to 5,000 images, and a held-out part for more.
         test: fraction of the images to hold out for testing, instead of a cross-validation.
+        group: a regular expression; images whose names match alike, such as those of one patient or video,
+            stay in one fold, so that none is predicted by a model that has seen others of its group.
         time_limit: seconds after which nothing more is tried; nor is fine-tuning that would take longer than
             what is left of them.
         epochs: number of epochs of fine-tuning, where it is tried; 10 unless given.
@@ -101,7 +104,7 @@ def fit(
     """
     began = time.monotonic()
     registry, observer = registry or load_registry(), observer or Observer()
-    options = FitOptions(weights, quality, folds, test, epochs, seed, task)
+    options = FitOptions(weights, quality, folds, test, epochs, seed, task, group)
     options.check()
     _check_combination(backbone, separator, options)
     data = image_data(images, labels, observer, task, separator)

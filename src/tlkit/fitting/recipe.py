@@ -86,6 +86,7 @@ class FitOptions:
     epochs: int | None = None
     seed: int = 1
     task: Task = "multiclass"
+    group: str | None = None
 
     @property
     def fine_tunes(self) -> bool:
@@ -110,6 +111,8 @@ class FitOptions:
             problems.append(f"test: must be a fraction above 0 and below 0.9, and is {self.test}")
         if self.folds is not None and self.test is not None:
             problems.append("folds and test exclude each other: name one of them")
+        if self.group is not None and self.test is not None:
+            problems.append("group and test exclude each other: only folds keep groups together")
         if problems:
             raise RecipeError(problems, recipe="fit")
 
@@ -125,7 +128,7 @@ def choose_recipe(data: ImageData, options: FitOptions, counts: FolderCounts, ba
     network: dict[str, Any] = {"name": absolute_name(backbone)}
     if weights is not None:
         network["weights"] = weights if weights in ("pretrained", "none") else str(Path(weights).absolute())
-    division = _division(counts, options.folds, options.test)
+    division = _division(counts, options)
     phases: list[dict[str, Any]] = [{"name": "probe"}]
     training: dict[str, Any] = {"mirror": True}
     if options.task == "multilabel" and "folds" in division:
@@ -154,18 +157,23 @@ def choose_recipe(data: ImageData, options: FitOptions, counts: FolderCounts, ba
     )
 
 
-def _division(counts: FolderCounts, folds: int | None, test: float | None) -> dict[str, Any]:
+def _division(counts: FolderCounts, options: FitOptions) -> dict[str, Any]:
     """Returns how the images are divided: into folds, or into splits."""
+    folds, test = options.folds, options.test
     if test is not None and counts.has_test:
         raise RecipeError(["test: there are test images already"], recipe="fit")
     if test is not None and counts.has_groups:
         raise RecipeError(["test: there are groups, which only folds keep together"], recipe="fit")
     if counts.has_val and test is not None:
         raise RecipeError(["test: there are validation images, but no test images: add some"], recipe="fit")
+    grouped = {} if options.group is None else {"group": options.group}
     if counts.has_val and counts.has_test and folds is None:
+        if grouped:
+            problem = "group: the images are divided already: name the number of folds to divide them anew"
+            raise RecipeError([problem], recipe="fit")
         return {}
     # validation images alone, and groups, are kept apart in folds only
-    divisible = not counts.has_val and not counts.has_groups
+    divisible = not counts.has_val and not counts.has_groups and not grouped
     if test is not None or (folds is None and counts.images > FOLDS_UP_TO and divisible):
         return (
             {} if counts.has_test else {"fractions": {"val": 0.1, "test": HELD_OUT if test is None else test}}
@@ -178,7 +186,7 @@ def _division(counts: FolderCounts, folds: int | None, test: float | None) -> di
         listed = shortlist([f"{name} {count}" for name, count in counts.per_class.items()])
         raise RecipeError([f"no class has {max(2, folds)} images ({listed}): {few}"], recipe="fit")
     fits = COST / (counts.images**2 * len(counts.per_class))
-    return {"folds": folds, "repeats": max(1, min(REPEATS, int(fits / folds)))}
+    return {"folds": folds, "repeats": max(1, min(REPEATS, int(fits / folds))), **grouped}
 
 
 def _fine_tuning(epochs: int, keep: Literal["best", "last"]) -> dict[str, Any]:
