@@ -17,10 +17,11 @@ from small_runs import copy_run
 import tlkit
 from tlkit.analysis.next_to_label import next_to_label
 from tlkit.errors import DataError, ExportError, RunFolderError
+from tlkit.inference import worker_prediction
 from tlkit.inference.onnx_graph import surround
 from tlkit.model.description import Calibration
 from tlkit.model.saving import load_model, save_model
-from tlkit.plugins.loader import load_registry
+from tlkit.plugins.loader import BUILTIN, load_registry
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,15 @@ def test_evaluate_reads_a_csv_of_either_form(several_labels: Path) -> None:
     assert tlkit.evaluate(run, [images / path for path in paths], labels) == scores
     with pytest.raises(DataError, match="take a CSV file with columns path and label"):
         tlkit.evaluate(run, images)
+
+
+def test_scores_of_an_engines_workers_are_those_of_one_process(
+    several_labels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = load_registry((*BUILTIN, "engine_parts"))
+    monkeypatch.setattr(worker_prediction, "load_registry", lambda: registry)
+    run, table = several_labels / "run", several_labels / "images" / "few.csv"
+    assert tlkit.evaluate(run, table, engine="pickling") == tlkit.evaluate(run, table)
 
 
 def test_evaluate_reads_other_separators_and_a_single_image(several_labels: Path, tmp_path: Path) -> None:

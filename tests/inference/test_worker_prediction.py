@@ -52,6 +52,29 @@ def test_full_blocks_give_the_bits_of_one_process(
     assert tlkit.predict(model.folder, many, engine="pickling") == tlkit.predict(model.folder, many)
 
 
+@pytest.mark.parametrize("unknown", [True, False])
+def test_scores_are_those_of_one_process(
+    model: tlkit.Run, known: list[Path], unknown: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_prediction, "BLOCK", 32)
+    labels = [path.name.split(".")[0] for path in known]
+    own = tlkit.evaluate(model.folder, known, labels, unknown=unknown, reject_below=0.9)
+    engine = {"name": "pickling", "lost": 1}
+    scores = tlkit.evaluate(
+        model.folder, known, labels, unknown=unknown, reject_below=0.9, engine=engine, device="cpu"
+    )
+    assert scores == own and scores.n == len(known) and (scores.unknown is None) != unknown
+
+
+def test_images_that_workers_cannot_read_are_listed(model: tlkit.Run, files: list[str]) -> None:
+    with pytest.raises(tlkit.DataError, match=r"images cannot be read.*\n.*damaged\.jpg: "):
+        tlkit.evaluate(model.folder, files, ["cat"] * len(files), engine="pickling")
+    with pytest.raises(tlkit.DataError, match="does not know 'cow'"):
+        tlkit.evaluate(model.folder, files, ["cow"] * len(files), engine="pickling")
+    with pytest.raises(tlkit.DataError, match="workers load the model themselves"):
+        tlkit.evaluate(tlkit.load(model.folder), files, ["cat"] * len(files), engine="pickling")
+
+
 def test_few_blocks_wait_for_a_lost_one(
     model: tlkit.Run, files: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +143,8 @@ def test_an_engine_that_is_not_there(
     monkeypatch.setattr("tlkit.experiment.validation.find_spec", lambda _: None)
     with pytest.raises(tlkit.PluginError, match=r"no engine is called 'dask'.*; .*tlkit\[ray\]"):
         tlkit.predict(model.folder, ["photo.jpg"], engine="dask")
+    with pytest.raises(tlkit.PluginError, match=r"no engine is called 'dask'"):
+        tlkit.evaluate(model.folder, files, ["cat"] * len(files), engine="dask", device="cuda")
 
 
 def test_predictions_in_parquet(model: tlkit.Run, files: list[str], tmp_path: Path) -> None:

@@ -17,7 +17,10 @@ from tlkit.cli.options import (
     RejectOption,
     SeparatorOption,
     UnknownOption,
+    WorkersOption,
+    WorkersSetOption,
     check_holds_images,
+    workers_table,
 )
 from tlkit.cli.results_text import print_evaluation, print_mistakes
 
@@ -38,6 +41,8 @@ def evaluate(
     phase: PhaseOption = None,
     device: DeviceOption = None,
     precision: PrecisionOption = "float32",
+    engine: WorkersOption = None,
+    set_: WorkersSetOption = None,
 ) -> None:
     """Evaluate a classifier on labelled images; classes are matched by name.
 
@@ -45,6 +50,7 @@ def evaluate(
     column of 0 and 1 for each class.
     """
     check_holds_images(images)
+    workers = workers_table(engine, set_)
     from tlkit.cli.observer import ConsoleObserver
     from tlkit.evaluation.multilabel import MultilabelScores
     from tlkit.inference.answers import evaluate as evaluate_images
@@ -58,6 +64,7 @@ def evaluate(
         unknown=unknown,
         device=device,
         precision=precision,
+        engine=workers,
         observer=ConsoleObserver(),
     )
     if isinstance(evaluation, MultilabelScores):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -35,6 +36,13 @@ SetOption = Annotated[
 EngineOption = Annotated[
     str | None,
     typer.Option(help="Compute features in an engine's workers, such as ray; sets compute.engine.name."),
+]
+WorkersOption = Annotated[
+    str | None, typer.Option("--engine", help="Predict in an engine's workers, such as ray, on a cluster.")
+]
+WorkersSetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set an option of the engine, such as cpus=8."),
 ]
 OutOption = Annotated[Path | None, typer.Option(help="The run folder; runs/NAME/NUMBER unless given.")]
 SeparatorOption = Annotated[
@@ -72,6 +80,24 @@ def read_recipe_file(recipe: Path, assignments: list[str] | None, engine: str | 
     # its options may be in the recipe, or follow by --set
     named = [] if engine is None else [f"compute.engine.name={json.dumps(engine)}"]
     return draft_recipe(recipe, [*named, *(assignments or ())])
+
+
+def workers_table(engine: str | None, assignments: Sequence[str] | None) -> dict[str, Any] | None:
+    """Returns the table of the engine that predicts; None: this process does.
+
+    Raises:
+        DataError: there are options without an engine, or one of them names it.
+    """
+    if engine is None:
+        if assignments:
+            raise DataError(f"--set {assignments[0]} is an option of an engine: name it with --engine")
+        return None
+    from tlkit.recipe.reader import read_options
+
+    table = read_options(assignments or ())
+    if "name" in table:
+        raise DataError("--set name=…: --engine has the engine's name: leave this out")
+    return {"name": engine, **table}
 
 
 def check_target(target: Path) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,9 @@ from tlkit.cli.options import (
     PrecisionOption,
     RejectOption,
     UnknownOption,
+    WorkersOption,
+    WorkersSetOption,
+    workers_table,
 )
 from tlkit.errors import DataError
 from tlkit.inference.prediction_parquet import check_parquet, named_scores, writing_parquet
@@ -59,13 +62,8 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a .parquet file instead of printing.")
     ] = None,
-    engine: Annotated[
-        str | None, typer.Option(help="Predict in an engine's workers, such as ray, on a cluster.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Set an option of the engine, such as cpus=8."),
-    ] = None,
+    engine: WorkersOption = None,
+    set_: WorkersSetOption = None,
     phase: PhaseOption = None,
     device: DeviceOption = None,
     precision: PrecisionOption = "float32",
@@ -74,7 +72,8 @@ def predict(
     from tlkit.data.image_paths import image_paths
 
     images = image_paths(paths, sys.stdin)  # a mistake is reported before torch is imported
-    _check_options(out, engine, set_, prints=json_ or csv_)
+    _check_out(out, prints=json_ or csv_)
+    workers = workers_table(engine, set_)
     options: LoadOptions = {
         "phase": phase,
         "reject_below": reject_below,
@@ -82,13 +81,13 @@ def predict(
         "device": device,
         "precision": precision,
     }
-    if engine is None:
+    if workers is None:
         from tlkit.inference.loading import load
 
         predictor = load(model, **options)
         classes, predictions = predictor.classes, predictor.stream(images, top=top)
     else:
-        classes, predictions = _in_workers(engine, set_ or [], model, images, top, options)
+        classes, predictions = _in_workers(workers, model, images, top, options)
     output = Format.json if json_ else Format.csv if csv_ else Format.table
     began, count, failed = time.monotonic(), 0, 0
     with ExitStack() as opened:
@@ -107,12 +106,8 @@ def predict(
         raise typer.Exit(1)
 
 
-def _check_options(
-    out: Path | None, engine: str | None, assignments: Sequence[str] | None, *, prints: bool
-) -> None:
-    """Raises DataError where an option has no effect, or a file cannot be written."""
-    if assignments and engine is None:
-        raise DataError(f"--set {assignments[0]} is an option of an engine: name it with --engine")
+def _check_out(out: Path | None, *, prints: bool) -> None:
+    """Raises DataError where the predictions cannot be written to a file."""
     if out is not None:
         check_parquet(out)
         if prints:
@@ -120,8 +115,7 @@ def _check_options(
 
 
 def _in_workers(
-    engine: str,
-    assignments: Sequence[str],
+    workers: Mapping[str, Any],
     model: Path,
     images: Iterator[str],
     top: int,
@@ -130,15 +124,11 @@ def _in_workers(
     """Returns the classes of a model, and an iterator over what an engine's workers predict."""
     from tlkit.inference.loading import load
     from tlkit.inference.worker_prediction import stream_from_workers
-    from tlkit.recipe.reader import read_options
 
-    table = read_options(assignments)
-    if "name" in table:
-        raise DataError("--set name=…: --engine has the engine's name: leave this out")
     # the device is the workers': this computer may have no GPU
     classes = load(model, phase=options["phase"], device="cpu").classes
     note = partial(say, stderr=True)
-    return classes, stream_from_workers({"name": engine, **table}, model, images, note, top=top, **options)
+    return classes, stream_from_workers(workers, model, images, note, top=top, **options)
 
 
 def _writer(output: Format, top: int, classes: Sequence[str]) -> Callable[[Prediction], object]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlkit.data.labelled import images_with_labels, labelled_images
 from tlkit.errors import DataError
 from tlkit.experiment.observer import Observer
-from tlkit.inference.loading import LoadOptions, Model, as_predictor
+from tlkit.inference.loading import LoadOptions, Model, as_predictor, load
 from tlkit.inference.multilabel import MultilabelPredictor
 from tlkit.inference.pixels import ImageLike, Images, as_images
 from tlkit.inference.prediction import Evaluation, Prediction
 from tlkit.inference.predictor import Predictor
+from tlkit.inference.worker_prediction import collect, stream_from_workers
 
 if TYPE_CHECKING:
     from tlkit.runtime.devices import Precision
@@ -62,16 +63,7 @@ def predict(
     listed = as_images(images)
     if engine is None:
         return list(as_predictor(model, **options).stream(listed, top=top))
-    if isinstance(model, Predictor):
-        raise DataError(
-            "an engine's workers load the model themselves: give its folder, or leave the engine out"
-        )
-    from tlkit.inference.worker_prediction import stream_from_workers
-
-    paths = list(listed)
-    if not all(isinstance(path, str | Path) for path in paths):
-        raise DataError("an engine's workers read image files: give paths, or leave the engine out")
-    return list(stream_from_workers(engine, Path(model), map(str, paths), lambda _: None, top=top, **options))
+    return list(_in_workers(engine, model, listed, lambda _: None, top, options))
 
 
 def evaluate(
@@ -85,6 +77,7 @@ def evaluate(
     unknown: bool = True,
     device: str | None = None,
     precision: Precision = "float32",
+    engine: str | Mapping[str, Any] | None = None,
     observer: Observer | None = None,
 ) -> Evaluation:
     """Computes a classifier's scores on labelled images.
@@ -102,6 +95,7 @@ def evaluate(
         unknown: whether images that belong to none of the classes are labelled "unknown".
         device: such as "cpu" or "cuda:1"; the best one unless given.
         precision: see `tlkit.load`.
+        engine: predicts image files in its workers, as for `predict`.
         observer: is shown the progress.
 
     Returns:
@@ -109,16 +103,23 @@ def evaluate(
 
     Raises:
         DataError: there are no labels, one is not a class of this classifier, or images cannot be read.
+        EngineError: workers are lost again and again, or cannot load the model.
+        PluginError: there is no such engine.
         RunFolderError: there is no model that can be loaded.
     """
-    predictor = as_predictor(
-        model,
-        phase=phase,
-        reject_below=reject_below,
-        unknown=unknown,
-        device=device,
-        precision=precision,
-    )
+    options: LoadOptions = {
+        "phase": phase,
+        "reject_below": reject_below,
+        "unknown": unknown,
+        "device": device,
+        "precision": precision,
+    }
+    if engine is None:
+        predictor = as_predictor(model, **options)
+    else:
+        # the device is the workers': this computer may have no GPU
+        here: LoadOptions = {**options, "device": "cpu", "precision": "float32"}
+        predictor = load(_model_path(model), **here)
     listed: list[ImageLike] = []
     has_several = isinstance(predictor, MultilabelPredictor)
     if separator is not None and (labels is not None or not has_several):
@@ -134,5 +135,38 @@ def evaluate(
         listed += paths
     else:
         listed += as_images(images)
-    with (observer or Observer()).progress("evaluating", len(listed), "images") as tick:
-        return predictor.evaluate(listed, labels, tick=tick)
+    observer = observer or Observer()
+    with observer.progress("evaluating", len(listed), "images") as tick:
+        if engine is None:
+            return predictor.evaluate(listed, labels, tick=tick)
+        truth = predictor.truth(labels, len(listed))
+        predictions = _in_workers(engine, model, listed, observer.note, len(predictor.classes), options)
+        return predictor.score(listed, truth, collect(predictions, predictor.classes, tick))
+
+
+def _in_workers(
+    engine: str | Mapping[str, Any],
+    model: Model,
+    images: Iterable[ImageLike],
+    note: Callable[[str], object],
+    top: int,
+    options: LoadOptions,
+) -> Iterator[Prediction]:
+    """Yields predictions by an engine's workers.
+
+    Raises:
+        DataError: the model, or an image, is no file that workers could read.
+    """
+    folder, paths = _model_path(model), list(images)
+    if not all(isinstance(path, str | Path) for path in paths):
+        raise DataError("an engine's workers read image files: give paths, or leave the engine out")
+    return stream_from_workers(engine, folder, map(str, paths), note, top=top, **options)
+
+
+def _model_path(model: Model) -> Path:
+    """Returns where workers find a model; raises DataError if it is loaded already."""
+    if isinstance(model, Predictor):
+        raise DataError(
+            "an engine's workers load the model themselves: give its folder, or leave the engine out"
+        )
+    return Path(model)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tlkit.errors import DataError, RunFolderError
 from tlkit.evaluation.multilabel import MultilabelScores, evaluate_labels, label_probabilities
 from tlkit.inference.exported import OnnxNetwork
-from tlkit.inference.pixels import Images, as_images
+from tlkit.inference.pixels import ImageLike, Images, as_images
 from tlkit.inference.prediction import Prediction
 from tlkit.inference.predictor import Answers, Predictor
 from tlkit.parts.preprocess import Preprocess
@@ -79,16 +79,32 @@ class MultilabelPredictor(Predictor):
         Raises:
             DataError: a label is not a class of this classifier, no image has one, or images cannot be read.
         """
-        images, labels = list(as_images(images)), [labels] if isinstance(labels, str) else labels
-        if len(images) != len(labels) or not labels:
-            raise DataError(f"there are {len(images)} images and {len(labels)} labels")
-        truth = np.zeros((len(images), len(self.classes)), np.int64)
+        listed = list(as_images(images))
+        truth = self.truth(labels, len(listed))
+        return self.score(listed, truth, self._answers(self._run_all(listed, self._network.predict, tick)))
+
+    def truth(self, labels: str | Sequence[str | Sequence[str]], images: int) -> NDArray[np.int64]:
+        """Returns 0 or 1 for each class of so many labelled images, ``(N, classes)``.
+
+        Raises:
+            DataError: a label is not a class of this classifier, no image has one, or there is another number
+                of labels.
+        """
+        labels = [labels] if isinstance(labels, str) else labels
+        if len(labels) != images or not labels:
+            raise DataError(f"there are {images} images and {len(labels)} labels")
+        truth = np.zeros((images, len(self.classes)), np.int64)
         for row, names in zip(truth, labels, strict=True):
             row[self.label_indices(split_labels(names) if isinstance(names, str) else names)] = 1
         if not truth.any():
             raise DataError("no image has a label: nothing can be measured")
-        probabilities = self.predict_proba(images, tick=tick)
-        return evaluate_labels(probabilities, truth, self.classes, np.array(self.thresholds))
+        return truth
+
+    def score(  # type: ignore[override]  # other scores
+        self, images: Sequence[ImageLike], truth: NDArray[np.int64], answers: Answers
+    ) -> MultilabelScores:
+        """Computes scores; see `Predictor.score`."""
+        return evaluate_labels(answers.probabilities, truth, self.classes, np.array(self.thresholds))
 
     def to_probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """Maps logits to the probability of each class, ``(N, classes)``."""

@@ -253,11 +253,30 @@ class Predictor:
         Raises:
             DataError: a label is not a class of this classifier, or images cannot be read.
         """
-        labels, images = as_list(labels), list(as_images(images))
+        listed = list(as_images(images))
+        truth = self.truth(labels, len(listed))
+        return self.score(listed, truth, self._answers(self._run_all(listed, self._network.predict, tick)))
+
+    def truth(self, labels: str | Sequence[str], images: int) -> NDArray[np.int64]:
+        """Returns the classes of so many labelled images, ``(N,)``.
+
+        Raises:
+            DataError: a label is not a class of this classifier, or there is another number of them.
+        """
+        labels = as_list(labels)
         truth = self.label_indices(labels)
-        if len(images) != len(labels) or not labels:
-            raise DataError(f"there are {len(images)} images and {len(labels)} labels")
-        answers = self._answers(self._run_all(images, self._network.predict, tick))
+        if len(labels) != images or not labels:
+            raise DataError(f"there are {images} images and {len(labels)} labels")
+        return truth
+
+    def score(self, images: Sequence[ImageLike], truth: NDArray[np.int64], answers: Answers) -> Evaluation:
+        """Computes scores.
+
+        Args:
+            images: the images, in order.
+            truth: their classes, from `truth`.
+            answers: what the network says of them.
+        """
         rows, unknown = answers.probabilities, self._is_unknown(answers)
         unclassified = None
         if self.reject_below is not None:
@@ -323,8 +342,7 @@ class Predictor:
             if batch.outputs:
                 outputs.append(batch.outputs)
             tick(len(batch.names))
-        if failures:
-            raise DataError(bulleted("images cannot be read: repair or remove them", failures, SHOWN))
+        check_readable(failures)
         if not outputs:
             raise DataError("there are no images")
         return tuple(np.concatenate(parts) for parts in zip(*outputs, strict=True))
@@ -353,6 +371,12 @@ class Predictor:
                 except UnreadableImage as error:
                     errors.append(str(error))
             yield (names, errors), pixels
+
+
+def check_readable(failures: Sequence[str]) -> None:
+    """Raises DataError, which lists images with the reasons why they cannot be read, if there are any."""
+    if failures:
+        raise DataError(bulleted("images cannot be read: repair or remove them", failures, SHOWN))
 
 
 def _finite(outputs: Outputs) -> Outputs:

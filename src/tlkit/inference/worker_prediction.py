@@ -7,19 +7,22 @@ are lost with a worker are given to another one.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, Unpack
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tlkit.errors import EngineError, PluginError
 from tlkit.experiment.validation import missing_ray
 from tlkit.experiment.workers import ATTEMPTS, SentToWorkers, own_process
 from tlkit.inference.loading import LoadOptions, find_model, load
 from tlkit.inference.prediction import Prediction
-from tlkit.inference.predictor import Predictor
+from tlkit.inference.predictor import Answers, Predictor, check_readable
 from tlkit.parts.engine import Engine
 from tlkit.plugins.loader import load_registry
 from tlkit.runtime.devices import use_processors
@@ -144,6 +147,33 @@ def stream_from_workers(
     with own_process():
         for predictions in _in_order(made, start, blocks, note):
             yield from predictions
+
+
+def collect(
+    predictions: Iterable[Prediction], classes: Sequence[str], tick: Callable[[int], object]
+) -> Answers:
+    """Returns the probabilities and the novelty in predictions that list all classes.
+
+    Raises:
+        DataError: some images could not be read; all of these are listed.
+    """
+    column = {name: index for index, name in enumerate(classes)}
+    rows: list[NDArray[np.float64]] = []
+    novelty: list[float | None] = []
+    failures: list[str] = []
+    for prediction in predictions:
+        tick(1)
+        if prediction.error is not None:
+            failures.append(f"{prediction.image}: {prediction.error}")
+            continue
+        row = np.empty(len(classes))
+        for name, probability in prediction.top:
+            row[column[name]] = probability
+        rows.append(row)
+        novelty.append(prediction.novelty)
+    check_readable(failures)
+    is_known = bool(novelty) and novelty[0] is not None
+    return Answers(np.stack(rows), np.array(novelty, np.float32) if is_known else None)
 
 
 def _in_order(
