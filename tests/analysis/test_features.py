@@ -66,14 +66,14 @@ def test_features_are_those_that_the_network_computes(features):
 
 def test_out_of_fold_predictions_are_of_probes_that_did_not_see_the_image(features):
     labels = features.labels.copy()
-    rows = features.probes.out_of_fold(features.mean, labels, folds=4)
+    rows = features.probes.out_of_fold(features.mean, labels, np.arange(20), folds=4)
     assert rows.shape == (20, 2)
     np.testing.assert_allclose(rows.sum(1), 1)
     assert (rows.argmax(1) == labels).mean() >= 0.8
     # a wrong label of its own does not make an image's prediction agree with it
     image = int(rows[np.arange(20), labels].argmax())
     labels[image] = 1 - labels[image]
-    again = features.probes.out_of_fold(features.mean, labels, folds=4)
+    again = features.probes.out_of_fold(features.mean, labels, np.arange(20), folds=4)
     assert again[image].argmax() == 1 - labels[image]
 
 

@@ -83,7 +83,7 @@ def audit_features(features: DatasetFeatures, target: str, observer: Observer) -
     copies = find_copies(features, observer)
     mean, labels, classes = features.mean, features.labels, labelled.classes
     neighbours = nearest(mean, VOTERS)
-    out_of_fold = OutOfFold.of(mean, labels, len(classes))
+    out_of_fold = OutOfFold.of(mean, labels, len(classes), labelled.groups)
     label_errors = find_label_errors(features, neighbours, out_of_fold, observer)
     series = find_series(features, neighbours, [pair.images for pair in copies.pairs])
     unlike = find_unlike(features, neighbours)
@@ -108,7 +108,7 @@ def audit_features(features: DatasetFeatures, target: str, observer: Observer) -
         labels=label_errors,
         unlike=unlike,
         confusions=find_confusions(labels, predicted, classes),
-        shortcuts=find_shortcuts(labelled.images, labels, observer),
+        shortcuts=find_shortcuts(labelled.images, labels, labelled.groups, observer),
         map=_make_map(features, _named_alone(label_errors, unlike)),
     )
 

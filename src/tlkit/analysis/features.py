@@ -16,6 +16,7 @@ from tlkit.analysis.targets import recipe_for
 from tlkit.data.corrections import apply_corrections
 from tlkit.data.corrections_file import read_corrections
 from tlkit.data.dataset import divide_images, read_assignment
+from tlkit.data.folds import group_names
 from tlkit.data.generate import missing_images
 from tlkit.data.images import Image
 from tlkit.data.inspection import inspect_images
@@ -58,6 +59,15 @@ class LabelledImages:
     def name(self) -> str:
         """What the images are called: the recipe's name, or the folder's."""
         return self.recipe.name if self.recipe.phases else (self.data.root or Path("images")).name
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64]:
+        """The number of each image's group, ``(N,)``, from 0: those that a cross-validation keeps together.
+
+        Images with equal bytes are of one group, and so are those that ``data.group`` or the source says
+        belong together.
+        """
+        return np.unique(group_names(self.images, self.data.group), return_inverse=True)[1]
 
 
 @dataclass(frozen=True)
