@@ -70,7 +70,7 @@ def with_arrays(features: DatasetFeatures, values, labels, splits) -> DatasetFea
     labelled: LabelledImages = replace(
         features.labelled, images=images, splits=tuple(splits), classes=classes
     )
-    return replace(features, labelled=labelled, labels=labels, plain=values, mirrored=values)
+    return replace(features, labelled=labelled, labels=labels, mean=values)
 
 
 def test_subsets_are_nested_and_stratified_and_never_hold_what_is_tested():

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 import tlkit
 from tlkit.analysis.audit import audit_features
 from tlkit.analysis.audit_file import Audit
-from tlkit.analysis.duplicates import find_copies
+from tlkit.analysis.duplicates import NEIGHBOURS, find_copies
 from tlkit.analysis.features import DatasetFeatures, compute_features, read_labelled
 from tlkit.analysis.leaks import find_leaks
+from tlkit.analysis.neighbours import nearest
 from tlkit.analysis.targets import recipe_for
 from tlkit.errors import DataError, ReportError
 from tlkit.experiment.cached_features import CachedFeatures
@@ -98,6 +101,19 @@ def test_every_planted_copy_is_found_and_nothing_else(audit):
     }
 
 
+def test_a_copy_of_a_photo_that_is_there_many_times_is_found(features, audit):
+    images, splits = features.labelled.images, features.labelled.splits
+    row = [image.sample.id for image in images].index("train/rose/1.jpg")
+    again = [replace(images[row], sample=replace(images[row].sample, id=f"again/{n}")) for n in range(25)]
+    labelled = replace(features.labelled, images=(*images, *again), splits=(*splits, *[splits[row]] * 25))
+    mean = np.concatenate([features.mean, features.mean[[row] * 25]])
+    crowded = replace(features, labelled=labelled, mean=mean, labels=np.zeros(len(mean), np.int64))
+    copies = find_copies(crowded, nearest(mean, NEIGHBOURS), Observer())
+    near, before = ([pair for pair in pairs if pair.kind == "near"] for pairs in (copies.pairs, audit.pairs))
+    assert near == before
+    assert len(copies.groups[0].images) == 27 and "test/rose/resized.jpg" in copies.groups[0].images
+
+
 def test_groups_say_whether_they_cross_splits_and_labels(audit):
     groups = {group.images: group for group in audit.groups}
     assert len(groups) == len(CHANGES) + 2
@@ -154,12 +170,12 @@ def test_a_recipe_uses_the_fixed_splits(folder, audit, tmp_path):
 
 def test_leaks_are_copies_in_different_parts(features):
     parts = tuple(split or "" for split in features.labelled.splits)
-    leaks = find_leaks(CachedFeatures(features.labelled.images, parts, features.plain))
+    leaks = find_leaks(CachedFeatures(features.labelled.images, parts, features.mean))
     assert {"test/rose/reencoded.jpg", "test/rose/brightened.jpg"} <= {
         i for pair in leaks for i in pair.images
     }
     assert all(len({image.split("/")[0] for image in pair.images}) == 2 for pair in leaks)
-    together = CachedFeatures(features.labelled.images, ("train",) * len(features), features.plain)
+    together = CachedFeatures(features.labelled.images, ("train",) * len(features), features.mean)
     assert find_leaks(together) == []
 
 
@@ -168,6 +184,6 @@ def test_an_image_that_was_removed_is_a_clear_error(folder, features):
     moved = photo.rename(photo.with_suffix(".moved"))
     try:
         with pytest.raises(DataError, match=r"0\.jpg cannot be read any more"):
-            find_copies(features, Observer())
+            find_copies(features, nearest(features.mean, NEIGHBOURS), Observer())
     finally:
         moved.rename(photo)

@@ -89,8 +89,7 @@ def test_few_images_get_suspects_but_no_estimate(features):
     small = replace(
         features,
         labels=labels,
-        plain=features.plain[few],
-        mirrored=features.mirrored[few],
+        mean=features.mean[few],
         labelled=replace(features.labelled, images=images, classes=("cat", "dog")),
     )
     errors, _ = find(small, nearest(small.mean, 15))
@@ -142,8 +141,7 @@ def test_strange_images_are_listed_first(features, stranger):
     few = replace(
         features,
         labels=features.labels[animals],
-        plain=features.plain[animals],
-        mirrored=features.mirrored[animals],
+        mean=features.mean[animals],
         labelled=replace(features.labelled, images=images),
     )
     unlike = find_unlike(few, nearest(few.mean, 15))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tlkit.analysis.encoder import Encoder
+from tlkit.analysis.encoder import Encoder, pooled_mean
 from tlkit.analysis.probe import ProbeFactory
 from tlkit.analysis.targets import recipe_for
 from tlkit.data.corrections import apply_corrections
@@ -24,7 +24,6 @@ from tlkit.errors import DataError, RecipeError
 from tlkit.experiment.backbones import choose_backbone
 from tlkit.experiment.observer import Observer
 from tlkit.experiment.sources import make_source
-from tlkit.model.classifier import average_positions
 from tlkit.parts.backbone import WeightsOrigin
 from tlkit.parts.source import SPLITS, SplitName
 from tlkit.plugins.loader import load_registry
@@ -77,8 +76,8 @@ class DatasetFeatures:
     Attributes:
         labelled: the images.
         labels: their labels, int64 ``(N,)``.
-        plain: pooled features of the images, float32 ``(N, C)``.
-        mirrored: those of their mirror images.
+        mean: pooled features, the mean over each image and its mirror image, float32 ``(N, C)``: what probes
+            are fitted to, and the same for an image and its mirror image.
         backbone: the backbone's name.
         weights: where its weights come from; None: they are random, or it is unknown.
         probes: fits probes to such features.
@@ -86,8 +85,7 @@ class DatasetFeatures:
 
     labelled: LabelledImages
     labels: NDArray[np.int64]
-    plain: NDArray[np.float32]
-    mirrored: NDArray[np.float32]
+    mean: NDArray[np.float32]
     backbone: str
     weights: WeightsOrigin | None
     probes: ProbeFactory
@@ -95,13 +93,6 @@ class DatasetFeatures:
     def __len__(self) -> int:
         """Returns the number of images."""
         return len(self.labels)
-
-    @cached_property
-    def mean(self) -> NDArray[np.float32]:
-        """The mean features of each image and its mirror image, ``(N, C)``: what probes are fitted to."""
-        mean: NDArray[np.float32] = self.plain + self.mirrored
-        mean *= 0.5  # in place: of many images, a second array would not fit into memory
-        return mean
 
 
 def read_labelled(recipe: Recipe, registry: Registry, observer: Observer) -> LabelledImages:
@@ -203,13 +194,10 @@ def compute_features(
     """
     registry, observer = registry or load_registry(), observer or Observer()
     encoder = _encoder(labelled.recipe, backbone, weights, device, registry, observer)
-    views = encoder.encode(labelled.images, observer)
-    plain, mirrored = (average_positions(features).numpy() for features in views)
     return DatasetFeatures(
         labelled=labelled,
         labels=np.array([image.sample.label for image in labelled.images], np.int64),
-        plain=plain,
-        mirrored=mirrored,
+        mean=pooled_mean(encoder.encode(labelled.images, observer)),
         backbone=encoder.table.name,
         weights=encoder.backbone.weights_origin,
         probes=ProbeFactory(registry, encoder.backbone, labelled.classes),
