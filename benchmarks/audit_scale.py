@@ -54,14 +54,17 @@ def draw(folder: Path, count: int) -> None:
 
 
 def draw_features(labels: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Returns features that are not negative, as behind a ReLU."""
+    """Returns features that are not negative, as the mean of two views behind a ReLU."""
     generator = np.random.default_rng(1)
     directions = generator.standard_normal((CLASSES, WIDTH), np.float32)
     features = generator.standard_normal((len(labels), WIDTH), np.float32)
     for start in range(0, len(labels), 1000):  # no second array of this size
         rows = slice(start, start + 1000)
         features[rows] += 0.3 * directions[labels[rows]]
-    return np.maximum(features, 0, out=features)
+        features[rows].clip(min=0, out=features[rows])
+        # the mean with what stands for the mirror image's
+        features[rows] = (features[rows] + np.roll(features[rows], 1, axis=1)) / 2
+    return features
 
 
 def timed(name: str, function: Callable[..., Result]) -> Callable[..., Result]:
@@ -87,9 +90,8 @@ def main(count: Annotated[int, typer.Argument(help="Number of images.")]) -> Non
         draw(Path(root), count)
         labelled = read_labelled(recipe_for(Path(root)), load_registry(), Observer())
         labels = np.array([image.sample.label for image in labelled.images], np.int64)
-        plain = draw_features(labels)
-        mirrored = np.roll(plain, 1, axis=1)
-        features = DatasetFeatures(labelled, labels, plain, mirrored, "drawn", None, cast(ProbeFactory, None))
+        mean = draw_features(labels)
+        features = DatasetFeatures(labelled, labels, mean, "drawn", None, cast(ProbeFactory, None))
         typer.echo(f"{count:,} images with features: peak {peak():.2f} GB")
         for name in PARTS:
             setattr(audit, name, timed(name, getattr(audit, name)))

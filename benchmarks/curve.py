@@ -68,16 +68,16 @@ def cases(
     ]
     for number, classes in enumerate(chosen):
         rows = np.flatnonzero(np.isin(labels, classes))
-        whole = Learner(features[rows], labels[rows], None, seed=number)
+        whole = Learner(features[rows], labels[rows], np.arange(len(rows)), None, seed=number)
         whole.sizes = whole.sizes[:1]
         measured = whole.measure(lambda _: None)
         truth, images = 1 - float(measured.errors[0]), int(measured.images[0])
         for draw in range(SUBSET_DRAWS if number else draws):
             # one of four folds is a quarter
             _, quarter = next(split_stratified(labels[rows], 4, seed=draw))
-            part = Learner(features[rows[quarter]], labels[rows[quarter]], None, seed=draw).measure(
-                lambda _: None
-            )
+            alone = np.arange(len(quarter))
+            learner = Learner(features[rows[quarter]], labels[rows[quarter]], alone, None, seed=draw)
+            part = learner.measure(lambda _: None)
             law = fit_power_law(part.images, part.errors, part.covariance)
             forecasts = (law.interval(images), log_linear(part, images))
             yield Case(name, truth, dict(zip(METHODS, forecasts, strict=True)))

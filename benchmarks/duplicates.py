@@ -21,7 +21,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from tlkit import Observer, load_registry
 from tlkit.analysis import neighbours
-from tlkit.analysis.duplicates import find_copies
+from tlkit.analysis.duplicates import NEIGHBOURS, find_copies
 from tlkit.analysis.features import compute_features, read_labelled
 from tlkit.analysis.targets import recipe_for
 from tlkit.data.images import read_image
@@ -98,7 +98,7 @@ def main(
         labelled = read_labelled(recipe_for(Path(root)), registry, Observer())
         features = compute_features(labelled, backbone=backbone, registry=registry)
         wall, cpu = time.perf_counter(), time.process_time()
-        copies = find_copies(features, Observer())
+        copies = find_copies(features, neighbours.nearest(features.mean, NEIGHBOURS), Observer())
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     # of equal files, the first one stands for the others
     first = {other: image for image, other in (pair.images for pair in copies.pairs if pair.kind == "equal")}

@@ -65,7 +65,7 @@ def tlkit_audit(
     """Returns which labels `tlkit audit` lists, its estimates of precision and recall, and the seconds."""
     started = perf_counter()
     neighbours = nearest(features, 15)
-    out_of_fold = OutOfFold.of(features, labels, classes)
+    out_of_fold = OutOfFold.of(features, labels, classes, np.arange(len(labels)))
     cut = find_cut(labels, neighbours, out_of_fold, Observer())
     scores, _ = score_labels(labels, out_of_fold.log_probabilities, neighbours)
     accuracy = float((out_of_fold.predicted == labels).mean())

@@ -75,6 +75,7 @@ NOT_RUN = {
     ("plugins/huggingface/README.md", "$ pip install"): INSTALLS,
     ("plugins/ray/README.md", "$ pip install"): INSTALLS + "; plugins/ray/tests start Ray",
     ("docs/audit.md", "$ tlkit audit"): "tests/analysis/test_audit.py runs it on fewer images",
+    ("docs/audit.md", "audit = tlkit.audit"): "tests/analysis/test_duplicates.py runs it on other photos",
     ("docs/coming-from.md", "from fastai"): OTHER_LIBRARY,
     ("docs/coming-from.md", "base = keras"): OTHER_LIBRARY,
     ("docs/coming-from.md", "$ python train.py"): OTHER_LIBRARY,

@@ -8,6 +8,8 @@ from .analysis.choose import choose as choose
 from .analysis.curve import LearningCurve as LearningCurve
 from .analysis.curve import curve as curve
 from .analysis.encoder import features as features
+from .analysis.fixed_splits import FixedSplits as FixedSplits
+from .analysis.fixed_splits import fix_splits as fix_splits
 from .analysis.next_to_label import ImageToLabel as ImageToLabel
 from .analysis.next_to_label import NextToLabel as NextToLabel
 from .analysis.next_to_label import next_to_label as next_to_label

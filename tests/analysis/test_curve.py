@@ -70,12 +70,12 @@ def with_arrays(features: DatasetFeatures, values, labels, splits) -> DatasetFea
     labelled: LabelledImages = replace(
         features.labelled, images=images, splits=tuple(splits), classes=classes
     )
-    return replace(features, labelled=labelled, labels=labels, plain=values, mirrored=values)
+    return replace(features, labelled=labelled, labels=labels, mean=values)
 
 
 def test_subsets_are_nested_and_stratified_and_never_hold_what_is_tested():
     values, labels = drawn([60, 30])
-    learner = Learner(values, labels, None)
+    learner = Learner(values, labels, np.arange(len(labels)), None)
     fits = learner._fits
     for order, test in zip(fits.orders, fits.tests, strict=True):
         assert not set(order) & set(test)
@@ -108,7 +108,7 @@ def test_the_forecast_holds_what_four_times_the_images_reach(features):
     result = measure_curve(
         with_arrays(features, values[quarter], labels[quarter], [None] * len(quarter)), goal=0.99
     )
-    truth = 1 - Learner(values, labels, None).measure(lambda _: None).errors[0]
+    truth = 1 - Learner(values, labels, np.arange(len(labels)), None).measure(lambda _: None).errors[0]
     now, double, largest = result.expected
     assert [point.images for point in result.expected] == [225, 450, 900]
     assert now.accuracy < double.accuracy < largest.accuracy

@@ -56,7 +56,9 @@ def neighbours(features):
 
 
 def find(features, neighbours):
-    out_of_fold = OutOfFold.of(features.mean, features.labels, len(features.labelled.classes))
+    out_of_fold = OutOfFold.of(
+        features.mean, features.labels, len(features.labelled.classes), np.arange(len(features))
+    )
     return find_label_errors(features, neighbours, out_of_fold, Observer()), out_of_fold
 
 
@@ -87,8 +89,7 @@ def test_few_images_get_suspects_but_no_estimate(features):
     small = replace(
         features,
         labels=labels,
-        plain=features.plain[few],
-        mirrored=features.mirrored[few],
+        mean=features.mean[few],
         labelled=replace(features.labelled, images=images, classes=("cat", "dog")),
     )
     errors, _ = find(small, nearest(small.mean, 15))
@@ -99,7 +100,7 @@ def test_few_images_get_suspects_but_no_estimate(features):
 
 def test_one_image_per_class_is_never_a_suspect(features):
     two = np.array([list(features.labels).index(label) for label in (0, 1)])
-    out_of_fold = OutOfFold.of(features.mean[two], np.array([0, 1]), 2)
+    out_of_fold = OutOfFold.of(features.mean[two], np.array([0, 1]), 2, np.arange(2))
     assert np.isnan(out_of_fold.log_probabilities).all() and (out_of_fold.predicted == -1).all()
     scores, _ = score_labels(np.array([0, 1]), out_of_fold.log_probabilities, nearest(features.mean[two], 15))
     assert (scores == -np.inf).all()
@@ -114,7 +115,7 @@ def test_estimates_are_near_the_truth_where_it_is_known():
     labels = truth.copy()
     labels[wrong] = (labels[wrong] + generator.integers(1, 3, 75)) % 3
     among = nearest(rows, 15)
-    out_of_fold = OutOfFold.of(rows, labels, 3)
+    out_of_fold = OutOfFold.of(rows, labels, 3, np.arange(900))
     scores, suggested = score_labels(labels, out_of_fold.log_probabilities, among)
     cut = find_cut(labels, among, out_of_fold, Observer())
     listed = scores >= cut.score
@@ -126,7 +127,7 @@ def test_estimates_are_near_the_truth_where_it_is_known():
 
 def test_out_of_fold_predictions_are_of_probes_that_did_not_see_the_image(features):
     labels = features.labels.copy()
-    before = OutOfFold.of(features.mean, labels, 3)
+    before = OutOfFold.of(features.mean, labels, 3, np.arange(len(labels)))
     assert (before.predicted == labels).mean() > 0.9
     cat = int(np.flatnonzero(before.predicted == 0)[0])
     labels[cat] = 1
@@ -140,8 +141,7 @@ def test_strange_images_are_listed_first(features, stranger):
     few = replace(
         features,
         labels=features.labels[animals],
-        plain=features.plain[animals],
-        mirrored=features.mirrored[animals],
+        mean=features.mean[animals],
         labelled=replace(features.labelled, images=images),
     )
     unlike = find_unlike(few, nearest(few.mean, 15))

@@ -41,7 +41,8 @@ def test_a_shortcut_is_found_where_there_is_one(change, properties, real_photos,
             image.save(tmp_path / file.name)
             samples.append(Sample(file.name, tmp_path / file.name, label))
     images, _ = inspect_images(samples, threads=2)
-    shortcuts = find_shortcuts(images, np.array([image.sample.label for image in images]), Observer())
+    labels = np.array([image.sample.label for image in images])
+    shortcuts = find_shortcuts(images, labels, np.arange(len(images)), Observer())
     assert properties <= {shortcut.property for shortcut in shortcuts}
     assert bool(shortcuts) == bool(properties)
     for shortcut in shortcuts:

@@ -26,12 +26,14 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 import tlkit
 from tlkit.analysis.audit_file import Unlike
+from tlkit.analysis.audit_text import describe_audit
 from tlkit.data.corrections_file import read_corrections
 from tlkit.errors import AuditFileError
 from tlkit.model.classifier import Classifier
 from tlkit.model.description import Calibration
 from tlkit.model.saving import save_model
 from tlkit.plugins.loader import load_registry
+from tlkit.reporting.audit_page import write_audit_page
 from tlkit.serving.labelling import Labelling
 from tlkit.serving.review import Review
 from tlkit.serving.suspects import InvalidDecision, Verdict
@@ -516,6 +518,31 @@ def test_suspects_whose_image_is_left_out_already_are_not_asked_about(copied: Pa
     assert verdicts[14] == Verdict("remove", pair.image, "")
     assert verdicts[-1] == Verdict(None, pair.image, "")
     assert verdicts.count(None) == 17
+
+
+def test_a_label_that_its_copy_contradicts_is_one_question_with_the_pair(copied: Path) -> None:
+    audit = Review(copied).audit
+    tulip, rose = audit.pairs[1].images
+    assert (audit.images[tulip].label, audit.images[rose].label) == ("tulip", "rose")
+    before = audit.labels.suspects
+    contradicted = [
+        before[0].model_copy(update={"image": image, "label": label, "suggested": suggested})
+        for image, label, suggested in ((tulip, "tulip", "rose"), (rose, "rose", "tulip"))
+    ]
+    labels = audit.labels.model_copy(update={"suspects": (*contradicted, *before)})
+    changed = audit.model_copy(update={"labels": labels})
+    write_json(copied / "audit.json", changed)
+    suspects = Review(copied).suspects
+    assert [suspect.images for suspect in suspects if {tulip, rose} & suspect.images] == [{tulip, rose}]
+    assert len(suspects) == 20
+    assert "2 of these 16 labels are of copies under several labels, too" in " ".join(describe_audit(changed))
+    page = write_audit_page(changed, copied).read_text()
+    assert f"the same photo as {rose}, labelled rose" in page
+    # a third class is a question of its own
+    third = contradicted[1].model_copy(update={"suggested": "daisy"})
+    labels = audit.labels.model_copy(update={"suspects": (third,)})
+    write_json(copied / "audit.json", audit.model_copy(update={"labels": labels}))
+    assert Review(copied).suspects[0].images == {rose}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from tlkit.analysis.audit_file import (
     Unlike,
 )
 from tlkit.analysis.confusions import find_confusions, small_classes
-from tlkit.analysis.duplicates import Copies, find_copies
+from tlkit.analysis.duplicates import NEIGHBOURS, Copies, find_copies
 from tlkit.analysis.feature_map import MIN_IMAGES, choose_images, lay_out
 from tlkit.analysis.features import DatasetFeatures, LabelledImages, target_features
 from tlkit.analysis.label_errors import VOTERS, find_label_errors
@@ -80,10 +80,10 @@ def audit_features(features: DatasetFeatures, target: str, observer: Observer) -
     labelled = features.labelled
     if len(features) < 2:
         raise DataError(f"{target} holds one image that can be read: an audit compares images with others")
-    copies = find_copies(features, observer)
     mean, labels, classes = features.mean, features.labels, labelled.classes
-    neighbours = nearest(mean, VOTERS)
-    out_of_fold = OutOfFold.of(mean, labels, len(classes))
+    neighbours = nearest(mean, max(VOTERS, NEIGHBOURS))
+    copies = find_copies(features, neighbours, observer)
+    out_of_fold = OutOfFold.of(mean, labels, len(classes), labelled.groups)
     label_errors = find_label_errors(features, neighbours, out_of_fold, observer)
     series = find_series(features, neighbours, [pair.images for pair in copies.pairs])
     unlike = find_unlike(features, neighbours)
@@ -108,7 +108,7 @@ def audit_features(features: DatasetFeatures, target: str, observer: Observer) -
         labels=label_errors,
         unlike=unlike,
         confusions=find_confusions(labels, predicted, classes),
-        shortcuts=find_shortcuts(labelled.images, labels, observer),
+        shortcuts=find_shortcuts(labelled.images, labels, labelled.groups, observer),
         map=_make_map(features, _named_alone(label_errors, unlike)),
     )
 

@@ -239,6 +239,15 @@ class Audit(JsonModel):
     shortcuts: tuple[Shortcut, ...]
     map: tuple[MapPoint, ...] = ()
 
+    def copies_as_suggested(self, suspect: LabelSuspect) -> tuple[str, ...]:
+        """Returns the ids of a suspect's copies that have its suggested label.
+
+        If there are any, its label and that of the pair are one question.
+        """
+        pairs = (pair.images for pair in self.pairs if suspect.image in pair.images)
+        others = (image for images in pairs for image in images if image != suspect.image)
+        return tuple(image for image in others if self.images[image].label == suspect.suggested)
+
 
 def read_audit(path: Path) -> Audit:
     """Reads audit.json.

@@ -73,6 +73,11 @@ def _describe_labels(audit: Audit) -> Iterator[str]:
             f"{100 * labels.recall:.0f}% of all wrong labels"
         )
     yield f"{plural(len(labels.suspects), 'label')} may be wrong{trust} ({labels.method})."
+    if copied := sum(bool(audit.copies_as_suggested(suspect)) for suspect in labels.suspects):
+        yield (
+            f"{copied} of these {plural(len(labels.suspects), 'label')} {'is' if copied == 1 else 'are'} of "
+            "copies under several labels, too: tlkit review asks about each such pair once."
+        )
 
 
 def _describe_unlike(audit: Audit) -> Iterator[str]:

@@ -163,7 +163,8 @@ def choose(
     """Compares backbones by probes on their features of labelled images, and chooses one.
 
     The features that each backbone computes of the images are cached, and a run with one of them reads them.
-    The probes are the linear ones of `tlkit.fit`, cross-validated on the same folds.
+    The probes are the linear ones of `tlkit.fit`, cross-validated on the same folds, with images of one group
+    in the same fold.
 
     Args:
         target: a folder per class, a CSV file, a recipe or a run folder.
@@ -227,25 +228,34 @@ def _compared_images(labelled: LabelledImages) -> LabelledImages:
         if split != "test":
             chosen.setdefault(image.sha256, index)
     images = tuple(labelled.images[index] for index in chosen.values())
-    counts = np.bincount([image.sample.label or 0 for image in images], minlength=len(labelled.classes))
+    splits = tuple(labelled.splits[index] for index in chosen.values())
+    compared = replace(labelled, images=images, splits=splits)
+    counts = _groups_per_class(compared)
     if counts.max() < 2 or (counts > 0).sum() < 2:
+        what = "images" if len(np.unique(compared.groups)) == len(images) else "groups of images"
         listed = shortlist([f"{name} {count}" for name, count in zip(labelled.classes, counts, strict=True)])
         raise DataError(
-            f"too few images to compare backbones on ({listed}): two classes are needed, and two different "
-            "images of one of them"
+            f"too few {what} to compare backbones on ({listed}): two classes are needed, and two different "
+            f"{what} of one of them"
         )
-    splits = tuple(labelled.splits[index] for index in chosen.values())
-    return replace(labelled, images=images, splits=splits)
+    return compared
+
+
+def _groups_per_class(labelled: LabelledImages) -> NDArray[np.int64]:
+    """Returns how many groups of images each class has; images that belong to none are groups of one."""
+    labels = np.array([image.sample.label for image in labelled.images], np.int64)
+    classes = range(len(labelled.classes))
+    return np.array([len(np.unique(labelled.groups[labels == label])) for label in classes])
 
 
 def _measure(
     name: str, labelled: LabelledImages, device: str | None, registry: Registry, observer: Observer
 ) -> _Measured:
     features = compute_features(labelled, backbone=name, device=device, observer=observer, registry=registry)
-    folds = min(FOLDS, int(np.bincount(features.labels).max()))
+    folds = min(FOLDS, int(_groups_per_class(labelled).max()))
     with observer.progress(f"probe on {name}", folds, "folds") as tick:
         probabilities = features.probes.out_of_fold(
-            features.mean, features.labels, folds=folds, kernel=False, tick=tick
+            features.mean, features.labels, labelled.groups, folds=folds, kernel=False, tick=tick
         )
     network = features.probes.backbone
     return _Measured(

@@ -195,8 +195,8 @@ def curve(
     """Measures accuracy against the number of images, and extrapolates it to 4 times the images at hand.
 
     A linear probe is fitted to nested, stratified subsets of the images' cached features, several draws of
-    each size, and tested on the source's test images or, where it has none, by cross-validation. Files with
-    equal bytes count once.
+    each size, and tested on the source's test images or, where it has none, by cross-validation, with images
+    of one group in the same fold. Files with equal bytes count once.
 
     Args:
         target: a folder per class, a CSV file, a recipe or a run folder.
@@ -237,7 +237,8 @@ def measure_curve(
             f"{plural(images, 'training image')} in {populated} classes: a learning curve needs two classes, "
             f"and {FEWEST} images of each on average"
         )
-    learner = Learner(features.mean[rows], labels, is_test if has_test else None)
+    groups = features.labelled.groups[rows]
+    learner = Learner(features.mean[rows], labels, groups, is_test if has_test else None)
     with observer.progress("measuring subsets", learner.steps, "fits") as tick:
         measurement = learner.measure(tick)
     law = fit_power_law(measurement.images, measurement.errors, measurement.covariance)

@@ -1,7 +1,8 @@
 """Finds images that are the same photo: equal files, and copies that were changed on the way.
 
-Copies are among the nearest neighbours of an image or its mirror image, by their features (a crop) or in some
-pixels (a small or heavily compressed copy, whose features differ); their pixels decide.
+Copies are among the nearest neighbours of an image by the mean features of it and its mirror image, which are
+those of a mirrored copy, too (a crop), or among those of either of them in some pixels (a small or heavily
+compressed copy, whose features differ); their pixels decide.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from tlkit.analysis.alignment import (
 )
 from tlkit.analysis.audit_file import CopyGroup, CopyPair
 from tlkit.analysis.features import DatasetFeatures, LabelledImages
-from tlkit.analysis.neighbours import nearest
+from tlkit.analysis.neighbours import Neighbours, nearest
 from tlkit.analysis.thumbnails import Thumbnails, as_grey, read_pixels
 from tlkit.data.images import Image
 from tlkit.experiment.observer import Observer
@@ -72,33 +73,28 @@ class Candidates:
         return Candidates(self.whole[rows], self.part[rows], self.mirrored[rows])
 
 
-def find_copies(features: DatasetFeatures, observer: Observer) -> Copies:
+def find_copies(features: DatasetFeatures, neighbours: Neighbours, observer: Observer) -> Copies:
     """Finds images with equal bytes, and re-encoded, resized, mirrored, cropped or brightened copies.
 
     A crop may lack up to 30% of each side.
 
     Args:
         features: the images with their features.
+        neighbours: `NEIGHBOURS` of each image, by mean features.
         observer: is shown the progress.
 
     Raises:
         DataError: an image cannot be read any more.
     """
-    images = features.labelled.images
-    equal, distinct = _group_equal(images)
+    equal, distinct, representative = _group_equal(features.labelled.images)
     near: list[CopyPair] = []
     if len(distinct) > 1:
-        chosen = [images[index] for index in distinct]
-        by_features = _neighbour_pairs(
-            features.plain, features.mirrored, distinct, NEIGHBOURS, LEAST_SIMILARITY
-        )
-        with Thumbnails(chosen, observer) as thumbnails:
-            upright, flipped = thumbnails.templates.numpy().swapaxes(0, 1)
-            by_pixels = _neighbour_pairs(
-                upright, flipped, np.arange(len(chosen)), PIXEL_NEIGHBOURS, LEAST_PIXEL_SIMILARITY
+        by_features = _pairs_by_features(neighbours, representative)
+        with Thumbnails(distinct, observer) as thumbnails:
+            candidates = _as_candidates(
+                np.concatenate([by_features, _pairs_by_pixels(thumbnails)]), len(distinct)
             )
-            candidates = _as_candidates(np.concatenate([by_features, by_pixels]), len(chosen))
-            near = confirm_copies(chosen, thumbnails, candidates, observer)
+            near = confirm_copies(distinct, thumbnails, candidates, observer)
     pairs = (*equal, *near)
     return Copies(pairs, group_copies(pairs, features.labelled))
 
@@ -124,16 +120,23 @@ def group_copies(pairs: Iterable[CopyPair], labelled: LabelledImages) -> tuple[C
     return tuple(sorted(copies, key=lambda group: (-len(group.images), group.images)))
 
 
-def _group_equal(images: Sequence[Image]) -> tuple[list[CopyPair], NDArray[np.int64]]:
-    """Returns the pairs of images with equal bytes, and the positions of the first of each."""
-    first: dict[str, int] = {}
-    pairs = []
-    for index, image in enumerate(images):
-        earlier = first.setdefault(image.sha256, index)
-        if earlier != index:
-            ids = images[earlier].sample.id, image.sample.id
+def _group_equal(images: Sequence[Image]) -> tuple[list[CopyPair], list[Image], NDArray[np.int64]]:
+    """Finds images with equal bytes.
+
+    Returns:
+        The pairs, the images that differ, and which of these has each image's bytes, ``(N,)``.
+    """
+    pairs: list[CopyPair] = []
+    distinct: list[Image] = []
+    position: dict[str, int] = {}
+    for image in images:
+        if image.sha256 in position:
+            ids = distinct[position[image.sha256]].sample.id, image.sample.id
             pairs.append(CopyPair(images=ids, kind="equal", correlation=1.0))
-    return pairs, np.array([*first.values()], np.int64)
+        else:
+            position[image.sha256] = len(distinct)
+            distinct.append(image)
+    return pairs, distinct, np.array([position[image.sha256] for image in images])
 
 
 def confirm_copies(
@@ -165,22 +168,35 @@ def confirm_copies(
     return sorted(pairs, key=lambda pair: (-pair.correlation, pair.images))
 
 
-def _neighbour_pairs(
-    images: NDArray[np.float32],
-    mirror_images: NDArray[np.float32],
-    rows: NDArray[np.int64],
-    count: int,
-    least: float,
-) -> NDArray[np.int64]:
-    """Returns pairs among some rows, each as one number: see `_as_candidates`."""
+def _pairs_by_features(neighbours: Neighbours, representative: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns pairs of neighbours, upright and mirrored, each as one number: see `_as_candidates`.
+
+    Args:
+        neighbours: of all images, by features that are the same for an image and its mirror image.
+        representative: which of the images that differ has each image's bytes, ``(N,)``.
+    """
+    row, column = np.nonzero(neighbours.similarities >= LEAST_SIMILARITY)
+    first, second = representative[row], representative[neighbours.indices[row, column]]
+    pairs = _pair_numbers(first, second, int(representative.max()) + 1)[first != second]
+    return np.concatenate([2 * pairs, 2 * pairs + 1])
+
+
+def _pairs_by_pixels(thumbnails: Thumbnails) -> NDArray[np.int64]:
+    """Returns pairs of neighbours in a few pixels, upright or mirrored, each as one number."""
+    upright, flipped = thumbnails.templates.numpy().swapaxes(0, 1)
     keys = []
-    for is_mirrored, queries in ((0, None), (1, mirror_images)):
-        neighbours = nearest(images, count, queries=queries, rows=rows)
-        row, column = np.nonzero(neighbours.similarities >= least)
-        other = neighbours.indices[row, column]
-        pairs = np.minimum(row, other) * len(rows) + np.maximum(row, other)
+    for is_mirrored, queries in ((0, None), (1, flipped)):
+        neighbours = nearest(upright, PIXEL_NEIGHBOURS, queries=queries)
+        row, column = np.nonzero(neighbours.similarities >= LEAST_PIXEL_SIMILARITY)
+        pairs = _pair_numbers(row, neighbours.indices[row, column], len(upright))
         keys.append(2 * pairs + is_mirrored)
-    return np.unique(np.concatenate(keys))
+    return np.concatenate(keys)
+
+
+def _pair_numbers(first: NDArray[np.int64], second: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Returns a number for each pair of `count` images, in whatever order; each once, ``(N,)``."""
+    pairs: NDArray[np.int64] = np.minimum(first, second) * count + np.maximum(first, second)
+    return pairs
 
 
 def _as_candidates(keys: NDArray[np.int64], count: int) -> Candidates:

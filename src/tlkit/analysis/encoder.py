@@ -198,8 +198,11 @@ def features(
 
 def pooled_mean(views: Sequence[Tensor]) -> NDArray[np.float32]:
     """Returns the mean over the views of pooled features, ``(N, C)``, from features ``(N, …)`` per view."""
-    mean: NDArray[np.float32] = torch.stack([average_positions(view) for view in views]).mean(0).numpy()
-    return mean
+    mean = torch.zeros_like(average_positions(views[0]))
+    for view in views:  # not stacked: of many images, a second array would not fit into memory
+        mean.add_(average_positions(view), alpha=1 / len(views))
+    pooled: NDArray[np.float32] = mean.numpy()
+    return pooled
 
 
 def shared_encoder(backbone: str | None, weights: str | None, *, mirror: bool, device: str | None) -> Encoder:

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tlkit.analysis.encoder import Encoder
+from tlkit.analysis.encoder import Encoder, pooled_mean
 from tlkit.analysis.probe import ProbeFactory
 from tlkit.analysis.targets import recipe_for
 from tlkit.data.corrections import apply_corrections
 from tlkit.data.corrections_file import read_corrections
 from tlkit.data.dataset import divide_images, read_assignment
+from tlkit.data.folds import group_names
 from tlkit.data.generate import missing_images
 from tlkit.data.images import Image
 from tlkit.data.inspection import inspect_images
@@ -23,7 +24,6 @@ from tlkit.errors import DataError, RecipeError
 from tlkit.experiment.backbones import choose_backbone
 from tlkit.experiment.observer import Observer
 from tlkit.experiment.sources import make_source
-from tlkit.model.classifier import average_positions
 from tlkit.parts.backbone import WeightsOrigin
 from tlkit.parts.source import SPLITS, SplitName
 from tlkit.plugins.loader import load_registry
@@ -59,6 +59,15 @@ class LabelledImages:
         """What the images are called: the recipe's name, or the folder's."""
         return self.recipe.name if self.recipe.phases else (self.data.root or Path("images")).name
 
+    @cached_property
+    def groups(self) -> NDArray[np.int64]:
+        """The number of each image's group, ``(N,)``, from 0: those that a cross-validation keeps together.
+
+        Images with equal bytes are of one group, and so are those that ``data.group`` or the source says
+        belong together.
+        """
+        return np.unique(group_names(self.images, self.data.group), return_inverse=True)[1]
+
 
 @dataclass(frozen=True)
 class DatasetFeatures:
@@ -67,8 +76,8 @@ class DatasetFeatures:
     Attributes:
         labelled: the images.
         labels: their labels, int64 ``(N,)``.
-        plain: pooled features of the images, float32 ``(N, C)``.
-        mirrored: those of their mirror images.
+        mean: pooled features, the mean over each image and its mirror image, float32 ``(N, C)``: what probes
+            are fitted to, and the same for an image and its mirror image.
         backbone: the backbone's name.
         weights: where its weights come from; None: they are random, or it is unknown.
         probes: fits probes to such features.
@@ -76,8 +85,7 @@ class DatasetFeatures:
 
     labelled: LabelledImages
     labels: NDArray[np.int64]
-    plain: NDArray[np.float32]
-    mirrored: NDArray[np.float32]
+    mean: NDArray[np.float32]
     backbone: str
     weights: WeightsOrigin | None
     probes: ProbeFactory
@@ -85,13 +93,6 @@ class DatasetFeatures:
     def __len__(self) -> int:
         """Returns the number of images."""
         return len(self.labels)
-
-    @cached_property
-    def mean(self) -> NDArray[np.float32]:
-        """The mean features of each image and its mirror image, ``(N, C)``: what probes are fitted to."""
-        mean: NDArray[np.float32] = self.plain + self.mirrored
-        mean *= 0.5  # in place: of many images, a second array would not fit into memory
-        return mean
 
 
 def read_labelled(recipe: Recipe, registry: Registry, observer: Observer) -> LabelledImages:
@@ -193,13 +194,10 @@ def compute_features(
     """
     registry, observer = registry or load_registry(), observer or Observer()
     encoder = _encoder(labelled.recipe, backbone, weights, device, registry, observer)
-    views = encoder.encode(labelled.images, observer)
-    plain, mirrored = (average_positions(features).numpy() for features in views)
     return DatasetFeatures(
         labelled=labelled,
         labels=np.array([image.sample.label for image in labelled.images], np.int64),
-        plain=plain,
-        mirrored=mirrored,
+        mean=pooled_mean(encoder.encode(labelled.images, observer)),
         backbone=encoder.table.name,
         weights=encoder.backbone.weights_origin,
         probes=ProbeFactory(registry, encoder.backbone, labelled.classes),

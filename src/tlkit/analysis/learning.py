@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tlkit.analysis.folds import draw_folds
+from tlkit.errors import DataError
 from tlkit.experiment.observer import Tick
-from tlkit.utils.logistic import Rotation, draw_folds, solve
+from tlkit.utils.logistic import Rotation, solve
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -102,6 +104,7 @@ class Learner:
         self,
         features: NDArray[np.float32],
         labels: Rows,
+        groups: Rows,
         held_out: Mask | None,
         *,
         seed: int = 0,
@@ -111,15 +114,26 @@ class Learner:
         Args:
             features: pooled features, float32 ``(N, C)``.
             labels: ``(N,)``.
+            groups: ``(N,)``; images of one group are not on both sides of a fold.
             held_out: which images to test on, ``(N,)``; None: all, by cross-validation.
             seed: of the draws.
+
+        Raises:
+            DataError: no class has two groups that can be in different folds.
         """
         self.classes, self.labels = np.unique(labels, return_inverse=True)
         classes = len(self.classes)
         self._rotation = _rotate(torch.from_numpy(features))
         self._targets = torch.nn.functional.one_hot(torch.from_numpy(self.labels), classes).float()
         self.folds, self._repeats = LARGE_EFFORT if len(labels) * classes > LARGE else EFFORT
+        self._groups = groups
         self._fits = self._draw(held_out, np.random.default_rng(seed))
+        if not self._fits.orders:
+            raise DataError(
+                "no class has two groups of images, of which one could be tested: add images of other groups"
+            )
+        # a whole cross-validation, or as many draws: groups may be too few for all folds
+        self._few_fits = self._fits.first(self.folds if held_out is not None else self._fits.draws.count(0))
         largest = min(map(len, self._fits.orders))
         sizes = (largest / RATIO ** np.arange(SIZES)).round().astype(np.int64)
         self.sizes = sizes[sizes >= 2 * classes]
@@ -132,7 +146,7 @@ class Learner:
             if held_out is not None:
                 folds, parts = np.where(held_out, 0, -1), [0]
             else:
-                folds = draw_folds(self.labels, self.folds, generator)
+                folds = draw_folds(self.labels, self._groups, self.folds, generator)
                 parts = [fold for fold in range(self.folds) if (folds == fold).any()]
             for part in parts:
                 rows = np.flatnonzero(folds != part)
@@ -164,7 +178,7 @@ class Learner:
             By how much the part of correct predictions falls in the first draw, for each image, ``(N,)``;
             NaN where it is not tested.
         """
-        fits = self._fits.first(self.folds)
+        fits = self._few_fits
         whole, half = (self._masks(fits, self.sizes[index]) for index in (0, HALF))
         halved = torch.where(torch.from_numpy(self.labels == label), half, whole)
         if self._correct_with_all is None:
@@ -189,7 +203,7 @@ class Learner:
 
     def _choose_strength(self) -> float:
         """Returns the strength with the lowest log loss, in the first draw at one of the sizes."""
-        fits = self._fits.first(self.folds)
+        fits = self._few_fits
         masks = self._masks(fits, self.sizes[min(TRIED_AT, len(self.sizes) - 1)])
         losses = []
         for strength in STRENGTHS:

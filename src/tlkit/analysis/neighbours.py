@@ -48,11 +48,7 @@ class Neighbours:
 
 
 def nearest(
-    features: NDArray[np.float32],
-    k: int,
-    *,
-    queries: NDArray[np.float32] | None = None,
-    rows: NDArray[np.int64] | None = None,
+    features: NDArray[np.float32], k: int, *, queries: NDArray[np.float32] | None = None
 ) -> Neighbours:
     """Finds the `k` nearest neighbours of each image, by the cosine of features minus their mean.
 
@@ -63,24 +59,22 @@ def nearest(
         k: number of neighbours; there are fewer if there are fewer other images.
         queries: features of other views of the same images, such as mirrored, whose neighbours among
             `features` are wanted; the features themselves unless given.
-        rows: which images are compared, all unless given; neighbours are positions among them.
     """
-    chosen = np.arange(len(features)) if rows is None else rows
-    mean = _mean(features, chosen)
-    everything = _Centred.of(features, chosen, mean)
-    asked = everything if queries is None else _Centred.of(queries, chosen, mean)
-    k = min(k, len(chosen) - 1)
-    search = _search_all if len(chosen) <= MAX_EXACT else _search_index
+    mean = _mean(features)
+    everything = _Centred.of(features, mean)
+    asked = everything if queries is None else _Centred.of(queries, mean)
+    k = min(k, len(features) - 1)
+    search = _search_all if len(features) <= MAX_EXACT else _search_index
     indices, similarities = search(everything, asked, k)
     return Neighbours(indices.numpy(), similarities.numpy())
 
 
-def _mean(features: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Returns the mean of some rows, block by block: of many, a copy would not fit into memory."""
+def _mean(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns the mean of the rows, of which no more than a block is added up in float32."""
     total = np.zeros(features.shape[1])
-    for start in range(0, len(rows), BLOCK):
-        total += features[rows[start : start + BLOCK]].sum(0)
-    return (total / len(rows)).astype(np.float32)
+    for start in range(0, len(features), BLOCK):
+        total += features[start : start + BLOCK].sum(0)
+    return (total / len(features)).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -89,32 +83,26 @@ class _Centred:
 
     Attributes:
         features: as they are: a second array of many images would not fit into memory.
-        chosen: the rows of `features` that count, ``(N,)``.
         mean: the mean.
         lengths: of the features minus the mean, ``(N,)``.
     """
 
     features: Tensor
-    chosen: Tensor
     mean: Tensor
     lengths: Tensor
 
     @staticmethod
-    def of(features: NDArray[np.float32], chosen: NDArray[np.int64], mean: NDArray[np.float32]) -> _Centred:
+    def of(features: NDArray[np.float32], mean: NDArray[np.float32]) -> _Centred:
         everything = torch.from_numpy(np.ascontiguousarray(features, np.float32))
-        positions, centre = torch.from_numpy(chosen), torch.from_numpy(mean)
-        parts = torch.split(positions, BLOCK)
-        lengths = torch.cat([(everything[part] - centre).norm(dim=1) for part in parts])
-        return _Centred(everything, positions, centre, lengths.clamp(min=1e-12))
-
-    def __len__(self) -> int:
-        return len(self.chosen)
+        centre = torch.from_numpy(mean)
+        lengths = torch.cat([(part - centre).norm(dim=1) for part in torch.split(everything, BLOCK)])
+        return _Centred(everything, centre, lengths.clamp(min=1e-12))
 
     def rows(self, block: slice) -> Tensor:
-        return (self.features[self.chosen[block]] - self.mean) / self.lengths[block, None]
+        return (self.features[block] - self.mean) / self.lengths[block, None]
 
     def blocks(self) -> Iterator[Tensor]:
-        for start in range(0, len(self), BLOCK):
+        for start in range(0, len(self.features), BLOCK):
             yield self.rows(slice(start, start + BLOCK))
 
     def project(self, components: Tensor | None = None) -> Tensor:
@@ -203,7 +191,7 @@ def _principal_components(centred: _Centred) -> Tensor:
 
 def _rerank(queries: Tensor, centred: _Centred, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Returns the exact similarities of the best `k` candidates, and which they are."""
-    products = torch.einsum("qc,qkc->qk", queries, centred.features[centred.chosen[candidates]])
+    products = torch.einsum("qc,qkc->qk", queries, centred.features[candidates])
     exact = (products - (queries @ centred.mean)[:, None]) / centred.lengths[candidates]
     best, order = exact.topk(k, dim=1)
     return best, candidates.gather(1, order)

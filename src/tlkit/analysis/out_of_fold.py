@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tlkit.analysis.folds import draw_folds
 from tlkit.utils.kernel import Kernel
-from tlkit.utils.logistic import Rotation, draw_folds, solve
+from tlkit.utils.logistic import Rotation, solve
 
 #: Inverse penalties that are tried.
 STRENGTHS = tuple(4.0**power for power in range(-2, 6))
@@ -29,44 +30,50 @@ class OutOfFold:
 
     Attributes:
         log_probabilities: of each class for each image, float32 ``(N, classes)``; NaN for a class's only
-            image, without which the class is unknown.
+            image or group, without which the class is unknown.
         strength: the inverse penalty with the lowest log loss.
         rotation: coordinates of the kernel.
+        groups: the images' groups, ``(N,)``.
     """
 
     log_probabilities: NDArray[np.float32]
     strength: float
     rotation: Rotation
+    groups: NDArray[np.int64]
 
     @staticmethod
     @torch.no_grad()
-    def of(features: NDArray[np.float32], labels: NDArray[np.int64], classes: int) -> OutOfFold:
+    def of(
+        features: NDArray[np.float32], labels: NDArray[np.int64], classes: int, groups: NDArray[np.int64]
+    ) -> OutOfFold:
         """Chooses the strength and predicts all images.
 
         Args:
             features: pooled features, float32 ``(N, C)``.
             labels: int64 ``(N,)``.
             classes: number of classes.
+            groups: int64 ``(N,)``; no image is predicted by a probe that saw one of its group.
         """
         pooled = torch.from_numpy(features)
         rotation = Rotation.of(Kernel.of(pooled).coordinates(pooled))
         generator = np.random.default_rng(0)
         sample = generator.permutation(len(labels))[:MAX_COMPARED]
         sampled = Rotation(rotation.values[sample], rotation.lengths, rotation.mean, rotation.directions)
-        predicted = _predict(sampled, labels[sample], classes, STRENGTHS, generator)
+        predicted = _predict(sampled, labels[sample], groups[sample], classes, STRENGTHS, generator)
         of_given = np.take_along_axis(predicted, labels[sample][None, :, None], 2)[:, :, 0]
         known = ~np.isnan(of_given[0])
         strength = STRENGTHS[int(of_given[:, known].mean(1).argmax())] if known.any() else STRENGTHS[0]
-        return OutOfFold(_predict(rotation, labels, classes, [strength], generator)[0], strength, rotation)
+        rows = _predict(rotation, labels, groups, classes, [strength], generator)[0]
+        return OutOfFold(rows, strength, rotation, groups)
 
     @torch.no_grad()
     def with_labels(self, labels: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.float32]:
         """Returns the log probabilities of probes that are fitted to other labels, with folds drawn anew."""
         classes = self.log_probabilities.shape[1]
-        predicted: NDArray[np.float32] = _predict(self.rotation, labels, classes, [self.strength], generator)[
-            0
-        ]
-        return predicted
+        strengths = [self.strength]
+        predicted = _predict(self.rotation, labels, self.groups, classes, strengths, generator)
+        of_strength: NDArray[np.float32] = predicted[0]
+        return of_strength
 
     @property
     def predicted(self) -> NDArray[np.int64]:
@@ -79,12 +86,13 @@ class OutOfFold:
 def _predict(
     rotation: Rotation,
     labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
     classes: int,
     strengths: Sequence[float],
     generator: np.random.Generator,
 ) -> NDArray[np.float32]:
     """Returns log probabilities ``(strengths, N, classes)``."""
-    folds = draw_folds(labels, FOLDS, generator)
+    folds = draw_folds(labels, groups, FOLDS, generator)
     rows = np.full((len(strengths), len(labels), classes), np.nan, np.float32)
     drawn = np.unique(folds[folds >= 0])
     if not len(drawn):

@@ -63,6 +63,7 @@ class ProbeFactory:
         self,
         features: NDArray[np.float32],
         labels: NDArray[np.int64],
+        groups: NDArray[np.int64],
         *,
         folds: int = 5,
         seed: int = 0,
@@ -71,10 +72,11 @@ class ProbeFactory:
     ) -> NDArray[np.float64]:
         """Predicts each image's probabilities ``(N, classes)`` by a probe that was not fitted to it.
 
-        A class with fewer images than folds is in fewer of them. `tick` is called with 1 after each fold.
+        A class with fewer images than folds is in fewer of them, and images of one of the groups ``(N,)`` are
+        in the same fold. `tick` is called with 1 after each fold.
         """
         rows = np.full((len(labels), len(self._classes)), np.nan)
-        for trained_on, held_out in split_stratified(labels, folds, seed):
+        for trained_on, held_out in split_stratified(labels, folds, seed, groups):
             probe = self.fit(features[trained_on], labels[trained_on], kernel=kernel)
             rows[held_out] = probe.predict_proba(features[held_out])
             tick(1)

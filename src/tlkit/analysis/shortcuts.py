@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlkit.analysis.audit_file import Shortcut
+from tlkit.data.folds import split_stratified
 from tlkit.data.images import Image, UnreadableImage, read_thumbnail
 from tlkit.experiment.observer import Observer
 from tlkit.runtime.processors import reader_threads
@@ -27,7 +28,7 @@ MIN_ADVANTAGE = 0.25
 
 
 def find_shortcuts(
-    images: Sequence[Image], labels: NDArray[np.int64], observer: Observer
+    images: Sequence[Image], labels: NDArray[np.int64], groups: NDArray[np.int64], observer: Observer
 ) -> tuple[Shortcut, ...]:
     """Finds out whether size, brightness or border alone tell the classes apart, the best one first.
 
@@ -36,12 +37,13 @@ def find_shortcuts(
     Args:
         images: the images.
         labels: their labels, int64 ``(N,)``.
+        groups: their groups, int64 ``(N,)``; a tree is not tested on the groups that it is fitted to.
         observer: is shown the progress.
     """
     sample = np.random.default_rng(0).permutation(len(images))[:MAX_IMAGES]
     counts = np.bincount(labels[sample])
     sample = sample[counts[labels[sample]] >= FOLDS]
-    if len(np.unique(labels[sample])) < 2:
+    if min(len(np.unique(labels[sample])), len(np.unique(groups[sample]))) < 2:
         return ()
     with observer.progress("looking for shortcuts", len(sample), "images") as tick:
         with ThreadPoolExecutor(reader_threads()) as pool:
@@ -57,7 +59,7 @@ def find_shortcuts(
         "border": slice(5, None),
     }
     for name, of_property in columns.items():
-        accuracy, chance, p = _cross_validate(properties[:, of_property], labels[sample])
+        accuracy, chance, p = _cross_validate(properties[:, of_property], labels[sample], groups[sample])
         if p <= MAX_P and accuracy - chance >= MIN_ADVANTAGE * (1 - chance):
             shortcuts.append(Shortcut(property=name, accuracy=accuracy, chance=chance, p=p))
     return tuple(sorted(shortcuts, key=lambda shortcut: -shortcut.accuracy))
@@ -75,17 +77,23 @@ def _properties(image: Image) -> NDArray[np.float64]:
     return np.array([*size, grey.mean(), grey.std(), *border.mean(0), border.std()])
 
 
-def _cross_validate(columns: NDArray[np.float64], labels: NDArray[np.int64]) -> tuple[float, float, float]:
-    """Returns the balanced accuracy of a tree out of fold, that of guessing, and how improbable it is."""
+def _cross_validate(
+    columns: NDArray[np.float64], labels: NDArray[np.int64], groups: NDArray[np.int64]
+) -> tuple[float, float, float]:
+    """Returns the balanced accuracy of a tree out of fold, that of guessing, and how improbable it is.
+
+    Images of one group are right or wrong together: a class counts as many as it has groups.
+    """
     from sklearn.metrics import balanced_accuracy_score
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.model_selection import cross_val_predict
     from sklearn.tree import DecisionTreeClassifier
 
     counts = np.unique(labels, return_counts=True)[1]
     leaf = max(2, int(counts.min()) // 10)
     tree = DecisionTreeClassifier(min_samples_leaf=leaf, class_weight="balanced", random_state=0)
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
+    folds = split_stratified(labels, FOLDS, 0, groups)
     predicted = cross_val_predict(tree, columns, labels, cv=folds)
     accuracy, chance = float(balanced_accuracy_score(labels, predicted)), 1 / len(counts)
-    spread = sqrt(chance * (1 - chance) * float((1 / counts).sum())) / len(counts)
+    independent = np.array([len(np.unique(groups[labels == label])) for label in np.unique(labels)])
+    spread = sqrt(chance * (1 - chance) * float((1 / independent).sum())) / len(counts)
     return accuracy, chance, erfc((accuracy - chance) / spread / sqrt(2)) / 2

@@ -37,24 +37,21 @@ def audit(
 ) -> None:
     """Find copies, wrong labels and other flaws of labelled images; nothing is changed."""
     check_target(target)
-    from tlkit.analysis.audit import audit_features, write_audit
+    from tlkit.analysis import audit as analysis
     from tlkit.analysis.audit_text import describe_audit
-    from tlkit.analysis.duplicates import Copies
-    from tlkit.analysis.features import target_features
-    from tlkit.analysis.fixed_splits import write_fixed_splits
+    from tlkit.analysis.fixed_splits import fix_splits
     from tlkit.cli.observer import ConsoleObserver
     from tlkit.reporting.audit_page import write_audit_page
 
     observer = ConsoleObserver()
-    features = target_features(target, backbone=backbone, weights=weights, device=device, observer=observer)
-    audited = audit_features(features, str(target), observer)
+    audited = analysis.audit(target, backbone=backbone, weights=weights, device=device, observer=observer)
     folder = out or Path("audits") / audited.name
-    file = write_audit(audited, folder)
+    file = analysis.write_audit(audited, folder)
     for sentence in describe_audit(audited):
         say(sentence, hanging=2)
     _print_suspects(audited)
     if fix is not None:
-        fixed = write_fixed_splits(fix, features.labelled, Copies(audited.pairs, audited.groups), seed)
+        fixed = fix_splits(audited, fix, seed=seed, observer=observer)
         counts = ", ".join(f"{count:,} {split}" for split, count in fixed.counts.items())
         say(
             f"{fix}: splits for data.splits, with all copies of a photo in one: {counts}; "

@@ -107,7 +107,7 @@ def draw_folds(
         TooManyFoldsError: no class has as many images, or groups of them, as there are folds.
         DataError: the regular expression matches no image.
     """
-    has_class, groups = class_matrix(images, len(classes)), _groups(images, group)
+    has_class, groups = class_matrix(images, len(classes)), group_names(images, group)
     groups_of = [set(groups[members]) for members in has_class.T]
     whole = {next(iter(names)) for names in groups_of if len(names) == 1}
     divided = np.array([name not in whole for name in groups])
@@ -128,7 +128,7 @@ def draw_folds(
     for repeat in range(repeats):
         random_state = derive_seed(seed, "folds", repeat) % 2**32
         if images[0].sample.labels is None:
-            assignment[repeat, index] = _draw(has_class[index].argmax(1), codes, folds, random_state)
+            assignment[repeat, index] = assign_folds(has_class[index].argmax(1), codes, folds, random_state)
         else:
             assignment[repeat, index] = _spread(has_class[index], codes, folds, random_state)
     untested = [name for name, names in zip(classes, groups_of, strict=True) if names and names <= whole]
@@ -136,15 +136,16 @@ def draw_folds(
 
 
 def split_stratified(
-    labels: NDArray[np.int64], folds: int, seed: int
+    labels: NDArray[np.int64], folds: int, seed: int, groups: NDArray[np.int64] | None = None
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Yields, per fold, the positions of the images to train on, and of those that are held out.
 
-    A class with fewer images than folds is in fewer of them.
+    A class with fewer images than folds is in fewer of them. Images of one group are in the same fold; each
+    stands alone unless groups are given.
     """
-    from sklearn.model_selection import StratifiedKFold
-
-    yield from _without_warning(StratifiedKFold(folds, shuffle=True, random_state=seed), labels)
+    fold_of = assign_folds(labels, np.arange(len(labels)) if groups is None else groups, folds, seed)
+    for fold in np.unique(fold_of):
+        yield np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
 
 
 def _without_warning(
@@ -156,9 +157,10 @@ def _without_warning(
         return list(splitter.split(labels, labels, groups))
 
 
-def _draw(
+def assign_folds(
     labels: NDArray[np.int64], groups: NDArray[np.int64], folds: int, random_state: int
 ) -> NDArray[np.int64]:
+    """Returns the fold of each image, ``(N,)``: stratified, and the same for all images of a group."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     grouped = len(np.unique(groups)) < len(groups)
@@ -184,8 +186,16 @@ def _spread(
     return spread(members, sizes, needed, room, np.random.default_rng(random_state))[groups]
 
 
-def _groups(images: Sequence[Image], pattern: str | None) -> NDArray[np.str_]:
-    """Returns the name of each image's group; images with equal bytes join their groups."""
+def group_names(images: Sequence[Image], pattern: str | None) -> NDArray[np.str_]:
+    """Returns the name of each image's group; images with equal bytes join their groups.
+
+    Args:
+        images: the images.
+        pattern: as `group` of `draw_folds`.
+
+    Raises:
+        DataError: the regular expression matches no image.
+    """
     if pattern is None:
         matches = [image.sample.group for image in images]
     else:

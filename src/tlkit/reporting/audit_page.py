@@ -26,9 +26,17 @@ LONGEST = 180
 
 @dataclass(frozen=True)
 class Suspect:
-    """An image that is probably labelled wrongly, with the images most like it."""
+    """An image that is probably labelled wrongly.
+
+    Attributes:
+        suspect: what was found.
+        copies: ids of its copies with the suggested label.
+        photo: the image.
+        neighbours: the images most like it.
+    """
 
     suspect: LabelSuspect
+    copies: Sequence[str]
     photo: Picture
     neighbours: list[Picture]
 
@@ -98,6 +106,7 @@ def _make_page(audit: Audit, album: Album) -> AuditPage:
     suspects = [
         Suspect(
             suspect,
+            audit.copies_as_suggested(suspect),
             photos.make(suspect.image),
             [photos.make_neighbour(item) for item in photos.neighbours(suspect.image)[:NEIGHBOURS_SHOWN]],
         )

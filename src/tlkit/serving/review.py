@@ -30,7 +30,8 @@ class Review:
 
     Attributes:
         audit: the audit.
-        suspects: label errors, most probable first; copies; images unlike all others.
+        suspects: label errors, most probable first; copies; images unlike all others. An image whose
+            suggested label is that of a copy is in the pair only.
         path: the corrections file.
     """
 
@@ -167,6 +168,8 @@ def _suspects(audit: Audit) -> tuple[Suspect, ...]:
 
 def _label_suspects(audit: Audit) -> Iterator[Suspect]:
     for label in audit.labels.suspects:
+        if audit.copies_as_suggested(label):
+            continue  # the pair is shown: relabelling both images would exchange their labels
         yield Suspect("label", label.image, None, label.suggested, label.probability)
 
 
