@@ -54,6 +54,8 @@ def optimism(number: int, trials: int, per_class: int, classes: int) -> tuple[fl
     folds = np.empty(len(labels), np.int64)
     for fold, (_, held_out) in enumerate(split_stratified(labels, FOLDS, number)):
         folds[held_out] = fold
+    order = np.argsort(folds, kind="stable")
+    features, labels, folds = features[torch.from_numpy(order)], labels[order], folds[order]
     recipe = make_recipe(
         {
             "name": "world",

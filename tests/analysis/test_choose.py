@@ -50,7 +50,7 @@ def folder(datasets, tmp_path_factory):
 @pytest.fixture(scope="module")
 def choice(folder):
     # its weights are random: a second network, which is worse
-    return choose(folder, [REAL, "vgg16-quarter"], registry=load_registry())
+    return choose(folder, backbones=[REAL, "vgg16-quarter"], registry=load_registry())
 
 
 def test_each_backbone_has_its_accuracy_and_cost_on_the_same_images(choice, folder):
@@ -105,19 +105,19 @@ def test_what_cannot_be_had_is_left_out_and_said(folder, tmp_path, monkeypatch):
         f"{BACKBONE} is not compared: its weights are not on this machine and cannot be downloaded"
     ]
     with pytest.raises(UnreachableWeightsError, match=BACKBONE):
-        choose(folder, [BACKBONE])
+        choose(folder, backbones=[BACKBONE])
 
 
 def test_mistakes_are_found_before_anything_is_computed(folder, tmp_path):
     with pytest.raises(RecipeError, match=r"did you mean .*'vgg16-quarter'") as caught:
-        choose(folder, [REAL, "vgg16-quater", "no-such"])
+        choose(folder, backbones=[REAL, "vgg16-quater", "no-such"])
     assert len(caught.value.problems) == 2
     for name in ("rose", "daisy"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         photo = next((folder / "train" / name).glob("*[0-9]*"))
         (tmp_path / "photos" / name / "1.jpg").write_bytes(photo.read_bytes())
     with pytest.raises(DataError, match=r"too few images to compare backbones on \(daisy 1, rose 1\)"):
-        choose(tmp_path / "photos", [REAL])
+        choose(tmp_path / "photos", backbones=[REAL])
 
 
 def test_the_chart_shows_every_backbone(choice, tmp_path):

@@ -56,7 +56,8 @@ def folded(count: int = 60, seed: int = 0) -> FoldedFeatures:
     generator = np.random.default_rng(seed)
     labels = np.arange(count) % 3
     values = 0.7 * np.eye(8)[labels] + generator.normal(size=(count, 8))
-    return FoldedFeatures((torch.from_numpy(values).float(),), labels, np.arange(count) // 3 % 4, 4, 3, seed)
+    folds = np.arange(count) * 4 // count
+    return FoldedFeatures((torch.from_numpy(values).float(),), labels, folds, 4, 3, seed)
 
 
 def head() -> Mlp:

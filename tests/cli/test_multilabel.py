@@ -13,10 +13,10 @@ from huggingface_hub import ModelCard
 from small_runs import copy_run
 
 import tlkit
+from tlkit.analysis.images import image_data
 from tlkit.cli.multilabel_text import print_multilabel_scores
 from tlkit.evaluation.multilabel import MultilabelOutOfFold
 from tlkit.experiment.observer import Observer
-from tlkit.fitting.images import image_data
 
 
 def test_a_run_is_printed_with_its_classes(several_labels: Path) -> None:

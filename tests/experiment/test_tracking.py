@@ -13,8 +13,10 @@ import pytest
 from small_runs import Runner, history
 
 import tlkit
+from tlkit.cli.app import main
 from tlkit.errors import RecipeError
 from tlkit.experiment.log import PluginFailed, read_events
+from tlkit.experiment.record import RunRecord
 from tlkit.recipe.recipe import make_recipe
 
 # MLflow and TensorBoard warn of what other libraries will drop
@@ -111,6 +113,41 @@ def test_a_tracker_that_fails_does_not_end_the_run(
     ]
     (failed,) = [event for event in read_events(out / "log.jsonl") if isinstance(event, PluginFailed)]
     assert (failed.hook, failed.problem) == ("track", "tensorboard: OSError: the disk is full")
+
+
+def test_fit_in_tensorboard(by_class: Path, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed"
+    )
+    out, options = tmp_path / "out", "--backbone vgg16-quarter --quality fast --folds 2 --no-report".split()
+    command = ["tlkit", "fit", str(by_class), *options, "--track", "tensorboard", "--out", str(out)]
+    with mock.patch.object(sys, "argv", command), pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    scores = RunRecord(out).results.phases[0].out_of_fold
+    events = accumulator.EventAccumulator(str(out / "tensorboard"))
+    events.Reload()
+    for key, value in (("accuracy", scores.accuracy), ("ci95_low", scores.ci95[0])):
+        (scalar,) = events.Scalars(f"probe/out_of_fold/{key}")
+        assert scalar.value == pytest.approx(value)
+    # the recipe says so, too, and the same call ends with the same run
+    assert tlkit.read_recipe(out).trackers == ("tensorboard",)
+    again = tlkit.fit(
+        by_class, backbone="vgg16-quarter", quality="fast", folds=2, track="tensorboard", out=out
+    )
+    assert again.results.phases[0].out_of_fold == scores
+
+
+def test_fit_checks_trackers_before_anything_runs(
+    by_class: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(RecipeError) as error:
+        tlkit.fit(by_class, backbone="auto", track=["wandb", "tensorbord"], out=tmp_path / "out")
+    assert error.value.problems == [
+        "track: there is no tracker 'tensorbord' (did you mean 'tensorboard'?): tensorboard, mlflow, wandb",
+        "track: wandb missing: pip install 'tlkit[wandb]'",
+    ]
 
 
 def test_an_interrupted_run_leaves_no_run_open(run: Runner, mlflow: Any) -> None:

@@ -16,12 +16,12 @@ from tlkit_catsdogs.drawn.world import draw
 import tlkit
 from tlkit.analysis import choose as analysis
 from tlkit.analysis.choose import Choice, read_choice
+from tlkit.analysis.images import ImageData, image_data
 from tlkit.cli.fit import summarise
 from tlkit.errors import DataError, RecipeError
 from tlkit.experiment.observer import Observer
 from tlkit.fitting import fit as fitting
 from tlkit.fitting.fit import why_not_worth_trying
-from tlkit.fitting.images import ImageData, image_data
 from tlkit.fitting.recipe import FitOptions, FolderCounts, choose_recipe
 from tlkit.recipe.schema import PartSpec
 

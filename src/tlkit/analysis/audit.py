@@ -21,6 +21,7 @@ from tlkit.analysis.confusions import find_confusions, small_classes
 from tlkit.analysis.duplicates import NEIGHBOURS, Copies, find_copies
 from tlkit.analysis.feature_map import MIN_IMAGES, choose_images, lay_out
 from tlkit.analysis.features import DatasetFeatures, LabelledImages, target_features
+from tlkit.analysis.images import TrainingImages
 from tlkit.analysis.label_errors import VOTERS, find_label_errors
 from tlkit.analysis.neighbours import Neighbours, nearest
 from tlkit.analysis.out_of_fold import OutOfFold
@@ -38,7 +39,8 @@ NEIGHBOURS_NAMED = 5
 
 
 def audit(
-    target: Path | str,
+    target: TrainingImages,
+    labels: str | Iterable[object] | None = None,
     *,
     backbone: str | None = None,
     weights: str | None = None,
@@ -49,7 +51,10 @@ def audit(
     """Finds copies, label errors and other flaws of labelled images; changes nothing.
 
     Args:
-        target: a folder per class, a CSV file with columns `path` and `label`, a recipe, or a run folder.
+        target: labelled images as for `tlkit.fit`: a folder per class, a CSV file with columns `path` and
+            `label`, a list of images, a `torch.utils.data.Dataset`, or a `datasets.Dataset`; or a recipe or a
+            run folder.
+        labels: of a list of images; None of all else.
         backbone: what computes the features; the recipe's, or `tlkit.fit`'s, unless given.
         weights: "pretrained", "none", or a .safetensors file; the backbone's default unless given.
         device: such as "cpu" or "cuda:1"; the best one unless given.
@@ -61,9 +66,16 @@ def audit(
     """
     observer = observer or Observer()
     features = target_features(
-        target, backbone=backbone, weights=weights, device=device, observer=observer, registry=registry
+        target,
+        labels,
+        backbone=backbone,
+        weights=weights,
+        device=device,
+        observer=observer,
+        registry=registry,
     )
-    return audit_features(features, str(target), observer)
+    named = isinstance(target, str | Path) and labels is None
+    return audit_features(features, str(target if named else features.labelled.origin), observer)
 
 
 def audit_features(features: DatasetFeatures, target: str, observer: Observer) -> Audit:

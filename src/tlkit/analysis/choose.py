@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat
 
 from tlkit.analysis.features import LabelledImages, compute_features, read_labelled
+from tlkit.analysis.images import TrainingImages
 from tlkit.analysis.logme import logme
 from tlkit.analysis.targets import recipe_for
 from tlkit.errors import DataError, RecipeError, ReportError, UnreachableWeightsError
@@ -153,9 +154,10 @@ class _Measured:
 
 
 def choose(
-    target: Recipe | Path | str,
-    backbones: str | Sequence[str] = (),
+    target: Recipe | TrainingImages,
+    labels: str | Iterable[object] | None = None,
     *,
+    backbones: str | Sequence[str] = (),
     device: str | None = None,
     observer: Observer | None = None,
     registry: Registry | None = None,
@@ -167,7 +169,10 @@ def choose(
     in the same fold.
 
     Args:
-        target: a folder per class, a CSV file, a recipe or a run folder.
+        target: labelled images as for `tlkit.fit`: a folder per class, a CSV file with columns `path` and
+            `label`, a list of images, a `torch.utils.data.Dataset`, or a `datasets.Dataset`; or a recipe or a
+            run folder.
+        labels: of a list of images; None of all else.
         backbones: any names, ``local-dir:…`` and ``hf-hub:…`` included; `CANDIDATES` that are installed, and
             the recipe's own, unless given. Those whose weights cannot be had are left out.
         device: such as "cpu" or "cuda:1"; the best one unless given.
@@ -179,7 +184,7 @@ def choose(
         TlkitError: the images or the backbones' names must be corrected first.
     """
     registry, observer = registry or load_registry(), observer or Observer()
-    recipe = target if isinstance(target, Recipe) else recipe_for(target)
+    recipe = recipe_for(target, labels, observer)
     names = list(dict.fromkeys(as_list(backbones))) or _default_names(recipe, registry)
     problems = [problem for name in names for _, problem in registry.problems("backbone", name, {})]
     if problems:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import NormalDist
 from typing import Literal
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from tlkit.analysis.features import DatasetFeatures, LabelledImages, target_features
+from tlkit.analysis.images import TrainingImages
 from tlkit.analysis.learning import Learner, Measurement
 from tlkit.analysis.power_law import COVERAGE, PowerLaw, fit_power_law
 from tlkit.errors import DataError, ReportError
@@ -183,7 +184,8 @@ def read_curve(folder: Path) -> LearningCurve | None:
 
 
 def curve(
-    target: Path | str,
+    target: TrainingImages,
+    labels: str | Iterable[object] | None = None,
     *,
     goal: float | None = None,
     backbone: str | None = None,
@@ -199,7 +201,10 @@ def curve(
     of one group in the same fold. Files with equal bytes count once.
 
     Args:
-        target: a folder per class, a CSV file, a recipe or a run folder.
+        target: labelled images as for `tlkit.fit`: a folder per class, a CSV file with columns `path` and
+            `label`, a list of images, a `torch.utils.data.Dataset`, or a `datasets.Dataset`; or a recipe or a
+            run folder.
+        labels: of a list of images; None of all else.
         goal: an accuracy; the recipe's own unless given.
         backbone: in place of the recipe's last phase's, or of the one that `tlkit.fit` uses by default.
         weights: "pretrained", "none", or a .safetensors file; the backbone's default unless given.
@@ -212,7 +217,13 @@ def curve(
     """
     observer = observer or Observer()
     features = target_features(
-        target, backbone=backbone, weights=weights, device=device, observer=observer, registry=registry
+        target,
+        labels,
+        backbone=backbone,
+        weights=weights,
+        device=device,
+        observer=observer,
+        registry=registry,
     )
     goal = features.labelled.recipe.goal if goal is None else goal
     return measure_curve(features, goal=goal, observer=observer)

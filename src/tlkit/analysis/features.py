@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlkit.analysis.encoder import Encoder, pooled_mean
+from tlkit.analysis.images import TrainingImages
 from tlkit.analysis.probe import ProbeFactory
 from tlkit.analysis.targets import recipe_for
 from tlkit.data.corrections import apply_corrections
 from tlkit.data.corrections_file import read_corrections
 from tlkit.data.dataset import divide_images, read_assignment
 from tlkit.data.folds import group_names
-from tlkit.data.generate import missing_images
 from tlkit.data.images import Image
 from tlkit.data.inspection import inspect_images
 from tlkit.errors import DataError, RecipeError
 from tlkit.experiment.backbones import choose_backbone
 from tlkit.experiment.observer import Observer
-from tlkit.experiment.sources import make_source
+from tlkit.experiment.sources import generate_images, make_source
 from tlkit.parts.backbone import WeightsOrigin
 from tlkit.parts.source import SPLITS, SplitName
 from tlkit.plugins.loader import load_registry
@@ -32,6 +31,7 @@ from tlkit.recipe.recipe import Recipe
 from tlkit.recipe.schema import DataSpec, PartSpec
 from tlkit.recipe.task import require_one_label
 from tlkit.runtime.processors import reader_threads
+from tlkit.utils.directories import generated_folder
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,16 @@ class LabelledImages:
 
     @property
     def name(self) -> str:
-        """What the images are called: the recipe's name, or the folder's."""
-        return self.recipe.name if self.recipe.phases else (self.data.root or Path("images")).name
+        """What the images are called: the recipe's name, or the folder's if it is not one of tlkit's own."""
+        root = self.data.root
+        if self.recipe.phases or root is None or root.is_relative_to(generated_folder()):
+            return self.recipe.name
+        return root.name
+
+    @property
+    def origin(self) -> str:
+        """Where their source reads them: its file or folder."""
+        return str(self.data.source.options.get("file") or self.data.root or self.data.source.name)
 
     @cached_property
     def groups(self) -> NDArray[np.int64]:
@@ -104,8 +112,7 @@ def read_labelled(recipe: Recipe, registry: Registry, observer: Observer) -> Lab
         raise RecipeError(["data: is missing"], recipe=recipe.label)
     require_one_label(recipe, "an audit, a learning curve or a choice of backbones")
     source = make_source(recipe.data, registry)
-    if missing := missing_images(source):
-        raise DataError(f"{len(missing)} images have not been generated yet: run the recipe first")
+    generate_images(source, observer)
     samples = [sample for sample in source.samples if sample.label is not None]
     if not samples:
         raise DataError(f"{recipe.data.root or recipe.data.source.name} holds no labelled images")
@@ -139,7 +146,8 @@ def _splits(
 
 
 def target_features(
-    target: Path | str,
+    target: TrainingImages,
+    labels: str | Iterable[object] | None = None,
     *,
     backbone: str | None = None,
     weights: str | None = None,
@@ -151,6 +159,7 @@ def target_features(
 
     Args:
         target: as for `recipe_for`.
+        labels: of a list of images.
         backbone: as for `compute_features`, like the others.
         weights: of the backbone.
         device: to compute on.
@@ -161,7 +170,7 @@ def target_features(
         TlkitError: the images, the recipe or the backbone must be corrected first.
     """
     registry = registry or load_registry()
-    labelled = read_labelled(recipe_for(target), registry, observer)
+    labelled = read_labelled(recipe_for(target, labels, observer), registry, observer)
     return compute_features(
         labelled, backbone=backbone, weights=weights, device=device, observer=observer, registry=registry
     )

@@ -10,26 +10,30 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from tlkit.analysis.shared_dropout import SharedDropout
 from tlkit.errors import TrainingError
 from tlkit.parts.head import SelfFittingHead
 from tlkit.parts.loss import Loss
 from tlkit.recipe.schema import TrainingSpec
+from tlkit.runtime.devices import one_thread
 from tlkit.training.history import EpochMetrics, History, ValidationScores
 from tlkit.training.loop import class_weights
 from tlkit.training.optimizers import make_optimizer, make_schedule
 from tlkit.utils.hashing import seed
 
+#: A head of up to so many parameters is trained in one thread.
+ONE_THREAD_UP_TO = 100_000
+
 
 @dataclass(frozen=True)
 class FoldedFeatures:
-    """Labelled features, divided into folds.
+    """Labelled features, sorted by fold, so that those of a fold are read without copying them.
 
     Attributes:
         views: the features that a head sees, float32 ``(N, …)`` per view that logits are the mean over.
         labels: int64 ``(N,)``.
-        folds: the fold of each image, ``(N,)``; -1: it is trained on in all.
+        folds: the fold of each image, ``(N,)``, ascending; -1: it is trained on in all.
         count: the number of folds.
         classes: the number of classes.
         seed: of order and dropout.
@@ -46,6 +50,11 @@ class FoldedFeatures:
         """Returns the number of images."""
         return len(self.labels)
 
+    def images_of(self, fold: int) -> slice:
+        """Returns where the images of a fold are."""
+        first, end = np.searchsorted(self.folds, [fold, fold + 1])
+        return slice(int(first), int(end))
+
 
 def out_of_fold_logits(
     head: nn.Module, data: FoldedFeatures, training: TrainingSpec, loss: Loss
@@ -54,7 +63,7 @@ def out_of_fold_logits(
 
     The head is trained as a run trains it in a cross-validation: of a fold, the next one chooses the best
     epoch. All folds are trained at once, on the same order of the images and the same dropout, which takes a
-    fraction of the time. A head that fits itself does so.
+    fraction of the time, since both are read and drawn once. A head that fits itself does so.
 
     Args:
         head: with the weights that each fold starts from; it is not changed.
@@ -71,7 +80,8 @@ def out_of_fold_logits(
     if isinstance(head, SelfFittingHead):
         logits = _fit_folds(head, data, training)
     else:
-        logits = _Folds(head, data, training, loss).train()
+        with one_thread(sum(value.numel() for value in head.parameters()) <= ONE_THREAD_UP_TO):
+            logits = _Folds(head, data, training, loss).train()
     if not np.isfinite(logits).all():
         raise TrainingError("the head's logits are not finite numbers")
     return logits
@@ -81,7 +91,7 @@ def _fit_folds(head: SelfFittingHead, data: FoldedFeatures, training: TrainingSp
     logits = np.zeros((len(data), data.classes))
     labels, mean = torch.from_numpy(data.labels), torch.stack(data.views).mean(0)
     for fold in range(data.count):
-        train, held_out = np.flatnonzero(data.folds != fold), np.flatnonzero(data.folds == fold)
+        train, held_out = np.flatnonzero(data.folds != fold), data.images_of(fold)
         fitted = copy.deepcopy(head)
         assert isinstance(fitted, nn.Module)
         weights = class_weights(data.labels[train], data.classes, training)[labels[train]]
@@ -98,12 +108,9 @@ class _Folds:
     def __init__(self, head: nn.Module, data: FoldedFeatures, training: TrainingSpec, loss: Loss) -> None:
         self._data, self._training, self._loss = data, training, loss
         self._labels = torch.from_numpy(data.labels)
-        self._network = copy.deepcopy(head)
-        # each copy has tensors of its own, for optimisers that look at a whole tensor
+        self._images = [data.images_of(fold) for fold in range(data.count)]
         self._copies = nn.ModuleList(copy.deepcopy(head) for _ in range(data.count))
-        self._buffers = {
-            name: torch.stack([value.clone()] * data.count) for name, value in head.named_buffers()
-        }
+        self._dropout = SharedDropout(self._copies)
         chooses = training.keep == "best"
         without = [{fold, (fold + 1) % data.count} if chooses else {fold} for fold in range(data.count)]
         self._weights = torch.stack([self._image_weights(folds) for folds in without])
@@ -125,6 +132,7 @@ class _Folds:
         schedule = make_schedule(optimizer, training.schedule, training.epochs, steps)
         best = np.zeros((len(data), data.classes))
         for epoch in range(training.epochs):
+            self._copies.train()
             for step, batch in enumerate(self._batches(epoch, steps), epoch * steps):
                 if schedule is not None:
                     schedule.step_update(step)
@@ -138,25 +146,14 @@ class _Folds:
     def _batches(self, epoch: int, steps: int) -> Sequence[Tensor]:
         data = self._data
         order = np.random.default_rng(seed(data.seed, epoch, "order")).permutation(len(data))
-        torch.manual_seed(seed(data.seed, epoch, "dropout"))
+        # of other layers that draw; torch.manual_seed would look for GPUs each time
+        torch.default_generator.manual_seed(seed(data.seed, epoch, "dropout"))
+        self._dropout.seed(seed(data.seed, epoch, "dropout"))
         return torch.from_numpy(order).tensor_split(steps)
-
-    def _forward(self, features: Tensor, *, training: bool) -> Tensor:
-        """Maps features ``(B, …)`` to the logits of all copies, ``(folds, B, classes)``."""
-        self._network.train(training)
-        values = [dict(copied.named_parameters()) for copied in self._copies]
-        parameters = {name: torch.stack([value[name] for value in values]) for name in values[0]}
-
-        def forward(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
-            logits: Tensor = functional_call(self._network, (parameters, buffers), (features,))
-            return logits
-
-        logits: Tensor = torch.vmap(forward, randomness="same")(parameters, self._buffers)
-        return logits.float()
 
     def _batch_loss(self, batch: Tensor) -> Tensor:
         """Returns the sum of the copies' mean losses, images weighed by class."""
-        logits = self._forward(self._data.views[0][batch], training=True)
+        logits = self._dropout.outputs(self._data.views[0][batch]).float()
         losses = self._loss(logits.flatten(0, 1), self._labels[batch].repeat(len(logits)))
         weights = self._weights[:, batch]
         return (
@@ -169,19 +166,21 @@ class _Folds:
 
         Returns whether a copy goes on.
         """
-        data, training = self._data, self._training
-        logits = torch.stack([self._forward(view, training=False) for view in data.views]).mean(0)
-        going_on = False
-        for fold, history in enumerate(self._histories):
+        training, going_on = self._training, False
+        self._copies.eval()
+        for fold, (copied, history) in enumerate(zip(self._copies, self._histories, strict=True)):
             if training.patience and epoch - history.best_epoch >= training.patience:
                 continue
             going_on = True
-            chosen_by = np.flatnonzero(data.folds == (fold + 1) % data.count)
-            scores = _scores(logits[fold, chosen_by], self._labels[chosen_by])
+            held_out, chooses = self._images[fold], self._images[(fold + 1) % len(self._images)]
+            scores = _scores(self._predict(copied, chooses), self._labels[chooses])
             if history.add(EpochMetrics.of(epoch + 1, 0.0, scores, 0.0, 0.0)):
-                held_out = np.flatnonzero(data.folds == fold)
-                best[held_out] = logits[fold, held_out].double().numpy()
+                best[held_out] = self._predict(copied, held_out).double().numpy()
         return going_on
+
+    def _predict(self, copied: nn.Module, images: slice) -> Tensor:
+        """Returns a copy's logits for these images, float32 ``(N, classes)``."""
+        return torch.stack([copied(view[images]) for view in self._data.views]).mean(0).float()
 
 
 def _scores(logits: Tensor, labels: Tensor) -> ValidationScores:

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from filelock import FileLock, Timeout
 from pydantic import Field
 
@@ -45,6 +46,8 @@ FILE = "tuning.json"
 SEARCH, DESCRIPTION = "tuning", "search.json"
 #: Folds, where the recipe does not say how many.
 FOLDS = 5
+#: How trials are measured: 2 since images are sorted by fold. Only trials that are measured alike compare.
+MEASURED = 2
 #: What a cross-validation on features leaves out.
 LEFT_OUT = ("mixup", "cutmix", "clip_grad", "ema")
 
@@ -266,10 +269,12 @@ def _folded_features(
 ) -> FoldedFeatures:
     images = (*dataset.splits.train, *dataset.splits.val)
     folds = dataset.folds or draw_folds(images, dataset.classes, seed=recipe.seed, folds=FOLDS)
+    order = np.argsort(folds.assignment[0], kind="stable")
+    images = tuple(images[index] for index in order)
     return FoldedFeatures(
         views=tuple(encoder.encode(images, observer)),
         labels=dataset.labels_of(images),
-        folds=folds.assignment[0],
+        folds=folds.assignment[0][order],
         count=folds.count,
         classes=len(dataset.classes),
         seed=recipe.seed,
@@ -282,7 +287,7 @@ def _open_search(folder: Path, recipe: Recipe, phase: Phase, choices: Mapping[st
     Raises:
         RunFolderError: it holds something else, or another process uses it.
     """
-    content = [recipe.to_toml(), phase.name, [repr(choice) for choice in choices.values()]]
+    content = [recipe.to_toml(), phase.name, [repr(choice) for choice in choices.values()], MEASURED]
     own = json.dumps(content, indent=1)
     file = folder / SEARCH / DESCRIPTION
     try:
@@ -299,7 +304,8 @@ def _open_search(folder: Path, recipe: Recipe, phase: Phase, choices: Mapping[st
         elif read_text(file, RunFolderError) != own:
             lock.release()
             raise RunFolderError(
-                f"{folder} holds a search of another recipe or space: name another --out, or remove it"
+                f"{folder} holds a search of another recipe or space, or of another version of tlkit: "
+                "name another --out, or remove it"
             )
     except Timeout as error:
         raise RunFolderError(f"{folder} is in use by another tlkit: wait until it has ended") from error

@@ -37,7 +37,7 @@ def choose(
     from tlkit.cli.observer import ConsoleObserver
     from tlkit.reporting.choice_section import write_choice_chart
 
-    choice = choose_backbone(target, backbones or (), device=device, observer=ConsoleObserver())
+    choice = choose_backbone(target, backbones=backbones or (), device=device, observer=ConsoleObserver())
     print_choice(choice)
     if chart is not None:
         write_choice_chart(choice, chart)

@@ -89,6 +89,13 @@ def fit(
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of fine-tuning; 10 unless given.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of folds, image order and augmentation.")] = 1,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TRACKER",
+            help="Send the run to tensorboard, mlflow or wandb; may be repeated.",
+        ),
+    ] = None,
     out: OutOption = None,
     device: DeviceOption = None,
     report: ReportOption = True,
@@ -115,6 +122,7 @@ def fit(
             time_limit=limit,
             epochs=epochs,
             seed=seed,
+            track=track or (),
             out=out,
             device=device,
             observer=observer,

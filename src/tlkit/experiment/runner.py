@@ -196,7 +196,7 @@ def _check(
     recipe: Recipe, phases: Sequence[Phase], registry: Registry, device: torch.device
 ) -> tuple[Source, list[PreparedPhase]]:
     """Checks everything that can be checked before images are read, and reports all problems at once."""
-    problems = [*recipe_problems(recipe, registry), *tracking_problems(recipe)]
+    problems = [*recipe_problems(recipe, registry), *tracking_problems(recipe.trackers)]
     source: Source | None = None
     if recipe.data is not None and not source_problems(recipe, registry):
         try:

@@ -45,12 +45,12 @@ def read_images(source: Source, recipe: Recipe, observer: Observer) -> Dataset:
         DataError: the images cannot be used.
     """
     assert recipe.data is not None  # it has been checked
-    _generate_images(source, observer)
+    generate_images(source, observer)
     with observer.progress("reading images", len(source), "images") as tick, without_garbage_collection():
         return read_dataset(source, recipe.data, recipe.seed, tick, recipe.task)
 
 
-def _generate_images(source: Source, observer: Observer) -> None:
+def generate_images(source: Source, observer: Observer) -> None:
     """Generates the images of a source that makes them; of several processes, each does its share."""
     state = process_state()
     missing = missing_images(source)[state.process_index :: state.num_processes]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
@@ -51,11 +51,11 @@ class TrackedRun(JsonModel):
     ids: dict[Tracker, str]
 
 
-def tracking_problems(recipe: Recipe) -> list[str]:
-    """Returns which packages are missing that the recipe's trackers need, beginning with the recipe's key."""
+def tracking_problems(trackers: Iterable[Tracker], key: str = "track.with") -> list[str]:
+    """Returns which packages are missing that trackers need, beginning with the key that names them."""
     return [
-        f"track.with: {', '.join(missing)} missing: pip install 'tlkit[{name}]'"
-        for name in recipe.trackers
+        f"{key}: {', '.join(missing)} missing: pip install 'tlkit[{name}]'"
+        for name in trackers
         if (missing := [package for package in PACKAGES[name] if find_spec(package) is None])
     ]
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tlkit.analysis.choose import FILE as CHOICE_FILE
 from tlkit.analysis.choose import Choice, choose
+from tlkit.analysis.images import TrainingImages, image_data
 from tlkit.data.folds import TooManyFoldsError
 from tlkit.errors import RecipeError
 from tlkit.experiment.backbones import BACKBONE, choose_backbone
@@ -16,7 +17,6 @@ from tlkit.experiment.observer import Observer, Run
 from tlkit.experiment.results import Results
 from tlkit.experiment.runner import run
 from tlkit.experiment.sources import make_source
-from tlkit.fitting.images import TrainingImages, image_data
 from tlkit.fitting.recipe import FitOptions, FolderCounts, Quality, choose_recipe
 from tlkit.parts.task import Task
 from tlkit.plugins.loader import load_registry
@@ -26,6 +26,7 @@ from tlkit.recipe.schema import DataSpec
 from tlkit.runtime.distributed import process_state
 from tlkit.utils.formatting import plural
 from tlkit.utils.json_files import write_json
+from tlkit.utils.sequences import as_list
 
 #: The name that lets `choose` decide.
 AUTO = "auto"
@@ -56,6 +57,7 @@ def fit(
     time_limit: float | None = None,
     epochs: int | None = None,
     seed: int = 1,
+    track: str | Sequence[str] = (),
     out: Path | str | None = None,
     device: str | None = None,
     observer: Observer | None = None,
@@ -91,6 +93,7 @@ def fit(
             what is left of them.
         epochs: number of epochs of fine-tuning, where it is tried; 10 unless given.
         seed: of folds, order, augmentation and new weights.
+        track: trackers to send the run to: "tensorboard", "mlflow", "wandb"; none unless given.
         out: the run folder; ``runs/<name>/<number>`` unless given.
         device: such as "cpu" or "cuda:1"; the best one unless given.
         observer: watches the run.
@@ -104,7 +107,8 @@ def fit(
     """
     began = time.monotonic()
     registry, observer = registry or load_registry(), observer or Observer()
-    options = FitOptions(weights, quality, folds, test, epochs, seed, task, group)
+    trackers = tuple(dict.fromkeys(as_list(track)))
+    options = FitOptions(weights, quality, folds, test, epochs, seed, task, group, trackers)
     options.check()
     _check_combination(backbone, separator, options)
     data = image_data(images, labels, observer, task, separator)

@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from tlkit.analysis.images import ImageData
 from tlkit.errors import DataError, RecipeError, close_matches
 from tlkit.evaluation.metrics import UNEQUAL_RATIO
 from tlkit.experiment.backbones import absolute_name
-from tlkit.fitting.images import ImageData
+from tlkit.experiment.tracking import tracking_problems
 from tlkit.parts.source import Source
 from tlkit.parts.task import Task
 from tlkit.recipe.recipe import Recipe, make_recipe
+from tlkit.recipe.schema import Tracker
 from tlkit.utils.formatting import shortlist
 
 Quality = Literal["best", "fast"]
 QUALITIES: tuple[Quality, ...] = get_args(Quality)
 TASKS: tuple[Task, ...] = get_args(Task)
+TRACKERS: tuple[Tracker, ...] = get_args(Tracker)
 
 #: Up to this many images, all are used in a cross-validation; of more, a part is held out for testing.
 FOLDS_UP_TO = 5000
@@ -87,6 +90,7 @@ class FitOptions:
     seed: int = 1
     task: Task = "multiclass"
     group: str | None = None
+    trackers: tuple[str, ...] = ()
 
     @property
     def fine_tunes(self) -> bool:
@@ -102,6 +106,11 @@ class FitOptions:
         if self.task not in TASKS:
             hint = close_matches(str(self.task), TASKS)
             problems.append(f"task: there is no {self.task!r}{hint}: {' or '.join(TASKS)}")
+        for name in self.trackers:
+            if name not in TRACKERS:
+                hint = close_matches(name, TRACKERS)
+                problems.append(f"track: there is no tracker {name!r}{hint}: {', '.join(TRACKERS)}")
+        problems += tracking_problems([name for name in TRACKERS if name in self.trackers], "track")
         if self.epochs is not None and self.epochs < 1:
             problems.append(f"epochs: must be at least 1, and is {self.epochs}")
         elif self.epochs is not None and not self.fine_tunes:
@@ -152,6 +161,7 @@ def choose_recipe(data: ImageData, options: FitOptions, counts: FolderCounts, ba
             "backbone": network,
             "head": "probe",
             "training": training,
+            **({"track": {"with": list(options.trackers)}} if options.trackers else {}),
             "phase": phases,
         }
     )

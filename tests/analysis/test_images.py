@@ -13,11 +13,11 @@ import torch
 from PIL import Image as PillowImage
 
 import tlkit
+from tlkit.analysis.images import TrainingImages, image_data
 from tlkit.data.images import read_image
 from tlkit.experiment.observer import Observer
 from tlkit.experiment.record import find_image_files
 from tlkit.experiment.sources import make_source
-from tlkit.fitting.images import TrainingImages, image_data
 from tlkit.parts.source import Source
 from tlkit.parts.task import Task
 from tlkit.plugins.loader import load_registry

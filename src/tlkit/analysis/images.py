@@ -1,4 +1,4 @@
-"""What `tlkit.fit` can be given, as a recipe's table of data.
+"""What `tlkit.fit`, and questions about labelled images, can be given, as a recipe's table of data.
 
 A recipe must find its images again: to resume, to report, in another process. Images that are not files are
 therefore written to tlkit's cache folder, as PNG under the hash of their pixels, and a list of images is
@@ -46,7 +46,7 @@ class Table(Protocol):
         """Writes it into a folder."""
 
 
-#: What `tlkit.fit` takes.
+#: What they take.
 TrainingImages = Images | torch.utils.data.Dataset[Any] | Table
 
 
