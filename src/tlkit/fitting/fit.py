@@ -108,7 +108,17 @@ def fit(
     began = time.monotonic()
     registry, observer = registry or load_registry(), observer or Observer()
     trackers = tuple(dict.fromkeys(as_list(track)))
-    options = FitOptions(weights, quality, folds, test, epochs, seed, task, group, trackers)
+    options = FitOptions(
+        weights=weights,
+        quality=quality,
+        folds=folds,
+        test=test,
+        epochs=epochs,
+        seed=seed,
+        task=task,
+        group=group,
+        trackers=trackers,
+    )
     options.check()
     _check_combination(backbone, separator, options)
     data = image_data(images, labels, observer, task, separator)
