@@ -37,6 +37,7 @@ import tlkit
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).parents[1] / "shared"
+SHARED_CACHE = os.environ["TLKIT_CACHE"]
 #: How many images of each class stand for the photos.
 STAND_INS = 150
 
@@ -60,6 +61,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("TLKIT_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def shared_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache of fixtures of a session or a module, in place of the test's own: it has their features."""
+    monkeypatch.setenv("TLKIT_CACHE", SHARED_CACHE)
 
 
 @pytest.fixture(autouse=True)

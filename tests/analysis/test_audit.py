@@ -114,6 +114,7 @@ def test_the_images_are_not_touched(audit: Audit, folder: Path, by_class: Path) 
     assert {path.name for path in folder.iterdir()} == {"train", "test"}
 
 
+@pytest.mark.usefixtures("shared_cache")
 def test_python_returns_the_same(audit: Audit, folder: Path, weights: Path) -> None:
     again = tlkit.audit(folder, backbone=f"local-dir:{weights}")
     assert again == audit

@@ -163,6 +163,7 @@ def test_too_few_images_are_a_clear_error(features):
         measure_curve(with_arrays(features, values, labels, [None] * 10))
 
 
+@pytest.mark.usefixtures("features", "shared_cache")
 def test_the_command_writes_the_curve_its_chart_and_the_report_shows_it(
     photos, tmp_path, monkeypatch, capsys
 ):

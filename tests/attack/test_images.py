@@ -107,7 +107,7 @@ def test_a_header_that_claims_more_than_there_are_data_for(photo: PillowImage.Im
     for options in JPEGS.values():
         content = bytearray(encoded(photo, "JPEG", **options))
         frame = content.index(b"\xff\xc2" if "progressive" in options else b"\xff\xc0")
-        content[frame + 5 : frame + 9] = struct.pack(">HH", 9000, 9000)
+        content[frame + 5 : frame + 9] = struct.pack(">HH", 3000, 3000)
         assert "truncated" in refused(bytes(content), tmp_path)
 
 
@@ -197,10 +197,23 @@ def test_an_image_that_resizing_leaves_without_pixels(fitted: Path, tmp_path: Pa
         ViewReader().get(image, [View(pad)], remember=False)
 
 
+#: Photos of each class in folders that commands are run on.
+FEW = 10
+
+
+def copy_few(by_class: Path, folder: Path) -> Path:
+    """Copies the first photos of each class."""
+    for kind in ("cat", "dog"):
+        (folder / kind).mkdir(parents=True)
+        for number in range(1, FEW + 1):
+            shutil.copyfile(by_class / kind / f"{number}.jpg", folder / kind / f"{number}.jpg")
+    return folder
+
+
 @pytest.fixture
 def endless(by_class: Path, tmp_path: Path) -> Iterator[Path]:
     """Photos in a folder per class, with links to a pipe and to devices among them."""
-    folder = Path(shutil.copytree(by_class, tmp_path / "endless"))
+    folder = copy_few(by_class, tmp_path / "endless")
     os.mkfifo(tmp_path / "pipe")
     for name, target in (("pipe", tmp_path / "pipe"), ("random", "/dev/urandom"), ("kernel", "/proc/kmsg")):
         (folder / "cat" / f"{name}.jpg").symlink_to(target)
@@ -245,7 +258,7 @@ def run_unprivileged(*arguments: object) -> None:
 @pytest.fixture
 def forbidden(by_class: Path, tmp_path: Path) -> Iterator[Path]:
     """Photos in a folder per class, with a folder below that may not be read."""
-    folder = Path(shutil.copytree(by_class, tmp_path / "forbidden"))
+    folder = copy_few(by_class, tmp_path / "forbidden")
     private = folder / "dog" / "private"
     private.mkdir()
     shutil.copyfile(folder / "dog" / "1.jpg", private / "1.jpg")
@@ -261,7 +274,7 @@ def test_a_folder_that_may_not_be_read_is_reported(fitted: Path, forbidden: Path
     assert [(row["path"], row["error"]) for row in rows if row["error"]] == [
         (str(forbidden / "dog" / "private"), "Permission denied")
     ]
-    assert (done.returncode, len(rows)) == (1, 81)
+    assert (done.returncode, len(rows)) == (1, 2 * FEW + 1)
 
 
 @linux_only
@@ -294,7 +307,7 @@ NAMES = [b"not-utf8-\xff.jpg", b"return-\r.jpg", b"line-\n.jpg", b"escape-\x1b[2
 @pytest.fixture
 def oddly_named(by_class: Path, tmp_path: Path) -> Path:
     """Photos in a folder per class, some with names that text cannot hold."""
-    folder = Path(shutil.copytree(by_class, tmp_path / "odd"))
+    folder = copy_few(by_class, tmp_path / "odd")
     for name in NAMES:
         shutil.copyfile(folder / "cat" / "1.jpg", os.path.join(os.fsencode(folder / "cat"), name))  # noqa: PTH118
     return folder
@@ -311,7 +324,7 @@ def test_odd_names_are_printed(output: str, fitted: Path, oddly_named: Path) -> 
     expected = {os.fsdecode(name) for name in NAMES}
     if output == "table":
         assert "\x1b" not in printed
-        assert len(printed.splitlines()) == 40 + len(NAMES)
+        assert len(printed.splitlines()) == FEW + len(NAMES)
         assert "not-utf8-\\udcff.jpg" in printed
     elif output == "json":
         names = {Path(json.loads(text)["path"]).name for text in printed.split("\n") if text}

@@ -143,6 +143,7 @@ def test_unclassified_instead_of_a_guess(fitted: Path, photos: Path) -> None:
     assert "unclassified" in labels
 
 
+@pytest.mark.usefixtures("shared_cache")
 def test_a_recipe_can_store_the_threshold(fitted: Path, tmp_path: Path) -> None:
     changes = {"reject_below": 0.97, "phase.bottleneck.epochs": 1}
     ended = tlkit.run(fitted, overrides=changes, out=tmp_path / "out", phases=["bottleneck"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import albumentations
@@ -39,3 +40,12 @@ def test_it_has_the_versions_of_the_libraries(monkeypatch: pytest.MonkeyPatch) -
     assert any(entry.startswith("numpy ") for entry in before)
     monkeypatch.setattr(augmentation_module, "version", lambda _: "99")
     assert code_identity(compose) != before
+
+
+def test_the_libraries_are_those_that_python_itself_finds() -> None:
+    """Packages whose distribution has another name, and modules that are a single file, too."""
+    known = packages_distributions()
+    for package in ("albumentations", "cv2", "numpy", "tlkit_catsdogs", "typing_extensions"):
+        names = augmentation_module._distributions(frozenset({package}))
+        assert names == set(known.get(package, ()))
+    assert augmentation_module._distributions(frozenset({"cv2"})) == {"opencv-python-headless"}

@@ -97,7 +97,7 @@ def correlate_details(wholes: Tensor, parts: Tensor, sides: Tensor, size: int) -
 
 
 def invert(sides: Tensor) -> Tensor:
-    """Returns where wholes lie in parts, of boxes that say where parts lie in wholes."""
+    """Turns boxes around: from where the part lies in the whole to where the whole lies in the part."""
     centres, halves = sides[:, 0::2], sides[:, 1::2]
     return torch.stack([-centres / halves, 1 / halves], 2).flatten(1)
 

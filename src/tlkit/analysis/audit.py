@@ -100,7 +100,7 @@ def audit_features(features: DatasetFeatures, target: str, observer: Observer) -
     series = find_series(features, neighbours, [pair.images for pair in copies.pairs])
     unlike = find_unlike(features, neighbours)
     predicted = out_of_fold.predicted
-    known = predicted >= 0
+    is_predicted = predicted >= 0
     counts = np.bincount(labels, minlength=len(classes))
     per_class = {name: int(count) for name, count in zip(classes, counts, strict=True)}
     return Audit(
@@ -111,7 +111,9 @@ def audit_features(features: DatasetFeatures, target: str, observer: Observer) -
         weights=features.weights,
         classes=per_class,
         small_classes=small_classes(per_class),
-        accuracy=balanced_accuracy(predicted[known], labels[known]) if known.any() else None,
+        accuracy=balanced_accuracy(predicted[is_predicted], labels[is_predicted])
+        if is_predicted.any()
+        else None,
         images=_describe_images(features, neighbours, _named(copies, label_errors, series, unlike)),
         rejected=tuple(Rejected(image=image, reason=reason) for image, reason in labelled.rejected),
         pairs=copies.pairs,

@@ -25,10 +25,10 @@ def find_confusions(
         predicted: the out-of-fold predictions, ``(N,)``; -1 where there is none.
         classes: class names.
     """
-    known = predicted >= 0
+    is_predicted = predicted >= 0
     matrix = np.zeros((len(classes), len(classes)), np.int64)
-    np.add.at(matrix, (labels[known], predicted[known]), 1)
-    images = np.bincount(labels[known], minlength=len(classes))
+    np.add.at(matrix, (labels[is_predicted], predicted[is_predicted]), 1)
+    images = np.bincount(labels[is_predicted], minlength=len(classes))
     confused = np.triu(matrix + matrix.T, 1)
     pairs = [
         Confusion(

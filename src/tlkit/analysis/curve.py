@@ -1,4 +1,4 @@
-"""Answers how many more images are worth taking, from cached features."""
+"""Estimates how many more images are worth taking, from cached features."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class LearningCurve(JsonModel):
         return self.gains[0] if self.gains and self.gains[0].p < SIGNIFICANT else None
 
     def sentences(self) -> list[str]:
-        """Says in words what more images will bring."""
+        """Describes what more images will bring, in sentences."""
         now, double, largest = self.expected
         where = f"{self.tested:,} {'test images' if self.measured_on == 'test' else 'images out of fold'}"
         sentences = [

@@ -1,4 +1,4 @@
-"""Finds images that are the same photo: equal files, and copies that were changed on the way.
+"""Finds images that are the same photo: equal files, and copies that were altered.
 
 Copies are among the nearest neighbours of an image by the mean features of it and its mirror image, which are
 those of a mirrored copy, too (a crop), or among those of either of them in some pixels (a small or heavily
@@ -235,7 +235,7 @@ def _compare_thumbnails(
 
 
 def _better_directions(candidates: Candidates, details: Tensor) -> Tensor:
-    """Returns one row of each pair: where an image is sought in the other, or the other in it."""
+    """Returns the row with the higher correlation of each pair, which was compared in both directions."""
     order = details.argsort(descending=True, stable=True)
     chosen = candidates.take(order)
     lower, upper = torch.minimum(chosen.whole, chosen.part), torch.maximum(chosen.whole, chosen.part)

@@ -148,15 +148,17 @@ class Encoder:
     def _read_files(self, keys: Collection[_FileKey]) -> dict[_FileKey, Image | str]:
         """Returns each file's image, or the reason why it cannot be read."""
         with self._lock:
-            known: dict[_FileKey, Image | str] = {key: self._files[key] for key in keys if key in self._files}
-            new = [key for key in keys if key not in known]
+            results: dict[_FileKey, Image | str] = {
+                key: self._files[key] for key in keys if key in self._files
+            }
+            new = [key for key in keys if key not in results]
             samples = [Sample(str(number), Path(key[0])) for number, key in enumerate(new)]
             images, rejected = inspect_images(samples, threads=reader_threads())
             if len(self._files) + len(images) > REMEMBERED:
                 self._files.clear()
             self._files |= {new[int(image.sample.id)]: image for image in images}
-            known |= {new[int(image.sample.id)]: image for image in images}
-            return known | {new[int(number)]: reason for number, reason in rejected}
+            results |= {new[int(image.sample.id)]: image for image in images}
+            return results | {new[int(number)]: reason for number, reason in rejected}
 
 
 def features(

@@ -26,13 +26,13 @@ def choose_images(count: int, always: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def lay_out(features: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Returns a place for each image.
+    """Returns the position of each image on the map.
 
     Args:
         features: pooled features, ``(N, C)``, at least `MIN_IMAGES`.
 
     Returns:
-        Places, ``(N, 2)``, each coordinate from 0 to 1; distances between far ones mean nothing.
+        Positions, ``(N, 2)``, each coordinate from 0 to 1; large distances mean nothing.
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE

@@ -126,8 +126,8 @@ class _Folds:
         """Trains all copies; returns the logits of each one's best epoch for its held-out images."""
         training, data = self._training, self._data
         # a batch has as many images that a copy sees as a batch of a run
-        seen = float((self._weights > 0).float().mean())
-        steps = max(1, round(len(data) * seen / training.batch_size))
+        trained_share = float((self._weights > 0).float().mean())
+        steps = max(1, round(len(data) * trained_share / training.batch_size))
         optimizer = make_optimizer(self._copies, training.optimizer)
         schedule = make_schedule(optimizer, training.schedule, training.epochs, steps)
         best = np.zeros((len(data), data.classes))

@@ -1,4 +1,4 @@
-"""What `tlkit.fit`, and questions about labelled images, can be given, as a recipe's table of data.
+"""Describes the labelled images that `tlkit.fit` and other questions accept as a recipe's table of data.
 
 A recipe must find its images again: to resume, to report, in another process. Images that are not files are
 therefore written to tlkit's cache folder, as PNG under the hash of their pixels, and a list of images is
@@ -142,7 +142,7 @@ def _plain(label: object) -> object:
 
 
 def _class_names(data: Any) -> Sequence[str] | None:
-    """Returns what a data set's numbers stand for, if it or those that it is made of have `classes`."""
+    """Returns the class names of a data set, if it, or one that it wraps, has `classes`."""
     if isinstance(data, torch.utils.data.Subset):
         return _class_names(data.dataset)
     if isinstance(data, torch.utils.data.ConcatDataset):

@@ -55,11 +55,11 @@ def find_label_errors(
     """
     labels, names = features.labels, features.labelled.classes
     scores, suggested = score_labels(labels, out_of_fold.log_probabilities, neighbours)
-    known = int(np.isfinite(scores).sum())
-    if len(names) < 2 or known < MIN_IMAGES:
+    scored = int(np.isfinite(scores).sum())
+    if len(names) < 2 or scored < MIN_IMAGES:
         cut, precision, recall = float(np.log(CLEARLY)), None, None
         method = (
-            f"not estimated: {known} images of classes with two or more are too few to plant errors in (at "
+            f"not estimated: {scored} images of classes with two or more are too few to plant errors in (at "
             f"least {MIN_IMAGES}); listed is where another class is {CLEARLY:.0f} times as probable"
         )
     else:

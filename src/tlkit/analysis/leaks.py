@@ -62,9 +62,9 @@ def find_leaks(features: CachedFeatures) -> list[CopyPair]:
 
 def describe_leaks(leaks: list[CopyPair], run: Run) -> str:
     """Describes what `find_leaks` has found, and what to do about it."""
-    what = "folds" if run.results.data.folds else "splits"
+    parts = "folds" if run.results.data.folds else "splits"
     pairs = shortlist([" and ".join(pair.images) for pair in leaks], NAMED, "; ")
     return (
-        f"{plural(len(leaks), 'pair')} of copies in different {what}: {pairs}. What is measured on copies of "
-        f"training images is too good: see `tlkit audit {shlex.quote(str(run.folder))}`"
+        f"{plural(len(leaks), 'pair')} of copies in different {parts}: {pairs}. What is measured on copies "
+        f"of training images is too good: see `tlkit audit {shlex.quote(str(run.folder))}`"
     )

@@ -233,9 +233,9 @@ def _rotate(features: torch.Tensor) -> Rotation:
     """Returns the largest principal components of features that are scaled to a mean length of 1."""
     rotation = Rotation.of(features / features.norm(dim=1).mean().clamp(min=1e-12))
     # eigenvalues ascend, and the constant column is the first
-    kept = [0, *range(max(1, rotation.values.shape[1] - COMPONENTS), rotation.values.shape[1])]
-    directions = rotation.directions[:, [column - 1 for column in kept[1:]]]
-    return Rotation(rotation.values[:, kept], rotation.lengths[kept], rotation.mean, directions)
+    columns = [0, *range(max(1, rotation.values.shape[1] - COMPONENTS), rotation.values.shape[1])]
+    directions = rotation.directions[:, [column - 1 for column in columns[1:]]]
+    return Rotation(rotation.values[:, columns], rotation.lengths[columns], rotation.mean, directions)
 
 
 def _stratified(labels: Rows, generator: np.random.Generator) -> Rows:

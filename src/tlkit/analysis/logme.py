@@ -24,8 +24,8 @@ def logme(features: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
     """
     values = features.astype(np.float64)
     eigenvalues, directions = np.linalg.eigh(values.T @ values)
-    kept = eigenvalues > NEGLIGIBLE * eigenvalues[-1]
-    eigenvalues, directions = eigenvalues[kept], directions[:, kept]
+    matters = eigenvalues > NEGLIGIBLE * eigenvalues[-1]
+    eigenvalues, directions = eigenvalues[matters], directions[:, matters]
     evidences = []
     for label in np.unique(labels):
         target = (labels == label).astype(np.float64)

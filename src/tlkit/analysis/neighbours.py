@@ -57,15 +57,15 @@ def nearest(
     Args:
         features: pooled features, float32 ``(N, C)``.
         k: number of neighbours; there are fewer if there are fewer other images.
-        queries: features of other views of the same images, such as mirrored, whose neighbours among
-            `features` are wanted; the features themselves unless given.
+        queries: features of other views of the same images, such as mirrored, to search
+            `features` with; the features themselves unless given.
     """
     mean = _mean(features)
-    everything = _Centred.of(features, mean)
-    asked = everything if queries is None else _Centred.of(queries, mean)
+    images = _Centred.of(features, mean)
+    searched_with = images if queries is None else _Centred.of(queries, mean)
     k = min(k, len(features) - 1)
     search = _search_all if len(features) <= MAX_EXACT else _search_index
-    indices, similarities = search(everything, asked, k)
+    indices, similarities = search(images, searched_with, k)
     return Neighbours(indices.numpy(), similarities.numpy())
 
 
@@ -110,10 +110,10 @@ class _Centred:
         return torch.cat([rows if components is None else rows @ components for rows in self.blocks()])
 
 
-def _search_all(everything: _Centred, asked: _Centred, k: int) -> tuple[Tensor, Tensor]:
+def _search_all(images: _Centred, searched_with: _Centred, k: int) -> tuple[Tensor, Tensor]:
     """Returns the indices and similarities of the nearest neighbours, by comparing all pairs."""
-    search = everything.project()
-    queries = search if asked is everything else asked.project()
+    search = images.project()
+    queries = search if searched_with is images else searched_with.project()
     count = len(search)
     size = max(1, min(count, MAX_SIMILARITIES // count))
     # one buffer for all blocks: the system would clear the memory of each anew
@@ -127,14 +127,14 @@ def _search_all(everything: _Centred, asked: _Centred, k: int) -> tuple[Tensor, 
     return indices, highest
 
 
-def _search_index(everything: _Centred, asked: _Centred, k: int) -> tuple[Tensor, Tensor]:
+def _search_index(images: _Centred, searched_with: _Centred, k: int) -> tuple[Tensor, Tensor]:
     """Returns the indices and similarities of the nearest neighbours in the nearest cells."""
-    components = _principal_components(everything)
-    search = everything.project(components)
-    queries = search if asked is everything else asked.project(components)
+    components = _principal_components(images)
+    search = images.project(components)
+    queries = search if searched_with is images else searched_with.project(components)
     candidates = _find_candidates(search, queries, min(k + SPARE, len(search) - 1))
     blocks = [slice(start, start + RERANKED) for start in range(0, len(search), RERANKED)]
-    parts = [_rerank(asked.rows(block), everything, candidates[block], k) for block in blocks]
+    parts = [_rerank(searched_with.rows(block), images, candidates[block], k) for block in blocks]
     highest, indices = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     return indices, highest
 

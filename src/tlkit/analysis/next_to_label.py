@@ -1,4 +1,4 @@
-"""Says which unlabelled images to label next."""
+"""Selects the unlabelled images to label next."""
 
 from __future__ import annotations
 
@@ -113,16 +113,12 @@ def next_to_label(
     if model is None:
         predictor = _untrained(backbone, device, registry, observer)
     else:
-        predictor = load(model, phase=phase, device=device, registry=registry)
-    if isinstance(predictor, MultilabelPredictor):
-        raise RunFolderError(
-            f"{model} predicts several labels per image; tlkit next needs a model that predicts one"
-        )
+        predictor = _load(model, phase, device, registry)
     unlabelled, labelled, rejected = _read_unlabelled(Path(folder), _labelled_files(model), observer)
     with observer.progress("comparing images", len(unlabelled), "images") as tick:
         represented = predictor.represent(unlabelled, tick=tick)
-    known = _training_features(predictor)
-    positions = cluster_positions(represented.features, known)
+    labelled_features = _training_features(predictor)
+    positions = cluster_positions(represented.features, labelled_features)
     if model is None:
         selected = select_typical(positions, count, seed=seed)
     else:
@@ -132,9 +128,18 @@ def next_to_label(
         tuple(_image_to_label(image, represented, classes) for image in selected),
         len(represented.images),
         labelled,
-        0 if known is None else len(known),
+        0 if labelled_features is None else len(labelled_features),
         (*rejected, *represented.unreadable),
     )
+
+
+def _load(model: Path | str, phase: str | None, device: str | None, registry: Registry) -> Predictor:
+    predictor = load(model, phase=phase, device=device, registry=registry)
+    if isinstance(predictor, MultilabelPredictor):
+        raise RunFolderError(
+            f"{model} predicts several labels per image; tlkit next needs a model that predicts one"
+        )
+    return predictor
 
 
 def _untrained(backbone: str | None, device: str | None, registry: Registry, observer: Observer) -> Predictor:

@@ -61,8 +61,10 @@ class OutOfFold:
         sampled = Rotation(rotation.values[sample], rotation.lengths, rotation.mean, rotation.directions)
         predicted = _predict(sampled, labels[sample], groups[sample], classes, STRENGTHS, generator)
         of_given = np.take_along_axis(predicted, labels[sample][None, :, None], 2)[:, :, 0]
-        known = ~np.isnan(of_given[0])
-        strength = STRENGTHS[int(of_given[:, known].mean(1).argmax())] if known.any() else STRENGTHS[0]
+        is_predicted = ~np.isnan(of_given[0])
+        strength = (
+            STRENGTHS[int(of_given[:, is_predicted].mean(1).argmax())] if is_predicted.any() else STRENGTHS[0]
+        )
         rows = _predict(rotation, labels, groups, classes, [strength], generator)[0]
         return OutOfFold(rows, strength, rotation, groups)
 
@@ -78,9 +80,9 @@ class OutOfFold:
     @property
     def predicted(self) -> NDArray[np.int64]:
         """The most probable class of each image; -1 where there is no prediction."""
-        known = ~np.isnan(self.log_probabilities[:, 0])
+        is_predicted = ~np.isnan(self.log_probabilities[:, 0])
         predicted: NDArray[np.int64] = np.nan_to_num(self.log_probabilities).argmax(1)
-        return np.where(known, predicted, -1)
+        return np.where(is_predicted, predicted, -1)
 
 
 def _predict(

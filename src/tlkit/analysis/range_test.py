@@ -1,4 +1,4 @@
-"""Tries learning rates from far too low to far too high, in one short training.
+"""Tries learning rates from far too low to far too high in one short run of training.
 
 The learning-rate range test of Smith, "Cyclical learning rates for training neural networks", 2017.
 """

@@ -142,8 +142,8 @@ class SearchSpace:
         named = choices.get(HEAD_NAME)
         heads = [str(name) for name in named.values] if named else [phase.head.name]
         self._options = {name: _options(registry, name) for name in heads}
-        known = {f"head.{option}" for options in self._options.values() for option in options}
-        self._check_options(known | {HEAD_NAME}, heads)
+        head_keys = {f"head.{option}" for options in self._options.values() for option in options}
+        self._check_options(head_keys | {HEAD_NAME}, heads)
 
     def _check_options(self, known: set[str], heads: Sequence[str]) -> None:
         unknown = [key for key in self._choices if key.startswith("head.") and key not in known]

@@ -126,7 +126,7 @@ class Tuning(JsonModel):
         return next(trial for trial in self.trials if trial.number == self.best)
 
     def sentences(self) -> list[str]:
-        """Says in words what was found."""
+        """Describes the best trial and the accuracy to expect, in sentences."""
         best, (low, high) = self.best_trial, self.ci95
         measure = {"loss": "log loss", "accuracy": "accuracy"}.get(self.measure, "balanced accuracy")
         failed = f" ({self.failed} more failed)" if self.failed else ""
@@ -199,11 +199,7 @@ def tune(
         recipe=recipe,
         preprocess=tuned.preprocess,
     )
-    heads = choices[HEAD_NAME].values if HEAD_NAME in choices else ()
-    fits = _self_fitting([tuned.head.name, *map(str, heads)], encoder, dataset, registry)
-    search = SearchSpace(recipe, tuned, choices, registry, fits)
-    if problems := _space_problems(search, registry):
-        raise RecipeError(problems, recipe="tune")
+    search = _search_space(recipe, tuned, choices, encoder, dataset, registry)
     folder = Path(out) if out is not None else Path("runs") / recipe.name / "tuned"
     with _open_search(folder, recipe, tuned, choices):
         data = _folded_features(recipe, dataset, encoder, observer)
@@ -212,6 +208,27 @@ def tune(
         tuning = _result(search, tried, data, folder)
         _write(tuning, search.tuned(tuning.best_trial.settings), folder)
     return tuning
+
+
+def _search_space(
+    recipe: Recipe,
+    phase: Phase,
+    choices: Mapping[str, Choice],
+    encoder: Encoder,
+    dataset: Dataset,
+    registry: Registry,
+) -> SearchSpace:
+    """Returns what to search.
+
+    Raises:
+        RecipeError: the phase cannot be trained with one of the values.
+    """
+    heads = choices[HEAD_NAME].values if HEAD_NAME in choices else ()
+    fits = _self_fitting([phase.head.name, *map(str, heads)], encoder, dataset, registry)
+    space = SearchSpace(recipe, phase, choices, registry, fits)
+    if problems := _space_problems(space, registry):
+        raise RecipeError(problems, recipe="tune")
+    return space
 
 
 def _phase_to_tune(recipe: Recipe, name: str | None) -> Phase:

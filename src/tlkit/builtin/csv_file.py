@@ -77,9 +77,9 @@ def csv_file(
     samples = []
     for row in rows:
         indices = tuple(sorted(index[label] for label in row.labels))
-        one, several = (None, indices) if layout.has_several else (indices[0], None)
+        label, several = (None, indices) if layout.has_several else (indices[0], None)
         path = root / row.name
-        samples.append(Sample(row.name, path, one, row.split, labels=several, group=row.group))
+        samples.append(Sample(row.name, path, label, row.split, labels=several, group=row.group))
     if not layout.has_several:
         check_every_split(table, classes, samples)
     return Source(classes, samples, list_unlabelled(root, unlabelled))
@@ -195,7 +195,7 @@ def _row_labels(cells: Sequence[str], layout: _Layout) -> tuple[tuple[str, ...],
 
 
 def _check_separator(table: Path, classes: Sequence[str], used: str | None) -> None:
-    """Raises if a class is made of others: such a file has another separator, or any at all."""
+    """Raises if a class consists of other classes: then the file has a separator that was not named."""
     for name in classes:
         for separator in SEPARATORS:
             if separator == used:

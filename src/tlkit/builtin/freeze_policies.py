@@ -38,13 +38,13 @@ def all_but_last_blocks(classifier: BlockNetwork, *, blocks: int = 1) -> set[str
         blocks: number of trainable blocks of the backbone, counted from its output;
             `tlkit plugins blocks NAME` lists the blocks.
     """
-    known = classifier.blocks()
-    if not 1 <= blocks <= len(known):
+    backbone_blocks = classifier.blocks()
+    if not 1 <= blocks <= len(backbone_blocks):
         raise PluginError(
-            f"blocks = {blocks}, but the backbone has {len(known)}: "
-            f"{', '.join(block.span for block in known)}"
+            f"blocks = {blocks}, but the backbone has {len(backbone_blocks)}: "
+            f"{', '.join(block.span for block in backbone_blocks)}"
         )
-    return _head(classifier).union(*(block.parameters for block in known[-blocks:]))
+    return _head(classifier).union(*(block.parameters for block in backbone_blocks[-blocks:]))
 
 
 def matching(classifier: BlockNetwork, *, trainable: list[str]) -> set[str]:

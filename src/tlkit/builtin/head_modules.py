@@ -110,7 +110,7 @@ class Prototypes(nn.Module):
 class Neighbours(nn.Module):
     """The nearest training images' classes, weighted by similarity (Wu et al., 2018).
 
-    Its state are the features of all training images; it has no parameters for gradient steps to train.
+    Its state is the features of all training images; it has no parameters to train by gradient steps.
     """
 
     support: Tensor

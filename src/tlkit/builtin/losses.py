@@ -37,10 +37,10 @@ def cross_entropy(classes: Sequence[str], counts: Sequence[int], *, label_smooth
 
 
 def focal(classes: Sequence[str], counts: Sequence[int], *, gamma: float = 2.0) -> Loss:
-    """Makes the focal loss: cross-entropy, less of it the more probable the label is (Lin et al. 2017).
+    """Makes the focal loss: cross-entropy times ``(1 - p) ** gamma``, p the label's probability (Lin 2017).
 
     Args:
-        gamma: the exponent of what the label's probability lacks; 0 is cross-entropy.
+        gamma: how strongly images that are predicted well are down-weighted; 0 is cross-entropy.
     """
     if gamma < 0:
         raise PluginError(f"gamma must be at least 0, and is {gamma}")

@@ -122,12 +122,12 @@ def check_arguments(name: str, model_args: Mapping[str, Any]) -> None:
     architecture, saved = saved_config(name)
     if not timm.is_model(architecture):
         raise PluginError(f"backbone {name!r}: timm knows no architecture {architecture!r}")
-    known = _network_arguments(architecture)
+    accepted = _network_arguments(architecture)
     for argument in (*model_args, *saved):
-        if argument not in known:
+        if argument not in accepted:
             raise PluginError(
                 f"backbone {name!r}: model_args: {architecture} has no argument {argument!r}"
-                f"{close_matches(argument, known)}"
+                f"{close_matches(argument, accepted)}"
             )
 
 
@@ -157,9 +157,9 @@ def _locate_weights(name: str) -> dict[str, str] | None:
     config = timm.models.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         tags = timm.list_pretrained(f"{name.partition('.')[0]}.*")
-        known = f"; there are weights for {', '.join(tags)}" if tags else ""
+        hint = f"; there are weights for {', '.join(tags)}" if tags else ""
         raise WeightsError(
-            f'backbone {name!r} has no pretrained weights: set weights = "none" or a file{known}'
+            f'backbone {name!r} has no pretrained weights: set weights = "none" or a file{hint}'
         )
     if config.hf_hub_id:
         cached = try_to_load_from_cache(config.hf_hub_id, config.hf_hub_filename or "model.safetensors")

@@ -82,7 +82,7 @@ class _Row:
 
 
 class _Entry(tarfile.TarInfo):
-    """A member's header, refused where reading on would take a stranger's word for how much there is."""
+    """A member's header; one with an impossible or excessive size is refused before it is read on."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -187,8 +187,8 @@ def _rows(shard: Path, label: str) -> dict[str, _Row]:
 def _check_end(file: BinaryIO, offset: int) -> None:
     """Raises tarfile.ReadError unless a shard ends where its members do; tarfile takes damage for the end."""
     file.seek(offset)
-    rest = file.read(MAX_PADDING)
-    if len(rest) < tarfile.BLOCKSIZE or rest.strip(b"\0") or file.read(1):
+    padding = file.read(MAX_PADDING)
+    if len(padding) < tarfile.BLOCKSIZE or padding.strip(b"\0") or file.read(1):
         raise tarfile.ReadError(
             f"it is damaged or cut short at byte {offset:,}, or other data follow: make the shard again"
         )

@@ -116,7 +116,7 @@ def main() -> None:
 
 
 def _accept_any_name() -> None:
-    """Lets files' names that are not UTF-8, and characters that a terminal lacks, be read and printed."""
+    """Lets names that are not UTF-8, and characters that the terminal lacks, be read and printed."""
     for stream, errors in (
         (sys.stdin, "surrogateescape"),
         (sys.stdout, "backslashreplace"),

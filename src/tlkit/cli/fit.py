@@ -21,6 +21,7 @@ from tlkit.cli.results_text import print_results
 from tlkit.cli.run import make_report, warn_of_copies
 
 if TYPE_CHECKING:
+    from tlkit.experiment.observer import Observer, Run
     from tlkit.experiment.results import Results
 
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -127,20 +128,23 @@ def fit(
             device=device,
             observer=observer,
         )
-        if not process_state().is_main_process:
-            return
-        say()
-        print_results(run.results)
-        say()
-        for sentence in summarise(run.results):
-            say(sentence, hanging=2)
-        warn_of_copies(run, observer)
-        say(
-            f"{run.folder}: the classifier, for tlkit predict; its recipe.toml is the recipe that was run",
-            hanging=2,
-        )
-        if report:
-            make_report(run, observer, device)
+        if process_state().is_main_process:
+            _print_run(run, observer)
+            if report:
+                make_report(run, observer, device)
+
+
+def _print_run(run: Run, observer: Observer) -> None:
+    say()
+    print_results(run.results)
+    say()
+    for sentence in summarise(run.results):
+        say(sentence, hanging=2)
+    warn_of_copies(run, observer)
+    say(
+        f"{run.folder}: the classifier, for tlkit predict; its recipe.toml is the recipe that was run",
+        hanging=2,
+    )
 
 
 def summarise(results: Results) -> list[str]:

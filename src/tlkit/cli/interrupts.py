@@ -14,7 +14,7 @@ class Interrupted(Exception):
 
 
 def interrupt_once() -> None:
-    """Lets the first Ctrl-C interrupt this process, and not another one what is put in order after it."""
+    """Lets the first Ctrl-C interrupt this process, and ignores later ones while it cleans up."""
     # a process in the background of a script ignores it from the start
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)

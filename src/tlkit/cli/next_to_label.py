@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,13 +63,7 @@ def next_to_label(
         for image in selection.images:
             json_line(_json_object(image))
     else:
-        rows = [
-            (f"{image.score:.1f}", f"{image.similar:,}", printable(image.image), _top(image))
-            for image in selection.images
-        ]
-        columns = ("score>", "similar>", "image", "classes")
-        known = 4 if len(paths) == 2 else 3  # without a model, no classes are known
-        table(None, columns[:known], [row[:known] for row in rows])
+        _print_table(selection.images, with_classes=len(paths) == 2)
     for path, reason in selection.unreadable:
         say(f"{printable(path)} cannot be read: {reason}", stderr=True)
     labelled = f"; {selection.labelled:,} have labels already" if selection.labelled else ""
@@ -78,6 +73,16 @@ def next_to_label(
     )
     if len(paths) == 2:
         say(_describe_comparison(selection.compared), stderr=True)
+
+
+def _print_table(images: Sequence[ImageToLabel], with_classes: bool) -> None:
+    """Prints a row per image; without a model, no classes are known."""
+    rows = [
+        (f"{image.score:.1f}", f"{image.similar:,}", printable(image.image), _top(image)) for image in images
+    ]
+    columns = ("score>", "similar>", "image", "classes")
+    shown = len(columns) if with_classes else len(columns) - 1
+    table(None, columns[:shown], [row[:shown] for row in rows])
 
 
 def _describe_comparison(compared: int) -> str:

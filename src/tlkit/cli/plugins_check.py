@@ -71,8 +71,8 @@ def check_kind(kind: str, others: Sequence[str] = ()) -> None:
     from tlkit.plugins.registry import KINDS
 
     if kind not in (*KINDS, *others):
-        known = ", ".join((*KINDS, *others))
-        raise typer.BadParameter(f"{kind!r} is not one of {known}", param_hint="--kind")
+        kinds = ", ".join((*KINDS, *others))
+        raise typer.BadParameter(f"{kind!r} is not one of {kinds}", param_hint="--kind")
 
 
 def _check_parts(

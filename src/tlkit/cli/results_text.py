@@ -42,9 +42,11 @@ def print_results(results: Results) -> None:
     _print_phases(taken, balanced=bool(inequality))
     for result in results.phases:
         if result.epochs and result.best_value is not None and result.monitor != "accuracy":
-            kept = f"epoch {result.best_epoch}" if result.best_epoch else "the weights that it started from"
+            weights = (
+                f"epoch {result.best_epoch}" if result.best_epoch else "the weights that it started from"
+            )
             score = f"{result.monitor.replace('_', ' ')} {result.best_value:.3f}"
-            say(f"{result.name} kept {kept}: {score} on the validation images", hanging=2)
+            say(f"{result.name} kept {weights}: {score} on the validation images", hanging=2)
         if result.fitted:
             say(f"{result.name} chose: {result.fitted}", hanging=2)
         if result.decision:
@@ -85,8 +87,8 @@ def print_evaluation(evaluation: Evaluation) -> None:
     say(f"calibration error {evaluation.ece:.3f} ({low:.3f}–{high:.3f})")
     if (rejected := evaluation.rejected) is not None:
         others = rejected.accuracy_of_others
-        rest = "" if others is None else f"; {others:.3f} of the others are correct"
-        say(f"unclassified below {rejected.below:g}: {rejected.n:,}{rest}")
+        accuracy = "" if others is None else f"; {others:.3f} of the others are correct"
+        say(f"unclassified below {rejected.below:g}: {rejected.n:,}{accuracy}")
     if evaluation.unknown is not None:
         say(f"called unknown: {evaluation.unknown:,}; the scores count them by their most probable class")
     names = list(evaluation.per_class)

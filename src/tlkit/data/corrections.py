@@ -135,7 +135,7 @@ def _problems(row: Correction, image: Image, reviewed_label: str, classes: Seque
 
 
 def _is_circle(row: Correction, decided: Mapping[str, tuple[int, Correction]]) -> bool:
-    """Returns whether the images in whose favour others are left out lead back to the first."""
+    """Returns whether a chain of "same-photo" decisions ends at the image that it begins with."""
     start, visited = row.image, {row.image}
     while row.decision == "same-photo":
         if row.other in visited:

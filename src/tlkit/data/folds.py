@@ -114,12 +114,12 @@ def draw_folds(
     most = max(len(names - whole) for names in groups_of)
     if most < folds:
         grouped = group or any(image.sample.group for image in images)
-        what = "groups" if grouped else "distinct images"
+        units = "groups" if grouped else "distinct images"
         raise TooManyFoldsError(
-            f"data.folds: no class has images for {folds} folds: the largest has {most} {what}; at most "
+            f"data.folds: no class has images for {folds} folds: the largest has {most} {units}; at most "
             f"{most} folds can be drawn"
             if most > 1
-            else f"data.folds: no class has two {what} that can be in different folds: add images",
+            else f"data.folds: no class has two {units} that can be in different folds: add images",
             most,
         )
     assignment = np.full((repeats, len(images)), ALWAYS_TRAINED)

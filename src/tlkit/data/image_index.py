@@ -50,7 +50,7 @@ class FileIdentity(NamedTuple):
         return FileIdentity(status.st_size, status.st_mtime_ns, status.st_ctime_ns, inode)
 
     def is_settled(self, now: int) -> bool:
-        """Returns whether a later change will show: whether the last one was long enough before `now`."""
+        """Returns whether the last change is old enough at `now` that a later one would have other times."""
         return max(self.mtime, self.ctime) + RACY_NS <= now
 
 
@@ -80,7 +80,7 @@ class ImageIndex:
     def find(self, files: Sequence[tuple[Path, FileIdentity | None]]) -> list[IndexedImage | None]:
         """Returns what is known of each file; None of those that are new or have changed."""
         names = [os.fsencode(path) for path, _ in files]
-        known: dict[bytes, tuple[FileIdentity, IndexedImage]] = {}
+        entries: dict[bytes, tuple[FileIdentity, IndexedImage]] = {}
 
         def query(database: sqlite3.Connection) -> None:
             for start in range(0, len(names), QUERY):
@@ -88,11 +88,11 @@ class ImageIndex:
                 marks = ",".join("?" * len(part))
                 for row in database.execute(f"SELECT * FROM images WHERE path IN ({marks})", part):
                     name, *identity, sha256, width, height = row
-                    known[name] = FileIdentity(*identity), IndexedImage(sha256.hex(), width, height)
+                    entries[name] = FileIdentity(*identity), IndexedImage(sha256.hex(), width, height)
 
         self._do(query)
         return [
-            known[name][1] if name in known and known[name][0] == identity else None
+            entries[name][1] if name in entries and entries[name][0] == identity else None
             for name, (_, identity) in zip(names, files, strict=True)
         ]
 

@@ -265,8 +265,8 @@ def _open(content: bytes) -> PillowImage.Image:
             image = PillowImage.open(io.BytesIO(content), formats=formats)
     except UnidentifiedImageError as error:
         start = content[:64].lstrip()
-        known = (hint for prefix, hint in OTHER_FORMATS if start.startswith(prefix))
-        raise UnreadableImage(next(known, "not an image, or of an unsupported format")) from error
+        hints = (hint for prefix, hint in OTHER_FORMATS if start.startswith(prefix))
+        raise UnreadableImage(next(hints, "not an image, or of an unsupported format")) from error
     _check_size(image)
     return image
 

@@ -57,11 +57,11 @@ def _inspect_together(
     recorded = [_recorded(sample, identity) for sample, (_, identity) in zip(samples, files, strict=True)]
     unknown = [number for number, image in enumerate(recorded) if image is None]
     indexed = dict(zip(unknown, index.find([files[number] for number in unknown]), strict=True))
-    known = [
+    entries = [
         (image or indexed[number]) if printable(sample.id) == sample.id else None
         for number, (sample, image) in enumerate(zip(samples, recorded, strict=True))
     ]
-    changed = [number for number, image in enumerate(known) if image is None]
+    changed = [number for number, image in enumerate(entries) if image is None]
     tick(len(samples) - len(changed))
     inspected: dict[int, Image | str] = {}
     results = pool.imap(inspect_image, [samples[number] for number in changed], CHUNK)
@@ -78,7 +78,7 @@ def _inspect_together(
     )
     return [
         Image(sample, *entry) if entry else inspected[number]
-        for number, (sample, entry) in enumerate(zip(samples, known, strict=True))
+        for number, (sample, entry) in enumerate(zip(samples, entries, strict=True))
     ]
 
 

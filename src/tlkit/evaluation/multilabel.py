@@ -137,19 +137,19 @@ def evaluate_labels(
     if answers is None:
         answers = probabilities >= thresholds
     per_class = _per_class(probabilities, labels, classes, thresholds, answers)
-    known = [scores for scores in per_class.values() if scores.positives]
+    scored = [scores for scores in per_class.values() if scores.positives]
     size = independent or len(labels)
     precisions, f1s, micros = _resampled(probabilities, labels, answers, max(1, round(size)))
-    positives = np.array([scores.positives for scores in known]) * size / len(labels)
+    positives = np.array([scores.positives for scores in scored]) * size / len(labels)
     # the largest variance of a mean of k classes is v (1 - v) sum(1 / positives) / k²
-    images = len(known) ** 2 / float((1 / positives).sum())
+    images = len(scored) ** 2 / float((1 / positives).sum())
     of_answer = np.where(labels == 1, probabilities, 1 - probabilities).clip(EPSILON, 1)
     return MultilabelScores(
         n=len(labels),
         mean_average_precision=_estimate(
-            [scores.average_precision or 0.0 for scores in known], precisions, images
+            [scores.average_precision or 0.0 for scores in scored], precisions, images
         ),
-        macro_f1=_estimate([scores.f1 or 0.0 for scores in known], f1s, images),
+        macro_f1=_estimate([scores.f1 or 0.0 for scores in scored], f1s, images),
         micro_f1=_estimate([_micro_f1(answers, labels)], micros, float(positives.sum())),
         chance=float(labels.mean(0)[labels.any(0)].mean()),
         log_loss=float(-np.log(of_answer).mean()),
@@ -319,8 +319,8 @@ class _Ranked:
         ends, before = last[raises], hits_above[raises]
         steps = np.concatenate([[0], ends[:-1] + 1])[: len(ends)]
         groups = np.concatenate([[0], before[:-1]])[: len(ends)]
-        kept = order[: ends[-1] + 1] if len(ends) else order[:0]
-        return _Ranked(kept, steps, kept[has_class[kept] == 1], groups)
+        ranked = order[: ends[-1] + 1] if len(ends) else order[:0]
+        return _Ranked(ranked, steps, ranked[has_class[ranked] == 1], groups)
 
     def average_precision(self, weights: NDArray[np.float32]) -> NDArray[np.float64]:
         """Computes the average precision in samples that have images so often; NaN without the class."""

@@ -1,4 +1,4 @@
-"""The backbone that is used where none is named, and what is used instead where it cannot be had."""
+"""The default backbone, and the one that replaces it where its weights cannot be downloaded."""
 
 from __future__ import annotations
 

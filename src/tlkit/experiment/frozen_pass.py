@@ -49,7 +49,7 @@ class FrozenPass:
         folder: RunFolder | None = None,
         shard: Shard | None = None,
     ) -> None:
-        """Takes the images, and what is told of the pass.
+        """Prepares a pass over a run's images.
 
         Args:
             dataset: the images.

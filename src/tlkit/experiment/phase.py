@@ -173,7 +173,7 @@ def run_phase(prepared: PreparedPhase, context: PhaseContext) -> PhaseOutcome:
 def _unknown_threshold(
     prepared: PreparedPhase, context: PhaseContext, fitted: FittedDetector | None
 ) -> UnknownThreshold | None:
-    """Returns when an image is unknown, of the phase that this one starts from where its model is taken."""
+    """Returns the phase's threshold for unknown images; the earlier phase's if its model was kept."""
     return fitted.threshold if fitted else _earlier(prepared, context).unknown
 
 
@@ -374,8 +374,8 @@ def _evaluate_labels(
     result, thresholds, answers = score_parts(parts, dataset.classes, validated)
     predicted = []
     for part, split in logits.items():
-        said = answers if part == "out-of-fold" else probabilities[part] >= thresholds
-        predicted.append(SplitProbabilities(part, split.images, probabilities[part], said))
+        part_answers = answers if part == "out-of-fold" else probabilities[part] >= thresholds
+        predicted.append(SplitProbabilities(part, split.images, probabilities[part], part_answers))
     return PhaseEvaluation(1.0, None, None, None, tuple(predicted), result)
 
 

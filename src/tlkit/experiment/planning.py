@@ -73,16 +73,16 @@ def prepare_phases(
 
 
 def _backbone(
-    recipe: Recipe, phase: Phase, registry: Registry, made: dict[str, Backbone | None]
+    recipe: Recipe, phase: Phase, registry: Registry, backbones: dict[str, Backbone | None]
 ) -> Backbone | None:
     """Makes a phase's backbone, once for all phases with the same table; None if that failed before."""
     table = json.dumps(phase.backbone.table(), default=str)
     key = json.dumps([phase.backbone.table(), phase.preprocess], default=str, sort_keys=True)
-    if key not in made:
-        made[key] = None
+    if key not in backbones:
+        backbones[key] = None
         torch.manual_seed(seed(recipe.seed, "backbone", table))
-        made[key] = make_backbone(registry, phase.backbone, phase.preprocess)
-    return made[key]
+        backbones[key] = make_backbone(registry, phase.backbone, phase.preprocess)
+    return backbones[key]
 
 
 def _head(

@@ -172,8 +172,8 @@ class RunRecord:
         self.results = self._read("results.json", Results)
         self.plan = self._read("plan.json", Plan)
         self.description = self._read("run.json", RunDescription)
-        known = self.results or self.plan
-        self.classes = known.classes if known else ()
+        source = self.results or self.plan
+        self.classes = source.classes if source else ()
         self.images = _read_images(folder / "splits.csv", self.classes, self.recipe.task)
         self._events = read_events(folder / "log.jsonl")
         split_of = {image.id: image.split for image in self.images}
@@ -204,8 +204,8 @@ class RunRecord:
     @property
     def data(self) -> DataSummary | None:
         """How many images the run has; None before the plan was made."""
-        known = self.results or self.plan
-        return known.data if known else None
+        source = self.results or self.plan
+        return source.data if source else None
 
     def seconds_per_view(self) -> float | None:
         """Returns the frozen pass's seconds per image view; None if too few were computed to tell."""

@@ -178,7 +178,7 @@ class PhaseResult(JsonModel):
             to them; None without one.
         decision: whether the weights were taken, in a cross-validation; None: there was nothing to decide.
         fitted: what a head that fits itself chose, or None.
-        unknown: when it calls an image unknown.
+        unknown: the threshold above which it calls an image unknown.
         versus: comparisons with the phase before and with the first one.
         multilabel: its scores where an image may have several labels, in place of `val`, `test` and
             `out_of_fold`; None: it has one.

@@ -276,9 +276,11 @@ def without_training(
 ) -> list[PreparedPhase]:
     """Returns the phases whose features one pass computes before anything is trained."""
     by_name = {prepared.phase.name: prepared for prepared in experiment.phases}
-    known = [prepared for prepared in phases if features_known_beforehand(prepared, recipe, by_name)]
+    beforehand = [prepared for prepared in phases if features_known_beforehand(prepared, recipe, by_name)]
     # in a cross-validation, a phase that starts from another one may not be worth trying
-    return [prepared for prepared in known if not (experiment.dataset.folds and prepared.phase.start_from)]
+    return [
+        prepared for prepared in beforehand if not (experiment.dataset.folds and prepared.phase.start_from)
+    ]
 
 
 def _finish(experiment: Experiment, context: PhaseContext) -> None:

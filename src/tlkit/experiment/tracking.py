@@ -95,10 +95,10 @@ class Trackers:
             self._attempt(name, tracker.finish)
 
     def _start(self, name: Tracker, run: Run) -> None:
-        known = _read_ids(run.folder)
-        self._started[name] = tracker = _open_tracker(name, run.recipe, run.folder, known.get(name))
-        if name not in known:
-            write_json(run.folder / FILE, TrackedRun(ids={**known, name: _id_in(tracker)}))
+        ids = _read_ids(run.folder)
+        self._started[name] = tracker = _open_tracker(name, run.recipe, run.folder, ids.get(name))
+        if name not in ids:
+            write_json(run.folder / FILE, TrackedRun(ids={**ids, name: _id_in(tracker)}))
             tracker.store_init_configuration(_parameters(run.recipe))
 
     def _log(self, values: Mapping[str, float], step: int) -> None:
@@ -164,7 +164,7 @@ def _open_tracker(name: Tracker, recipe: Recipe, folder: Path, run_id: str | Non
 
 
 def _id_in(tracker: GeneralTracker) -> str:
-    """Returns what the run is called there; TensorBoard has a folder in the run folder."""
+    """Returns the run's id in a tracker; TensorBoard's is a folder in the run folder."""
     from accelerate.tracking import MLflowTracker, TensorBoardTracker
 
     if isinstance(tracker, TensorBoardTracker):

@@ -1,4 +1,4 @@
-"""Fits what tells which images belong to none of a phase's classes.
+"""Fits the detector of images that belong to none of a phase's classes.
 
 A network that was trained knows its training images too well: their features lie closer together than those
 of other images. The threshold is then chosen on images that it was not trained on.

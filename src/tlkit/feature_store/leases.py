@@ -1,4 +1,4 @@
-"""What several processes that share a feature store tell each other: which columns they use or compute.
+"""Leases: which columns of a shared feature store other processes use or compute.
 
 Locks are files that the operating system releases when a process ends, however it ends.
 """

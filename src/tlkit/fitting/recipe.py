@@ -98,7 +98,7 @@ class FitOptions:
         return self.quality == "best" and self.task == "multiclass"
 
     def check(self) -> None:
-        """Raises RecipeError unless the options can be, and suit one another."""
+        """Raises RecipeError unless the options are possible and go together."""
         problems = []
         if self.quality not in QUALITIES:
             hint = close_matches(str(self.quality), QUALITIES)

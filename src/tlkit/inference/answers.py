@@ -120,21 +120,15 @@ def evaluate(
         # the device is the workers': this computer may have no GPU
         here: LoadOptions = {**options, "device": "cpu", "precision": "float32"}
         predictor = load(_model_path(model), **here)
-    listed: list[ImageLike] = []
     has_several = isinstance(predictor, MultilabelPredictor)
     if separator is not None and (labels is not None or not has_several):
         reason = "labels are given" if has_several else "this model predicts one label per image"
         raise DataError(f"a separator is for a CSV file with several labels per image: {reason}")
+    listed: Sequence[ImageLike]
     if labels is None:
-        if not isinstance(images, str | Path):
-            raise DataError("there are no labels: give them, or a folder per class or a CSV file")
-        if has_several:
-            paths, labels = images_with_labels(Path(images), predictor.classes, separator)
-        else:
-            paths, labels = labelled_images(Path(images))
-        listed += paths
+        listed, labels = _labelled_files(images, predictor, separator)
     else:
-        listed += as_images(images)
+        listed = list(as_images(images))
     observer = observer or Observer()
     with observer.progress("evaluating", len(listed), "images") as tick:
         if engine is None:
@@ -142,6 +136,17 @@ def evaluate(
         truth = predictor.truth(labels, len(listed))
         predictions = _in_workers(engine, model, listed, observer.note, len(predictor.classes), options)
         return predictor.score(listed, truth, collect(predictions, predictor.classes, tick))
+
+
+def _labelled_files(
+    images: Images, predictor: Predictor, separator: str | None
+) -> tuple[list[Path], list[str]]:
+    """Returns the images of a folder per class or a CSV file, and their labels."""
+    if not isinstance(images, str | Path):
+        raise DataError("there are no labels: give them, or a folder per class or a CSV file")
+    if isinstance(predictor, MultilabelPredictor):
+        return images_with_labels(Path(images), predictor.classes, separator)
+    return labelled_images(Path(images))
 
 
 def _in_workers(

@@ -132,7 +132,7 @@ def compute(saved: SavedModel, pixels: Pixels) -> Outputs:
 
 
 def answers(saved: SavedModel, logits: NDArray[np.float32]) -> NDArray[Any]:
-    """Returns what the classifier says of each image: a class, ``(N, 1)``, or whether it has each one."""
+    """Returns the classifier's answers: each image's class, ``(N, 1)``, or whether it has each class."""
     if saved.calibration.thresholds is None:
         most_probable: NDArray[np.int64] = logits.argmax(1)
         return most_probable[:, None]
@@ -147,8 +147,8 @@ def check_outputs(saved: SavedModel, expected: Outputs, computed: Outputs) -> No
         ExportError: logits differ by more than `TOLERANCE`, or most probable classes, where images have one.
     """
     _check("logits", expected.logits, computed.logits, TOLERANCE)
-    one = saved.calibration.thresholds is None
-    if one and (expected.logits.argmax(1) != computed.logits.argmax(1)).any():
+    has_one_label = saved.calibration.thresholds is None
+    if has_one_label and (expected.logits.argmax(1) != computed.logits.argmax(1)).any():
         raise ExportError("the export was deleted: it gives other labels than the classifier")
     if expected.novelty is not None and computed.novelty is not None:
         _check("novelty", expected.novelty, computed.novelty, TOLERANCE)

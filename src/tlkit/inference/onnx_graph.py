@@ -60,11 +60,11 @@ def surround(
     graph = model.graph
     op, tensor = GraphBuilder(graph).op, graph.inputs[0]
     images = _declare(ir.Value(), IMAGES, UINT8, ["batch", "height", "width", 3])
-    made = _normalize(op, _resize(op, images, preprocess), preprocess)
-    tensor.replace_all_uses_with(made)
+    pixels = _normalize(op, _resize(op, images, preprocess), preprocess)
+    tensor.replace_all_uses_with(pixels)
     graph.inputs[:] = [images]
     # the network's input keeps its name, so that it can be told from what surrounds it
-    made.name, made.type, made.shape = tensor.name, tensor.type, tensor.shape
+    pixels.name, pixels.type, pixels.shape = tensor.name, tensor.type, tensor.shape
     logits, *novelty = graph.outputs
     if calibration.thresholds is None:
         answers = _answers(op, logits, novelty[0] if novelty else None, calibration, unknown_above)

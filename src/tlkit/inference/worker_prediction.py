@@ -139,13 +139,13 @@ def stream_from_workers(
     if name not in registry.names("engine"):
         message = dict(registry.problems("engine", name, table))["name"]
         raise PluginError(message + missing_ray())
-    made: Engine = registry.make("engine", name, table)
+    chosen: Engine = registry.make("engine", name, table)
     file = find_model(model, options["phase"]).absolute()
     options["phase"] = None
     start = StartPrediction(file, identify(file), Path.cwd(), top, options)
     blocks = map(Block, count(), batched(paths, BLOCK))
     with own_process():
-        for predictions in _in_order(made, start, blocks, note):
+        for predictions in _in_order(chosen, start, blocks, note):
             yield from predictions
 
 

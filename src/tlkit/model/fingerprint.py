@@ -59,11 +59,11 @@ def fingerprint_graph(root: nn.Module, graph: fx.Graph, tensors: TensorHashes | 
     Raises:
         Indescribable: a node depends on something that cannot be described.
     """
-    known: Fingerprints = {}
+    fingerprints: Fingerprints = {}
     describe = _Description({} if tensors is None else tensors)
 
     def reference(item: Any) -> Any:
-        return _Reference(known[item]) if isinstance(item, fx.Node) else item
+        return _Reference(fingerprints[item]) if isinstance(item, fx.Node) else item
 
     for node in graph.nodes:
         target: Any = node.target
@@ -77,8 +77,8 @@ def fingerprint_graph(root: nn.Module, graph: fx.Graph, tensors: TensorHashes | 
             elif node.op in ("placeholder", "output"):
                 target = node.op
             arguments: Any = fx.node.map_aggregate((node.args, node.kwargs), reference)
-            known[node] = digest(node.op, target, describe(arguments))
-    return known
+            fingerprints[node] = digest(node.op, target, describe(arguments))
+    return fingerprints
 
 
 def fingerprint_module(module: nn.Module) -> str:
@@ -146,8 +146,8 @@ class _Description:
             return ("method", self.function(function.__func__), self(function.__self__))
         if isinstance(function, types.FunctionType):
             cells = [cell.cell_contents for cell in function.__closure__ or () if _is_full(cell)]
-            kept = function.__defaults__, function.__kwdefaults__, cells
-            return ("function", _name(function), _code(function), self(kept))
+            values = function.__defaults__, function.__kwdefaults__, cells
+            return ("function", _name(function), _code(function), self(values))
         owner = getattr(function, "__self__", None)
         if owner is None or isinstance(owner, types.ModuleType | type):
             return ("builtin", _name(function), torch.__version__)

@@ -18,10 +18,10 @@ def freeze(classifier: Classifier, trainable: Collection[str]) -> None:
     Raises:
         PluginError: a name is not one of the classifier's parameters.
     """
-    known = {name for name, _ in classifier.named_parameters()}
-    for name in sorted(set(trainable) - known):
+    parameters = {name for name, _ in classifier.named_parameters()}
+    for name in sorted(set(trainable) - parameters):
         raise PluginError(
-            f"the freeze policy names {name!r}, which is not a parameter{close_matches(name, known)}"
+            f"the freeze policy names {name!r}, which is not a parameter{close_matches(name, parameters)}"
         )
     for name, parameter in classifier.named_parameters():
         parameter.requires_grad_(name in trainable)

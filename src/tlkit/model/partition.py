@@ -277,8 +277,8 @@ def _divide(
         set_modes(backbone, frontier.modules(), training=True, update_statistics=update_statistics)
         try:
             in_training = Frontier(backbone, method, trainable, example)
-            known = fingerprint_graph(backbone, in_training.graph, hashes)
-            if [known[node] for node in in_training.crossing] != [
+            of_training = fingerprint_graph(backbone, in_training.graph, hashes)
+            if [of_training[node] for node in in_training.crossing] != [
                 boundary.fingerprint for boundary in boundaries
             ]:
                 raise NotPartitionable("its frontier is another in training than in evaluation")

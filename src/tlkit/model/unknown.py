@@ -1,4 +1,4 @@
-"""Says which images belong to none of a classifier's classes, by their distance to training images.
+"""Detects images that belong to none of a classifier's classes, by their distance to training images.
 
 The score is the distance to the nearest training image among features of length 1 (Sun et al., "Out-of-
 distribution detection with deep nearest neighbors", 2022), of which the signed square roots are taken, less a

@@ -7,7 +7,7 @@ import inspect
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import distributions, version
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -44,10 +44,8 @@ def code_identity(augmentation: Augmentation) -> list[str]:
     """
     modules = {base.__module__ for step in _steps(augmentation) for base in type(step).__mro__}
     sources = [digest(_source(name)) for name in sorted(modules - {"builtins"})]
-    packages = {"albumentations", "numpy", "cv2", *(name.partition(".")[0] for name in modules)}
-    distributions = _distributions()
-    names = {name for package in packages for name in distributions.get(package, ())}
-    return [*sources, *(f"{name} {version(name)}" for name in sorted(names))]
+    packages = frozenset({"albumentations", "numpy", "cv2", *(name.partition(".")[0] for name in modules)})
+    return [*sources, *(f"{name} {version(name)}" for name in sorted(_distributions(packages)))]
 
 
 def _steps(augmentation: Any) -> Iterator[Any]:
@@ -59,8 +57,21 @@ def _steps(augmentation: Any) -> Iterator[Any]:
 
 
 @cache
-def _distributions() -> Mapping[str, list[str]]:
-    return packages_distributions()
+def _distributions(packages: frozenset[str]) -> set[str]:
+    """Returns the names of the distributions that install any of the packages or modules.
+
+    `importlib.metadata.packages_distributions` makes a path of every installed file, which takes a second
+    where there are many.
+    """
+    names = set()
+    for distribution in distributions():
+        installed = (distribution.read_text("top_level.txt") or "").split()
+        if not installed:
+            lines = (distribution.read_text("RECORD") or "").splitlines()
+            installed = [line.partition(",")[0].partition("/")[0].removesuffix(".py") for line in lines]
+        if not packages.isdisjoint(installed):
+            names.add(distribution.metadata["Name"])
+    return names
 
 
 @cache

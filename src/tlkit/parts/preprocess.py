@@ -85,5 +85,5 @@ class Preprocess:
 
 
 def _offset(length: int, size: int) -> int:
-    """Returns where a side of an image begins in the result of length `size`; negative: it is cut off."""
+    """Returns where an image begins along a side of the result; negative where it is cropped."""
     return (size - length) // 2 if length < size else -round((length - size) / 2)

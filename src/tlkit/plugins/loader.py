@@ -66,10 +66,10 @@ def make_manager(plugin: object, name: str) -> pluggy.PluginManager:
     except pluggy.PluginValidationError as error:
         text = describe_exception(error)
         raise PluginError(f"{text}; is it written for a newer tlkit than this one?") from error
-    known = [hook for hook in vars(hookspecs) if hook.startswith("tlkit_")]
+    hooks = [hook for hook in vars(hookspecs) if hook.startswith("tlkit_")]
     for caller in manager.get_hookcallers(plugin) or ():
         if not caller.has_spec():  # pluggy itself accepts a misspelt hook silently
-            raise PluginError(f"there is no hook {caller.name!r}{close_matches(caller.name, known)}")
+            raise PluginError(f"there is no hook {caller.name!r}{close_matches(caller.name, hooks)}")
     return manager
 
 

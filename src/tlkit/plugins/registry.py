@@ -345,9 +345,9 @@ class Registry:
         return parts
 
     def _unknown(self, kinds: Sequence[str], name: str) -> PluginError:
-        what = kinds[0] if len(kinds) == 1 else "part"
-        known = sorted({known for kind in kinds for known in self.known(kind)})
-        hint = self._missing_extra(kinds, name) or close_matches(name, known)
+        sought = kinds[0] if len(kinds) == 1 else "part"
+        names = sorted({known for kind in kinds for known in self.known(kind)})
+        hint = self._missing_extra(kinds, name) or close_matches(name, names)
         if not hint and len(kinds) == 1:
             hint = f"; there are {', '.join(self.names(kinds[0])) or 'none'}"
         broken = [
@@ -356,7 +356,7 @@ class Registry:
             if plugin.state == "broken"
         ]
         failed = f"; these plugins failed to load: {'; '.join(broken)}" if broken else ""
-        return PluginError(f"no {what} is called {name!r}{hint}{failed}")
+        return PluginError(f"no {sought} is called {name!r}{hint}{failed}")
 
     def _missing_extra(self, kinds: Sequence[str], name: str) -> str:
         """Names the extra that installs the plugin of tlkit's own that has such parts, if it is not there."""

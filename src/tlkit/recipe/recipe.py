@@ -324,7 +324,7 @@ def _order_problems(phases: Sequence[Phase], names: Sequence[str]) -> Iterator[s
     for name, count in Counter(names).items():
         if count > 1:
             yield f"phase.{name}: there are {count} phases of this name"
-    known = {phase.name: phase for phase in phases}
+    phases_by_name = {phase.name: phase for phase in phases}
     for phase in phases:
         index = names.index(phase.name)
         start, key = phase.start_from, f"phase.{phase.name}.start_from"
@@ -338,7 +338,7 @@ def _order_problems(phases: Sequence[Phase], names: Sequence[str]) -> Iterator[s
         elif start not in names[:index]:
             yield f"{key}: {start!r} comes later: move it in front of {phase.name!r}"
         else:
-            before = known.get(start, phase)
+            before = phases_by_name.get(start, phase)
             for kind in ("backbone", "head"):
                 one, other = getattr(before, kind), getattr(phase, kind)
                 if one != other:

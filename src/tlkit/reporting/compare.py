@@ -182,7 +182,15 @@ def compare(
             observer=observer or Observer(),
         )
     comparison = _compare(names, records, phases, compared, page, on_own_images=images is None)
+    _write_page(page, comparison, records, phases)
+    return comparison
+
+
+def _write_page(
+    page: Path, comparison: Comparison, records: Sequence[RunRecord], phases: Sequence[PhaseRecord]
+) -> None:
     about = [record.data.about for record in records if record.data is not None]
+    names = [run.name for run in comparison.runs]
     with replaced_when_complete(page) as unfinished:
         content = ComparisonPage(
             comparison=comparison,
@@ -194,7 +202,6 @@ def compare(
             curves=_draw_curves(dict(zip(names, phases, strict=True)), unfinished.album),
         )
         unfinished.file.write_text(render("compare.html", content), encoding="utf-8")
-    return comparison
 
 
 def _compare(
@@ -223,9 +230,9 @@ def _compare(
     runs = [_compared_run(*columns) for columns in zip(names, records, results, scores, spreads, strict=True)]
     pairs = _compared_pairs(names, images.predictions) if is_enough else []
     warnings = [
-        f"{name} was trained or validated on {seen:,} of the images: its accuracy on them is too high."
-        for name, seen in zip(names, images.seen, strict=True)
-        if seen
+        f"{name} was trained or validated on {count:,} of the images: its accuracy on them is too high."
+        for name, count in zip(names, images.seen, strict=True)
+        if count
     ]
     if not is_enough:
         headline = f"No winner: {images.description} are too few for any test, which takes {least} or more"

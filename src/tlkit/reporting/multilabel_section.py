@@ -17,7 +17,7 @@ MAX_CLASSES = 100
 
 @dataclass(frozen=True)
 class MultilabelSection:
-    """How well the phases tell several labels per image.
+    """The scores of phases that predict several labels per image.
 
     Attributes:
         phase: the name of the phase that trained the classifier.

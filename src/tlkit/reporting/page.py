@@ -56,7 +56,7 @@ class Report:
         data: the images.
         phases: the phases.
         results: the classifier's predictions, or None without them.
-        multilabel: how well several labels per image are told, in place of `accuracies` and `results`.
+        multilabel: the scores with several labels per image, in place of `accuracies` and `results`.
         choice: the comparison of backbones, or None if the recipe named its own.
         tuning: the search for the settings, or None if `tlkit tune` has not chosen them.
         curve: the learning curve, or None if `tlkit curve` has not measured it.
@@ -164,12 +164,6 @@ def make_report(
             draw_map = partial(make_map_section, record.images, record.classes, predictor, images, album)
             feature_map = missing.attempt("the map of the training images", draw_map)
             examples, layers = _look_inside(final, predictor, tests, images, album, missing, observer)
-    results_section = None
-    if final and result and final.name in tests:
-        unlabelled, threshold = final.predictions.get("unlabelled"), record.recipe.reject_below
-        results_section = make_results_section(
-            result, results, tests, unlabelled, record.classes, threshold, album
-        )
     return Report(
         name=record.recipe.name,
         final=result,
@@ -186,7 +180,7 @@ def make_report(
         ),
         data=make_data_section(record.images, record.classes, data, samples, album, record.recipe.task),
         phases=make_phases_section(record, views, album),
-        results=results_section,
+        results=_make_results(record, results, tests, album),
         multilabel=make_multilabel_section(result, results, record.recipe.goal, album),
         choice=missing.attempt(
             "the comparison of backbones", partial(make_choice_section, record.folder, album)
@@ -200,6 +194,17 @@ def make_report(
         provenance=make_provenance_section(record, registry),
         missing=missing.reasons,
     )
+
+
+def _make_results(
+    record: RunRecord, results: Sequence[PhaseResult], tests: Mapping[str, SplitPredictions], album: Album
+) -> ResultsSection | None:
+    """Makes the section of the classifier's predictions; returns None without them."""
+    final = record.final
+    if final is None or final.result is None or final.name not in tests:
+        return None
+    unlabelled, threshold = final.predictions.get("unlabelled"), record.recipe.reject_below
+    return make_results_section(final.result, results, tests, unlabelled, record.classes, threshold, album)
 
 
 def _look_inside(

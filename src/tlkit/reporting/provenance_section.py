@@ -54,10 +54,10 @@ def _format_command(command: Sequence[str]) -> str:
 def _describe_weights(phase: PhaseRecord, registry: Registry) -> str:
     backbone = phase.phase.backbone
     try:
-        known = options.describe(registry.find("backbone", backbone.name).factory)
+        backbone_options = options.describe(registry.find("backbone", backbone.name).factory)
     except TlkitError:  # its plugin is not installed here
-        known = []
-    default = next((option.default for option in known if option.name == "weights"), "its own")
+        backbone_options = []
+    default = next((option.default for option in backbone_options if option.name == "weights"), "its own")
     start = f"{backbone.name}, weights: {backbone.options.get('weights', default)}"
     if phase.result is not None and phase.result.weights is not None:
         start += f", from {phase.result.weights.describe()}"

@@ -87,7 +87,8 @@ def has_bfloat16(device: torch.device) -> bool:
 def use_processors(count: int) -> None:
     """Limits this process, which shares its computer with others, to `count` threads of each kind.
 
-    Torch computes in the ones, and features depend on their number in the last bits; the others read images.
+    Torch computes in threads of one kind, whose number changes the last bits of features. Threads of the
+    other kind read images.
     """
     limit_threads(count)
     torch.set_num_threads(count)

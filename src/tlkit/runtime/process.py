@@ -28,7 +28,7 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def without_garbage_collection() -> Iterator[None]:
-    """Lets no garbage be looked for, while objects are made that all stay.
+    """Pauses garbage collection, for code that makes many objects and drops none.
 
     Python looks through all objects whenever it has made some more: half of the time of listing a million
     images.

@@ -73,11 +73,17 @@ def make_app(service: Service, *, token: str | None, note: Callable[[str], objec
     app.add_exception_handler(Exception, _answer_defect)
     app.include_router(predict_api.make_router(service))
     app.include_router(inference_protocol.make_router(service))
+    _add_routes(app, service)
+    return app
+
+
+def _add_routes(app: FastAPI, service: Service) -> None:
+    """Adds what belongs to no protocol: metrics, the list of models, and the page."""
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def prometheus() -> PlainTextResponse:
         """Counters in Prometheus' text format."""
-        return PlainTextResponse(metrics.text(), media_type="text/plain; version=0.0.4")
+        return PlainTextResponse(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
     @app.get("/models")
     async def models() -> list[dict[str, object]]:
@@ -89,7 +95,6 @@ def make_app(service: Service, *, token: str | None, note: Callable[[str], objec
         return FileResponse(PAGE / "index.html", headers=PAGE_HEADERS)
 
     app.mount("/page", StaticFiles(directory=PAGE))
-    return app
 
 
 async def _answer_error(_request: Request, error: Exception) -> Response:
@@ -106,5 +111,5 @@ async def _answer_error(_request: Request, error: Exception) -> Response:
 
 
 async def _answer_defect(_request: Request, error: Exception) -> Response:
-    """Answers what nobody expected; the server logs where it happened."""
+    """Answers an unexpected exception; the server logs its traceback."""
     return JSONResponse({"error": f"the service failed ({type(error).__name__}); its log says where"}, 500)

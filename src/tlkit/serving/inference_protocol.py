@@ -126,7 +126,7 @@ def make_router(service: Service) -> APIRouter:
 
     @router.get("/health/live")
     async def live() -> dict[str, bool]:
-        """Whether the service lives."""
+        """Whether the service runs."""
         return {"live": True}
 
     @router.get("/health/ready")
@@ -294,8 +294,8 @@ def _outputs(model: ServedModel, predictions: Sequence[Prediction]) -> list[_Out
     rows = [[dict(prediction.top)[name] for name in classes] for prediction in predictions]
     second = _Output("confidence", "FP32", [prediction.confidence for prediction in predictions], [count])
     if isinstance(model.predictor, MultilabelPredictor):
-        said = [dict(prediction.labels or ()) for prediction in predictions]
-        flags = [[name in of_image for name in classes] for of_image in said]
+        labels = [dict(prediction.labels or ()) for prediction in predictions]
+        flags = [[name in of_image for name in classes] for of_image in labels]
         second = _Output("labels", "BOOL", flags, [count, len(classes)])
     outputs = [
         _Output("label", "BYTES", [prediction.label for prediction in predictions], [count]),

@@ -74,7 +74,10 @@ def serve(
     service = Service(Models([Path(model) for model in as_list(models)], options), limits)
     server = Server(service, host=host, port=port, token=token, note=(observer or Observer()).note)
     with listening(host, port, "take another port, or 0 for one that is free") as listener:
-        shown = f"[{host}]" if ":" in host else host
-        ready(service, f"http://{shown}:{listener.getsockname()[1]}")
+        ready(service, _url(host, listener.getsockname()[1]))
         with suppress(KeyboardInterrupt):  # how a service ends
             server.run(sockets=[listener])
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -143,7 +143,7 @@ class Service:
 
 
 def _refuse_unreadable(decoded: Sequence[Pixels | str]) -> list[Pixels]:
-    """Returns the pixels of images, each of which is either that or why it cannot be read."""
+    """Returns the pixels of images; raises if one of them cannot be read."""
     for number, image in enumerate(decoded, 1):
         if isinstance(image, str):
             name = f"image {number} of {len(decoded)}" if len(decoded) > 1 else "the image"
@@ -152,7 +152,7 @@ def _refuse_unreadable(decoded: Sequence[Pixels | str]) -> list[Pixels]:
 
 
 def _counted_labels(prediction: Prediction) -> list[str]:
-    """Returns the labels that an image is counted by; "" where it may have several, and has none."""
+    """Returns the labels that an image counts towards; "" for an image of several labels that has none."""
     if prediction.labels is None:
         return [prediction.label or ""]
     return [name for name, _ in prediction.labels] or [""]

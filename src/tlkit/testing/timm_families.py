@@ -62,11 +62,11 @@ def families(names: Sequence[str] = ()) -> list[str]:
     """
     import timm
 
-    known: list[str] = timm.list_modules()
+    modules: list[str] = timm.list_modules()
     for name in names:
-        if name not in known:
-            raise PluginError(f"timm has no family {name!r}{close_matches(name, known)}")
-    return list(names) or known
+        if name not in modules:
+            raise PluginError(f"timm has no family {name!r}{close_matches(name, modules)}")
+    return list(names) or modules
 
 
 def survey(names: Sequence[str], registry: Registry) -> Iterator[Row]:

@@ -110,14 +110,11 @@ def train(
     method = _make_method(network, inputs, training)
     checkpoint = _resume(checkpoint_folder, network, method, inputs.phase, note)
     if checkpoint is None:
-        keep = training.keep if inputs.val is not None else "last"
-        checkpoint = Checkpoint(trained_state(network), History(monitor=training.monitor, keep=keep))
+        checkpoint = _first_checkpoint(network, inputs, training)
     history, saved_at = checkpoint.history, time.monotonic()
     tick = start_progress(len(history.epochs) * len(inputs.train))
     if inputs.compares and training.keep == "best" and history.start is None:
-        history.start = validate(network, inputs, training, compute)
-        assert history.start is not None  # there are validation images
-        _check_finite(f"phase {inputs.phase!r}, before its first epoch", validation=history.start.loss)
+        history.start = _validate_start(network, inputs, training, compute)
     train_epoch = _make_epoch(network, method, inputs, training, compute, tick)
     end = training.epochs if inputs.last_epoch is None else min(inputs.last_epoch, training.epochs)
     for epoch in range(len(history.epochs), end):
@@ -133,8 +130,8 @@ def train(
             metrics = EpochMetrics.of(epoch + 1, loss, scores, method.rate, seconds, accuracy)
             if history.add(metrics):
                 checkpoint.best = trained_state(network)
-        due = time.monotonic() - saved_at > SAVE_EVERY and epoch + 1 < end
-        if due and process_state().is_main_process:
+        is_due = time.monotonic() - saved_at > SAVE_EVERY and epoch + 1 < end
+        if is_due and process_state().is_main_process:
             save_checkpoint(checkpoint_folder, checkpoint, network, method.optimizer, method.average)
             saved_at = time.monotonic()
         if epoch_ended(metrics):
@@ -193,6 +190,22 @@ def _resume(
         if process_state().is_main_process:
             note(f"phase {phase!r} starts again, because its checkpoint cannot be used: {error}")
         return None
+
+
+def _first_checkpoint(network: Partition, inputs: TrainingInputs, training: TrainingSpec) -> Checkpoint:
+    """Returns the phase as it is before its first epoch."""
+    keep = training.keep if inputs.val is not None else "last"
+    return Checkpoint(trained_state(network), History(monitor=training.monitor, keep=keep))
+
+
+def _validate_start(
+    network: Partition, inputs: TrainingInputs, training: TrainingSpec, compute: ComputeConfig
+) -> ValidationScores:
+    """Returns the scores of the weights that the phase starts from."""
+    scores = validate(network, inputs, training, compute)
+    assert scores is not None  # there are validation images
+    _check_finite(f"phase {inputs.phase!r}, before its first epoch", validation=scores.loss)
+    return scores
 
 
 def _check_finite(when: str, **losses: float) -> None:

@@ -182,8 +182,8 @@ def _resume_problem(name: str, options: str) -> str | None:
 def _schedule_option_problems(name: str, options: Mapping[str, Any]) -> list[tuple[str, str]]:
     from timm.scheduler import create_scheduler_v2
 
-    known = set(inspect.signature(create_scheduler_v2).parameters) - {"optimizer", "sched", "num_epochs"}
-    unknown = [(key, f"is unknown{close_matches(key, known)}") for key in options if key not in known]
+    accepted = set(inspect.signature(create_scheduler_v2).parameters) - {"optimizer", "sched", "num_epochs"}
+    unknown = [(key, f"is unknown{close_matches(key, accepted)}") for key in options if key not in accepted]
     effective = (*SCHEDULES[name], *SCHEDULE_OPTIONS)
     idle = [(key, f"has no effect on {name}") for key in options if key not in effective]
     numbers = [key for key in effective if key not in ("decay_milestones", "warmup_prefix", "noise")]

@@ -77,7 +77,7 @@ def _train(network: nn.Module, optimizer: torch.optim.Optimizer, steps: Iterable
 
 
 def _bits(network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[object, dict[str, bytes]]:
-    """Returns what the optimiser's state is besides tensors, and the bytes of all tensors."""
+    """Returns the optimiser's state: its plain values, and the bytes of its tensors."""
     tensors: State = dict(network.state_dict())
     packed = repr(pack(optimizer.state_dict(), tensors))
     return packed, {name: _bytes(value) for name, value in tensors.items()}

@@ -30,9 +30,9 @@ def format_duration(seconds: float) -> str:
     """Formats a duration, such as ``8.2 s``, ``45 s``, ``3 min 5 s`` or ``2 h 10 min``."""
     if seconds < 90:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, seconds_left = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds_left} s"
 
 
 def plural(count: int, noun: str) -> str:

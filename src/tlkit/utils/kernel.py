@@ -41,8 +41,8 @@ class Kernel:
         apart = distances[upper[0], upper[1]]
         precision = 1 / (apart.median() if len(apart) else apart.new_ones(())).clamp(min=1e-6)
         lengths, vectors = torch.linalg.eigh((-precision * distances).exp().double())
-        kept = lengths > 1e-6 * lengths[-1]
-        return Kernel(support, precision, (vectors[:, kept] / lengths[kept].sqrt()).float())
+        matters = lengths > 1e-6 * lengths[-1]
+        return Kernel(support, precision, (vectors[:, matters] / lengths[matters].sqrt()).float())
 
     def coordinates(self, pooled: Tensor) -> Tensor:
         """Returns coordinates ``(N, R)`` of features, whose products approximate the kernel's values."""

@@ -80,8 +80,8 @@ def _gram(features: Tensor, mean: Tensor) -> Tensor:
 def _eigenvectors(gram: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the eigenvalues of a positive semidefinite matrix that matter, and their vectors."""
     values, vectors = torch.linalg.eigh(gram)
-    kept = values > NEGLIGIBLE * values[-1].clamp(min=1e-12)
-    return values[kept], vectors[:, kept]
+    matters = values > NEGLIGIBLE * values[-1].clamp(min=1e-12)
+    return values[matters], vectors[:, matters]
 
 
 def solve(

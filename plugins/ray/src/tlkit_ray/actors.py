@@ -142,8 +142,8 @@ class Actors:
                 raise _reason(error, block) from error
             except ray.exceptions.RayError as error:
                 lost += 1
-                what = "it was starting" if block is None else f"it computed {block}"
-                reason = f"{str(error).strip().splitlines()[0]}; {what}"
+                task = "it was starting" if block is None else f"it computed {block}"
+                reason = f"{str(error).strip().splitlines()[0]}; {task}"
                 if lost > losses:
                     raise EngineError(
                         f"{lost} actors were lost in a row, and no block was computed: {reason}"
@@ -190,10 +190,10 @@ def _reason(error: Any, block: Any) -> TlkitError:
     cause = error.cause
     if isinstance(cause, TlkitError):
         return cause
-    what = ": ".join([type(cause).__name__, *str(cause).strip().splitlines()[:1]])
+    cause_text = ": ".join([type(cause).__name__, *str(cause).strip().splitlines()[:1]])
     if block is None:
         return EngineError(
-            f"an actor could not start ({what}): install the same versions of tlkit and its plugins on all "
-            "computers"
+            f"an actor could not start ({cause_text}): install the same versions of tlkit and its plugins on "
+            "all computers"
         )
-    return EngineError(f"an actor failed as it computed {block} ({what})")
+    return EngineError(f"an actor failed as it computed {block} ({cause_text})")

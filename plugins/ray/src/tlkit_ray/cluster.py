@@ -28,15 +28,15 @@ def connected(address: str | None) -> Iterator[None]:
         return
     address = address or os.environ.get("RAY_ADDRESS") or None
     # without an address, Ray goes to the cluster that this computer was last in, which may have ended
-    known = address or read_ray_address()
-    if known is not None:
-        _check(known)
+    ray_address = address or read_ray_address()
+    if ray_address is not None:
+        _check(ray_address)
         # Ray's attempts, each of 40 s where something else listens; by default 20
         os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")
     try:
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise EngineError(_unreachable(known or "auto", error)) from error
+        raise EngineError(_unreachable(ray_address or "auto", error)) from error
     try:
         yield
     finally:
