@@ -77,9 +77,7 @@ def test_an_audit_of_images_in_any_form_finds_what_that_of_their_folder_finds(
     kind: str, folder: Path, photos_in_order: list[Path], audit: tlkit.Audit
 ) -> None:
     audited = tlkit.audit(*KINDS[kind](photos_in_order), backbone=BACKBONE)
-    assert audited.classes == audit.classes
-    # of decoded images, one prediction differed: their folds or features are not those of the files exactly
-    assert audited.accuracy == pytest.approx(audit.accuracy, abs=0.1 if kind in ("in memory", "torch") else 0)
+    assert (audited.classes, audited.accuracy) == (audit.classes, audit.accuracy)
     assert len(audited.groups) == len(audit.groups) == 1
     # a review finds the images again, and whoever reads the audit the list
     assert all((Path(audited.root or "") / image.path).is_file() for image in audited.images.values())
