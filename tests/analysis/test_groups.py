@@ -93,7 +93,7 @@ def test_backbones_are_not_compared_on_groups_that_were_trained_on(
     table: Path, features: DatasetFeatures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choosing, "TIMED_IMAGES", 2)
-    assert choose(table, [BACKBONE]).best.scores.accuracy < 0.75
+    assert choose(table, backbones=[BACKBONE]).best.scores.accuracy < 0.75
     alone, labels = np.arange(len(features)), features.labels
     leaking = features.probes.out_of_fold(features.mean, labels, alone, kernel=False)
     assert (leaking.argmax(1) == labels).mean() > 0.95
@@ -101,7 +101,7 @@ def test_backbones_are_not_compared_on_groups_that_were_trained_on(
     with (table.parent / "two.csv").open("w", newline="") as file:
         csv.writer(file).writerows([rows[0], *((path, label, label) for path, label, _ in rows[1:])])
     with pytest.raises(DataError, match=r"too few groups of images to compare .*\(red 1, white 1\)"):
-        choose(table.parent / "two.csv", [BACKBONE])
+        choose(table.parent / "two.csv", backbones=[BACKBONE])
 
 
 def test_groups_that_a_recipe_names_are_kept_together(table: Path, features: DatasetFeatures) -> None:

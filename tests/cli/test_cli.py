@@ -172,6 +172,17 @@ def test_a_plugin_that_raises_at_import_is_named_and_the_rest_works(
     assert command("run", ".", "--plan").returncode == 0
 
 
+def import_seconds(modules: str) -> float:
+    """Returns the processor time of a process that imports something, the least of three."""
+    seconds = []
+    for _ in range(3):
+        before = os.times()
+        subprocess.run([sys.executable, "-c", f"import {modules}"], check=True)
+        after = os.times()
+        seconds.append(sum(after[2:4]) - sum(before[2:4]))
+    return min(seconds)
+
+
 def test_help_is_fast_whatever_plugins_import(tlkit: Command, tmp_path: Path) -> None:
     path = install(tmp_path / "site", "slowplugin", "import torch, time\ntime.sleep(5)")
     install(path, "slowcommand", "import torch, time\ntime.sleep(5)", group="tlkit.commands")
@@ -183,7 +194,8 @@ def test_help_is_fast_whatever_plugins_import(tlkit: Command, tmp_path: Path) ->
         # of its own: other tests run beside this one
         seconds.append(sum(after[2:4]) - sum(before[2:4]))
         waiting.append(time.perf_counter() - began)
-    assert min(seconds) < 0.5
+    # on a machine that is slow today, Typer and rich alone take long, too
+    assert min(seconds) < max(0.5, 3 * import_seconds("typer, rich.console, pydantic"))
     assert min(waiting) < 4, "a plugin's five seconds are not waited for"
 
 

@@ -94,6 +94,12 @@ def test_channels_are_chosen_by_number(fitted: Path) -> None:
     layer = find_layer(network, representative_layers(network)[0])
     assert parse_channels(layer, "0,7,10-12") == [0, 7, 10, 11, 12]
     assert parse_channels(layer, None) == [0, 4, 8, 12]
+    name = representative_layers(network)[0]
+    for channels in (7, "7", [7]):
+        (maximized,) = tlkit.visualize(fitted, name, channels=channels, steps=1, size=32)
+        assert maximized.channels == (7,)
+    with pytest.raises(DataError, match="has channels 0 to 15, not 99"):
+        tlkit.visualize(fitted, name, channels=99, steps=1, size=32)
 
 
 def test_the_command(fitted: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from tlkit.experiment.tables import MAX_COLUMNS, PROBABILITIES, prediction_colum
 from tlkit.reporting import render
 from tlkit.utils.formatting import format_p_value
 
-SECTIONS = ["answer", "data", "phases", "results", "mistakes", "examples", "layers", "reproduce"]
+SECTIONS = ["answer", "data", "phases", "results", "mistakes", "map", "examples", "layers", "reproduce"]
 PHASES = ["benchmark", "zero-shot", "bottleneck", "fine-tune"]
 
 

@@ -14,7 +14,6 @@ from tlkit.inference.multilabel import MultilabelPredictor
 from tlkit.inference.pixels import ImageLike, Images, as_images
 from tlkit.inference.prediction import Evaluation, Prediction
 from tlkit.inference.predictor import Predictor
-from tlkit.inference.worker_prediction import collect, stream_from_workers
 
 if TYPE_CHECKING:
     from tlkit.runtime.devices import Precision
@@ -133,6 +132,8 @@ def evaluate(
     with observer.progress("evaluating", len(listed), "images") as tick:
         if engine is None:
             return predictor.evaluate(listed, labels, tick=tick)
+        from tlkit.inference.worker_prediction import collect
+
         truth = predictor.truth(labels, len(listed))
         predictions = _in_workers(engine, model, listed, observer.note, len(predictor.classes), options)
         return predictor.score(listed, truth, collect(predictions, predictor.classes, tick))
@@ -162,6 +163,8 @@ def _in_workers(
     Raises:
         DataError: the model, or an image, is no file that workers could read.
     """
+    from tlkit.inference.worker_prediction import stream_from_workers
+
     folder, paths = _model_path(model), list(images)
     if not all(isinstance(path, str | Path) for path in paths):
         raise DataError("an engine's workers read image files: give paths, or leave the engine out")

@@ -74,7 +74,7 @@ def visualize(
     model: Model,
     layers: str | Sequence[str] = (),
     *,
-    channels: str | Sequence[int] | None = None,
+    channels: int | str | Sequence[int] | None = None,
     regularization: Regularization = "blur",
     steps: int = 60,
     size: int | None = None,
@@ -85,8 +85,8 @@ def visualize(
     Args:
         model: a model folder, a run folder, or what `tlkit.load` returns.
         layers: layers of the backbone with channels; an early, a middle and the last one unless given.
-        channels: channels of each layer, as numbers or such as "0,7,30-33"; four at even distances unless
-            given.
+        channels: channels of each layer: a number, several, or such as "0,7,30-33"; four at even distances
+            unless given.
         regularization: what keeps the images smooth: "none", "l2" or "blur".
         steps: steps of gradient ascent.
         size: height and width of the images in pixels; the network's own unless given.
@@ -103,6 +103,7 @@ def visualize(
     network = predictor.module
     names = as_list(layers) or representative_layers(network)
     modules = [find_layer(network, name) for name in names]
+    channels = [channels] if isinstance(channels, int) else channels
     chosen = [
         parse_channels(layer, channels) if channels is None or isinstance(channels, str) else list(channels)
         for layer in modules
