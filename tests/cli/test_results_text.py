@@ -154,6 +154,20 @@ def test_the_folds_of_a_cross_validation_have_a_spread(capsys: pytest.CaptureFix
     assert scores.model_copy(update={"fold_accuracies": (0.9,)}).fold_deviation is None
 
 
+def test_of_many_classes_the_five_most_probable_ones_count_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = {f"class {number}": 5 for number in range(21)}
+    results = make_results(["probe", "fine-tune"], many)
+    phases = [
+        phase.model_copy(update={"test": phase.test.model_copy(update={"top5": top5})})
+        for phase, top5 in zip(results.phases, (0.9, 0.95), strict=True)
+        if phase.test is not None
+    ]
+    line = "Label among the five most probable classes: probe 0.900, fine-tune 0.950."
+    assert line in printed(results.model_copy(update={"phases": tuple(phases)}), monkeypatch)
+    few = printed(make_results(["probe"], UNEQUAL), monkeypatch)
+    assert not any("five most probable" in text for text in few)
+
+
 def test_a_long_name_is_folded_and_the_numbers_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "fine-tune-the-last-two-blocks-with-a-smaller-learning-rate"
     lines = printed(make_results([name], UNEQUAL), monkeypatch)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 CONFUSIONS_SHOWN = 10
 CLASS_COLUMNS = ("class", "images>", "precision>", "recall>", "f1>")
 PAIR_COLUMNS = ("run", "against", "only first correct>", "only second correct>", "McNemar")
+#: Of more classes than this, results say how often the label is among the five most probable ones.
+MANY_CLASSES = 20
 #: How many keys a comparison lists in which recipes differ; its page has all.
 DIFFERENCES_SHOWN = 20
 
@@ -58,6 +60,9 @@ def print_results(results: Results) -> None:
         say(f"p-values are {correction} of phases.")
     if deviations := _describe_folds(taken):
         say(deviations, hanging=2)
+    if len(results.classes) > MANY_CLASSES:
+        shares = [f"{result.name} {result.measured.top5:.3f}" for result in taken]
+        say(f"Label among the five most probable classes: {', '.join(shares)}.", hanging=2)
     if last.out_of_fold and (untested := last.out_of_fold.untested):
         say(f"Trained on in every fold, since they cannot be divided, and not tested: {shortlist(untested)}.")
     say(_describe_baselines(results.baselines))
