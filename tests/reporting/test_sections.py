@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pytest
@@ -134,10 +133,13 @@ def test_of_many_classes_the_most_frequent_predictions_are_named() -> None:
     assert counts["class 0"] == 15 and counts["other classes"] == 3 + 2
 
 
-class Readable:
+class Readable(RunImages):
     """Images that can all be read."""
 
-    def read(self, image_id: str) -> tuple[None, Image.Image]:
+    def __init__(self) -> None:
+        pass
+
+    def read(self, image_id: str) -> tuple[None, Image.Image]:  # type: ignore[override]
         """Returns a small picture."""
         return None, Image.new("RGB", (4, 4))
 
@@ -148,7 +150,7 @@ def drawn_mistakes(count: int, folder: Path) -> Mistakes:
     rows = np.eye(41, dtype=np.float32)[labels + 1]
     wrong = SplitPredictions([str(index) for index in range(count)], labels, rows)
     classes = [f"class {index}" for index in range(41)]
-    mistakes = make_mistakes(wrong, classes, cast(RunImages, Readable()), Album(folder))
+    mistakes = make_mistakes(wrong, classes, Readable(), Album(folder))
     assert mistakes is not None and mistakes.count == count and mistakes.pair_count == 40
     return mistakes
 

@@ -119,15 +119,7 @@ def evaluate(
         # the device is the workers': this computer may have no GPU
         here: LoadOptions = {**options, "device": "cpu", "precision": "float32"}
         predictor = load(_model_path(model), **here)
-    has_several = isinstance(predictor, MultilabelPredictor)
-    if separator is not None and (labels is not None or not has_several):
-        reason = "labels are given" if has_several else "this model predicts one label per image"
-        raise DataError(f"a separator is for a CSV file with several labels per image: {reason}")
-    listed: Sequence[ImageLike]
-    if labels is None:
-        listed, labels = _labelled_files(images, predictor, separator)
-    else:
-        listed = list(as_images(images))
+    listed, labels = _labelled_images(predictor, images, labels, separator)
     observer = observer or Observer()
     with observer.progress("evaluating", len(listed), "images") as tick:
         if engine is None:
@@ -139,13 +131,23 @@ def evaluate(
         return predictor.score(listed, truth, collect(predictions, predictor.classes, tick))
 
 
-def _labelled_files(
-    images: Images, predictor: Predictor, separator: str | None
-) -> tuple[list[Path], list[str]]:
-    """Returns the images of a folder per class or a CSV file, and their labels."""
+def _labelled_images(
+    predictor: Predictor, images: Images, labels: str | Sequence[str] | None, separator: str | None
+) -> tuple[Sequence[ImageLike], str | Sequence[str]]:
+    """Returns images and their labels: those that are given, or those of a folder per class or a CSV file.
+
+    Raises:
+        DataError: there are no labels, or nothing that a separator could separate.
+    """
+    has_several = isinstance(predictor, MultilabelPredictor)
+    if separator is not None and (labels is not None or not has_several):
+        reason = "labels are given" if has_several else "this model predicts one label per image"
+        raise DataError(f"a separator is for a CSV file with several labels per image: {reason}")
+    if labels is not None:
+        return list(as_images(images)), labels
     if not isinstance(images, str | Path):
         raise DataError("there are no labels: give them, or a folder per class or a CSV file")
-    if isinstance(predictor, MultilabelPredictor):
+    if has_several:
         return images_with_labels(Path(images), predictor.classes, separator)
     return labelled_images(Path(images))
 

@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-import numpy as np
-
 from tlkit.data.corrections import LabelChange
-from tlkit.data.images import read_image
 from tlkit.experiment.plan import DataSummary
 from tlkit.experiment.record import ImageRow
 from tlkit.parts.task import Task
@@ -106,11 +103,9 @@ def sample_photos(rows: Sequence[ImageRow], images: RunImages, album: Album) -> 
     pictures: list[Picture] = []
     for name in names:
         for row in evenly_spaced(by_class[name], per_class):
-            image = images.find(row.id)
-            if image is not None:
-                pixels = np.asarray(read_image(image.sample.path))
-                file = f"sample-{len(pictures) + 1}"
-                pictures.append(album.photo(file, f"A {name}: {row.id}", pixels, name))
+            file = f"sample-{len(pictures) + 1}"
+            if picture := images.photo(row.id, album, file, f"A {name}: {row.id}", name):
+                pictures.append(picture)
     return pictures
 
 

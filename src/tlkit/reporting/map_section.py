@@ -82,18 +82,16 @@ def make_map_section(
     suspects = [train[index] for index in marked.tolist()]
     mark = Mark(f"none of the {neighbours} most similar has this label", {row.id for row in suspects})
     chart = make_map(points, classes, [mark], len(train), album)
-    pictures = [_picture(row, number, images, album) for number, row in enumerate(suspects[:PICTURES], 1)]
-    return MapSection(len(train), neighbours, len(marked), chart, [made for made in pictures if made])
-
-
-def _picture(row: ImageRow, number: int, images: RunImages, album: Album) -> Picture | None:
-    """Makes the picture of an image; returns None if it cannot be found."""
-    read = images.read(row.id)
-    if read is None:
-        return None
-    caption = f"{row.label}: {row.id}"
-    alt = f"{row.id}, among other classes"
-    return album.photo(f"among-others-{number}", alt, np.asarray(read[1]), caption, longest=LONGEST)
+    pictures = []
+    for number, row in enumerate(suspects[:PICTURES], 1):
+        file, alt, caption = (
+            f"among-others-{number}",
+            f"{row.id}, among other classes",
+            f"{row.label}: {row.id}",
+        )
+        if picture := images.photo(row.id, album, file, alt, caption, longest=LONGEST):
+            pictures.append(picture)
+    return MapSection(len(train), neighbours, len(marked), chart, pictures)
 
 
 def _among_others(features: Tensor, labels: Sequence[str | None], count: int) -> NDArray[np.int64]:

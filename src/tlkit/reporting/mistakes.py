@@ -83,9 +83,5 @@ def _picture(
     predictions: SplitPredictions, index: int, name: str, images: RunImages, album: Album
 ) -> Picture | None:
     image_id = predictions.ids[index]
-    image = images.read(image_id)
-    if image is None:
-        return None
-    _, pixels = image
     caption = f"{predictions.confidence[index]:.3f} · {image_id}"
-    return album.photo(name, f"{image_id}, misclassified", np.asarray(pixels), caption, longest=LONGEST)
+    return images.photo(image_id, album, name, f"{image_id}, misclassified", caption, longest=LONGEST)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
 from PIL import Image as PillowImage
 
 from tlkit.data.images import ChangedImage, Image, UnreadableImage, read_image
@@ -15,6 +16,7 @@ from tlkit.experiment.record import RunRecord, find_image_files
 from tlkit.parts.source import Sample
 from tlkit.plugins.registry import Registry
 from tlkit.reporting.missing import Missing
+from tlkit.reporting.pictures import LONGEST, Album, Picture
 
 
 class RunImages:
@@ -61,6 +63,13 @@ class RunImages:
         except UnreadableImage:
             self._missing.add("Some images of the run can no longer be read and are not shown.")
         return None
+
+    def photo(
+        self, image_id: str, album: Album, file: str, alt: str, caption: str, *, longest: int = LONGEST
+    ) -> Picture | None:
+        """Makes the picture of an image of the run, or returns None; see `find` and `Album.photo`."""
+        opened = self.read(image_id)
+        return album.photo(file, alt, np.asarray(opened[1]), caption, longest=longest) if opened else None
 
     def first(self, split: str) -> Image | None:
         """Returns the first image of a split; see `find`."""
